@@ -1,0 +1,3 @@
+#include "attention/kernels/dispatch.h"
+
+namespace annulus::attn {}

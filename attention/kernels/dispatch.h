@@ -1,0 +1,42 @@
+#pragma once
+
+#include "attention/kernels/params.h"
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace annulus::attn {
+
+/// What a kernel must serve.
+struct KernelQuery {
+  DType dtype = DType::f32;
+  std::int64_t head_dim = 64;
+  std::int64_t head_dim_v = 64;
+  bool backward = false;
+};
+
+/// One row of the dispatch table: a local kernel, forward and backward, and what it covers.
+struct Kernel {
+  std::string_view name;     ///< "reference", "flash2"
+  std::string_view backend;  ///< "cpu"
+  std::int64_t tile_q = 64;  ///< the tile grid it wants
+  std::int64_t tile_k = 64;
+  /// Empty, or why it cannot serve.
+  std::string (*refuses)(const KernelQuery& query) = nullptr;
+  /// Bytes of LaunchContext::workspace for a launch of this geometry.
+  std::int64_t (*workspace_bytes)(const AttendGeometry& geometry, bool backward, int threads) =
+      nullptr;
+  void (*forward)(const ForwardParams& params, const LaunchContext& context) = nullptr;
+  void (*backward)(const BackwardParams& params, const LaunchContext& context) = nullptr;
+};
+
+/// Every kernel that is built, best first.
+std::span<const Kernel* const> kernels();
+
+/// The kernel called `name` that serves `query`, or the best one for "auto". Throws Unsupported
+/// that names the query and the rows built.
+const Kernel& find_kernel(std::string_view name, const KernelQuery& query);
+
+}  // namespace annulus::attn

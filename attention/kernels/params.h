@@ -1,0 +1,106 @@
+#pragma once
+
+#include <annulus/problem.h>
+#include <annulus/tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+namespace annulus::attn {
+
+/// A [batch, token, head, dim] operand; strides in elements, the last one is 1. `head` 0 is the
+/// first head of the launch (query heads) or the key/value head of query head 0 (see AttendParams).
+template <typename Pointer>
+struct Operand {
+  Pointer data = nullptr;
+  DType dtype = DType::f32;
+  std::int64_t batch_stride = 0;
+  std::int64_t token_stride = 0;
+  std::int64_t head_stride = 0;
+};
+using Input = Operand<const void*>;
+using Output = Operand<void*>;
+
+/// Consecutive query rows of the launch: rows [row, row + count) of it are tokens token, token + 1,
+/// ... of every q-like operand (q, out, lse, state, dout, delta, dq).
+struct QuerySegment {
+  std::int64_t row = 0;
+  std::int64_t token = 0;
+  std::int64_t count = 0;
+};
+
+/// Consecutive tokens of every k-like operand (k, v, dk, dv) and the positions they hold.
+struct KeySegment {
+  std::int64_t token = 0;
+  std::int64_t position = 0;  ///< of the first token
+  std::int64_t stride = 1;    ///< between the positions of neighbours
+  std::int64_t count = 0;
+  const std::uint32_t* ready = nullptr;  ///< optional flag: wait until >= 1 (GPU kernels)
+};
+
+/// One tile to visit: query rows [row, row + rows) of the launch, tokens [key, key + keys) of
+/// segment `segment` (indices within the segment). Full: no pair is masked. Partial: apply the row
+/// intervals. Empty tiles are not listed. Tiles are sorted by (row, segment, key).
+struct Tile {
+  std::int32_t row = 0;
+  std::int32_t rows = 0;
+  std::int32_t segment = 0;
+  std::int32_t keys = 0;
+  std::int64_t key = 0;
+  bool full = false;
+};
+
+/// What both passes share. Query head h of the launch (0 .. heads) reads head
+/// (head_offset + h) / group of k and v, counted from the operand's first head.
+struct AttendGeometry {
+  std::int64_t batch = 1;
+  std::int64_t heads = 0;
+  std::int64_t head_offset = 0;
+  std::int64_t group = 1;
+  std::int64_t head_dim = 0;
+  std::int64_t head_dim_v = 0;
+  double softmax_scale = 1.0;
+  double softcap = 0.0;  ///< 0: off
+
+  std::int64_t rows = 0;  ///< query rows of the launch, all segments
+  std::span<const QuerySegment> queries;
+  std::span<const KeySegment> keys;
+  std::span<const Tile> tiles;
+  /// For each row of the launch the key positions it sees: the one mask form.
+  std::span<const RowIntervals> intervals;
+};
+
+/// What a launch needs beside its operands. `poll` (may be empty) is called between tiles by the
+/// calling thread, so that a transport can progress. `flops` is added to, where the tile product is
+/// called: 2 * rows * keys * dim for each product.
+struct LaunchContext {
+  int threads = 1;
+  std::function<void()> poll;
+  std::int64_t* flops = nullptr;
+  std::span<std::byte> workspace;  ///< as large as workspace_bytes() said; contents undefined
+};
+
+/// out = softmax(...) v, or a state. With `resume`, (state, lse) hold earlier keys' result and are
+/// continued. With `finish`, `out` is written in its dtype, rounded once; else `state` (fp32,
+/// normalised). `lse` (fp32, natural log, dim 1) is always written. state.data may equal out.data
+/// where out is f32. A row that saw no key: O = 0, LSE = -inf.
+struct ForwardParams {
+  AttendGeometry geometry;
+  Input q, k, v;
+  Output out, lse, state;
+  bool resume = false;
+  bool finish = true;
+};
+
+/// Gradients, recomputing P from lse. delta = rowsum(dO * O). dq, dk, dv are fp32; each is added
+/// to, or with *_assign written: then every row (token) of the launch is defined, also unvisited.
+struct BackwardParams {
+  AttendGeometry geometry;
+  Input q, k, v, dout, lse, delta;
+  Output dq, dk, dv;
+  bool dq_assign = false;
+  bool dkv_assign = false;
+};
+
+}  // namespace annulus::attn

@@ -1,0 +1,3 @@
+#include <annulus/problem.h>
+
+namespace annulus {}

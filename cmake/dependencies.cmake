@@ -1,0 +1,25 @@
+# What Annulus is built with. Everything comes from the distribution's packages; CUDA is optional,
+# found when there and only reported so far.
+find_package(Threads REQUIRED)
+find_package(spdlog REQUIRED CONFIG)
+find_package(fmt REQUIRED CONFIG)
+find_package(nlohmann_json REQUIRED CONFIG)
+find_package(hwy REQUIRED CONFIG)
+find_package(Boost 1.74 REQUIRED CONFIG COMPONENTS program_options)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(HWLOC REQUIRED IMPORTED_TARGET hwloc)
+
+if(NOT ANNULUS_WITH_MPI STREQUAL "OFF")
+  set(MPI_CXX_SKIP_MPICXX ON)
+  find_package(MPI COMPONENTS CXX)
+  if(ANNULUS_WITH_MPI STREQUAL "ON" AND NOT MPI_CXX_FOUND)
+    message(FATAL_ERROR "ANNULUS_WITH_MPI=ON but MPI was not found: apt-get install libopenmpi-dev")
+  endif()
+endif()
+
+find_package(CUDAToolkit QUIET)
+if(CUDAToolkit_FOUND)
+  message(STATUS "CUDA ${CUDAToolkit_VERSION} found in ${CUDAToolkit_BIN_DIR}; no CUDA back end is built yet")
+else()
+  message(STATUS "CUDA not found: CPU only")
+endif()

@@ -1,0 +1,56 @@
+#pragma once
+
+#include "comm/transport.h"
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace annulus::comm {
+
+/// The control plane of one rank: small, collective, every wait with a deadline. The payload goes
+/// through transport().
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual std::string_view host() const = 0;
+  virtual Transport& transport() = 0;
+
+  /// Deadline of every wait, in seconds.
+  virtual double timeout_s() const = 0;
+
+  /// Gathers size() equal parts in rank order. `what` names the wait in a Timeout.
+  virtual void all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
+                          std::string_view what) = 0;
+  virtual void barrier(std::string_view what) = 0;
+
+  /// Tells all ranks why this one fails and collects what they say within a short grace; an empty
+  /// entry is a rank that did not answer. Never throws; the mesh is dead afterwards.
+  virtual std::vector<std::optional<std::string>> report_failure(
+      std::string_view reason) noexcept = 0;
+
+  /// From any thread or a signal handler: makes this rank's waits end with CommError.
+  virtual void abort() noexcept = 0;
+};
+
+/// `size` communicators that share one process; give each to its own thread.
+std::vector<std::unique_ptr<Communicator>> make_local_communicators(int size, double timeout_s);
+
+/// Duplicates the given communicator (MPI_Comm_c2f). Throws Unsupported where MPI is not built.
+std::unique_ptr<Communicator> make_mpi_communicator(int fortran_communicator, double timeout_s);
+
+/// Text that differs between ranks makes all of them throw the same CommError that shows the
+/// values, rank by rank. Used to agree on arguments and on a plan's hash before any payload.
+void require_agreement(Communicator& communicator, std::string_view what, std::string_view value);
+
+/// All ranks throw if one of them brings an error text: InvalidArgument naming the lowest rank.
+void require_success(Communicator& communicator, std::string_view what, std::string_view error);
+
+}  // namespace annulus::comm

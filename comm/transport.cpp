@@ -1,0 +1,3 @@
+#include "comm/transport.h"
+
+namespace annulus::comm {}

@@ -1,0 +1,3 @@
+#include <annulus/cost.h>
+
+namespace annulus {}

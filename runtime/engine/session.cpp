@@ -1,0 +1,3 @@
+#include <annulus/attention.h>
+
+namespace annulus {}

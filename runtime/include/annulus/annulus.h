@@ -1,0 +1,15 @@
+#pragma once
+
+/// Every public C++ header.
+
+#include <annulus/attention.h>
+#include <annulus/cost.h>
+#include <annulus/error.h>
+#include <annulus/layout.h>
+#include <annulus/log.h>
+#include <annulus/mesh.h>
+#include <annulus/plan.h>
+#include <annulus/problem.h>
+#include <annulus/reference.h>
+#include <annulus/tensor.h>
+#include <annulus/version.h>

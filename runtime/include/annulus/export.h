@@ -1,0 +1,4 @@
+#pragma once
+
+/// Marks what leaves the library; everything else is built with hidden visibility.
+#define ANNULUS_API __attribute__((visibility("default")))

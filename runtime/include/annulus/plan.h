@@ -1,0 +1,243 @@
+#pragma once
+
+#include <annulus/export.h>
+#include <annulus/layout.h>
+#include <annulus/mesh.h>
+#include <annulus/problem.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace annulus {
+
+/// `automatic` is resolved to one of the others before a plan is made.
+enum class Algorithm : std::uint8_t { automatic, ring, gather, ulysses, hybrid };
+enum class Pass : std::uint8_t { forward, backward };
+
+ANNULUS_API std::string_view name_of(Algorithm algorithm);
+ANNULUS_API std::string_view name_of(Pass pass);
+
+// ---- The plan as data. Indices are int32 and local to one rank's plan. ----
+
+/// Some entries of one of RankPlan's flat arrays.
+struct Slice {
+  std::int32_t begin = 0;
+  std::int32_t count = 0;
+};
+
+enum class Space : std::uint8_t {
+  caller,    ///< the caller's tensor, or its shard
+  private_,  ///< memory of this rank that no other rank touches
+  symmetric  ///< memory that other ranks may read or write
+};
+
+/// Which of the caller's tensors a caller slot is.
+enum class Role : std::uint8_t { none, q, k, v, out, lse, dout, dq, dk, dv };
+
+/// A buffer of [batch, tokens, heads, dim] elements. Strides are in elements; those of caller
+/// slots are replaced by the real ones at bind.
+struct PlanSlot {
+  std::string_view name;  ///< a string literal
+  Space space = Space::private_;
+  Role role = Role::none;
+  DType dtype = DType::f32;
+  std::int64_t tokens = 0;
+  std::int32_t heads = 0;
+  std::int32_t dim = 0;
+  std::int32_t first_item = -1;  ///< first and last item that touch it; -1: unused
+  std::int32_t last_item = -1;
+  std::int64_t bytes = 0;
+  std::int64_t offset = 0;  ///< in the rank's arena; unused for caller slots
+};
+
+/// Part of a slot: tokens token, token + token_step, ... x heads x dims, in every batch element.
+struct Block {
+  std::int32_t slot = -1;
+  std::int64_t token = 0;
+  std::int64_t tokens = 0;
+  std::int64_t token_step = 1;
+  std::int32_t head = 0;
+  std::int32_t heads = 0;
+  std::int32_t dim = 0;
+  std::int32_t dims = 0;
+};
+
+enum class ItemKind : std::uint8_t { transfer, attend, merge, reduce, prepare };
+
+/// One step of a rank. It may start when `waits` (earlier items of this call) and
+/// `waits_previous` (items of the call before, on the same session) have completed.
+struct Item {
+  ItemKind kind = ItemKind::prepare;
+  std::int32_t step = 0;     ///< a label
+  std::int32_t payload = 0;  ///< index into the vector of its kind
+  Slice waits;               ///< of RankPlan::edges
+  Slice waits_previous;      ///< of RankPlan::edges
+  Slice accesses;            ///< of RankPlan::accesses
+};
+
+enum class AccessMode : std::uint8_t { read, write, update };
+
+/// What an item touches. Conflicting accesses are ordered by edges: the plan checker proves it.
+struct Access {
+  Block block;
+  AccessMode mode = AccessMode::read;
+};
+
+/// One end of a transfer. The other end stands in the peer's plan under the same tag. Its two
+/// signals: `ready`, raised for the receiver when the source may be read, and `free`, raised for
+/// the sender when it may be overwritten. Both are named by (sender, receiver, tag).
+struct Transfer {
+  bool sends = false;
+  std::int32_t peer = 0;
+  std::int32_t tag = 0;  ///< unique for (sender, receiver) in a plan
+  Block block;           ///< of this rank: the source where it sends, else the destination
+  std::int64_t bytes = 0;
+};
+
+/// Rows of a slot with the positions they hold.
+struct Segment {
+  std::int32_t slot = -1;       ///< unused in query segments: see Attend::q
+  std::int64_t token = 0;       ///< first row in the slot
+  TokenRange positions;         ///< global positions of those rows
+  std::int64_t first_row = 0;   ///< query segments: row of the rank's row table
+};
+
+/// A tensor of a slot: dims [dim, dim + dims) of heads that start at global head `head_origin`.
+struct SlotView {
+  std::int32_t slot = -1;
+  std::int32_t head_origin = 0;
+  std::int32_t dim = 0;
+};
+
+/// Query rows meet key/value segments. Forward writes a state (state, lse), or `out` when it
+/// finishes; backward adds to (or, with *_assign, writes) fp32 dq, dk, dv.
+struct Attend {
+  Pass pass = Pass::forward;
+  Slice queries;  ///< of RankPlan::segments; q-like views share these rows
+  Slice keys;     ///< of RankPlan::segments; Segment::slot unused, see k and v
+  std::int32_t head = 0;  ///< global query heads [head, head + heads)
+  std::int32_t heads = 0;
+  SlotView q, k, v;
+  SlotView out;    ///< forward: written in the input dtype when `finish`
+  SlotView lse;    ///< forward: part of the state, natural log; backward: read
+  SlotView state;  ///< forward: fp32 O; slot -1 when one launch does it all
+  SlotView dout, delta, dq, dk, dv;  ///< backward
+  bool resume = false;
+  bool finish = false;
+  bool dq_assign = false;
+  bool dkv_assign = false;
+  std::int64_t pairs = 0;  ///< unmasked (query, key) pairs of one head of one batch element
+  std::int64_t flops = 0;  ///< of the tiles it visits, all heads and batch elements
+};
+
+/// (state, lse) <- merge of (state, lse) and (other, other_lse); finishes into `out` if asked.
+struct Merge {
+  Block state, lse, other, other_lse;
+  Block out;  ///< slot -1: not the last
+};
+
+/// target (+)= source, fp32.
+struct Reduce {
+  Block source, target;
+  bool assign = false;
+};
+
+enum class PrepareKind : std::uint8_t {
+  copy,     ///< same dtype
+  convert,  ///< fp32 to the input dtype, rounding once
+  zero,     ///< target only
+  row_sums  ///< target = sum over dims of source * source2 (dO and O), fp32
+};
+
+struct Prepare {
+  PrepareKind kind = PrepareKind::copy;
+  Block source, source2, target;
+};
+
+/// Everything one rank does in one call, in one enqueue order.
+struct ANNULUS_API RankPlan {
+  int rank = 0;
+  Pass pass = Pass::forward;
+  std::vector<PlanSlot> slots;
+  std::vector<Item> items;
+  std::vector<Transfer> transfers;
+  std::vector<Attend> attends;
+  std::vector<Merge> merges;
+  std::vector<Reduce> reduces;
+  std::vector<Prepare> prepares;
+  std::vector<Segment> segments;
+  std::vector<Access> accesses;
+  std::vector<std::int32_t> edges;
+  /// Query positions of the row table that attends index by Segment::first_row.
+  std::vector<TokenRange> rows;
+
+  // Totals.
+  std::int64_t masked_pairs = 0;  ///< over this rank's attends, heads and batch elements
+  std::int64_t flops = 0;
+  std::int64_t bytes_sent = 0;
+  std::int64_t bytes_received = 0;
+  std::int64_t arena_bytes = 0;   ///< private and symmetric slots
+  std::int64_t caller_bytes = 0;  ///< the rank's shards
+  std::int64_t peak_bytes() const { return arena_bytes + caller_bytes; }
+
+  std::span<const std::int32_t> waits(const Item& item) const;
+  std::span<const std::int32_t> waits_previous(const Item& item) const;
+};
+
+/// "rank 2 item 7: transfer step 1 kv from rank 1", for messages and traces.
+ANNULUS_API std::string describe(const RankPlan& plan, std::int32_t item);
+
+struct PlanOptions {
+  Algorithm outer = Algorithm::ring;  ///< hybrid: ring or gather between ulysses groups
+  std::int64_t tile_q = 64;           ///< the tile grid that `flops` counts
+  std::int64_t tile_k = 64;
+  int gather_slices = 0;      ///< 0: chosen
+  bool resume = true;         ///< false: kernels that cannot start from a state; merges are planned
+  bool stage_caller = false;  ///< true: transfers may not touch caller slots
+};
+
+struct PlanRequest {
+  Problem problem{};
+  Layout layout = Layout::zigzag();
+  Algorithm algorithm = Algorithm::ring;
+  MeshShape mesh{};
+  Pass pass = Pass::forward;
+  PlanOptions options{};
+};
+
+/// A plan for every rank. Pure: no device, no communicator. Ranks are materialised on demand.
+class ANNULUS_API Plan {
+ public:
+  const PlanRequest& request() const;
+  int world() const { return request().mesh.world(); }
+  const Sharding& sharding() const;
+
+  /// Thread-safe.
+  RankPlan rank(int rank) const;
+
+  /// Nonzero, 31 bits, of everything that shapes the plan. Ranks agree on it before any payload.
+  std::uint32_t hash() const;
+
+  struct Impl;
+  explicit Plan(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+  const Impl& impl() const { return *impl_; }
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
+/// Throws InvalidArgument for a request that cannot be (ulysses degree, mesh, layout, problem).
+ANNULUS_API Plan make_plan(const PlanRequest& request);
+ANNULUS_API Plan make_plan(const Problem& problem, const Layout& layout, Algorithm algorithm,
+                           MeshShape mesh, Pass pass = Pass::forward);
+
+/// What is wrong with a plan, in words; empty: nothing. Materialises every rank, orders all
+/// conflicting accesses over two consecutive calls, and matches both ends of each transfer.
+ANNULUS_API std::vector<std::string> check_plan(const Plan& plan);
+ANNULUS_API std::vector<std::string> check_plan(const std::vector<RankPlan>& ranks);
+
+}  // namespace annulus
