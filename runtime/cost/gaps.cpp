@@ -71,6 +71,7 @@ std::string replication_gap(const CostReport& report) {
 }
 
 std::string split_rule(const CostRequest& r) {
+  if (r.sp == 1 && r.stage != Stage::decode) return "sp 1, nothing is divided.";
   switch (r.stage) {
     case Stage::prefill: {
       const std::int64_t keys = keys_of(r);
