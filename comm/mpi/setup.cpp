@@ -96,11 +96,11 @@ MPI_Comm from_fortran(int handle) {
         "MPI is not initialised, or already finalised: the caller does both, not this library");
   }
   const MPI_Comm comm = MPI_Comm_f2c(static_cast<MPI_Fint>(handle));
-  if (comm == MPI_COMM_NULL) {
+  const ErrorsReturn guard(MPI_COMM_WORLD);  // where MPI raises errors of handles that are none
+  int inter = 0;
+  if (comm == MPI_COMM_NULL || MPI_Comm_test_inter(comm, &inter) != MPI_SUCCESS) {
     throw InvalidArgument(fmt::format("{} is not the handle of a communicator", handle));
   }
-  int inter = 0;
-  check(MPI_Comm_test_inter(comm, &inter), "MPI_Comm_test_inter");
   if (inter != 0) throw InvalidArgument("an intercommunicator cannot hold a mesh");
   return comm;
 }
