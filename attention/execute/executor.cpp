@@ -163,6 +163,10 @@ void Executor::compute(std::int32_t item) {
 
 /// Until a transfer completes. Time spent here is exposed communication.
 void Executor::wait() {
+  if (flights_.empty()) {
+    throw Error(fmt::format("rank {}: the plan cannot go on, {} of {} items are done", plan_.rank,
+                            completed_, plan_.items.size()));
+  }
   const Deadline deadline(options_.timeout_s);
   while (!poll()) {
     if (deadline.expired()) time_out(deadline.elapsed_s());

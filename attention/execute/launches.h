@@ -17,26 +17,24 @@ struct Launch {
   std::vector<Tile> tiles;
 };
 
+/// Bytes of kernel workspace that the largest attend of a rank's plan wants.
+std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
+                             int threads);
+
 /// The attend tasks of one rank's plan, compiled for one kernel's tiles.
 class Launches {
  public:
-  Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel, int threads);
-
-  /// Bytes that the largest launch wants.
-  std::int64_t workspace_bytes() const { return workspace_bytes_; }
+  Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel);
 
   /// Runs attend `index` of the rank's plan.
   void run(std::int32_t index, const Memory& memory, const LaunchContext& context) const;
 
  private:
-  AttendGeometry geometry(const Attend& attend, const Launch& launch) const;
-
   const RankPlan& rank_;
   const Kernel& kernel_;
   Problem problem_;
   std::vector<RowIntervals> intervals_;
   std::vector<Launch> launches_;
-  std::int64_t workspace_bytes_ = 0;
 };
 
 }  // namespace annulus::attn
