@@ -42,6 +42,7 @@ Executor::Executor(const RankPlan& plan, std::uint32_t plan_hash, const Launches
   pending_.resize(n);
   ready_.reserve(n);
   flights_.reserve(n);
+  held_.reserve(n);
   for (const Transfer& t : plan.transfers) {
     if (t.tag >> kTagBits != 0) {
       throw Unsupported(fmt::format("rank {}: {} transfers with rank {}, at most {} in one plan",
@@ -58,9 +59,9 @@ CallStats Executor::run(const Memory& memory, ExecuteMode mode) {
   reset(memory, mode);
   while (completed_ < plan_.items.size()) {
     poll();
-    const bool hold = mode_ == ExecuteMode::blocking && !flights_.empty();
-    if (ready_.empty() || hold) {
-      if (completed_ < plan_.items.size()) wait();
+    if (ready_.empty()) {
+      start_held();
+      if (ready_.empty() && completed_ < plan_.items.size()) wait();
       continue;
     }
     std::pop_heap(ready_.begin(), ready_.end(), std::greater<>());
@@ -81,6 +82,7 @@ void Executor::reset(const Memory& memory, ExecuteMode mode) {
   completed_ = 0;
   ready_.clear();
   flights_.clear();
+  held_.clear();
   context_.flops = &stats_.flops;
   context_.poll = nullptr;
   if (mode == ExecuteMode::overlapped) context_.poll = [this] { poll(); };
@@ -93,11 +95,21 @@ void Executor::reset(const Memory& memory, ExecuteMode mode) {
 
 void Executor::enqueue(std::int32_t item) {
   if (plan_.items[static_cast<std::size_t>(item)].kind == ItemKind::transfer) {
-    start_transfer(item);
+    if (mode_ == ExecuteMode::blocking) {
+      held_.push_back(item);
+    } else {
+      start_transfer(item);
+    }
     return;
   }
   ready_.push_back(item);
   std::push_heap(ready_.begin(), ready_.end(), std::greater<>());
+}
+
+/// Blocking mode: transfers start only when nothing is left to compute.
+void Executor::start_held() {
+  for (const std::int32_t item : held_) start_transfer(item);
+  held_.clear();
 }
 
 void Executor::start_transfer(std::int32_t item) {

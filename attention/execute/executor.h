@@ -15,7 +15,7 @@ namespace annulus::attn {
 
 enum class ExecuteMode : std::uint8_t {
   overlapped,      ///< transfers go on while kernels compute
-  blocking,        ///< nothing computes while a transfer is under way: to compare with
+  blocking,        ///< transfers start only when nothing can be computed: to compare with
   transfers_alone  ///< nothing computes at all: results are void
 };
 
@@ -44,6 +44,7 @@ class Executor {
 
   void reset(const Memory& memory, ExecuteMode mode);
   void enqueue(std::int32_t item);
+  void start_held();
   void start_transfer(std::int32_t item);
   void complete(std::int32_t item);
   bool poll();
@@ -61,6 +62,7 @@ class Executor {
   std::vector<std::int32_t> pending_;           ///< waits that are not over, by item
   std::vector<std::int32_t> ready_;  ///< compute items, a heap: first in plan order on top
   std::vector<Flight> flights_;
+  std::vector<std::int32_t> held_;  ///< transfers that may start, blocking mode
   std::size_t completed_ = 0;
   const Memory* memory_ = nullptr;
   ExecuteMode mode_ = ExecuteMode::overlapped;

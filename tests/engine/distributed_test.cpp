@@ -1,71 +1,14 @@
 // Distributed against single rank against the float64 oracle: every algorithm, layout and mask.
 
-#include "tests/engine/distributed.h"
-#include "tests/support/each_world.h"
+#include "tests/engine/check.h"
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <limits>
+#include <utility>
 #include <vector>
 
 namespace annulus::testing {
 namespace {
-
-/// A state that passes through `world` launches is rounded to f32 as often, LSE and O, and so are
-/// sums of gradients: on shapes this small that is as much as all other error of one rank in f32.
-/// Next to f16 and bf16 it is nothing.
-double state_rounding(int world) { return (4 + world) * 0x1p-24; }
-
-void expect_close(const char* name, double error, double single, double slack,
-                  const std::string& what) {
-  EXPECT_LE(error, 1.1 * single + slack) << name << " of " << what << ", single rank " << single;
-}
-
-void check(const Problem& problem, const std::vector<RunOptions>& runs, std::uint64_t seed) {
-  const OracleInputs inputs = random_inputs(oracle_problem(problem), seed);
-  OracleResult truth = oracle_attention(problem, inputs);
-  if (inputs.dout.empty()) {  // no queries: the oracle takes it for a forward alone
-    truth.dk.assign(inputs.k.size(), 0.0);
-    truth.dv.assign(inputs.v.size(), 0.0);
-  }
-  std::vector<Errors> single;
-  for (RunOptions options : runs) {
-    Mesh alone = Mesh::single();
-    options.algorithm = Algorithm::ring;
-    options.layout = Layout::contiguous();
-    const RankResult result = run_rank(alone, problem, inputs, options);
-    single.push_back(
-        errors_of(alone, problem, solve_layout(options.layout, problem, 1), result, truth));
-  }
-  each_world([&](Mesh& mesh) {
-    for (std::size_t i = 0; i < runs.size(); ++i) {
-      const RunOptions& options = runs[i];
-      const RankResult result = run_rank(mesh, problem, inputs, options);
-      const Sharding sharding = solve_layout(options.layout, problem, mesh.world());
-      const Errors e = errors_of(mesh, problem, sharding, result, truth);
-      const std::string what =
-          describe(problem, options, mesh.world()) + " seed " + std::to_string(seed);
-      const double slack = state_rounding(mesh.world());
-      expect_close("out", e.out, single[i].out, slack, what);
-      expect_close("lse", e.lse, single[i].lse, slack, what);
-      expect_close("dq", e.dq, single[i].dq, slack, what);
-      expect_close("dk", e.dk, single[i].dk, slack, what);
-      expect_close("dv", e.dv, single[i].dv, slack, what);
-    }
-  });
-}
-
-std::vector<RunOptions> every_algorithm() {
-  std::vector<RunOptions> runs;
-  for (const Algorithm a : {Algorithm::ring, Algorithm::gather, Algorithm::ulysses}) {
-    for (const Layout& layout :
-         {Layout::contiguous(), Layout::zigzag(), Layout::striped(), Layout::balanced()}) {
-      runs.push_back({.algorithm = a, .layout = layout});
-    }
-  }
-  return runs;
-}
 
 TEST(Distributed, MatchesSingleRankForEveryAlgorithmAndLayout) {
   Problem p{.batch = 2, .seq = 61, .heads = 5, .head_dim = 16};
@@ -122,6 +65,66 @@ TEST(Distributed, AcceptsEmptySequences) {
   check(p, every_algorithm(), 60);
   p.seq_kv = 5;
   check(p, every_algorithm(), 61);
+}
+
+TEST(Distributed, GivesRowsThatSeeNothingZeroAndNoNan) {
+  // Half of the queries come before every key; one document sees nothing at all.
+  Problem p{.batch = 1, .seq = 40, .seq_kv = 20, .heads = 2, .head_dim = 8};
+  check(p, every_algorithm(), 70);
+  std::vector<RowIntervals> rows(30);
+  for (std::size_t i = 20; i < 25; ++i) rows[i] = {KeyInterval{0, 3}, KeyInterval{7, 11}};
+  Problem q{.batch = 1, .seq = 30, .heads = 2, .head_dim = 8, .mask = Mask::rows(rows)};
+  check(q, every_algorithm(), 71);
+}
+
+TEST(Distributed, ServesCallerGivenShards) {
+  const std::vector<Shard> all{{{0, 10, 1}, {20, 11, 2}}, {}, {{10, 10, 1}, {21, 10, 2}}};
+  Problem p{.batch = 1, .seq = 41, .heads = 2, .head_dim = 8};
+  for (const Algorithm a : {Algorithm::ring, Algorithm::gather, Algorithm::ulysses}) {
+    check_on({.ring = 3}, p, {{.algorithm = a, .layout = Layout::given(all)}}, 80);
+  }
+}
+
+TEST(Distributed, MatchesSingleRankOnHybridMeshes) {
+  std::vector<RunOptions> runs;
+  for (const Algorithm outer : {Algorithm::ring, Algorithm::gather}) {
+    for (const Layout& layout : {Layout::zigzag(), Layout::balanced(), Layout::striped()}) {
+      runs.push_back({.algorithm = Algorithm::hybrid, .layout = layout, .outer = outer});
+    }
+  }
+  std::uint64_t seed = 90;
+  for (const MeshShape shape :
+       {MeshShape{.ring = 2, .ulysses = 2}, MeshShape{.ring = 2, .ulysses = 4},
+        MeshShape{.ring = 3, .ulysses = 2}, MeshShape{.ring = 2, .ulysses = 3}}) {
+    Problem p{
+        .batch = 2, .seq = 53, .heads = 5, .head_dim = 8, .mask = Mask::documents({20, 30, 3})};
+    check_on(shape, p, runs, seed++);
+    Problem grouped{
+        .batch = 1, .seq = 53, .heads = 6, .heads_kv = 2, .head_dim = 8, .dtype = DType::bf16};
+    check_on(shape, grouped, runs, seed++);
+  }
+}
+
+TEST(Distributed, LeavesRanksWithoutHeadsIdle) {
+  // One key/value head and two query heads for up to eight ranks.
+  Problem p{.batch = 1, .seq = 37, .heads = 2, .heads_kv = 1, .head_dim = 8};
+  check(p, {{.algorithm = Algorithm::ulysses}, {.algorithm = Algorithm::gather}}, 100);
+}
+
+TEST(Distributed, ServesSoftcapScaleReferenceKernelAndThreads) {
+  Problem p{.batch = 1,
+            .seq = 47,
+            .heads = 4,
+            .heads_kv = 2,
+            .head_dim = 8,
+            .softcap = 3.0,
+            .softmax_scale = 0.1};
+  check(p,
+        {{.algorithm = Algorithm::ring, .kernel = "reference"},
+         {.algorithm = Algorithm::ring, .threads = 2},
+         {.algorithm = Algorithm::gather, .threads = 2},
+         {.algorithm = Algorithm::ring, .blocking = true}},
+        110);
 }
 
 }  // namespace

@@ -1,0 +1,177 @@
+// What a trainer relies on beside numbers: overlap, agreement, deadlines, errors, cost.
+
+#include "tests/engine/distributed.h"
+#include "tests/support/each_world.h"
+
+#include <annulus/error.h>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+namespace annulus::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+Problem small(std::int64_t seq = 64) {
+  return {.batch = 1, .seq = seq, .heads = 4, .heads_kv = 2, .head_dim = 16};
+}
+
+/// Sum over ranks of what forward and backward waited for transfers.
+double exposed(Mesh& mesh, const Problem& p, const OracleInputs& inputs, bool blocking) {
+  const RankResult r =
+      run_rank(mesh, p, inputs, {.algorithm = Algorithm::ring, .blocking = blocking});
+  const double mine = r.forward.exposed_s + r.backward.exposed_s;
+  std::vector<double> all(static_cast<std::size_t>(mesh.world()));
+  all_gather(mesh, std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)));
+  double sum = 0.0;
+  for (const double s : all) sum += s;
+  return sum;
+}
+
+TEST(Overlap, ExposesLessThanHalfOfTheBlockingRun) {
+  // Two ranks, so that each has a core: on fewer cores than ranks waiting is mostly for the others.
+  Problem p{.batch = 1, .seq = 1024, .heads = 8, .head_dim = 128, .mask = Mask::full()};
+  const OracleInputs inputs = random_inputs(oracle_problem(p), 5);
+  each_world([&](Mesh& mesh) {
+    if (mesh.world() != 2) return;
+    double blocking = 0.0;
+    double overlapped = 0.0;
+    for (int i = 0; i < 5; ++i) {
+      blocking += exposed(mesh, p, inputs, true);
+      overlapped += exposed(mesh, p, inputs, false);
+    }
+    EXPECT_LT(overlapped, 0.5 * blocking);
+  });
+}
+
+TEST(Agreement, ThrowsOnEveryRankWhenShapesDiffer) {
+  each_world(
+      [](Mesh& mesh) {
+        Session session(mesh, {.max_problem = small(128)});
+        const Problem mine = small(mesh.rank() == mesh.world() - 1 ? 65 : 64);
+        try {
+          Attention attention(session, mine, {.algorithm = Algorithm::ring});
+          FAIL() << "rank " << mesh.rank() << " accepted";
+        } catch (const CommError& error) {
+          EXPECT_THAT(error.what(), HasSubstr("plan"));
+        }
+      },
+      {}, 2);
+}
+
+TEST(Agreement, ThrowsOnEveryRankWhenOneRankIsWrong) {
+  each_world(
+      [](Mesh& mesh) {
+        Session session(mesh, {.max_problem = small()});
+        Problem mine = small();
+        if (mesh.rank() == 1) mine.heads = 3;
+        EXPECT_THROW(Attention(session, mine, {.algorithm = Algorithm::ring}), InvalidArgument);
+        // Nothing was sent: the session is still good.
+        Attention attention(session, small(), {.algorithm = Algorithm::ring});
+      },
+      {}, 2);
+}
+
+TEST(Deadline, NamesRankAndItemWhenARankStaysAway) {
+  each_world(
+      [](Mesh& mesh) {
+        if (mesh.world() > 3) return;
+        const Problem p = small();
+        Session session(mesh, {.max_problem = p, .algorithm = Algorithm::ring, .backward = false});
+        Attention attention(session, p, {.algorithm = Algorithm::ring});
+        if (mesh.rank() == 1) {  // comes to no call, and answers nothing
+          std::this_thread::sleep_for(std::chrono::milliseconds(3500));
+          return;
+        }
+        const std::int64_t n = attention.layout().seq_local(mesh.rank());
+        std::vector<float> q(static_cast<std::size_t>(n * 4 * 16)),
+            kv(static_cast<std::size_t>(n * 2 * 16)), out(q.size()),
+            lse(static_cast<std::size_t>(n * 4));
+        const TensorView q_view(q.data(), DType::f32, {1, n, 4, 16});
+        const TensorView kv_view(kv.data(), DType::f32, {1, n, 2, 16});
+        const TensorView out_view(out.data(), DType::f32, {1, n, 4, 16});
+        const TensorView lse_view(lse.data(), DType::f32, {1, 4, n});
+        const auto start = std::chrono::steady_clock::now();
+        try {
+          attention.forward(q_view, kv_view, kv_view, out_view, lse_view);
+          FAIL() << "rank " << mesh.rank() << " went on without rank 1";
+        } catch (const Error& error) {
+          EXPECT_THAT(error.what(), HasSubstr("item"));
+          EXPECT_THAT(error.what(), HasSubstr("rank 1"));
+        }
+        EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(4));
+        EXPECT_THROW(attention.forward(q_view, kv_view, kv_view, out_view, lse_view), CommError);
+      },
+      {.timeout_s = 1.0, .log = {.level = static_cast<int>(LogLevel::off)}}, 2);
+}
+
+TEST(Errors, NameTensorAndShapeThatDoNotFit) {
+  Mesh mesh = Mesh::single();
+  const Problem p = small(8);
+  Session session(mesh, {.max_problem = p});
+  Attention attention(session, p);
+  std::vector<float> data(8 * 4 * 16);
+  const TensorView right(data.data(), DType::f32, {1, 8, 4, 16});
+  const TensorView kv(data.data(), DType::f32, {1, 8, 2, 16});
+  const TensorView lse(data.data(), DType::f32, {1, 4, 8});
+  try {
+    attention.forward(right, right, kv, right, lse);
+    FAIL();
+  } catch (const InvalidArgument& error) {
+    EXPECT_STREQ(error.what(), "k is f32[1,8,4,16], must be f32[1,8,2,16]");
+  }
+  EXPECT_THROW(Attention(session, small(4096)), InvalidArgument);  // the arena is too small
+}
+
+TEST(Cost, ExecutedEqualsPlannedAndCoversExact) {
+  const Problem p{.batch = 2,
+                  .seq = 150,
+                  .heads = 4,
+                  .heads_kv = 2,
+                  .head_dim = 16,
+                  .mask = Mask::documents({100, 50})};
+  const OracleInputs inputs = random_inputs(oracle_problem(p), 9);
+  each_world([&](Mesh& mesh) {
+    for (const Algorithm a : {Algorithm::ring, Algorithm::gather, Algorithm::ulysses}) {
+      Session session(mesh, {.max_problem = p, .algorithm = a});
+      Attention attention(session, p, {.algorithm = a});
+      const auto n = attention.layout().seq_local(mesh.rank());
+      std::vector<float> x(static_cast<std::size_t>(2 * n * 4 * 16) + 1, 0.5F);
+      std::vector<std::vector<float>> y(6, x);
+      const auto q = [&](std::vector<float>& d) {
+        return TensorView(d.data(), DType::f32, {2, n, 4, 16});
+      };
+      const auto kv = [&](std::vector<float>& d) {
+        return TensorView(d.data(), DType::f32, {2, n, 2, 16});
+      };
+      const TensorView lse(y[1].data(), DType::f32, {2, 4, n});
+      attention.forward(q(x), kv(x), kv(x), q(y[0]), lse);
+      attention.backward(q(x), q(x), kv(x), kv(x), q(y[0]), lse, q(y[2]), kv(y[3]), kv(y[4]));
+      const CostReport cost = attention.cost();
+      EXPECT_EQ(cost.executed.flops_rank_layer, cost.planned.flops_rank_layer);
+      EXPECT_EQ(cost.executed.backward_flops_rank_layer, cost.planned.backward_flops_rank_layer);
+      std::int64_t executed = 0;
+      for (const std::int64_t f : cost.executed.flops_rank_layer) executed += f;
+      EXPECT_GE(executed, cost.exact.masked_flops_group_layer);
+      // pairs of two causal documents, 2 FLOPs a MAC, two products of width 16
+      EXPECT_EQ(cost.exact.masked_flops_group_layer,
+                2 * 2 * 4 * (100 * 101 / 2 + 50 * 51 / 2) * 32);
+    }
+  });
+}
+
+TEST(Automatic, PicksAnAlgorithmAlikeOnEveryRank) {
+  each_world([](Mesh& mesh) {
+    Session session(mesh, {.max_problem = small()});
+    Attention attention(session, small());
+    EXPECT_NE(attention.algorithm(), Algorithm::automatic);
+  });
+}
+
+}  // namespace
+}  // namespace annulus::testing

@@ -1,0 +1,92 @@
+#include "tests/engine/check.h"
+
+#include "tests/support/each_world.h"
+
+#include <gtest/gtest.h>
+
+namespace annulus::testing {
+namespace {
+
+/// A state that passes through `world` launches is rounded to f32 as often, LSE and O, and so are
+/// sums of gradients: on shapes this small that is as much as all other error of one rank in f32.
+/// Next to f16 and bf16 it is nothing.
+double state_rounding(int world) { return (4 + world) * 0x1p-24; }
+
+/// What one problem's runs are held against.
+class Expectation {
+ public:
+  Expectation(const Problem& problem, std::vector<RunOptions> runs, std::uint64_t seed)
+      : problem_(problem),
+        runs_(std::move(runs)),
+        seed_(seed),
+        inputs_(random_inputs(oracle_problem(problem), seed)),
+        truth_(oracle_attention(problem, inputs_)) {
+    if (inputs_.dout.empty()) {  // no queries: the oracle takes it for a forward alone
+      truth_.dk.assign(inputs_.k.size(), 0.0);
+      truth_.dv.assign(inputs_.v.size(), 0.0);
+    }
+    for (RunOptions options : runs_) {
+      Mesh alone = Mesh::single();
+      options.algorithm = Algorithm::ring;
+      options.layout = Layout::contiguous();
+      const RankResult result = run_rank(alone, problem, inputs_, options);
+      single_.push_back(
+          errors_of(alone, problem, solve_layout(options.layout, problem, 1), result, truth_));
+    }
+  }
+
+  void compare(Mesh& mesh) const {
+    for (std::size_t i = 0; i < runs_.size(); ++i) {
+      const RankResult result = run_rank(mesh, problem_, inputs_, runs_[i]);
+      const Sharding sharding = solve_layout(runs_[i].layout, problem_, mesh.world());
+      expect(i, mesh.world(), errors_of(mesh, problem_, sharding, result, truth_));
+    }
+  }
+
+ private:
+  void expect(std::size_t i, int world, const Errors& e) const {
+    const std::string what = describe(problem_, runs_[i], world) + " seed " + std::to_string(seed_);
+    const auto near = [&](const char* name, double error, double single) {
+      EXPECT_LE(error, 1.1 * single + state_rounding(world))
+          << name << " of " << what << ", single rank " << single;
+    };
+    near("out", e.out, single_[i].out);
+    near("lse", e.lse, single_[i].lse);
+    near("dq", e.dq, single_[i].dq);
+    near("dk", e.dk, single_[i].dk);
+    near("dv", e.dv, single_[i].dv);
+  }
+
+  Problem problem_;
+  std::vector<RunOptions> runs_;
+  std::uint64_t seed_;
+  OracleInputs inputs_;
+  OracleResult truth_;
+  std::vector<Errors> single_;
+};
+
+}  // namespace
+
+void check(const Problem& problem, const std::vector<RunOptions>& runs, std::uint64_t seed) {
+  const Expectation expectation(problem, runs, seed);
+  each_world([&](Mesh& mesh) { expectation.compare(mesh); });
+}
+
+void check_on(MeshShape shape, const Problem& problem, const std::vector<RunOptions>& runs,
+              std::uint64_t seed) {
+  const Expectation expectation(problem, runs, seed);
+  run_ranks(shape, [&](Mesh& mesh) { expectation.compare(mesh); });
+}
+
+std::vector<RunOptions> every_algorithm() {
+  std::vector<RunOptions> runs;
+  for (const Algorithm a : {Algorithm::ring, Algorithm::gather, Algorithm::ulysses}) {
+    for (const Layout& layout :
+         {Layout::contiguous(), Layout::zigzag(), Layout::striped(), Layout::balanced()}) {
+      runs.push_back({.algorithm = a, .layout = layout});
+    }
+  }
+  return runs;
+}
+
+}  // namespace annulus::testing

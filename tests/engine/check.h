@@ -1,0 +1,21 @@
+#pragma once
+
+#include "tests/engine/distributed.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace annulus::testing {
+
+/// Runs each option on every world (each_world) and compares with one rank and with the oracle:
+/// error <= 1.1 x that of one rank, beside the rounding of states.
+void check(const Problem& problem, const std::vector<RunOptions>& runs, std::uint64_t seed);
+
+/// The same on one given mesh of threads.
+void check_on(MeshShape shape, const Problem& problem, const std::vector<RunOptions>& runs,
+              std::uint64_t seed);
+
+/// ring, gather and ulysses x every layout.
+std::vector<RunOptions> every_algorithm();
+
+}  // namespace annulus::testing
