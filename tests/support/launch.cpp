@@ -167,7 +167,7 @@ class Runner {
                                         .dk = operands_.dk.output(),
                                         .dv = operands_.dv.output(),
                                         .dq_assign = i == 0,
-                                        .dkv_assign = true};
+                                        .dkv_assign = i == 0 || !options_.add_key_gradients};
       kernel_.backward(params, context(params.geometry, true, result_.backward_flops));
     }
     result_.values.dq = operands_.dq.get(rows_);
