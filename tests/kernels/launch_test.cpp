@@ -3,6 +3,8 @@
 #include "tests/kernels/kernel_checks.h"
 #include "tests/support/random.h"
 
+#include <annulus/error.h>
+
 #include <random>
 #include <string>
 
@@ -92,6 +94,20 @@ TEST(Launch, MatchesTheOracleWhenResumedFromAState) {
       }
       expect_matches_oracle(*kernel, chain, 11);
     }
+  }
+}
+
+TEST(Launch, KeepsItsStateWhereTheOutputGoes) {
+  for (const Kernel* kernel : attn::kernels()) {
+    const OracleProblem problem = problem_of();
+    const OracleInputs inputs = random_inputs(problem, 12);
+    std::vector<TestLaunch> chain;
+    for (const KeySegment& segment : segments_cut_at(problem, {5, 80})) {
+      chain.push_back(make_launch(problem, {segment}));
+    }
+    const RunResult apart = run_kernel(*kernel, chain, inputs);
+    const RunResult shared = run_kernel(*kernel, chain, inputs, {.state_in_out = true});
+    expect_same_bits(shared.values, apart.values);
   }
 }
 
@@ -187,6 +203,45 @@ TEST(Launch, PollsAtLeastOnceForEachTile) {
     const auto tiles = static_cast<std::int64_t>(launch.tiles.size());
     EXPECT_GE(result.polls, 2 * problem.batch * problem.heads * tiles) << kernel->name;
   }
+}
+
+attn::LaunchContext context_of(std::vector<std::byte>& workspace, int threads) {
+  return {threads, {}, nullptr, workspace};
+}
+
+TEST(Launch, PassesOnWhatPollThrowsAndStopsItsThreads) {
+  const Kernel& kernel = attn::find_kernel("flash2", {});
+  const OracleProblem problem = problem_of();
+  TestTensor q(DType::f32, 2, 145, 4, 40, 0), lse(DType::f32, 2, 145, 4, 1, 0);
+  const TestLaunch launch = make_launch(problem, one_segment(problem));
+  const attn::ForwardParams params{.geometry = launch.geometry(),
+                                   .q = q.input(),
+                                   .k = q.input(),
+                                   .v = q.input(),
+                                   .out = q.output(),
+                                   .lse = lse.output(),
+                                   .state = {}};
+  for (const int threads : {1, 2}) {
+    std::vector<std::byte> workspace(
+        static_cast<std::size_t>(kernel.workspace_bytes(params.geometry, false, threads)));
+    attn::LaunchContext context = context_of(workspace, threads);
+    context.poll = [] { throw Timeout("no answer"); };
+    EXPECT_THROW(kernel.forward(params, context), Timeout);
+  }
+}
+
+TEST(Launch, RefusesAWorkspaceThatIsTooSmallAndTilesThatOverlap) {
+  const Kernel& kernel = attn::find_kernel("flash2", {});
+  const OracleProblem problem = problem_of();
+  TestLaunch launch = make_launch(problem, one_segment(problem));
+  attn::ForwardParams params{
+      .geometry = launch.geometry(), .q = {}, .k = {}, .v = {}, .out = {}, .lse = {}, .state = {}};
+  const std::int64_t bytes = kernel.workspace_bytes(params.geometry, false, 1);
+  std::vector<std::byte> workspace(static_cast<std::size_t>(bytes));
+  EXPECT_THROW(kernel.forward(params, context_of(workspace, 2)), InvalidArgument);
+  launch.tiles[1].row = 60;  // inside the rows of the first
+  params.geometry = launch.geometry();
+  EXPECT_THROW(kernel.forward(params, context_of(workspace, 1)), InvalidArgument);
 }
 
 TEST(Launch, ServesSomeHeadsOfAGroup) {

@@ -66,6 +66,7 @@ struct RunOptions {
   std::int64_t gap = 3;
   bool backward = true;
   bool add_key_gradients = false;  ///< launches after the first add to dk and dv
+  bool state_in_out = false;       ///< f32 only: the state lies where out will
 };
 
 struct RunResult {
