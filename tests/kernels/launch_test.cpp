@@ -142,6 +142,22 @@ TEST(Launch, ResumesPastTilesWhoseEveryPairIsMasked) {
   }
 }
 
+TEST(Launch, KeepsRowsApartThatATileDoesNotCover) {
+  // Both tiles begin at row 0 and are full, but the second ends after 21 of the 50 rows.
+  OracleProblem problem = problem_of();
+  problem.seq = 50;
+  problem.seq_kv = 40;
+  Mask::Rows rows;
+  for (std::int64_t i = 0; i < 50; ++i)
+    rows.intervals.push_back({KeyInterval{0, i < 21 ? 40 : 20}});
+  problem.terms = {rows};
+  for (const Kernel* kernel : attn::kernels()) {
+    TestLaunch launch = make_launch(problem, one_segment(problem));
+    launch.tiles = {{0, 50, 0, 20, 0, true}, {0, 21, 0, 20, 20, true}};
+    expect_matches_oracle(*kernel, {launch}, 18);
+  }
+}
+
 TEST(Launch, GivesTheSameBitsForAnyRowTiling) {
   const Kernel& kernel = attn::find_kernel("flash2", {});
   const OracleProblem problem = problem_of();
