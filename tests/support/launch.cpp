@@ -137,15 +137,16 @@ class Runner {
  private:
   void forward() {
     for (std::size_t i = 0; i < chain_.size(); ++i) {
-      const attn::ForwardParams params{.geometry = chain_[i].geometry(),
-                                       .q = operands_.q.input(),
-                                       .k = operands_.k.input(),
-                                       .v = operands_.v.input(),
-                                       .out = operands_.out.output(),
-                                       .lse = operands_.lse.output(),
-                                       .state = operands_.state.output(),
-                                       .resume = i > 0,
-                                       .finish = i + 1 == chain_.size()};
+      const attn::ForwardParams params{
+          .geometry = chain_[i].geometry(),
+          .q = operands_.q.input(),
+          .k = operands_.k.input(),
+          .v = operands_.v.input(),
+          .out = operands_.out.output(),
+          .lse = operands_.lse.output(),
+          .state = options_.state_in_out ? operands_.out.output() : operands_.state.output(),
+          .resume = i > 0,
+          .finish = i + 1 == chain_.size()};
       kernel_.forward(params, context(params.geometry, false, result_.forward_flops));
     }
     result_.values.out = operands_.out.get(rows_);
@@ -167,7 +168,7 @@ class Runner {
                                         .dk = operands_.dk.output(),
                                         .dv = operands_.dv.output(),
                                         .dq_assign = i == 0,
-                                        .dkv_assign = true};
+                                        .dkv_assign = i == 0 || !options_.add_key_gradients};
       kernel_.backward(params, context(params.geometry, true, result_.backward_flops));
     }
     result_.values.dq = operands_.dq.get(rows_);

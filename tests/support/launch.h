@@ -65,6 +65,8 @@ struct RunOptions {
   int threads = 1;
   std::int64_t gap = 3;
   bool backward = true;
+  bool add_key_gradients = false;  ///< launches after the first add to dk and dv
+  bool state_in_out = false;       ///< f32 only: the state lies where out will
 };
 
 struct RunResult {
@@ -75,9 +77,9 @@ struct RunResult {
   bool gaps_untouched = true;
 };
 
-/// The launches one after another, each resuming from the last; then their backward passes, the
-/// first of which assigns. Together the launches name each key at most once; the gradients of keys
-/// that none names are 0.
+/// The launches one after another, each resuming from the last; then their backward passes. The
+/// first assigns dq, the others add to it; each assigns the dk and dv of its keys, unless told to
+/// add. Gradients of keys that no launch names are 0.
 RunResult run_kernel(const attn::Kernel& kernel, const std::vector<TestLaunch>& chain,
                      const OracleInputs& inputs, const RunOptions& options = {});
 

@@ -21,7 +21,7 @@ struct OracleProblem {
   std::int64_t head_dim = 64;
   std::int64_t head_dim_v = 64;
   DType dtype = DType::f32;
-  std::vector<Mask::Term> terms;
+  std::vector<Mask::Term> terms{};
   double softcap = 0.0;
   double softmax_scale = 1.0;
 };

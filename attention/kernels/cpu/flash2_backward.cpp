@@ -204,6 +204,7 @@ void flash2_backward(const BackwardParams& params, const LaunchContext& context)
   check_row_groups(g);
   const TileOps ops = tile_ops();
   const auto share = static_cast<std::size_t>(flash2_backward_bytes(g));
+  check_workspace(context, share);
   const std::int64_t first_kv = kv_head_of(g, 0);
   const std::int64_t heads_kv = kv_head_of(g, g.heads - 1) - first_kv + 1;
   std::atomic<std::int64_t> flops{0};

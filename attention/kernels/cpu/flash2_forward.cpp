@@ -147,6 +147,7 @@ void flash2_forward(const ForwardParams& params, const LaunchContext& context) {
   check_row_groups(g);
   const TileOps ops = tile_ops();
   const auto share = static_cast<std::size_t>(flash2_forward_bytes(g));
+  check_workspace(context, share);
   // Rows are independent, so few heads are split into every parts-th row block.
   const std::int64_t heads = g.batch * g.heads;
   const std::int64_t parts = heads < 4 * context.threads ? context.threads : 1;

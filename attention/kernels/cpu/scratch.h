@@ -1,5 +1,11 @@
 #pragma once
 
+#include "attention/kernels/params.h"
+
+#include <annulus/error.h>
+
+#include <fmt/format.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -32,5 +38,15 @@ class Scratch {
   std::byte* base_ = nullptr;
   std::int64_t used_ = 0;
 };
+
+/// Throws InvalidArgument where the workspace has not `share` bytes for each thread.
+inline void check_workspace(const LaunchContext& context, std::size_t share) {
+  if (context.threads >= 1 &&
+      context.workspace.size() / static_cast<std::size_t>(context.threads) >= share) {
+    return;
+  }
+  throw InvalidArgument(fmt::format("flash2: workspace of {} bytes for {} threads of {} each",
+                                    context.workspace.size(), context.threads, share));
+}
 
 }  // namespace annulus::attn::cpu

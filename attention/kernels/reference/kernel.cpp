@@ -123,7 +123,7 @@ struct OnlineRow {
   double sum = 0.0;
 
   void add(double logit, const double* v, std::int64_t dim, double* o) {
-    const double new_max = std::max(max, logit);
+    const double new_max = max_or_nan(max, logit);
     const double rescale = max == kNothing ? 0.0 : std::exp(max - new_max);
     const double p = new_max == kNothing ? 0.0 : std::exp(logit - new_max);
     for (std::int64_t d = 0; d < dim; ++d) o[d] = o[d] * rescale + p * v[d];

@@ -25,6 +25,9 @@ inline void add_scaled(double factor, const double* x, std::int64_t n, double* y
   for (std::int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
 }
 
+/// std::max would drop a NaN on the right.
+inline double max_or_nan(double a, double b) { return b > a || std::isnan(b) ? b : a; }
+
 /// The logit of a raw product q.k and its derivative by softmax_scale * q.k.
 struct Logit {
   double value = 0.0;

@@ -16,6 +16,7 @@ using attn::reference::dot;
 using attn::reference::kNothing;
 using attn::reference::Logit;
 using attn::reference::logit_of;
+using attn::reference::max_or_nan;
 
 constexpr std::int64_t kRowGroup = 8;   // rows that share a key block while it is in cache
 constexpr std::int64_t kKeyBlock = 64;  // 64 keys of dim 128 in float64 are 64 KiB
@@ -70,7 +71,8 @@ PairGradient gradient(const ReferenceHead& head, std::int64_t row, std::int64_t 
 
 /// Softmax of scores[0, seq_kv) in place, masked ones being -inf. Returns the log of the sum.
 double softmax(double* scores, std::int64_t count) {
-  const double max = count > 0 ? *std::max_element(scores, scores + count) : kNothing;
+  double max = kNothing;
+  for (std::int64_t j = 0; j < count; ++j) max = max_or_nan(max, scores[j]);
   if (max == kNothing) return kNothing;
   double sum = 0.0;
   for (std::int64_t j = 0; j < count; ++j) {
