@@ -3,6 +3,7 @@
 /// Every public C++ header.
 
 #include <annulus/attention.h>
+#include <annulus/collective.h>
 #include <annulus/cost.h>
 #include <annulus/error.h>
 #include <annulus/layout.h>

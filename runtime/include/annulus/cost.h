@@ -15,13 +15,16 @@ enum class CostMode : std::uint8_t { original, corrected };
 
 ANNULUS_API std::string_view name_of(Stage stage);
 ANNULUS_API std::string_view name_of(CostMode mode);
+/// The inverse of name_of. Throws InvalidArgument that names what is allowed.
+ANNULUS_API Stage parse_stage(std::string_view text);
+ANNULUS_API CostMode parse_cost_mode(std::string_view text);
 
 /// A run of identical decode entries of a chunked step: `count` requests of `kv` keys, or, where
 /// the prompt is shared by beams, GenZ's 4-tuple (prompt_batch, decode_batch, prompt, generated).
 struct DecodeEntry {
   std::int64_t count = 1;
   std::int64_t kv = 0;
-  bool beams = false;
+  bool beams = false;  ///< the 4-tuple below, instead of `kv`
   std::int64_t prompt_batch = 0;
   std::int64_t decode_batch = 0;
   std::int64_t prompt = 0;
@@ -34,16 +37,24 @@ struct PrefillChunk {
   std::int64_t fresh = 0;
 };
 
+/// "0:300,2048:212" is past:new for each chunk. Lengths take k and M (powers of two); an empty text
+/// is no chunk. Throws InvalidArgument that names what is allowed.
+ANNULUS_API std::vector<PrefillChunk> parse_chunks(std::string_view text);
+/// "80,4x2048,1/4/1000/37": one request of 80 keys, 4 of 2048, and the 4-tuple
+/// prompt_batch/decode_batch/prompt/generated. Throws as parse_chunks.
+ANNULUS_API std::vector<DecodeEntry> parse_decode_entries(std::string_view text);
+
 /// What is priced. The attention of one model on a deployment of tp x sp (x ep) ranks.
 struct CostRequest {
   Stage stage = Stage::prefill;
-  std::int64_t batch = 1;  ///< before beams
+  std::int64_t batch = 1;  ///< before beams; a chunked step is repeated `batch` times
   std::int64_t heads = 1;
   std::int64_t heads_kv = 1;
   std::int64_t head_dim = 64;    ///< width of q and k
   std::int64_t head_dim_v = 64;  ///< width of v
   std::int64_t layers = 1;
   std::int64_t seq = 0;        ///< prefill
+  std::int64_t seq_kv = -1;    ///< prefill; -1: seq
   std::int64_t prompt = 0;     ///< decode
   std::int64_t generated = 0;  ///< decode
   std::int64_t beam = 1;       ///< decode
@@ -55,20 +66,25 @@ struct CostRequest {
   double softmax_factor = 3.0;
   CostMode mode = CostMode::corrected;
   std::string mode_source = "default";
-  /// Unmasked pairs by sp rank, of one head of one batch element; empty: causal, by even shares.
+  /// Unmasked pairs by sp rank, of one head of one batch element (decode: of one beam); empty: the
+  /// causal pairs of the stage (bottom right), shared out evenly.
   std::vector<std::int64_t> masked_pairs_by_rank;
-  /// Pairs without a mask, of one head of one batch element; -1: seq * seq.
+  /// Pairs without a mask, of one head of one batch element; -1: those of the stage.
   std::int64_t full_pairs = -1;
+  double peak_tflops = 0.0;  ///< dense matrix rate of one rank; 0: no time is predicted
+  std::string peak_source;   ///< where peak_tflops comes from, such as "h100.cfg"
 };
 
-/// MACs of one tensor-parallel rank, as GenZ counts.
+/// MACs of one rank, as GenZ counts: ceil(heads / (tp * ep)) heads, all sequences. `original` is
+/// also of one sp rank; `corrected` is not divided by sp.
 struct MacAccounting {
   std::int64_t logit_macs_rank_layer = 0;
   std::int64_t attend_macs_rank_layer = 0;
   std::int64_t attention_macs_rank_model = 0;
 };
 
-/// FLOPs (2 a MAC) with the true mask; group: all tp * sp ranks together.
+/// FLOPs (2 a MAC) with the true mask; group: all tp * sp ranks together, so all heads. A tp rank
+/// has ceil(heads / tp) heads, so rank entries times tp sum to the group only if tp divides heads.
 struct ExactAccounting {
   std::int64_t full_flops_group_layer = 0;
   std::int64_t masked_flops_group_layer = 0;
@@ -78,7 +94,8 @@ struct ExactAccounting {
   std::vector<std::int64_t> backward_masked_flops_rank_layer;
 };
 
-/// FLOPs by rank that a plan holds, or that kernels counted. Empty: not available.
+/// FLOPs by rank that a plan holds, or that kernels counted: sp entries of one tp rank, or tp * sp.
+/// Empty: not available.
 struct CountedFlops {
   std::vector<std::int64_t> flops_rank_layer;
   std::vector<std::int64_t> backward_flops_rank_layer;
@@ -94,10 +111,15 @@ struct CostReport {
   ExactAccounting exact;
   CountedFlops planned;
   CountedFlops executed;
+  /// Why there are no counter readings; empty: nobody asked.
   std::string hardware_unavailable = "no hardware counters on this back end";
+  /// Analytic: 2 * MACs of the accounting that `mode` names over peak_tflops; one rank, forward,
+  /// all layers, no memory traffic or communication. 0 without a peak.
+  double predicted_attention_s = 0.0;
 };
 
-/// Throws InvalidArgument for sizes that cannot be.
+/// Fills everything but planned, executed and hardware. Throws InvalidArgument, with the values,
+/// for sizes that cannot be, and rather than let a count pass 2^63.
 ANNULUS_API CostReport price(const CostRequest& request);
 
 /// The table that `bench` and `cost` print: basis and unit in the header, a line for each gap.

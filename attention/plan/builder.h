@@ -1,0 +1,82 @@
+#pragma once
+
+#include "attention/plan/context.h"
+
+#include <annulus/plan.h>
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+namespace annulus::attn {
+
+Block with_tokens(Block block, std::int64_t token, std::int64_t tokens, std::int64_t step = 1);
+Block with_heads(Block block, std::int32_t head, std::int32_t heads);
+Block with_dims(Block block, std::int32_t dim, std::int32_t dims);
+
+/// Writes one rank's plan: slots, then items in enqueue order. Says what each item touches; edges,
+/// arena offsets and totals follow in finish(). Empty blocks give no item, on either end.
+class RankBuilder {
+ public:
+  RankBuilder(const Plan::Impl& plan, int rank);
+
+  const Plan::Impl& plan() const { return plan_; }
+  const Problem& problem() const { return plan_.problem(); }
+  int rank() const { return rank_; }
+  int ring_index() const { return plan_.ring_index(rank_); }
+  int ulysses_index() const { return plan_.ulysses_index(rank_); }
+  const Group& group() const { return plan_.groups[static_cast<std::size_t>(ring_index())]; }
+  HeadRange heads() const { return plan_.heads[static_cast<std::size_t>(ulysses_index())]; }
+  HeadRange heads_kv() const { return plan_.heads_kv[static_cast<std::size_t>(ulysses_index())]; }
+  std::int32_t dim() const { return static_cast<std::int32_t>(problem().head_dim); }
+  std::int32_t dim_v() const { return static_cast<std::int32_t>(*problem().head_dim_v); }
+  const RowTable& rows() const { return rows_; }
+
+  /// A private slot; finish() makes it symmetric where a transfer touches it.
+  std::int32_t slot(std::string_view name, DType dtype, std::int64_t tokens, std::int32_t heads,
+                    std::int32_t dim);
+  /// The slot of a caller's tensor, made on first use.
+  std::int32_t caller(Role role);
+  /// Where transfers may read a caller's tensor: itself, or with `stage_caller` a packed copy.
+  std::int32_t source(Role role);
+  Block whole(std::int32_t slot) const;
+  std::int64_t tokens(std::int32_t slot) const;
+
+  void transfer(bool sends, int peer, const Block& block, int step);
+  void copy(const Block& source, const Block& target, int step);
+  /// fp32 to the input dtype (a copy where that is fp32).
+  void convert(const Block& source, const Block& target, int step);
+  void zero(const Block& target, int step);
+  void row_sums(const Block& a, const Block& b, const Block& target, int step);
+  void reduce(const Block& source, const Block& target, bool assign, int step);
+  void merge(const Merge& merge, int step);
+  /// Fills queries (all rows), keys, pairs and flops.
+  void attend(Attend attend, const std::vector<Segment>& keys, int step);
+
+  /// Unmasked pairs of all rows with these keys, of one head and batch element.
+  std::int64_t pairs(const std::vector<Segment>& keys) const;
+
+  RankPlan finish();
+
+ private:
+  void add(ItemKind kind, std::size_t payload, int step, const std::vector<Access>& accesses);
+  void prepare(PrepareKind kind, const Block& source, const Block& source2, const Block& target,
+               int step);
+  void add_edges();
+  void place_slots();
+  void total();
+
+  const Plan::Impl& plan_;
+  int rank_;
+  RowTable rows_;
+  RankPlan out_;
+  std::vector<std::int32_t> caller_slots_;
+  std::vector<std::int32_t> staged_slots_;
+  std::vector<std::int32_t> send_tags_;
+  std::vector<std::int32_t> receive_tags_;
+};
+
+/// Segments of consecutive slot tokens, from `token` on, that hold `ranges` in order.
+std::vector<Segment> segments_of(const std::vector<TokenRange>& ranges, std::int64_t token = 0);
+
+}  // namespace annulus::attn

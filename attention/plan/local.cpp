@@ -1,0 +1,56 @@
+// One launch over keys that are all here: a single group.
+
+#include "attention/plan/stages.h"
+
+namespace annulus::attn {
+
+SlotView view(std::int32_t slot, std::int32_t head_origin, std::int32_t dim) {
+  return {slot, head_origin, dim};
+}
+
+void local_forward(RankBuilder& b, const GroupTensors& t) {
+  Attend a;
+  a.head = b.heads().first;
+  a.heads = b.heads().count;
+  a.q = t.q;
+  a.k = t.k;
+  a.v = t.v;
+  a.out = t.out;
+  a.lse = t.lse;
+  a.finish = true;
+  b.attend(a, segments_of(b.group().keys), 0);
+}
+
+GroupGradients local_backward(RankBuilder& b, const GroupTensors& t) {
+  const HeadRange kv = b.heads_kv();
+  const bool in_place = b.plan().request.mesh.ulysses == 1 && b.problem().dtype == DType::f32;
+  GroupGradients g;
+  g.dq = dq_target(b);
+  if (in_place) {
+    g.dk = view(b.caller(Role::dk), 0);
+    g.dv = view(b.caller(Role::dv), 0);
+  } else {
+    const std::int32_t dkv =
+        b.slot("dkv", DType::f32, b.group().seq_kv, kv.count, b.dim() + b.dim_v());
+    g.dk = view(dkv, kv.first);
+    g.dv = view(dkv, kv.first, b.dim());
+  }
+  Attend a;
+  a.head = b.heads().first;
+  a.heads = b.heads().count;
+  a.q = t.q;
+  a.k = t.k;
+  a.v = t.v;
+  a.dout = t.dout;
+  a.lse = t.lse;
+  a.delta = t.delta;
+  a.dq = g.dq;
+  a.dk = g.dk;
+  a.dv = g.dv;
+  a.dq_assign = true;
+  a.dkv_assign = true;
+  b.attend(a, segments_of(b.group().keys), 0);
+  return g;
+}
+
+}  // namespace annulus::attn

@@ -1,0 +1,162 @@
+#include <annulus/error.h>
+#include <annulus/plan.h>
+
+#include "attention/plan/context.h"
+#include "attention/plan/hash.h"
+#include "attention/plan/stages.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+namespace annulus {
+namespace {
+
+using attn::Group;
+using attn::HeadRange;
+
+void require(bool holds, const std::string& text) {
+  if (!holds) throw InvalidArgument(text);
+}
+
+void check_request(const PlanRequest& r) {
+  require(
+      r.mesh.ring >= 1 && r.mesh.ulysses >= 1,
+      fmt::format("mesh ring {} x ulysses {}: degrees must be >= 1", r.mesh.ring, r.mesh.ulysses));
+  require(
+      r.algorithm != Algorithm::automatic,
+      "algorithm auto: is resolved by the session, a plan needs ring, gather, ulysses or hybrid");
+  const bool one_group = r.algorithm == Algorithm::ulysses;
+  const bool one_member = r.algorithm == Algorithm::ring || r.algorithm == Algorithm::gather;
+  require(!one_group || r.mesh.ring == 1,
+          fmt::format("algorithm ulysses: mesh ring must be 1, got {}", r.mesh.ring));
+  require(!one_member || r.mesh.ulysses == 1,
+          fmt::format("algorithm {}: mesh ulysses must be 1, got {}", name_of(r.algorithm),
+                      r.mesh.ulysses));
+  require(r.options.outer == Algorithm::ring || r.options.outer == Algorithm::gather,
+          fmt::format("outer {}: must be ring or gather", name_of(r.options.outer)));
+  require(r.options.tile_q >= 1 && r.options.tile_k >= 1,
+          fmt::format("tile_q {} tile_k {}: must be >= 1", r.options.tile_q, r.options.tile_k));
+}
+
+bool gathers(const PlanRequest& r) {
+  return r.algorithm == Algorithm::gather ||
+         (r.algorithm == Algorithm::hybrid && r.options.outer == Algorithm::gather);
+}
+
+Group make_group(const Sharding& sharding, int first_rank, int members) {
+  Group g;
+  for (int r = first_rank; r < first_rank + members; ++r) {
+    g.row_begin.push_back(g.seq);
+    g.key_begin.push_back(g.seq_kv);
+    const Shard& q = sharding.shard(r);
+    const Shard& kv = sharding.shard_kv(r);
+    g.rows.insert(g.rows.end(), q.begin(), q.end());
+    g.keys.insert(g.keys.end(), kv.begin(), kv.end());
+    g.seq += sharding.seq_local(r);
+    g.seq_kv += sharding.seq_kv_local(r);
+  }
+  g.row_begin.push_back(g.seq);
+  g.key_begin.push_back(g.seq_kv);
+  return g;
+}
+
+/// Query heads as even as can be, larger shares first; the key/value heads that they read.
+void split_heads(Plan::Impl& impl) {
+  const auto members = static_cast<std::int32_t>(impl.request.mesh.ulysses);
+  const auto heads = static_cast<std::int32_t>(impl.problem().heads);
+  std::int32_t first = 0;
+  std::int32_t kv_end = 0;
+  for (std::int32_t m = 0; m < members; ++m) {
+    const HeadRange q{first, heads / members + (m < heads % members ? 1 : 0)};
+    HeadRange kv{std::min(q.first, heads - 1) / impl.group_size(), 0};
+    if (q.count > 0) {
+      kv.count = (q.end() - 1) / impl.group_size() + 1 - kv.first;
+      impl.kv_heads_shared = impl.kv_heads_shared || kv.first < kv_end;
+      kv_end = kv.end();
+    }
+    impl.heads.push_back(q);
+    impl.heads_kv.push_back(kv);
+    first = q.end();
+  }
+}
+
+}  // namespace
+
+std::string_view name_of(Algorithm algorithm) {
+  switch (algorithm) {
+    case Algorithm::automatic:
+      return "auto";
+    case Algorithm::ring:
+      return "ring";
+    case Algorithm::gather:
+      return "gather";
+    case Algorithm::ulysses:
+      return "ulysses";
+    case Algorithm::hybrid:
+      return "hybrid";
+  }
+  return "?";
+}
+
+std::string_view name_of(Pass pass) { return pass == Pass::forward ? "forward" : "backward"; }
+
+const PlanRequest& Plan::request() const { return impl_->request; }
+const Sharding& Plan::sharding() const { return impl_->sharding; }
+std::uint32_t Plan::hash() const { return impl_->hash; }
+
+RankPlan Plan::rank(int rank) const {
+  const PlanRequest& r = impl_->request;
+  if (rank < 0 || rank >= world()) {
+    throw InvalidArgument(fmt::format("plan: rank {} of {}", rank, world()));
+  }
+  attn::RankBuilder b(*impl_, rank);
+  const bool alone = r.mesh.ring == 1;
+  const bool gather = gathers(r);
+  const std::int64_t kv_tokens = gather ? b.group().seq_kv : impl_->max_group_seq_kv;
+  const attn::GroupTensors t = attn::scatter_heads(b, !alone, alone ? 0 : kv_tokens);
+  if (r.pass == Pass::forward) {
+    (alone ? attn::local_forward : gather ? attn::gather_forward : attn::ring_forward)(b, t);
+    attn::gather_heads_forward(b, t);
+  } else {
+    const attn::GroupGradients g = (alone    ? attn::local_backward
+                                    : gather ? attn::gather_backward
+                                             : attn::ring_backward)(b, t);
+    attn::gather_heads_backward(b, g);
+  }
+  return b.finish();
+}
+
+Plan make_plan(const PlanRequest& request) {
+  auto impl = std::make_shared<Plan::Impl>();
+  impl->request = request;
+  impl->request.problem = resolved(request.problem);
+  check_request(request);
+  const MeshShape mesh = request.mesh;
+  impl->sharding = solve_layout(request.layout, impl->problem(), mesh.world());
+  impl->bands = attn::compile_bands(impl->problem());
+  for (int g = 0; g < mesh.ring; ++g) {
+    impl->groups.push_back(make_group(impl->sharding, g * mesh.ulysses, mesh.ulysses));
+    impl->max_group_seq_kv = std::max(impl->max_group_seq_kv, impl->groups.back().seq_kv);
+    if (gathers(request)) {
+      impl->needed.push_back(attn::RowTable(impl->bands, impl->groups.back().rows).needed_keys());
+    }
+  }
+  split_heads(*impl);
+  impl->hash = attn::hash_of(*impl);
+  return Plan(std::move(impl));
+}
+
+Plan make_plan(const Problem& problem, const Layout& layout, Algorithm algorithm, MeshShape mesh,
+               Pass pass) {
+  PlanRequest request;
+  request.problem = problem;
+  request.layout = layout;
+  request.algorithm = algorithm;
+  request.mesh = mesh;
+  request.pass = pass;
+  return make_plan(request);
+}
+
+}  // namespace annulus

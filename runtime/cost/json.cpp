@@ -1,0 +1,105 @@
+#include <annulus/cost.h>
+
+#include <nlohmann/json.hpp>
+
+namespace annulus {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json problem_json(const CostRequest& r) {
+  Json json = {{"batch", r.batch},       {"heads", r.heads},           {"heads_kv", r.heads_kv},
+               {"head_dim", r.head_dim}, {"head_dim_v", r.head_dim_v}, {"layers", r.layers}};
+  if (r.stage == Stage::prefill) {
+    json["seq"] = r.seq;
+    json["seq_kv"] = r.seq_kv < 0 ? r.seq : r.seq_kv;
+  } else if (r.stage == Stage::decode) {
+    json["prompt"] = r.prompt;
+    json["generated"] = r.generated;
+    json["beam"] = r.beam;
+  } else {
+    json["chunks"] = Json::array();
+    for (const PrefillChunk& chunk : r.chunks) {
+      json["chunks"].push_back({{"past", chunk.past}, {"new", chunk.fresh}});
+    }
+    json["decode_kv"] = Json::array();
+    for (const DecodeEntry& entry : r.decodes) {
+      Json item = {{"count", entry.count}};
+      if (entry.beams) {
+        item.update({{"prompt_batch", entry.prompt_batch},
+                     {"decode_batch", entry.decode_batch},
+                     {"prompt", entry.prompt},
+                     {"generated", entry.generated}});
+      } else {
+        item["kv"] = entry.kv;
+      }
+      json["decode_kv"].push_back(std::move(item));
+    }
+  }
+  return json;
+}
+
+Json macs_json(const MacAccounting& macs) {
+  return {{"logit_macs_rank_layer", macs.logit_macs_rank_layer},
+          {"attend_macs_rank_layer", macs.attend_macs_rank_layer},
+          {"attention_macs_rank_model", macs.attention_macs_rank_model}};
+}
+
+Json exact_json(const ExactAccounting& exact) {
+  return {{"full_flops_group_layer", exact.full_flops_group_layer},
+          {"masked_flops_group_layer", exact.masked_flops_group_layer},
+          {"masked_flops_rank_layer", exact.masked_flops_rank_layer},
+          {"backward_full_flops_group_layer", exact.backward_full_flops_group_layer},
+          {"backward_masked_flops_group_layer", exact.backward_masked_flops_group_layer},
+          {"backward_masked_flops_rank_layer", exact.backward_masked_flops_rank_layer}};
+}
+
+/// A pass that was not planned or run has no key; neither: null.
+Json counted_json(const CountedFlops& counted) {
+  Json json;
+  if (!counted.flops_rank_layer.empty()) json["flops_rank_layer"] = counted.flops_rank_layer;
+  if (!counted.backward_flops_rank_layer.empty()) {
+    json["backward_flops_rank_layer"] = counted.backward_flops_rank_layer;
+  }
+  return json;
+}
+
+Json predicted_json(const CostReport& report) {
+  const CostRequest& r = report.request;
+  if (r.peak_tflops <= 0) return nullptr;
+  return {{"attention_s", report.predicted_attention_s},
+          {"accounting", name_of(r.mode)},
+          {"peak_tflops", r.peak_tflops},
+          {"peak_source", r.peak_source},
+          {"source", "analytic"}};
+}
+
+}  // namespace
+
+std::string to_json(const CostReport& report) {
+  const CostRequest& r = report.request;
+  Json json;
+  json["schema"] = "annulus.cost/1";
+  json["problem"] = problem_json(r);
+  json["stage"] = name_of(r.stage);
+  json["sp"] = r.sp;
+  json["tp"] = r.tp;
+  json["ep"] = r.ep;
+  json["mode"] = name_of(r.mode);
+  json["mode_source"] = r.mode_source;
+  json["softmax_factor"] = r.softmax_factor;
+  json["original"] = macs_json(report.original);
+  json["original_x3"] = macs_json(report.original_x3);
+  json["corrected"] = macs_json(report.corrected);
+  json["corrected_x3"] = macs_json(report.corrected_x3);
+  json["exact"] = exact_json(report.exact);
+  json["planned"] = counted_json(report.planned);
+  json["executed"] = counted_json(report.executed);
+  json["hardware"] = report.hardware_unavailable.empty()
+                         ? Json(nullptr)
+                         : Json{{"unavailable", report.hardware_unavailable}};
+  json["predicted"] = predicted_json(report);
+  return json.dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace annulus
