@@ -1,3 +1,40 @@
 #include "attention/kernels/dispatch.h"
 
-namespace annulus::attn {}
+#include "attention/kernels/cpu/flash2.h"
+#include "attention/kernels/reference/kernel.h"
+
+#include <annulus/error.h>
+
+#include <fmt/format.h>
+
+#include <array>
+
+namespace annulus::attn {
+
+namespace {
+
+std::string describe(std::string_view name, const KernelQuery& query) {
+  return fmt::format("kernel '{}' for {} head_dim {} head_dim_v {} {}", name, name_of(query.dtype),
+                     query.head_dim, query.head_dim_v, query.backward ? "backward" : "forward");
+}
+
+}  // namespace
+
+std::span<const Kernel* const> kernels() {
+  static const std::array<const Kernel*, 2> table{&cpu::flash2_kernel(),
+                                                  &reference::reference_kernel()};
+  return table;
+}
+
+const Kernel& find_kernel(std::string_view name, const KernelQuery& query) {
+  std::string built;
+  for (const Kernel* kernel : kernels()) {
+    const std::string reason = kernel->refuses(query);
+    if (reason.empty() && (name == "auto" || name == kernel->name)) return *kernel;
+    built += fmt::format("{}{} ({}{}{})", built.empty() ? "" : ", ", kernel->name, kernel->backend,
+                         reason.empty() ? "" : ": ", reason);
+  }
+  throw Unsupported(fmt::format("no {}; built: {}", describe(name, query), built));
+}
+
+}  // namespace annulus::attn

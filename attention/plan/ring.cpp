@@ -172,7 +172,6 @@ GroupGradients ring_backward(RankBuilder& b, const GroupTensors& t) {
   for (int s = 0; s < ring.size; ++s) {
     const Group& chunk = ring.group(s);
     if (s + 1 < ring.size) pass_on(b, ring, kv, s);
-    if (s > 0) b.transfer(false, ring.previous(), chunk_of(b, grads.sum[s], chunk), s);
     const bool works = std::find(busy.begin(), busy.end(), s) != busy.end();
     const std::int32_t target = s == 0 ? grads.sum[0] : grads.part;
     if (works) {
@@ -197,11 +196,12 @@ GroupGradients ring_backward(RankBuilder& b, const GroupTensors& t) {
     } else if (s == 0) {
       b.zero(chunk_of(b, grads.sum[0], chunk), s);
     }
+    // The sum of the next step's chunk comes in as this one leaves; after R steps it is the own
+    // one.
     b.transfer(true, ring.next(), chunk_of(b, grads.sum[s], chunk), s);
+    b.transfer(false, ring.previous(), chunk_of(b, grads.sum[s + 1], ring.group(s + 1)), s);
   }
-  // After R steps the sum of the own chunk comes home.
   const std::int32_t home = grads.sum[ring.size];
-  b.transfer(false, ring.previous(), chunk_of(b, home, b.group()), ring.size);
   g.dk = view(home, origin);
   g.dv = view(home, origin, b.dim());
   return g;

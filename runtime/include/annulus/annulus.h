@@ -8,6 +8,7 @@
 #include <annulus/error.h>
 #include <annulus/layout.h>
 #include <annulus/log.h>
+#include <annulus/machine.h>
 #include <annulus/mesh.h>
 #include <annulus/plan.h>
 #include <annulus/problem.h>

@@ -21,9 +21,10 @@ using Stream = void*;
 struct SessionOptions {
   /// The largest problem whose attention will be bound; sizes the arena.
   Problem max_problem{};
-  /// Sizes the arena for this algorithm and layout; automatic: for the largest of all.
+  /// Sizes the arena for this algorithm and layout; automatic: for the one that is chosen.
   Algorithm algorithm = Algorithm::automatic;
   Layout layout = Layout::zigzag();
+  Algorithm outer = Algorithm::ring;  ///< hybrid only
   bool backward = true;
   /// The caller's memory instead of our own, 256-byte aligned.
   std::span<std::byte> arena{};
@@ -66,7 +67,8 @@ struct CallStats {
   std::int64_t flops = 0;  ///< counted by the kernels
 };
 
-/// Sequence-parallel attention; every rank of the mesh passes its own shard.
+/// Sequence-parallel attention; every rank of the mesh passes its own shard. ring and gather use
+/// all ranks as one ring, ulysses uses them as one group; hybrid follows the mesh's shape.
 /// q, out, dout, dq: [batch, seq_local, heads, dim]; k, v, dk, dv: [batch, seq_kv_local, heads_kv,
 /// dim]; lse: [batch, heads, seq_local] f32. Strides are free but for the last, which is 1.
 /// Construction is collective: ranks agree on arguments and plan, else all throw CommError.
@@ -94,6 +96,10 @@ class ANNULUS_API Attention {
   std::string kernel_used() const;
   std::string fallback_reason() const;  ///< empty: none
   CallStats stats(Pass pass) const;
+
+  /// Plays the transfers of the last call again with nothing computed, to compare exposed time
+  /// with. The tensors of that call must still be there; outputs and gradients become void.
+  CallStats transfers_alone(Pass pass);
 
  private:
   struct Impl;

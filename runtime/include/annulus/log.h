@@ -17,9 +17,9 @@ using LogSink = std::function<void(LogLevel, std::string_view)>;
 
 /// Where log lines of one mesh go. Default: standard error, rank 0 from info, others from warn.
 struct LogOptions {
-  LogSink sink{};          ///< replaces standard error when set
-  int level = -1;          ///< a LogLevel, or -1: info on rank 0, warn on the others
-  std::string dir{};       ///< when set, also a file per rank: DIR/rank-N.log, from debug
+  LogSink sink{};     ///< replaces standard error when set
+  int level = -1;     ///< a LogLevel, or -1: info on rank 0, warn on the others
+  std::string dir{};  ///< when set, also a file per rank: DIR/rank-N.log, from debug
 };
 
 }  // namespace annulus

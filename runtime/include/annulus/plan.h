@@ -100,10 +100,10 @@ struct Transfer {
 
 /// Rows of a slot with the positions they hold.
 struct Segment {
-  std::int32_t slot = -1;       ///< unused in query segments: see Attend::q
-  std::int64_t token = 0;       ///< first row in the slot
-  TokenRange positions;         ///< global positions of those rows
-  std::int64_t first_row = 0;   ///< query segments: row of the rank's row table
+  std::int32_t slot = -1;      ///< unused in query segments: see Attend::q
+  std::int64_t token = 0;      ///< first row in the slot
+  TokenRange positions;        ///< global positions of those rows
+  std::int64_t first_row = 0;  ///< query segments: row of the rank's row table
 };
 
 /// A tensor of a slot: dims [dim, dim + dims) of heads that start at global head `head_origin`.
@@ -117,14 +117,14 @@ struct SlotView {
 /// finishes; backward adds to (or, with *_assign, writes) fp32 dq, dk, dv.
 struct Attend {
   Pass pass = Pass::forward;
-  Slice queries;  ///< of RankPlan::segments; q-like views share these rows
-  Slice keys;     ///< of RankPlan::segments; Segment::slot unused, see k and v
+  Slice queries;          ///< of RankPlan::segments; q-like views share these rows
+  Slice keys;             ///< of RankPlan::segments; Segment::slot unused, see k and v
   std::int32_t head = 0;  ///< global query heads [head, head + heads)
   std::int32_t heads = 0;
   SlotView q, k, v;
-  SlotView out;    ///< forward: written in the input dtype when `finish`
-  SlotView lse;    ///< forward: part of the state, natural log; backward: read
-  SlotView state;  ///< forward: fp32 O; slot -1 when one launch does it all
+  SlotView out;                      ///< forward: written in the input dtype when `finish`
+  SlotView lse;                      ///< forward: part of the state, natural log; backward: read
+  SlotView state;                    ///< forward: fp32 O; slot -1 when one launch does it all
   SlotView dout, delta, dq, dk, dv;  ///< backward
   bool resume = false;
   bool finish = false;

@@ -102,7 +102,7 @@ struct Problem {
   std::optional<std::int64_t> head_dim_v{};  ///< default: head_dim
   DType dtype = DType::f32;
   Mask mask = Mask::causal();
-  double softcap = 0.0;                   ///< 0: off; else scores become softcap * tanh(s / softcap)
+  double softcap = 0.0;  ///< 0: off; else scores become softcap * tanh(s / softcap)
   std::optional<double> softmax_scale{};  ///< default: 1 / sqrt(head_dim)
 };
 

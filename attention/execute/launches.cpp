@@ -1,0 +1,121 @@
+#include "attention/execute/launches.h"
+
+#include "attention/plan/context.h"
+
+#include <algorithm>
+
+namespace annulus::attn {
+namespace {
+
+template <typename Pointer>
+Operand<Pointer> operand(const Memory& memory, const SlotView& view, std::int32_t head) {
+  if (view.slot < 0) return {};
+  const SlotMemory& m = memory.slot(view.slot);
+  const Block first{view.slot, 0, 1, 1, head - view.head_origin, 1, view.dim, 1};
+  return {memory.at(first), m.dtype, m.batch_stride, m.token_stride, m.head_stride};
+}
+
+Launch segments_of(const RankPlan& rank, const Attend& a) {
+  Launch launch;
+  for (std::int32_t i = 0; i < a.queries.count; ++i) {
+    const Segment& s = rank.segments[static_cast<std::size_t>(a.queries.begin + i)];
+    launch.queries.push_back({s.first_row, s.token, s.positions.count});
+  }
+  for (std::int32_t i = 0; i < a.keys.count; ++i) {
+    const Segment& s = rank.segments[static_cast<std::size_t>(a.keys.begin + i)];
+    const TokenRange& p = s.positions;
+    launch.keys.push_back({s.token, p.begin, p.stride, p.count});
+  }
+  return launch;
+}
+
+AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& launch,
+                           std::int64_t rows) {
+  AttendGeometry g;
+  g.batch = p.batch;
+  g.heads = a.heads;
+  g.group = p.heads / *p.heads_kv;
+  // Operands start at the key/value head of the first query head.
+  g.head_offset = a.head % g.group;
+  g.head_dim = p.head_dim;
+  g.head_dim_v = *p.head_dim_v;
+  g.softmax_scale = *p.softmax_scale;
+  g.softcap = p.softcap;
+  g.rows = rows;
+  g.queries = launch.queries;
+  g.keys = launch.keys;
+  g.tiles = launch.tiles;
+  return g;
+}
+
+}  // namespace
+
+std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
+                             int threads) {
+  std::int64_t rows = 0;
+  for (const TokenRange& range : rank.rows) rows += range.count;
+  std::int64_t bytes = 0;
+  for (const Attend& a : rank.attends) {
+    const Launch launch = segments_of(rank, a);
+    const AttendGeometry g = geometry_of(plan.request().problem, a, launch, rows);
+    bytes = std::max(bytes, kernel.workspace_bytes(g, a.pass == Pass::backward, threads));
+  }
+  return bytes;
+}
+
+Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel)
+    : rank_(rank), kernel_(kernel), problem_(plan.request().problem) {
+  const RowTable rows(plan.impl().bands, rank.rows);
+  const TileGrid grid{plan.request().options.tile_q, plan.request().options.tile_k};
+  intervals_ = rows.intervals();
+  for (const Attend& a : rank.attends) {
+    Launch launch = segments_of(rank, a);
+    for (std::int32_t i = 0; i < a.keys.count; ++i) {
+      const Segment& s = rank.segments[static_cast<std::size_t>(a.keys.begin + i)];
+      rows.tiles(grid, i, s.positions, launch.tiles);
+    }
+    // A query tile meets all its segments before the next one starts.
+    std::stable_sort(launch.tiles.begin(), launch.tiles.end(),
+                     [](const Tile& x, const Tile& y) { return x.row < y.row; });
+    launches_.push_back(std::move(launch));
+  }
+}
+
+void Launches::run(std::int32_t index, const Memory& memory, const LaunchContext& context) const {
+  const Attend& a = rank_.attends[static_cast<std::size_t>(index)];
+  AttendGeometry g = geometry_of(problem_, a, launches_[static_cast<std::size_t>(index)],
+                                 static_cast<std::int64_t>(intervals_.size()));
+  g.intervals = intervals_;
+  const auto kv_head = static_cast<std::int32_t>(a.head / g.group);
+  const Input q = operand<const void*>(memory, a.q, a.head);
+  const Input k = operand<const void*>(memory, a.k, kv_head);
+  const Input v = operand<const void*>(memory, a.v, kv_head);
+  if (a.pass == Pass::forward) {
+    ForwardParams p{g,
+                    q,
+                    k,
+                    v,
+                    operand<void*>(memory, a.out, a.head),
+                    operand<void*>(memory, a.lse, a.head),
+                    operand<void*>(memory, a.state, a.head),
+                    a.resume,
+                    a.finish};
+    kernel_.forward(p, context);
+    return;
+  }
+  BackwardParams p{g,
+                   q,
+                   k,
+                   v,
+                   operand<const void*>(memory, a.dout, a.head),
+                   operand<const void*>(memory, a.lse, a.head),
+                   operand<const void*>(memory, a.delta, a.head),
+                   operand<void*>(memory, a.dq, a.head),
+                   operand<void*>(memory, a.dk, kv_head),
+                   operand<void*>(memory, a.dv, kv_head),
+                   a.dq_assign,
+                   a.dkv_assign};
+  kernel_.backward(p, context);
+}
+
+}  // namespace annulus::attn

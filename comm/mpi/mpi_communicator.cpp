@@ -1,0 +1,141 @@
+#include "comm/mpi/mpi_communicator.h"
+
+#include "comm/host_name.h"
+#include "comm/mpi/check.h"
+#include "comm/wait_text.h"
+
+#include <annulus/error.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <exception>
+
+namespace annulus::comm {
+
+namespace mpi {
+
+namespace {
+
+constexpr double kReportGrace = 1.5;   // seconds
+constexpr double kPartingGrace = 2.0;  // seconds
+
+int rank_in(MPI_Comm comm) {
+  int rank = 0;
+  check(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank");
+  return rank;
+}
+
+int size_of(MPI_Comm comm) {
+  int size = 0;
+  check(MPI_Comm_size(comm, &size), "MPI_Comm_size");
+  return size;
+}
+
+}  // namespace
+
+MpiCommunicator::MpiCommunicator(MPI_Comm parent, double timeout_s)
+    : timeout_s_(timeout_s), host_(host_name()), control_(rank_in(parent), size_of(parent)) {
+  const Deadline deadline(timeout_s);
+  comms_ = duplicate(parent, deadline);
+  control_.use(comms_.control);
+  transport_ = std::make_unique<MpiTransport>(comms_.payload, control_, count_ranks_here(deadline));
+}
+
+int MpiCommunicator::count_ranks_here(const Deadline& deadline) {
+  using Name = std::array<char, 64>;
+  Name mine{};
+  std::copy_n(host_.begin(), std::min(host_.size(), mine.size()), mine.begin());
+  std::vector<Name> all(static_cast<std::size_t>(size()));
+  gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)), "mesh set-up",
+         deadline);
+  return static_cast<int>(std::count(all.begin(), all.end(), mine));
+}
+
+void MpiCommunicator::all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
+                                 std::string_view what) {
+  if (all.size() != mine.size() * static_cast<std::size_t>(size())) {
+    throw InvalidArgument(fmt::format("all_gather '{}': {} ranks of {} bytes do not fill {}", what,
+                                      size(), mine.size(), all.size()));
+  }
+  control_.pump();
+  control_.check();
+  gather(mine, all, what, Deadline(timeout_s_));
+}
+
+void MpiCommunicator::gather(std::span<const std::byte> mine, std::span<std::byte> all,
+                             std::string_view what, const Deadline& deadline) {
+  const std::uint64_t round = round_++;
+  control_.post_part(round, mine);
+  Backoff backoff(size());
+  for (;; backoff.idle()) {
+    control_.pump();  // before the clock: a rank that was stopped finds its messages first
+    if (control_.missing(round).empty()) break;
+    control_.check();
+    if (deadline.expired()) {
+      healthy_ = false;
+      throw Timeout(
+          timeout_text(rank(), size(), what, deadline.elapsed_s(), control_.missing(round)));
+    }
+  }
+  std::byte* out = all.data();
+  for (const auto& part : control_.parts(round)) {
+    if (part->size() != mine.size()) {
+      healthy_ = false;
+      throw CommError(fmt::format("'{}': rank {} brings {} bytes, another rank brings {}", what,
+                                  rank(), mine.size(), part->size()));
+    }
+    out = std::copy(part->begin(), part->end(), out);
+  }
+  control_.forget(round);
+}
+
+std::vector<std::optional<std::string>> MpiCommunicator::report_failure(
+    std::string_view reason) noexcept {
+  healthy_ = false;
+  try {
+    if (!usable()) return {};
+    control_.post_failure(reason);
+    Backoff backoff(size());
+    const auto heard = [](const std::optional<std::string>& text) { return text.has_value(); };
+    for (const Deadline grace(kReportGrace); !grace.expired(); backoff.idle()) {
+      control_.pump();
+      const auto& texts = control_.failures();
+      if (std::all_of(texts.begin(), texts.end(), heard)) break;
+    }
+  } catch (...) {
+    // The network below is gone as well: what was heard so far is the answer.
+  }
+  return control_.failures();
+}
+
+bool MpiCommunicator::part_together() noexcept {
+  try {
+    // Later traffic must not reach a communicator that takes over a freed one's number.
+    const Deadline deadline(std::min(timeout_s_, kPartingGrace));
+    gather({}, {}, "mesh destruction", deadline);
+    Backoff backoff(size());
+    for (; !control_.sent() && !deadline.expired(); backoff.idle()) control_.pump();
+    return control_.sent();
+  } catch (...) {
+    return false;
+  }
+}
+
+MpiCommunicator::~MpiCommunicator() {
+  if (!usable()) return;
+  const bool sound = healthy_ && control_.sound() && transport_ != nullptr && transport_->idle() &&
+                     std::uncaught_exceptions() == 0;
+  if (!sound || !part_together()) return;
+  MPI_Comm_free(&comms_.payload);
+  MPI_Comm_free(&comms_.control);
+}
+
+}  // namespace mpi
+
+std::unique_ptr<Communicator> make_mpi_communicator(int fortran_communicator, double timeout_s) {
+  return std::make_unique<mpi::MpiCommunicator>(mpi::from_fortran(fortran_communicator), timeout_s);
+}
+
+}  // namespace annulus::comm

@@ -1,0 +1,45 @@
+#pragma once
+
+#include "comm/backoff.h"
+#include "comm/mpi/control.h"
+#include "comm/slots.h"
+
+#include <mpi.h>
+
+namespace annulus::comm::mpi {
+
+/// Each region is one nonblocking message of a derived datatype; nothing is packed by us. MPI keeps
+/// messages of one (sender, receiver, tag) in order.
+class MpiTransport final : public Transport {
+ public:
+  /// `control` outlives the transport.
+  MpiTransport(MPI_Comm comm, Control& control, int ranks_here);
+  ~MpiTransport() override;
+
+  const char* name() const override { return "mpi"; }
+  Ticket start(const TransferEnd& end) override;
+  bool done(Ticket ticket) override;
+  void progress() override;
+  void cancel() noexcept override;
+  std::int64_t bytes_sent() const override { return bytes_sent_; }
+
+  bool idle() const { return flights_.empty() && !cancelled_; }
+
+ private:
+  struct Flight {
+    MPI_Request request = MPI_REQUEST_NULL;
+    std::int64_t bytes = 0;
+    bool sends = false;
+  };
+  void check_end(const TransferEnd& end) const;
+
+  const MPI_Comm comm_;
+  Control& control_;
+  int tag_limit_ = 32767;
+  Slots<Flight> flights_;
+  Backoff backoff_;
+  std::int64_t bytes_sent_ = 0;
+  bool cancelled_ = false;
+};
+
+}  // namespace annulus::comm::mpi

@@ -1,0 +1,217 @@
+#include <annulus/attention.h>
+
+#include "attention/row_table.h"
+#include "attention/plan/context.h"
+#include "runtime/engine/bound_pass.h"
+#include "runtime/engine/request.h"
+#include "runtime/engine/shapes.h"
+
+#include <annulus/error.h>
+
+#include <fmt/format.h>
+
+#include <array>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+
+namespace annulus {
+namespace {
+
+/// The kernel that was asked for, or the best one and why.
+struct KernelChoice {
+  const attn::Kernel* kernel = nullptr;
+  std::string fallback_reason;
+};
+
+KernelChoice choose_kernel(const std::string& name, const attn::KernelQuery& query) {
+  try {
+    return {&attn::find_kernel(name, query), {}};
+  } catch (const Unsupported& error) {
+    if (name == "auto") throw;
+    return {&attn::find_kernel("auto", query), error.what()};
+  }
+}
+
+TensorView writable(const ConstTensorView& view) {
+  TensorView out;
+  // Slots are not typed by constness; plans only read those of inputs (the plan checker shows it).
+  out.data = const_cast<void*>(view.data);
+  out.dtype = view.dtype;
+  out.rank = view.rank;
+  out.shape = view.shape;
+  out.strides = view.strides;
+  return out;
+}
+
+}  // namespace
+
+struct Attention::Impl {
+  Impl(Session& s, const Problem& p, const AttentionOptions& o) : session(s), options(o) {
+    std::exception_ptr error;
+    std::string summary;
+    try {
+      bind(p);
+      summary =
+          fmt::format("algorithm {}, world {}, kernel {}, plan {:08x}", name_of(decision.algorithm),
+                      session.mesh().world(), choice.kernel->name, hash());
+    } catch (...) {
+      error = std::current_exception();
+    }
+    comm::Communicator& communicator = session.impl().communicator();
+    engine::agree_on_errors(communicator, "attention", error);
+    comm::require_agreement(communicator, "attention", summary);
+    session.impl().log().debug("attention: {} ({})", summary, decision.reason);
+    if (!choice.fallback_reason.empty() && session.mesh().rank() == 0) {
+      session.impl().log().warn("kernel {} is used instead of {}: {}", choice.kernel->name,
+                                options.kernel, choice.fallback_reason);
+    }
+  }
+
+  void bind(const Problem& p) {
+    problem = resolved(p);
+    const bool both = session.impl().options.backward;
+    decision = engine::decide(problem, options.layout, options.algorithm, session.mesh(), both);
+    choice = choose_kernel(options.kernel,
+                           engine::kernel_query(problem, both ? Pass::backward : Pass::forward));
+    forward = bind_pass(Pass::forward);
+    if (both) backward = bind_pass(Pass::backward);
+    shapes.emplace(problem, forward->plan().sharding(), session.mesh().rank());
+  }
+
+  std::unique_ptr<engine::BoundPass> bind_pass(Pass pass) {
+    Plan plan =
+        make_plan(engine::plan_request(problem, options.layout, decision, pass, *choice.kernel,
+                                       {options.outer, options.tile_q, options.tile_k}));
+    const RankPlan rank = plan.rank(session.mesh().rank());
+    const std::int64_t bytes =
+        engine::arena_bytes(plan, rank, *choice.kernel, session.impl().options.threads);
+    if (bytes > session.arena_bytes()) {
+      throw InvalidArgument(
+          fmt::format("attention needs {} bytes of arena, the session has {}: "
+                      "raise its max_problem",
+                      bytes, session.arena_bytes()));
+    }
+    return std::make_unique<engine::BoundPass>(session.impl(), std::move(plan), *choice.kernel);
+  }
+
+  std::uint32_t hash() const {
+    const std::uint32_t f = forward->plan().hash();
+    return backward ? f ^ (backward->plan().hash() << 1U) : f;
+  }
+
+  engine::BoundPass& pass(Pass which) const {
+    if (which == Pass::forward) return *forward;
+    if (!backward) throw InvalidArgument("attention: the session was made with backward = false");
+    return *backward;
+  }
+
+  void set(engine::BoundPass& bound, Role role, const TensorView& tensor) const {
+    shapes->require(role, tensor);
+    bound.set(role, tensor);
+  }
+
+  void run(engine::BoundPass& bound) const {
+    bound.run(options.blocking_transfers ? attn::ExecuteMode::blocking
+                                         : attn::ExecuteMode::overlapped);
+  }
+
+  Session& session;
+  AttentionOptions options;
+  Problem problem;
+  engine::Decision decision;
+  KernelChoice choice;
+  std::unique_ptr<engine::BoundPass> forward;
+  std::unique_ptr<engine::BoundPass> backward;
+  std::optional<engine::LocalShapes> shapes;
+};
+
+Attention::Attention(Session& session, const Problem& problem, const AttentionOptions& options)
+    : impl_(std::make_unique<Impl>(session, problem, options)) {}
+Attention::Attention(Attention&&) noexcept = default;
+Attention::~Attention() = default;
+
+void Attention::forward(const ConstTensorView& q, const ConstTensorView& k,
+                        const ConstTensorView& v, const TensorView& out, const TensorView& lse,
+                        Stream /*stream*/) {
+  engine::BoundPass& bound = impl_->pass(Pass::forward);
+  impl_->set(bound, Role::q, writable(q));
+  impl_->set(bound, Role::k, writable(k));
+  impl_->set(bound, Role::v, writable(v));
+  impl_->set(bound, Role::out, out);
+  impl_->set(bound, Role::lse, lse);
+  impl_->run(bound);
+}
+
+void Attention::backward(const ConstTensorView& dout, const ConstTensorView& q,
+                         const ConstTensorView& k, const ConstTensorView& v,
+                         const ConstTensorView& out, const ConstTensorView& lse,
+                         const TensorView& dq, const TensorView& dk, const TensorView& dv,
+                         Stream /*stream*/) {
+  engine::BoundPass& bound = impl_->pass(Pass::backward);
+  impl_->set(bound, Role::dout, writable(dout));
+  impl_->set(bound, Role::q, writable(q));
+  impl_->set(bound, Role::k, writable(k));
+  impl_->set(bound, Role::v, writable(v));
+  impl_->set(bound, Role::out, writable(out));
+  impl_->set(bound, Role::lse, writable(lse));
+  impl_->set(bound, Role::dq, dq);
+  impl_->set(bound, Role::dk, dk);
+  impl_->set(bound, Role::dv, dv);
+  impl_->run(bound);
+}
+
+CallStats Attention::transfers_alone(Pass pass) {
+  return impl_->pass(pass).run(attn::ExecuteMode::transfers_alone);
+}
+
+CostReport Attention::cost() const {
+  const Problem& p = impl_->problem;
+  Mesh& mesh = impl_->session.mesh();
+  const Plan& plan = impl_->forward->plan();
+  CostRequest request;
+  request.batch = p.batch;
+  request.heads = p.heads;
+  request.heads_kv = *p.heads_kv;
+  request.head_dim = p.head_dim;
+  request.head_dim_v = *p.head_dim_v;
+  request.seq = p.seq;
+  request.seq_kv = *p.seq_kv;
+  request.sp = mesh.world();
+  request.full_pairs = p.seq * *p.seq_kv;
+  for (int r = 0; r < mesh.world(); ++r) {
+    const attn::RowTable rows(plan.impl().bands, plan.sharding().shard(r));
+    request.masked_pairs_by_rank.push_back(rows.pairs({0, *p.seq_kv, 1}));
+  }
+  CostReport report = price(request);
+
+  const auto flops = [&](const std::unique_ptr<engine::BoundPass>& bound) {
+    return std::array<std::int64_t, 2>{bound ? bound->rank().flops : 0,
+                                       bound ? bound->stats().flops : 0};
+  };
+  const std::array<std::array<std::int64_t, 2>, 2> mine{flops(impl_->forward),
+                                                        flops(impl_->backward)};
+  std::vector<std::array<std::array<std::int64_t, 2>, 2>> all(
+      static_cast<std::size_t>(mesh.world()));
+  impl_->session.impl().communicator().all_gather(
+      std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)), "cost report");
+  for (const auto& rank : all) {
+    report.planned.flops_rank_layer.push_back(rank[0][0]);
+    report.executed.flops_rank_layer.push_back(rank[0][1]);
+    if (!impl_->backward) continue;
+    report.planned.backward_flops_rank_layer.push_back(rank[1][0]);
+    report.executed.backward_flops_rank_layer.push_back(rank[1][1]);
+  }
+  return report;
+}
+
+const Sharding& Attention::layout() const { return impl_->forward->plan().sharding(); }
+const Plan& Attention::plan(Pass pass) const { return impl_->pass(pass).plan(); }
+Algorithm Attention::algorithm() const { return impl_->decision.algorithm; }
+std::string Attention::kernel_used() const { return std::string(impl_->choice.kernel->name); }
+std::string Attention::fallback_reason() const { return impl_->choice.fallback_reason; }
+CallStats Attention::stats(Pass pass) const { return impl_->pass(pass).stats(); }
+
+}  // namespace annulus

@@ -1,0 +1,22 @@
+#pragma once
+
+#include "attention/kernels/dispatch.h"
+#include "runtime/engine/session.h"
+
+#include <annulus/attention.h>
+#include <annulus/plan.h>
+
+namespace annulus::engine {
+
+struct TileChoice {
+  Algorithm outer = Algorithm::ring;
+  std::int64_t tile_q = 0;  ///< 0: the kernel's own
+  std::int64_t tile_k = 0;
+};
+
+attn::KernelQuery kernel_query(const Problem& problem, Pass pass);
+
+PlanRequest plan_request(const Problem& problem, const Layout& layout, const Decision& decision,
+                         Pass pass, const attn::Kernel& kernel, const TileChoice& choice);
+
+}  // namespace annulus::engine

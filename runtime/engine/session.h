@@ -1,0 +1,50 @@
+#pragma once
+
+#include "attention/kernels/dispatch.h"
+#include "comm/mesh.h"
+#include "runtime/base/buffer.h"
+
+#include <annulus/attention.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace annulus {
+
+/// The arena of one rank: first the slots of a plan, then the kernels' workspace.
+struct Session::Impl {
+  Mesh* mesh = nullptr;
+  SessionOptions options;
+  Buffer own;
+  std::span<std::byte> arena;
+  bool dead = false;  ///< a call failed: the mesh is unusable
+
+  comm::Communicator& communicator() const { return *mesh->impl().communicator; }
+  const Logger& log() const { return mesh->impl().logger; }
+};
+
+namespace engine {
+
+/// A request whose algorithm is decided, for one mesh: ring and gather see all ranks as a ring,
+/// ulysses as one group, hybrid as the mesh says.
+struct Decision {
+  Algorithm algorithm = Algorithm::ring;
+  MeshShape mesh{};
+  std::string reason;
+};
+Decision decide(const Problem& problem, const Layout& layout, Algorithm algorithm, const Mesh& mesh,
+                bool backward);
+
+/// Throws, on every rank alike, what `local` holds, or InvalidArgument for another rank's error.
+void agree_on_errors(comm::Communicator& communicator, std::string_view what,
+                     const std::exception_ptr& local);
+
+/// Bytes of arena that one pass takes: slots and the largest workspace.
+std::int64_t arena_bytes(const Plan& plan, const RankPlan& rank, const attn::Kernel& kernel,
+                         int threads);
+
+}  // namespace engine
+}  // namespace annulus

@@ -1,0 +1,213 @@
+#include "tests/engine/distributed.h"
+
+#include "runtime/base/dtype.h"
+
+#include <gtest/gtest.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <span>
+
+namespace annulus::testing {
+namespace {
+
+constexpr std::int64_t kPad = 3;  // elements between tokens that belong to nobody
+
+/// A [batch, tokens, heads, dim] tensor with padding after each token, NaN all over.
+class Padded {
+ public:
+  Padded(DType dtype, std::int64_t batch, std::int64_t tokens, std::int64_t heads, std::int64_t dim)
+      : row_(heads * dim),
+        bytes_(static_cast<std::size_t>(batch * tokens * (row_ + kPad) * size_of(dtype) + 8),
+               std::byte{0xff}) {
+    view_ = TensorView(bytes_.data(), dtype, {batch, tokens, heads, dim});
+    view_.strides[1] = row_ + kPad;
+    view_.strides[0] = tokens * view_.strides[1];
+  }
+
+  const TensorView& view() const { return view_; }
+
+  std::int64_t index(std::int64_t b, std::int64_t t, std::int64_t i) const {
+    return b * view_.strides[0] + t * view_.strides[1] + i;
+  }
+
+  void fill(const std::vector<double>& full, std::int64_t seq,
+            const std::vector<std::int64_t>& positions) {
+    each([&](std::int64_t b, std::int64_t t, std::int64_t i) {
+      const std::int64_t from = (b * seq + positions[static_cast<std::size_t>(t)]) * row_ + i;
+      store_f64(view_.data, view_.dtype, index(b, t, i), full[static_cast<std::size_t>(from)]);
+    });
+  }
+
+  std::vector<double> values() const {
+    std::vector<double> out;
+    each([&](std::int64_t b, std::int64_t t, std::int64_t i) {
+      out.push_back(load_f64(view_.data, view_.dtype, index(b, t, i)));
+    });
+    return out;
+  }
+
+  void expect_padding(const char* name) const {
+    for (std::int64_t b = 0; b < view_.shape[0]; ++b) {
+      for (std::int64_t t = 0; t < view_.shape[1]; ++t) {
+        for (std::int64_t i = row_; i < row_ + kPad; ++i) {
+          ASSERT_TRUE(std::isnan(load_f64(view_.data, view_.dtype, index(b, t, i))))
+              << name << ": padding of token " << t << " was written";
+        }
+      }
+    }
+  }
+
+ private:
+  template <typename Fn>
+  void each(Fn fn) const {
+    for (std::int64_t b = 0; b < view_.shape[0]; ++b) {
+      for (std::int64_t t = 0; t < view_.shape[1]; ++t) {
+        for (std::int64_t i = 0; i < row_; ++i) fn(b, t, i);
+      }
+    }
+  }
+
+  std::int64_t row_;
+  std::vector<std::byte> bytes_;
+  TensorView view_;
+};
+
+double relative(double error, double largest) { return largest > 0 ? error / largest : error; }
+
+double difference(double x, double ref) {
+  if (x == ref) return 0.0;  // equal infinities
+  const double d = std::abs(x - ref);
+  return std::isnan(d) ? std::numeric_limits<double>::infinity() : d;
+}
+
+double largest_finite(const std::vector<double>& values) {
+  double m = 0.0;
+  for (const double v : values) {
+    if (std::isfinite(v)) m = std::max(m, std::abs(v));
+  }
+  return m;
+}
+
+/// `row` elements a token, local against full.
+double worst_token(const std::vector<double>& local, const std::vector<double>& full,
+                   const std::vector<std::int64_t>& positions, std::int64_t batch, std::int64_t seq,
+                   std::int64_t row) {
+  double worst = 0.0;
+  std::size_t n = 0;
+  for (std::int64_t b = 0; b < batch; ++b) {
+    for (const std::int64_t p : positions) {
+      for (std::int64_t i = 0; i < row; ++i) {
+        worst = std::max(
+            worst, difference(local[n++], full[static_cast<std::size_t>((b * seq + p) * row + i)]));
+      }
+    }
+  }
+  return worst;
+}
+
+double worst_lse(const std::vector<double>& local, const std::vector<double>& full,
+                 const std::vector<std::int64_t>& positions, std::int64_t rows, std::int64_t seq) {
+  double worst = 0.0;
+  std::size_t n = 0;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (const std::int64_t p : positions) {
+      worst = std::max(worst, difference(local[n++], full[static_cast<std::size_t>(r * seq + p)]));
+    }
+  }
+  return worst;
+}
+
+}  // namespace
+
+RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inputs,
+                    const RunOptions& options) {
+  const Problem p = resolved(problem);
+  Session session(mesh, {.max_problem = p,
+                         .algorithm = options.algorithm,
+                         .layout = options.layout,
+                         .outer = options.outer,
+                         .threads = options.threads});
+  // What an earlier use left in the arena must not matter.
+  Attention attention(session, p,
+                      {.algorithm = options.algorithm,
+                       .layout = options.layout,
+                       .outer = options.outer,
+                       .kernel = options.kernel,
+                       .blocking_transfers = options.blocking});
+  const auto rows = attention.layout().positions(mesh.rank());
+  const auto keys = attention.layout().positions_kv(mesh.rank());
+  const auto n = static_cast<std::int64_t>(rows.size());
+  const auto m = static_cast<std::int64_t>(keys.size());
+  const std::int64_t wide = *p.head_dim_v;
+  Padded q(p.dtype, p.batch, n, p.heads, p.head_dim),
+      k(p.dtype, p.batch, m, *p.heads_kv, p.head_dim), v(p.dtype, p.batch, m, *p.heads_kv, wide),
+      dout(p.dtype, p.batch, n, p.heads, wide), out(p.dtype, p.batch, n, p.heads, wide),
+      dq(p.dtype, p.batch, n, p.heads, p.head_dim),
+      dk(p.dtype, p.batch, m, *p.heads_kv, p.head_dim), dv(p.dtype, p.batch, m, *p.heads_kv, wide);
+  q.fill(inputs.q, p.seq, rows);
+  k.fill(inputs.k, *p.seq_kv, keys);
+  v.fill(inputs.v, *p.seq_kv, keys);
+  dout.fill(inputs.dout, p.seq, rows);
+  std::vector<float> lse(static_cast<std::size_t>(p.batch * p.heads * n + 1), std::nanf(""));
+  const TensorView lse_view(lse.data(), DType::f32, {p.batch, p.heads, n});
+
+  attention.forward(q.view(), k.view(), v.view(), out.view(), lse_view);
+  attention.backward(dout.view(), q.view(), k.view(), v.view(), out.view(), lse_view, dq.view(),
+                     dk.view(), dv.view());
+  out.expect_padding("out");
+  dq.expect_padding("dq");
+  dk.expect_padding("dk");
+  dv.expect_padding("dv");
+  RankResult result;
+  result.out = out.values();
+  result.lse.assign(lse.begin(), lse.end() - 1);
+  result.dq = dq.values();
+  result.dk = dk.values();
+  result.dv = dv.values();
+  result.forward = attention.stats(Pass::forward);
+  result.backward = attention.stats(Pass::backward);
+  return result;
+}
+
+Errors errors_of(Mesh& mesh, const Problem& problem, const Sharding& sharding,
+                 const RankResult& result, const OracleResult& truth) {
+  const Problem p = resolved(problem);
+  const auto rows = sharding.positions(mesh.rank());
+  const auto keys = sharding.positions_kv(mesh.rank());
+  const std::int64_t wide = *p.head_dim_v;
+  Errors mine;
+  mine.out = worst_token(result.out, truth.out, rows, p.batch, p.seq, p.heads * wide);
+  mine.lse = worst_lse(result.lse, truth.lse, rows, p.batch * p.heads, p.seq);
+  mine.dq = worst_token(result.dq, truth.dq, rows, p.batch, p.seq, p.heads * p.head_dim);
+  mine.dk = worst_token(result.dk, truth.dk, keys, p.batch, *p.seq_kv, *p.heads_kv * p.head_dim);
+  mine.dv = worst_token(result.dv, truth.dv, keys, p.batch, *p.seq_kv, *p.heads_kv * wide);
+  std::vector<Errors> all(static_cast<std::size_t>(mesh.world()));
+  all_gather(mesh, std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)));
+  Errors worst;
+  for (const Errors& e : all) {
+    worst.out = std::max(worst.out, relative(e.out, largest_finite(truth.out)));
+    worst.lse = std::max(worst.lse, relative(e.lse, largest_finite(truth.lse)));
+    worst.dq = std::max(worst.dq, relative(e.dq, largest_finite(truth.dq)));
+    worst.dk = std::max(worst.dk, relative(e.dk, largest_finite(truth.dk)));
+    worst.dv = std::max(worst.dv, relative(e.dv, largest_finite(truth.dv)));
+  }
+  return worst;
+}
+
+std::string describe(const Problem& problem, const RunOptions& options, int world) {
+  const Problem p = resolved(problem);
+  return fmt::format(
+      "batch {} seq {} seq_kv {} heads {}:{} dims {}/{} {} mask {} softcap {} | {} (outer {}) {} "
+      "kernel {} world {}",
+      p.batch, p.seq, *p.seq_kv, p.heads, *p.heads_kv, p.head_dim, *p.head_dim_v, name_of(p.dtype),
+      p.mask.name(), p.softcap, name_of(options.algorithm), name_of(options.outer),
+      options.layout.name(), options.kernel, world);
+}
+
+}  // namespace annulus::testing

@@ -1,0 +1,84 @@
+#pragma once
+
+#include "attention/kernels/dispatch.h"
+#include "tests/support/oracle.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+// Direct kernel launches, without plan or transport.
+namespace annulus::testing {
+
+/// A [batch, token, head, dim] tensor of its own memory with gaps after every head, token and
+/// batch. All of it starts as NaN.
+class TestTensor {
+ public:
+  TestTensor(DType dtype, std::int64_t batch, std::int64_t tokens, std::int64_t heads,
+             std::int64_t dim, std::int64_t gap);
+
+  attn::Input input() const;
+  attn::Output output();
+
+  /// Compact [batch, token, head, dim], tokens[i] being the place of row i of `values`.
+  void set(const std::vector<double>& values, const std::vector<std::int64_t>& tokens);
+  std::vector<double> get(const std::vector<std::int64_t>& tokens) const;
+
+  /// Are the gaps as they were?
+  bool gaps_untouched() const;
+
+ private:
+  template <typename Fn>
+  void for_each(const std::vector<std::int64_t>& tokens, Fn&& fn) const;
+
+  DType dtype_;
+  std::int64_t batch_, tokens_, heads_, dim_;
+  std::int64_t head_stride_, token_stride_, batch_stride_;
+  std::vector<std::byte> bytes_;
+};
+
+/// One launch over some rows and keys of a problem. Query tokens are query positions; the key
+/// segments say where keys lie.
+struct TestLaunch {
+  OracleProblem problem;
+  std::vector<attn::QuerySegment> queries;
+  std::vector<attn::KeySegment> keys;
+  std::vector<RowIntervals> intervals;
+  std::vector<attn::Tile> tiles;
+
+  attn::AttendGeometry geometry() const;
+};
+
+struct TileGrid {
+  std::int64_t rows = 64;
+  std::int64_t keys = 128;
+};
+
+/// Intervals and tiles for all rows of `problem` and these keys: from `allowed`, pair by pair.
+TestLaunch make_launch(const OracleProblem& problem, const std::vector<attn::KeySegment>& keys,
+                       const TileGrid& grid = {});
+
+/// The keys [0, seq_kv) as one segment.
+std::vector<attn::KeySegment> one_segment(const OracleProblem& problem);
+
+struct RunOptions {
+  int threads = 1;
+  std::int64_t gap = 3;
+  bool backward = true;
+};
+
+struct RunResult {
+  OracleResult values;
+  std::int64_t forward_flops = 0;
+  std::int64_t backward_flops = 0;
+  std::int64_t polls = 0;
+  bool gaps_untouched = true;
+};
+
+/// The launches one after another, each resuming from the last; then their backward passes, the
+/// first of which assigns. Together the launches name each key at most once; the gradients of keys
+/// that none names are 0.
+RunResult run_kernel(const attn::Kernel& kernel, const std::vector<TestLaunch>& chain,
+                     const OracleInputs& inputs, const RunOptions& options = {});
+
+}  // namespace annulus::testing
