@@ -94,7 +94,7 @@ TEST(MpiMesh, ComesAndGoesManyTimes) {
 TEST(MpiFault, StoppedRankIsNamedByTheOthers) {
   each_world(
       [](Mesh& mesh) {
-        if (mesh.rank() == 1) return stop_for(3);
+        if (mesh.rank() == 1) return stop_for(2);
         const Deadline clock(100.0);
         try {
           mesh.impl().communicator->barrier("stopped");
@@ -102,26 +102,26 @@ TEST(MpiFault, StoppedRankIsNamedByTheOthers) {
         } catch (const Timeout& error) {
           EXPECT_THAT(error.what(), HasSubstr("rank 1 did not arrive"));
         }
-        EXPECT_LE(clock.elapsed_s(), 0.8 + 2.0);
+        EXPECT_LE(clock.elapsed_s(), 0.5 + 2.0);
       },
-      {.timeout_s = 0.8}, 2);
+      {.timeout_s = 0.5}, 2);
 }
 
 // The last one: a set-up that failed leaves MPI with half a communicator.
 TEST(MpiFaultZ, RankStoppedBeforeSetUpIsNamedByTheOthers) {
   const int size = world_sizes().front();
   if (size < 2) return;
-  if (mpi_rank() == 1) return stop_for(4);
+  if (mpi_rank() == 1) return stop_for(3);
   const Deadline clock(100.0);
   try {
     const Mesh mesh =
-        Mesh::from_mpi(MPI_Comm_c2f(MPI_COMM_WORLD), {.ring = size}, {.timeout_s = 0.8});
+        Mesh::from_mpi(MPI_Comm_c2f(MPI_COMM_WORLD), {.ring = size}, {.timeout_s = 0.5});
     ADD_FAILURE() << "no Timeout";
   } catch (const Timeout& error) {
     EXPECT_THAT(error.what(), HasSubstr("mesh set-up"));
     EXPECT_THAT(error.what(), HasSubstr("rank 1 did not arrive"));
   }
-  EXPECT_LE(clock.elapsed_s(), 0.8 + 3.0);
+  EXPECT_LE(clock.elapsed_s(), 0.5 + 3.0);
 }
 
 }  // namespace
