@@ -81,23 +81,30 @@ void MpiCommunicator::gather(std::span<const std::byte> mine, std::span<std::byt
   control_.forget(round);
 }
 
+void MpiCommunicator::exchange_failures(std::string_view reason) {
+  control_.post_failure(reason);
+  Backoff backoff;
+  const auto heard = [](const std::optional<std::string>& text) { return text.has_value(); };
+  for (const Deadline grace(kReportGrace); !grace.expired(); backoff.idle()) {
+    control_.pump();
+    const auto& texts = control_.failures();
+    if (std::all_of(texts.begin(), texts.end(), heard)) return;
+  }
+}
+
 std::vector<std::optional<std::string>> MpiCommunicator::report_failure(
     std::string_view reason) noexcept {
   healthy_ = false;
   try {
-    if (!usable()) return {};
-    control_.post_failure(reason);
-    Backoff backoff;
-    const auto heard = [](const std::optional<std::string>& text) { return text.has_value(); };
-    for (const Deadline grace(kReportGrace); !grace.expired(); backoff.idle()) {
-      control_.pump();
-      const auto& texts = control_.failures();
-      if (std::all_of(texts.begin(), texts.end(), heard)) break;
-    }
+    if (usable()) exchange_failures(reason);
   } catch (...) {
     // The network below is gone as well: what was heard so far is the answer.
   }
-  return control_.failures();
+  try {
+    return control_.failures();
+  } catch (...) {
+    return {};  // no memory left for the texts
+  }
 }
 
 bool MpiCommunicator::part_together() noexcept {
