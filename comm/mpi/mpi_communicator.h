@@ -33,7 +33,7 @@ class MpiCommunicator final : public Communicator {
  private:
   void gather(std::span<const std::byte> mine, std::span<std::byte> all, std::string_view what,
               const Deadline& deadline);
-  int count_ranks_here(const Deadline& deadline);
+  void exchange_failures(std::string_view reason);
   bool part_together() noexcept;
 
   const double timeout_s_;
