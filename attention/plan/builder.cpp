@@ -122,10 +122,19 @@ std::int32_t RankBuilder::source(Role role) {
   if (!plan_.request.options.stage_caller) return original;
   std::int32_t& staged = staged_slots_[static_cast<std::size_t>(role)];
   if (staged >= 0) return staged;
-  const PlanSlot shape = out_.slots[static_cast<std::size_t>(original)];
-  staged = slot(shape.name, shape.dtype, shape.tokens, shape.heads, shape.dim);
+  staged = like(original);
   copy(whole(original), whole(staged), 0);
   return staged;
+}
+
+std::int32_t RankBuilder::landing(Role role) {
+  const std::int32_t original = caller(role);
+  return plan_.request.options.stage_caller ? like(original) : original;
+}
+
+std::int32_t RankBuilder::like(std::int32_t original) {
+  const PlanSlot shape = out_.slots[static_cast<std::size_t>(original)];
+  return slot(shape.name, shape.dtype, shape.tokens, shape.heads, shape.dim);
 }
 
 Block RankBuilder::whole(std::int32_t slot) const {
@@ -197,6 +206,7 @@ void RankBuilder::reduce(const Block& source, const Block& target, bool assign, 
 }
 
 void RankBuilder::merge(const Merge& merge, int step) {
+  if (empty(merge.state)) return;
   out_.merges.push_back(merge);
   std::vector<Access> accesses{{merge.state, AccessMode::update},
                                {merge.lse, AccessMode::update},

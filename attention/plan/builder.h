@@ -39,6 +39,9 @@ class RankBuilder {
   std::int32_t caller(Role role);
   /// Where transfers may read a caller's tensor: itself, or with `stage_caller` a packed copy.
   std::int32_t source(Role role);
+  /// Where transfers may write for a caller's tensor: itself, or with `stage_caller` a slot of its
+  /// shape that has to be copied out.
+  std::int32_t landing(Role role);
   Block whole(std::int32_t slot) const;
   std::int64_t tokens(std::int32_t slot) const;
 
@@ -59,6 +62,7 @@ class RankBuilder {
   RankPlan finish();
 
  private:
+  std::int32_t like(std::int32_t slot);
   void add(ItemKind kind, std::size_t payload, int step, const std::vector<Access>& accesses);
   void prepare(PrepareKind kind, const Block& source, const Block& source2, const Block& target,
                int step);

@@ -172,7 +172,12 @@ GroupGradients ring_backward(RankBuilder& b, const GroupTensors& t) {
   for (int s = 0; s < ring.size; ++s) {
     const Group& chunk = ring.group(s);
     if (s + 1 < ring.size) pass_on(b, ring, kv, s);
-    if (s > 0) b.transfer(false, ring.previous(), chunk_of(b, grads.sum[s], chunk), s);
+    if (s > 0) {
+      // After the keys of this step, which are ready earlier: both ends list transfers in one
+      // order.
+      b.transfer(true, ring.next(), chunk_of(b, grads.sum[s - 1], ring.group(s - 1)), s);
+      b.transfer(false, ring.previous(), chunk_of(b, grads.sum[s], chunk), s);
+    }
     const bool works = std::find(busy.begin(), busy.end(), s) != busy.end();
     const std::int32_t target = s == 0 ? grads.sum[0] : grads.part;
     if (works) {
@@ -197,9 +202,10 @@ GroupGradients ring_backward(RankBuilder& b, const GroupTensors& t) {
     } else if (s == 0) {
       b.zero(chunk_of(b, grads.sum[0], chunk), s);
     }
-    b.transfer(true, ring.next(), chunk_of(b, grads.sum[s], chunk), s);
   }
   // After R steps the sum of the own chunk comes home.
+  const int last = ring.size - 1;
+  b.transfer(true, ring.next(), chunk_of(b, grads.sum[last], ring.group(last)), ring.size);
   const std::int32_t home = grads.sum[ring.size];
   b.transfer(false, ring.previous(), chunk_of(b, home, b.group()), ring.size);
   g.dk = view(home, origin);
