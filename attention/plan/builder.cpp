@@ -218,13 +218,20 @@ void RankBuilder::merge(const Merge& merge, int step) {
   add(ItemKind::merge, out_.merges.size() - 1, step, accesses);
 }
 
+std::int64_t RankBuilder::pairs(const std::vector<TokenRange>& keys) const {
+  std::int64_t sum = 0;
+  for (const TokenRange& range : keys) sum += rows_.pairs(range);
+  return sum;
+}
+
 std::int64_t RankBuilder::pairs(const std::vector<Segment>& keys) const {
   std::int64_t sum = 0;
   for (const Segment& s : keys) sum += rows_.pairs(s.positions);
   return sum;
 }
 
-void RankBuilder::attend(Attend a, const std::vector<Segment>& keys, int step) {
+void RankBuilder::attend(Attend a, const std::vector<Segment>& keys, int step,
+                         std::int64_t known_pairs) {
   // Backward runs without rows too: it defines dK and dV.
   if (a.heads == 0 || (rows_.rows() == 0 && out_.pass == Pass::forward)) return;
   a.pass = out_.pass;
@@ -233,7 +240,7 @@ void RankBuilder::attend(Attend a, const std::vector<Segment>& keys, int step) {
   a.keys = {static_cast<std::int32_t>(out_.segments.size()),
             static_cast<std::int32_t>(keys.size())};
   out_.segments.insert(out_.segments.end(), keys.begin(), keys.end());
-  a.pairs = pairs(keys);
+  a.pairs = known_pairs < 0 ? pairs(keys) : known_pairs;
   const TileGrid grid{plan_.request.options.tile_q, plan_.request.options.tile_k};
   std::int64_t executed = 0;
   if (a.pairs > 0) {
@@ -254,7 +261,7 @@ RankPlan RankBuilder::finish() {
 }
 
 void RankBuilder::add_edges() {
-  HazardTracker tracker(out_.slots.size());
+  HazardTracker tracker(out_.slots.size(), out_.items.size());
   std::vector<std::int32_t> same;
   std::vector<std::int32_t> previous;
   // The second round is the next call: what it still waits for lies in the first.
