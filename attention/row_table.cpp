@@ -106,17 +106,6 @@ void collect_touched(const RowPiece& piece, const TokenRange& keys, const KeyTil
   }
 }
 
-/// Key indices that every row of a piece sees.
-IndexRanges full_ranges(const RowPiece& piece, const TokenRange& keys) {
-  IndexRanges full;
-  for (int i = 0; i < piece.count; ++i) {
-    const AffineInterval& x = piece.intervals[static_cast<std::size_t>(i)];
-    const IndexRange all{index_of(keys, x.lo.at(piece.rows - 1)), index_of(keys, x.hi.base)};
-    if (all.begin < all.end) full.push_back(all);
-  }
-  return full;
-}
-
 void join(IndexRanges& ranges) {
   std::sort(ranges.begin(), ranges.end(),
             [](IndexRange a, IndexRange b) { return a.begin < b.begin; });
@@ -129,6 +118,18 @@ void join(IndexRanges& ranges) {
     }
   }
   ranges.resize(n);
+}
+
+/// Key indices that every row of a piece sees. Two intervals join where strided keys skip the gap.
+IndexRanges full_ranges(const RowPiece& piece, const TokenRange& keys) {
+  IndexRanges full;
+  for (int i = 0; i < piece.count; ++i) {
+    const AffineInterval& x = piece.intervals[static_cast<std::size_t>(i)];
+    const IndexRange all{index_of(keys, x.lo.at(piece.rows - 1)), index_of(keys, x.hi.base)};
+    if (all.begin < all.end) full.push_back(all);
+  }
+  join(full);
+  return full;
 }
 
 bool is_full(const std::vector<IndexRanges>& pieces, std::int64_t begin, std::int64_t end) {

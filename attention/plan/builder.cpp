@@ -122,10 +122,19 @@ std::int32_t RankBuilder::source(Role role) {
   if (!plan_.request.options.stage_caller) return original;
   std::int32_t& staged = staged_slots_[static_cast<std::size_t>(role)];
   if (staged >= 0) return staged;
-  const PlanSlot shape = out_.slots[static_cast<std::size_t>(original)];
-  staged = slot(shape.name, shape.dtype, shape.tokens, shape.heads, shape.dim);
+  staged = like(original);
   copy(whole(original), whole(staged), 0);
   return staged;
+}
+
+std::int32_t RankBuilder::landing(Role role) {
+  const std::int32_t original = caller(role);
+  return plan_.request.options.stage_caller ? like(original) : original;
+}
+
+std::int32_t RankBuilder::like(std::int32_t original) {
+  const PlanSlot shape = out_.slots[static_cast<std::size_t>(original)];
+  return slot(shape.name, shape.dtype, shape.tokens, shape.heads, shape.dim);
 }
 
 Block RankBuilder::whole(std::int32_t slot) const {
@@ -197,6 +206,7 @@ void RankBuilder::reduce(const Block& source, const Block& target, bool assign, 
 }
 
 void RankBuilder::merge(const Merge& merge, int step) {
+  if (empty(merge.state)) return;
   out_.merges.push_back(merge);
   std::vector<Access> accesses{{merge.state, AccessMode::update},
                                {merge.lse, AccessMode::update},
@@ -208,13 +218,20 @@ void RankBuilder::merge(const Merge& merge, int step) {
   add(ItemKind::merge, out_.merges.size() - 1, step, accesses);
 }
 
+std::int64_t RankBuilder::pairs(const std::vector<TokenRange>& keys) const {
+  std::int64_t sum = 0;
+  for (const TokenRange& range : keys) sum += rows_.pairs(range);
+  return sum;
+}
+
 std::int64_t RankBuilder::pairs(const std::vector<Segment>& keys) const {
   std::int64_t sum = 0;
   for (const Segment& s : keys) sum += rows_.pairs(s.positions);
   return sum;
 }
 
-void RankBuilder::attend(Attend a, const std::vector<Segment>& keys, int step) {
+void RankBuilder::attend(Attend a, const std::vector<Segment>& keys, int step,
+                         std::int64_t known_pairs) {
   // Backward runs without rows too: it defines dK and dV.
   if (a.heads == 0 || (rows_.rows() == 0 && out_.pass == Pass::forward)) return;
   a.pass = out_.pass;
@@ -223,7 +240,7 @@ void RankBuilder::attend(Attend a, const std::vector<Segment>& keys, int step) {
   a.keys = {static_cast<std::int32_t>(out_.segments.size()),
             static_cast<std::int32_t>(keys.size())};
   out_.segments.insert(out_.segments.end(), keys.begin(), keys.end());
-  a.pairs = pairs(keys);
+  a.pairs = known_pairs < 0 ? pairs(keys) : known_pairs;
   const TileGrid grid{plan_.request.options.tile_q, plan_.request.options.tile_k};
   std::int64_t executed = 0;
   if (a.pairs > 0) {
@@ -244,7 +261,7 @@ RankPlan RankBuilder::finish() {
 }
 
 void RankBuilder::add_edges() {
-  HazardTracker tracker(out_.slots.size());
+  HazardTracker tracker(out_.slots.size(), out_.items.size());
   std::vector<std::int32_t> same;
   std::vector<std::int32_t> previous;
   // The second round is the next call: what it still waits for lies in the first.

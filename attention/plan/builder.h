@@ -39,6 +39,9 @@ class RankBuilder {
   std::int32_t caller(Role role);
   /// Where transfers may read a caller's tensor: itself, or with `stage_caller` a packed copy.
   std::int32_t source(Role role);
+  /// Where transfers may write for a caller's tensor: itself, or with `stage_caller` a slot of its
+  /// shape that has to be copied out.
+  std::int32_t landing(Role role);
   Block whole(std::int32_t slot) const;
   std::int64_t tokens(std::int32_t slot) const;
 
@@ -50,15 +53,18 @@ class RankBuilder {
   void row_sums(const Block& a, const Block& b, const Block& target, int step);
   void reduce(const Block& source, const Block& target, bool assign, int step);
   void merge(const Merge& merge, int step);
-  /// Fills queries (all rows), keys, pairs and flops.
-  void attend(Attend attend, const std::vector<Segment>& keys, int step);
+  /// Fills queries (all rows), keys, pairs (counted unless known) and flops.
+  void attend(Attend attend, const std::vector<Segment>& keys, int step,
+              std::int64_t known_pairs = -1);
 
   /// Unmasked pairs of all rows with these keys, of one head and batch element.
-  std::int64_t pairs(const std::vector<Segment>& keys) const;
+  std::int64_t pairs(const std::vector<TokenRange>& keys) const;
 
   RankPlan finish();
 
  private:
+  std::int64_t pairs(const std::vector<Segment>& keys) const;
+  std::int32_t like(std::int32_t slot);
   void add(ItemKind kind, std::size_t payload, int step, const std::vector<Access>& accesses);
   void prepare(PrepareKind kind, const Block& source, const Block& source2, const Block& target,
                int step);

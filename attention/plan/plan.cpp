@@ -38,6 +38,8 @@ void check_request(const PlanRequest& r) {
           fmt::format("outer {}: must be ring or gather", name_of(r.options.outer)));
   require(r.options.tile_q >= 1 && r.options.tile_k >= 1,
           fmt::format("tile_q {} tile_k {}: must be >= 1", r.options.tile_q, r.options.tile_k));
+  require(r.options.gather_slices >= 0,
+          fmt::format("gather_slices {}: must be >= 1, or 0 for chosen", r.options.gather_slices));
 }
 
 bool gathers(const PlanRequest& r) {

@@ -64,6 +64,7 @@ struct Block {
   std::int32_t heads = 0;
   std::int32_t dim = 0;
   std::int32_t dims = 0;
+  bool operator==(const Block&) const = default;
 };
 
 enum class ItemKind : std::uint8_t { transfer, attend, merge, reduce, prepare };
