@@ -147,7 +147,7 @@ std::int64_t RankBuilder::tokens(std::int32_t slot) const {
 }
 
 void RankBuilder::add(ItemKind kind, std::size_t payload, int step,
-                      const std::vector<Access>& accesses) {
+                      std::span<const Access> accesses) {
   Item item;
   item.kind = kind;
   item.step = step;
@@ -168,8 +168,8 @@ void RankBuilder::transfer(bool sends, int peer, const Block& block, int step) {
   t.bytes = problem().batch * block.tokens * block.heads * block.dims *
             size_of(out_.slots[static_cast<std::size_t>(block.slot)].dtype);
   out_.transfers.push_back(t);
-  add(ItemKind::transfer, out_.transfers.size() - 1, step,
-      {{block, sends ? AccessMode::read : AccessMode::write}});
+  const Access access{block, sends ? AccessMode::read : AccessMode::write};
+  add(ItemKind::transfer, out_.transfers.size() - 1, step, {&access, 1});
 }
 
 void RankBuilder::prepare(PrepareKind kind, const Block& source, const Block& source2,
@@ -201,8 +201,9 @@ void RankBuilder::row_sums(const Block& a, const Block& b, const Block& target, 
 void RankBuilder::reduce(const Block& source, const Block& target, bool assign, int step) {
   if (empty(target)) return;
   out_.reduces.push_back({source, target, assign});
-  add(ItemKind::reduce, out_.reduces.size() - 1, step,
-      {{target, assign ? AccessMode::write : AccessMode::update}, {source, AccessMode::read}});
+  const Access accesses[] = {{target, assign ? AccessMode::write : AccessMode::update},
+                             {source, AccessMode::read}};
+  add(ItemKind::reduce, out_.reduces.size() - 1, step, accesses);
 }
 
 void RankBuilder::merge(const Merge& merge, int step) {

@@ -5,6 +5,7 @@
 #include <annulus/plan.h>
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -65,7 +66,7 @@ class RankBuilder {
  private:
   std::int64_t pairs(const std::vector<Segment>& keys) const;
   std::int32_t like(std::int32_t slot);
-  void add(ItemKind kind, std::size_t payload, int step, const std::vector<Access>& accesses);
+  void add(ItemKind kind, std::size_t payload, int step, std::span<const Access> accesses);
   void prepare(PrepareKind kind, const Block& source, const Block& source2, const Block& target,
                int step);
   void add_edges();

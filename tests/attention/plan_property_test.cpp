@@ -21,7 +21,7 @@ namespace {
 using test::BruteMask;
 using test::Random;
 
-constexpr std::uint64_t kCases = 800;
+constexpr std::uint64_t kCases = 2000;
 
 std::vector<RankPlan> all_ranks(const Plan& plan) {
   std::vector<RankPlan> ranks;

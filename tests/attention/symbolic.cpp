@@ -137,6 +137,7 @@ void SymbolicRun::visit(const Node& node) {
   const RankPlan& r = rank_plan(node.rank);
   const Item& item = r.items[static_cast<std::size_t>(node.item)];
   const auto payload = static_cast<std::size_t>(item.payload);
+  running_ = node.item;
   switch (item.kind) {
     case ItemKind::transfer:
       visit_transfer(node, r.transfers[payload]);
@@ -177,17 +178,18 @@ void SymbolicRun::visit_transfer(const Node& node, const Transfer& t) {
   } else if (!eager_ && peer != posted_.end()) {
     const RankPlan& sender = rank_plan(peer->second.rank);
     const Item& send = sender.items[static_cast<std::size_t>(peer->second.item)];
+    running_ = peer->second.item;
     in_flight_[signal] =
         load(sender.rank, sender.transfers[static_cast<std::size_t>(send.payload)].block);
   } else if (in_flight_.count(signal) == 0) {
     posted_[signal] = node;
     return;
   }
-  // Both ends are here: `other` is the one that came first, if it still waits.
   const Node receive = t.sends ? peer->second : node;
   const RankPlan& to = rank_plan(receive.rank);
   const Transfer& end = to.transfers[static_cast<std::size_t>(
       to.items[static_cast<std::size_t>(receive.item)].payload)];
+  running_ = receive.item;
   check_needed(receive, end, in_flight_[signal]);
   store(receive.rank, end.block, in_flight_[signal]);
   in_flight_.erase(signal);

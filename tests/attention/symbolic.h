@@ -63,6 +63,9 @@ class SymbolicRun {
   // symbolic_items.cpp: what each item does.
   Element& at(int rank, std::int32_t slot, std::int64_t batch, std::int64_t token,
               std::int64_t head, std::int64_t dim);
+  /// The same, by the running item: it must have said that it touches this, in this way.
+  Element& touch(AccessMode mode, int rank, std::int32_t slot, std::int64_t batch,
+                 std::int64_t token, std::int64_t head, std::int64_t dim);
   std::vector<Element> load(int rank, const Block& block);
   void store(int rank, const Block& block, const std::vector<Element>& values);
   void prepare(int rank, const Prepare& p);
@@ -96,6 +99,7 @@ class SymbolicRun {
   std::vector<std::uint8_t> counts_;
   std::vector<std::size_t> first_;
   std::size_t nodes_ = 0;
+  std::int32_t running_ = 0;  ///< item
   std::vector<int> missing_;
   std::vector<std::vector<Node>> dependents_;
   std::vector<Node> ready_;

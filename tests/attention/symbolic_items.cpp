@@ -41,10 +41,30 @@ Element& SymbolicRun::at(int rank, std::int32_t slot, std::int64_t batch, std::i
       slot)][static_cast<std::size_t>(((batch * s.tokens + token) * s.heads + head) * s.dim + dim)];
 }
 
+Element& SymbolicRun::touch(AccessMode mode, int rank, std::int32_t slot, std::int64_t batch,
+                            std::int64_t token, std::int64_t head, std::int64_t dim) {
+  const RankPlan& r = rank_plan(rank);
+  const Item& item = r.items[static_cast<std::size_t>(running_)];
+  const auto declared = [&](const Access& access) {
+    const Block& b = access.block;
+    return (access.mode == mode || access.mode == AccessMode::update) && b.slot == slot &&
+           token >= b.token && (token - b.token) % b.token_step == 0 &&
+           (token - b.token) / b.token_step < b.tokens && head >= b.head &&
+           head < b.head + b.heads && dim >= b.dim && dim < b.dim + b.dims;
+  };
+  const auto first = r.accesses.begin() + item.accesses.begin;
+  if (!std::any_of(first, first + item.accesses.count, declared)) {
+    fault(rank, fmt::format("{} touches slot {} token {} head {} dim {} without saying so",
+                            describe(r, running_), r.slots[static_cast<std::size_t>(slot)].name,
+                            token, head, dim));
+  }
+  return at(rank, slot, batch, token, head, dim);
+}
+
 std::vector<Element> SymbolicRun::load(int rank, const Block& block) {
   std::vector<Element> values;
   for_each(problem().batch, block, [&](auto b, auto t, auto h, auto d) {
-    values.push_back(at(rank, block.slot, b, t, h, d));
+    values.push_back(touch(AccessMode::read, rank, block.slot, b, t, h, d));
     if (values.back().id == 0) {
       fault(rank, fmt::format("slot {} is read before it is written",
                               rank_plan(rank).slots[static_cast<std::size_t>(block.slot)].name));
@@ -56,7 +76,7 @@ std::vector<Element> SymbolicRun::load(int rank, const Block& block) {
 void SymbolicRun::store(int rank, const Block& block, const std::vector<Element>& values) {
   std::size_t next = 0;
   for_each(problem().batch, block, [&](auto b, auto t, auto h, auto d) {
-    if (next < values.size()) at(rank, block.slot, b, t, h, d) = values[next];
+    if (next < values.size()) touch(AccessMode::write, rank, block.slot, b, t, h, d) = values[next];
     ++next;
   });
   if (next != values.size()) {
@@ -74,7 +94,7 @@ void SymbolicRun::prepare(int rank, const Prepare& p) {
   }
   if (p.kind == PrepareKind::zero) {
     for_each(problem().batch, p.target, [&](auto b, auto t, auto h, auto d) {
-      at(rank, p.target.slot, b, t, h, d) = {kZeroId, 0, -1, 0};
+      touch(AccessMode::write, rank, p.target.slot, b, t, h, d) = {kZeroId, 0, -1, 0};
     });
     return;
   }
@@ -97,18 +117,19 @@ void SymbolicRun::prepare(int rank, const Prepare& p) {
 void SymbolicRun::row_sums(int rank, const Prepare& p) {
   const Block first = without_dims(p.source, 1);
   for_each(problem().batch, first, [&](auto b, auto t, auto h, auto d) {
-    const std::int64_t position = at(rank, p.source.slot, b, t, h, d).position;
+    const std::int64_t position = touch(AccessMode::read, rank, p.source.slot, b, t, h, d).position;
     for (std::int32_t i = 0; i < p.source.dims; ++i) {
-      const Element& dout = at(rank, p.source.slot, b, t, h, p.source.dim + i);
-      const Element& out = at(rank, p.source2.slot, b, t, h, p.source2.dim + i);
+      const Element& dout = touch(AccessMode::read, rank, p.source.slot, b, t, h, p.source.dim + i);
+      const Element& out =
+          touch(AccessMode::read, rank, p.source2.slot, b, t, h, p.source2.dim + i);
       if (dout.id != id_of(static_cast<int>(Role::dout), b, position, h, i) ||
           out.id != id_of(static_cast<int>(Role::out), b, position, h, i)) {
         fault(rank, "row sums of other rows than dout's and out's");
       }
     }
-    at(rank, p.target.slot, b, p.target.token + t - p.source.token,
-       p.target.head + h - p.source.head,
-       p.target.dim) = {id_of(kDelta, b, position, h, 0), 0, position, 0};
+    touch(AccessMode::write, rank, p.target.slot, b, p.target.token + t - p.source.token,
+          p.target.head + h - p.source.head,
+          p.target.dim) = {id_of(kDelta, b, position, h, 0), 0, position, 0};
   });
   if (p.source.dims != *problem().head_dim_v || p.source.tokens != p.target.tokens ||
       p.source.heads != p.target.heads) {
@@ -138,7 +159,8 @@ void SymbolicRun::reduce(int rank, const Reduce& r) {
   std::size_t next = 0;
   for_each(problem().batch, r.target, [&](auto b, auto t, auto h, auto d) {
     if (next < values.size()) {
-      add_to(at(rank, r.target.slot, b, t, h, d), values[next], rank, "reduce");
+      add_to(touch(AccessMode::update, rank, r.target.slot, b, t, h, d), values[next], rank,
+             "reduce");
     }
     ++next;
   });
@@ -159,7 +181,8 @@ void SymbolicRun::check_operand(const Node& node, const SlotView& view, int what
                                 std::int64_t token, std::int64_t head, std::int64_t position) {
   for (std::int64_t b = 0; b < problem().batch; ++b) {
     for (std::int64_t d = 0; d < dims; ++d) {
-      const Element& e = at(node.rank, view.slot, b, token, head - view.head_origin, view.dim + d);
+      const Element& e = touch(AccessMode::read, node.rank, view.slot, b, token,
+                               head - view.head_origin, view.dim + d);
       if (e.id == id_of(what, b, position, head, d)) continue;
       fault(node.rank,
             fmt::format("{}: operand {} token {} is not position {} head {} dim {}",
@@ -247,11 +270,14 @@ void SymbolicRun::finish_row(const Node& node, const Attend& a, std::int64_t tok
       for (std::int64_t d = 0; d < dims; ++d) {
         Element made{id_of(static_cast<int>(role), b, query, head, d), sum, query, 0};
         if (adds) {
-          add_to(made, at(node.rank, old.slot, b, token, head - old.head_origin, old.dim + d),
+          add_to(made,
+                 touch(AccessMode::read, node.rank, old.slot, b, token, head - old.head_origin,
+                       old.dim + d),
                  node.rank, "attend");
         }
         made.rounded = rounds && problem().dtype != DType::f32 ? 1 : 0;
-        at(node.rank, target.slot, b, token, head - target.head_origin, target.dim + d) = made;
+        touch(AccessMode::write, node.rank, target.slot, b, token, head - target.head_origin,
+              target.dim + d) = made;
       }
     }
   };
@@ -282,8 +308,8 @@ void SymbolicRun::attend_key(const Node& node, const Attend& a, std::int64_t tok
         for (std::int64_t h = first; h < end; ++h) sum += part_of(role, b, h, query, key);
       }
       for (std::int64_t d = 0; d < dims; ++d) {
-        Element& e =
-            at(node.rank, target.slot, b, token, kv_head - target.head_origin, target.dim + d);
+        Element& e = touch(a.dkv_assign ? AccessMode::write : AccessMode::update, node.rank,
+                           target.slot, b, token, kv_head - target.head_origin, target.dim + d);
         const Element part{id_of(static_cast<int>(role), b, key, kv_head, d), sum, key, 0};
         if (a.dkv_assign) {
           e = part;
