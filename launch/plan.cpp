@@ -23,7 +23,7 @@ constexpr std::size_t kMostRows = 16;  ///< ranks that the table shows one by on
 
 struct Candidate {
   PlanRequest request;
-  PlanTotals totals;
+  RanksTotals totals;
 
   /// The slowest rank sets the step.
   double predicted_s() const { return std::ranges::max(totals.predicted_s); }
@@ -36,7 +36,7 @@ Candidate evaluate(const Settings& settings, PlanRequest request) {
     plans.push_back(make_plan(request));
   }
   const int threads = std::max(2, static_cast<int>(std::thread::hardware_concurrency()));
-  return {.request = request, .totals = total(plans, Rates{}, threads)};
+  return {.request = request, .totals = total(plans, Machine{}, threads)};
 }
 
 /// The algorithms that can run on this world. Hybrid joins where its degree was given.
@@ -74,7 +74,7 @@ std::vector<Candidate> evaluate_all(const Call& call, const PlanRequest& asked) 
 
 ordered_json to_json(const Candidate& candidate, const Settings& settings) {
   const PlanRequest& request = candidate.request;
-  const PlanTotals& totals = candidate.totals;
+  const RanksTotals& totals = candidate.totals;
   return {{"schema", "annulus.plan/1"},
           {"problem", ordered_json::parse(problem_json(request.problem))},
           {"world", request.mesh.world()},
@@ -92,14 +92,14 @@ ordered_json to_json(const Candidate& candidate, const Settings& settings) {
           {"predicted_source", "analytic"}};
 }
 
-std::string figures(const PlanTotals& totals, std::size_t rank) {
+std::string figures(const RanksTotals& totals, std::size_t rank) {
   return fmt::format("{:>16} {:>18} {:>14} {:>14} {:>14} {:>12.6f}\n", totals.masked_pairs[rank],
                      totals.flops[rank], totals.bytes_sent[rank], totals.bytes_received[rank],
                      totals.peak_bytes[rank], totals.predicted_s[rank]);
 }
 
 /// One line each for the least, the mean and the most of every column.
-std::string summary(const PlanTotals& totals) {
+std::string summary(const RanksTotals& totals) {
   const auto column = [](const auto& values, const char* which) -> double {
     using std::ranges::max;
     using std::ranges::min;
@@ -123,7 +123,7 @@ std::string summary(const PlanTotals& totals) {
 
 std::string to_text(const Candidate& candidate, const Settings& settings) {
   const PlanRequest& request = candidate.request;
-  const PlanTotals& totals = candidate.totals;
+  const RanksTotals& totals = candidate.totals;
   std::string text =
       fmt::format("plan: {}, {} layout, {} ranks ({} ring x {} ulysses), pass {}, {} items\n",
                   name_of(request.algorithm), request.layout.name(), request.mesh.world(),

@@ -7,16 +7,8 @@
 
 namespace annulus::launch {
 
-/// What one rank runs at. Nominal figures, for comparing plans on paper.
-struct Rates {
-  double flops_per_s = 20e9;  ///< one core, f32 with AVX2
-  double memory_bytes_per_s = 10e9;
-  double link_bytes_per_s = 2e9;
-  double transfer_s = 20e-6;  ///< start of one transfer
-};
-
 /// Totals of a plan by rank, over the passes asked for.
-struct PlanTotals {
+struct RanksTotals {
   std::vector<std::int64_t> masked_pairs;  ///< of one pass: backward meets the same pairs
   std::vector<std::int64_t> flops;
   std::vector<std::int64_t> bytes_sent;
@@ -28,6 +20,6 @@ struct PlanTotals {
 
 /// Materialises the ranks one by one on `threads` threads; none is kept. Analytic time of a rank:
 /// max(FLOPs / peak, bytes touched / memory) + bytes sent / link + transfers * start.
-PlanTotals total(const std::vector<Plan>& passes, const Rates& rates, int threads);
+RanksTotals total(const std::vector<Plan>& passes, const Machine& rates, int threads);
 
 }  // namespace annulus::launch

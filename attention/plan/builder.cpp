@@ -76,9 +76,10 @@ std::vector<Segment> segments_of(const std::vector<TokenRange>& ranges, std::int
   return segments;
 }
 
-RankBuilder::RankBuilder(const Plan::Impl& plan, int rank)
+RankBuilder::RankBuilder(const Plan::Impl& plan, int rank, Detail detail)
     : plan_(plan),
       rank_(rank),
+      detail_(detail),
       rows_(plan.bands, plan.groups[static_cast<std::size_t>(plan.ring_index(rank))].rows),
       caller_slots_(kRoles, -1),
       staged_slots_(kRoles, -1),
@@ -148,6 +149,8 @@ std::int64_t RankBuilder::tokens(std::int32_t slot) const {
 
 void RankBuilder::add(ItemKind kind, std::size_t payload, int step,
                       std::span<const Access> accesses) {
+  ++out_.item_count;
+  if (detail_ == Detail::totals) return drop_items();
   Item item;
   item.kind = kind;
   item.step = step;
@@ -168,6 +171,8 @@ void RankBuilder::transfer(bool sends, int peer, const Block& block, int step) {
   t.bytes = problem().batch * block.tokens * block.heads * block.dims *
             size_of(out_.slots[static_cast<std::size_t>(block.slot)].dtype);
   out_.transfers.push_back(t);
+  ++out_.transfer_count;
+  (sends ? out_.bytes_sent : out_.bytes_received) += t.bytes;
   const Access access{block, sends ? AccessMode::read : AccessMode::write};
   add(ItemKind::transfer, out_.transfers.size() - 1, step, {&access, 1});
 }
@@ -250,14 +255,16 @@ void RankBuilder::attend(Attend a, const std::vector<Segment>& keys, int step,
   const std::int64_t widths = a.pass == Pass::forward ? dim() + dim_v() : 3 * dim() + 2 * dim_v();
   a.flops = 2 * widths * executed * a.heads * problem().batch;
   out_.attends.push_back(a);
+  out_.masked_pairs += a.pairs * a.heads * problem().batch;
+  out_.flops += a.flops;
+  if (detail_ == Detail::totals) return add(ItemKind::attend, 0, step, {});
   add(ItemKind::attend, out_.attends.size() - 1, step,
       attend_accesses(a, keys, {rows_.rows(), dim(), dim_v(), plan_.group_size()}));
 }
 
 RankPlan RankBuilder::finish() {
-  add_edges();
+  if (detail_ == Detail::items) add_edges();
   place_slots();
-  total();
   return std::move(out_);
 }
 
@@ -308,13 +315,14 @@ void RankBuilder::place_slots() {
   }
 }
 
-void RankBuilder::total() {
-  for (const Attend& a : out_.attends) {
-    out_.masked_pairs += a.pairs * a.heads * problem().batch;
-    out_.flops += a.flops;
-  }
-  for (const Transfer& t : out_.transfers)
-    (t.sends ? out_.bytes_sent : out_.bytes_received) += t.bytes;
+/// Keeps the arrays' memory for the next item.
+void RankBuilder::drop_items() {
+  out_.transfers.clear();
+  out_.attends.clear();
+  out_.merges.clear();
+  out_.reduces.clear();
+  out_.prepares.clear();
+  out_.segments.clear();
 }
 
 }  // namespace annulus::attn

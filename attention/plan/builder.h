@@ -15,11 +15,14 @@ Block with_tokens(Block block, std::int64_t token, std::int64_t tokens, std::int
 Block with_heads(Block block, std::int32_t head, std::int32_t heads);
 Block with_dims(Block block, std::int32_t dim, std::int32_t dims);
 
+/// Whether items are kept, or only counted.
+enum class Detail : std::uint8_t { items, totals };
+
 /// Writes one rank's plan: slots, then items in enqueue order. Says what each item touches; edges,
 /// arena offsets and totals follow in finish(). Empty blocks give no item, on either end.
 class RankBuilder {
  public:
-  RankBuilder(const Plan::Impl& plan, int rank);
+  RankBuilder(const Plan::Impl& plan, int rank, Detail detail = Detail::items);
 
   const Plan::Impl& plan() const { return plan_; }
   const Problem& problem() const { return plan_.problem(); }
@@ -71,10 +74,11 @@ class RankBuilder {
                int step);
   void add_edges();
   void place_slots();
-  void total();
+  void drop_items();
 
   const Plan::Impl& plan_;
   int rank_;
+  Detail detail_;
   RowTable rows_;
   RankPlan out_;
   std::vector<std::int32_t> caller_slots_;
