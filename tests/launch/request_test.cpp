@@ -63,14 +63,18 @@ TEST(Request, WorldIsTheRanksThatWereStarted) {
               HasSubstr("--transport: 'local'"));
 }
 
-class Lengths : public Scratch {};
+class Lengths : public Scratch {
+ protected:
+  // Not "@" + path: GCC 12 sees an overlap there that is none (-Wrestrict).
+  static std::string at(const std::string& path) { return std::string("@").append(path); }
+};
 
 TEST_F(Lengths, AreReadFromFiles) {
-  const std::string good = "@" + write("d.txt", "# source\n3  # a\n\n0\n1k\n").string();
-  EXPECT_THAT(document_lengths(with({"--documents", good})), ElementsAre(3, 0, 1024));
+  const std::string good = write("d.txt", "# source\n3  # a\n\n0\n1k\n").string();
+  EXPECT_THAT(document_lengths(with({"--documents", at(good)})), ElementsAre(3, 0, 1024));
   const std::string bad = write("e.txt", "3\nfour\n").string();
   EXPECT_THAT(refusal([&] {
-                document_lengths(with({"--documents", "@" + bad}));
+                document_lengths(with({"--documents", at(bad)}));
               }),
               HasSubstr(bad + ":2: documents: 'four'"));
   EXPECT_THAT(refusal([&] {
