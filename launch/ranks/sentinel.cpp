@@ -94,7 +94,9 @@ void Sentinel::leave(const std::string& what) {
         .tv_nsec = std::chrono::nanoseconds(patience % std::chrono::seconds(1)).count()};
     if (interrupted_ || sigtimedwait(&set, nullptr, &wait) > 0) _exit(kRuntime);
   }
-  fmt::print(stderr, "annulus: rank {}: {}\n", started_.rank, what);
+  // What the library throws begins with its rank.
+  const std::string who = what.starts_with("rank ") ? "" : fmt::format("rank {}: ", started_.rank);
+  fmt::print(stderr, "annulus: {}{}\n", who, what);
   std::fflush(nullptr);
   _exit(kRuntime);
 }
