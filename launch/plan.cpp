@@ -39,6 +39,16 @@ Candidate evaluate(const Settings& settings, PlanRequest request) {
   return {.request = request, .totals = total(plans, Machine{}, threads)};
 }
 
+/// `auto` becomes what `bench` would run.
+PlanRequest decided(PlanRequest request, const Settings& settings) {
+  if (request.algorithm != Algorithm::automatic) return request;
+  const AlgorithmChoice choice =
+      choose_algorithm(request.problem, request.layout, request.mesh.world(), passes_of(settings));
+  request.algorithm = choice.algorithm;
+  request.mesh = choice.mesh;
+  return request;
+}
+
 /// The algorithms that can run on this world. Hybrid joins where its degree was given.
 std::vector<PlanRequest> candidates_of(const PlanRequest& asked, const Settings& settings) {
   const int world = asked.mesh.world();
@@ -60,15 +70,14 @@ std::vector<PlanRequest> candidates_of(const PlanRequest& asked, const Settings&
 
 std::vector<Candidate> evaluate_all(const Call& call, const PlanRequest& asked) {
   std::vector<Candidate> candidates;
-  if (!call.line.compare && asked.algorithm != Algorithm::automatic) {
-    candidates.push_back(evaluate(call.settings, asked));
+  if (!call.line.compare) {
+    candidates.push_back(evaluate(call.settings, decided(asked, call.settings)));
     return candidates;
   }
   for (const PlanRequest& request : candidates_of(asked, call.settings)) {
     candidates.push_back(evaluate(call.settings, request));
   }
   std::ranges::stable_sort(candidates, {}, &Candidate::predicted_s);
-  if (!call.line.compare) candidates.resize(1);
   return candidates;
 }
 

@@ -26,8 +26,8 @@ struct Kernel {
   /// Empty, or why it cannot serve.
   std::string (*refuses)(const KernelQuery& query) = nullptr;
   /// Bytes of LaunchContext::workspace for a launch of this geometry.
-  std::int64_t (*workspace_bytes)(const AttendGeometry& geometry, bool backward, int threads) =
-      nullptr;
+  std::int64_t (*workspace_bytes)(const AttendGeometry& geometry, bool backward,
+                                  int threads) = nullptr;
   void (*forward)(const ForwardParams& params, const LaunchContext& context) = nullptr;
   void (*backward)(const BackwardParams& params, const LaunchContext& context) = nullptr;
 };

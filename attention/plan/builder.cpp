@@ -250,7 +250,9 @@ void RankBuilder::attend(Attend a, const std::vector<Segment>& keys, int step,
   const TileGrid grid{plan_.request.options.tile_q, plan_.request.options.tile_k};
   std::int64_t executed = 0;
   if (a.pairs > 0) {
-    for (const Segment& s : keys) executed += rows_.tile_pairs(grid, s.positions);
+    std::vector<TokenRange> positions;
+    for (const Segment& k : keys) positions.push_back(k.positions);
+    executed = rows_.tile_pairs(grid, std::move(positions));
   }
   const std::int64_t widths = a.pass == Pass::forward ? dim() + dim_v() : 3 * dim() + 2 * dim_v();
   a.flops = 2 * widths * executed * a.heads * problem().batch;

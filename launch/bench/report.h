@@ -27,6 +27,7 @@ struct BenchReport {
   std::int64_t measured_peak_bytes = 0;
   std::vector<std::int64_t> bytes_sent;  ///< by rank, all passes
   double exposed_s = 0;
+  double transfers_alone_s = 0;   ///< the same transfers with nothing computed
   std::optional<double> overlap;  ///< none without transfers
   CostReport cost;
   std::string command_line, mpi;

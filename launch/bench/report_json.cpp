@@ -42,6 +42,7 @@ ordered_json comm_json(const BenchReport& report) {
   return {{"bytes_sent_per_rank", std::ranges::max(report.bytes_sent)},
           {"bytes_sent_by_rank", report.bytes_sent},
           {"exposed_s", report.exposed_s},
+          {"transfers_alone_s", report.transfers_alone_s},
           {"overlap", report.overlap ? ordered_json(*report.overlap) : ordered_json(nullptr)}};
 }
 

@@ -37,9 +37,11 @@ std::string check_text(const std::optional<CheckReport>& check) {
 
 std::string comm_text(const BenchReport& r) {
   const double mib = static_cast<double>(std::ranges::max(r.bytes_sent)) / (1 << 20);
-  std::string text = fmt::format("comm       {:.1f} MiB sent by the busiest rank, {:.4f} s exposed",
-                                 mib, r.exposed_s);
-  if (r.overlap) text += fmt::format(", {:.0f} % overlapped", 100 * *r.overlap);
+  std::string text = fmt::format(
+      "comm       {:.1f} MiB sent by the busiest rank; {:.4f} s exposed, {:.4f} s when "
+      "transfers run alone",
+      mib, r.exposed_s, r.transfers_alone_s);
+  if (r.overlap && *r.overlap < 0) text += " (exposed: mostly waiting for slower ranks)";
   return text + "\n";
 }
 

@@ -44,6 +44,8 @@ PlanRequest plan_request_of(const Settings& settings, int world, Pass pass);
 AttentionOptions attention_options_of(const Settings& settings);
 int threads_of(const Settings& settings, int ranks_here);
 
+/// The shape and the deployment: what every stage and `bench` share.
+CostRequest cost_keys_of(const Settings& settings);
 CostRequest cost_request_of(const Settings& settings);
 
 /// {"batch": 1, "seq": ...}: the `problem` of every report, as JSON text.

@@ -78,6 +78,8 @@ TEST(RandomPlans, BalanceTheirBytesAndPairs) {
         if (s.space != Space::caller) arena += (s.bytes + 255) / 256 * 256;
       }
       ASSERT_EQ(r.arena_bytes, arena);
+      ASSERT_EQ(static_cast<std::size_t>(r.item_count), r.items.size());
+      ASSERT_EQ(plan.totals(r.rank), static_cast<const PlanTotals&>(r));
     }
     ASSERT_EQ(sent, received);
     const Problem& p = plan.request().problem;

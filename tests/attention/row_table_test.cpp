@@ -152,6 +152,22 @@ TEST(RowTable, ListsEveryTileWithAPairAndNoOther) {
   }
 }
 
+TEST(RowTable, CountsTilesOfManySegmentsLikeOneByOne) {
+  for (std::uint64_t seed = 0; seed < kCases; ++seed) {
+    Case c(seed);
+    SCOPED_TRACE(fmt::format("seed {}: {}", seed, c.words()));
+    const RowTable table(compile_bands(c.problem), c.ranges);
+    // The keys cut into pieces of 1, 2, 3, ... tokens, in reverse.
+    std::vector<TokenRange> pieces;
+    for (std::int64_t at = 0, n = 1; at < *c.problem.seq_kv; at += n++) {
+      pieces.insert(pieces.begin(), {at, std::min(n, *c.problem.seq_kv - at), 1});
+    }
+    std::int64_t sum = 0;
+    for (const TokenRange& piece : pieces) sum += table.tile_pairs(c.grid, piece);
+    ASSERT_EQ(table.tile_pairs(c.grid, pieces), sum);
+  }
+}
+
 TEST(RowTable, KeyTilesOfTwoSegmentsLieOnOneGrid) {
   Problem p;
   p.seq = 200;
