@@ -24,8 +24,9 @@ ordered_json check_json(const std::optional<CheckReport>& check) {
   if (!check) return nullptr;
   ordered_json json{{"passed", check->passed()}, {"mode", check->sampled ? "sample" : "full"}};
   for (const CheckLine& line : check->lines) {
-    json[line.name + "_"] = {
-        {"rel_err", line.rel_err}, {"bound", line.bound}, {"elements", line.elements}};
+    json[line.name + "_rel_err"] = line.rel_err;
+    json[line.name + "_bound"] = line.bound;
+    json[line.name + "_elements"] = line.elements;
   }
   return json;
 }
@@ -79,7 +80,7 @@ std::string to_json(const BenchReport& report) {
       {"comm", comm_json(report)},
       {"cost", ordered_json::parse(to_json(report.cost))},
       {"environment", environment_json(report)}};
-  return json.dump(2);
+  return json.dump();  // one line, so that the points of a grid are lines
 }
 
 }  // namespace annulus::launch
