@@ -45,7 +45,7 @@ inline void check_workspace(const LaunchContext& context, std::size_t share) {
       context.workspace.size() / static_cast<std::size_t>(context.threads) >= share) {
     return;
   }
-  throw InvalidArgument(fmt::format("flash2: workspace of {} bytes for {} threads of {} each",
+  throw InvalidArgument(fmt::format("workspace of {} bytes for {} threads of {} each",
                                     context.workspace.size(), context.threads, share));
 }
 
