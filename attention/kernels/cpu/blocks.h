@@ -62,6 +62,11 @@ inline std::int64_t token_of(const AttendGeometry& geometry, const KeySpan& keys
 KeyBlock key_block(const AttendGeometry& geometry, std::int64_t row, std::int64_t rows,
                    const Tile& tile, const KeySpan& keys);
 
+/// How `part` turns products into logits; refers to its ranges.
+inline ScoreRule rule_of(const AttendGeometry& geometry, const KeyBlock& part) {
+  return {static_cast<float>(geometry.softcap), part.masked ? &part.ranges : nullptr};
+}
+
 /// Where one row block is in its tiles.
 class KeyCursor {
  public:

@@ -1,9 +1,8 @@
 #include "attention/kernels/cpu/flash2.h"
 
+#include "attention/kernels/cpu/scratch.h"
 #include "attention/kernels/cpu/support.h"
 #include "attention/kernels/cpu/tile_ops.h"
-
-#include <algorithm>
 
 namespace annulus::attn::cpu {
 
@@ -12,7 +11,7 @@ namespace {
 std::int64_t workspace_bytes(const AttendGeometry& geometry, bool backward, int threads) {
   const std::int64_t share =
       backward ? flash2_backward_bytes(geometry) : flash2_forward_bytes(geometry);
-  return share * std::max(threads, 1);
+  return Workspace::bytes(0, share, threads);
 }
 
 std::int64_t materialized_bytes(const AttendGeometry& /*geometry*/, bool /*backward*/) { return 0; }

@@ -7,6 +7,7 @@
 // Q^T, dO, dO^T, dQ^T of each slot.
 #include "attention/kernels/cpu/flash2.h"
 
+#include "attention/kernels/cpu/products.h"
 #include "attention/kernels/cpu/rows.h"
 #include "attention/kernels/cpu/scratch.h"
 #include "attention/kernels/cpu/turns.h"
@@ -147,62 +148,22 @@ class BackwardUnit {
 
   /// P and dS of the block, [key][row].
   void recompute(const KeyBlock& part, const BackwardSlot& slot) {
-    const std::int64_t rows = padded(part.rows);
-    ops_.multiply({.m = part.keys,
-                   .n = rows,
-                   .k = g_.head_dim,
-                   .a = w_.k,
-                   .a_m = pitch(g_.head_dim),
-                   .a_k = 1,
-                   .b = slot.q,
-                   .b_k = kRows,
-                   .c = w_.p,
-                   .c_m = kRows});
-    ops_.multiply({.m = part.keys,
-                   .n = rows,
-                   .k = g_.head_dim_v,
-                   .a = w_.v,
-                   .a_m = pitch(g_.head_dim_v),
-                   .a_k = 1,
-                   .b = slot.dout,
-                   .b_k = kRows,
-                   .c = w_.ds,
-                   .c_m = kRows});
-    const ScoreRule rule{static_cast<float>(g_.softcap), part.masked ? &part.ranges : nullptr};
-    ops_.gradient({rule, part.keys, rows, w_.p, w_.ds, slot.lse, slot.delta});
+    multiply_keys(ops_, part.keys, part.rows, g_.head_dim, w_.k, slot.q, w_.p);
+    multiply_keys(ops_, part.keys, part.rows, g_.head_dim_v, w_.v, slot.dout, w_.ds);
+    ops_.gradient({.rule = rule_of(g_, part),
+                   .keys = part.keys,
+                   .rows = padded(part.rows),
+                   .p = w_.p,
+                   .ds = w_.ds,
+                   .lse = slot.lse,
+                   .delta = slot.delta});
   }
 
   void differentiate(const KeyBlock& part, const BackwardSlot& slot, bool add) {
-    ops_.multiply({.m = g_.head_dim,
-                   .n = padded(part.rows),
-                   .k = part.keys,
-                   .a = w_.k,
-                   .a_m = 1,
-                   .a_k = pitch(g_.head_dim),
-                   .b = w_.ds,
-                   .b_k = kRows,
-                   .c = slot.dq,
-                   .c_m = kRows,
-                   .add = true});
-    weigh_rows(part, w_.p, slot.dout_rows, g_.head_dim_v, w_.dv, add);
-    weigh_rows(part, w_.ds, slot.q_rows, g_.head_dim, w_.dk, add);
+    add_weighted_keys(ops_, part.keys, part.rows, g_.head_dim, w_.k, w_.ds, slot.dq);
+    weigh_rows(ops_, part.keys, part.rows, g_.head_dim_v, w_.p, slot.dout_rows, w_.dv, add);
+    weigh_rows(ops_, part.keys, part.rows, g_.head_dim, w_.ds, slot.q_rows, w_.dk, add);
     tally_.flops += 2 * part.rows * part.keys * (3 * g_.head_dim + 2 * g_.head_dim_v);
-  }
-
-  /// sums[key] = or += sum over rows of weights[key][row] * rows[row].
-  void weigh_rows(const KeyBlock& part, const float* weights, const float* rows, std::int64_t dim,
-                  float* sums, bool add) {
-    ops_.multiply({.m = part.keys,
-                   .n = padded(dim),
-                   .k = part.rows,
-                   .a = weights,
-                   .a_m = kRows,
-                   .a_k = 1,
-                   .b = rows,
-                   .b_k = pitch(dim),
-                   .c = sums,
-                   .c_m = pitch(dim),
-                   .add = add});
   }
 
   const BackwardParams& params_;
@@ -227,23 +188,21 @@ void flash2_backward(const BackwardParams& params, const LaunchContext& context)
   const AttendGeometry& g = params.geometry;
   const std::vector<RowSpan> spans = row_spans(g);
   const TileOps ops = tile_ops();
-  const auto share = static_cast<std::size_t>(flash2_backward_bytes(g));
-  check_workspace(context, share);
+  const Workspace workspace(context, 0, flash2_backward_bytes(g));
   const Units units(g, spans, slots_for(g, spans));
   KeyTurns turns(g, units);
-  run_units(
-      context, units.count(),
-      [&](int thread, std::int64_t index, Tally& tally, const Poller& poll) {
-        Scratch scratch(context.workspace.subspan(static_cast<std::size_t>(thread) * share, share));
-        const BackwardBuffers buffers(g, scratch);
-        const Unit unit = units.at(index);
-        try {
-          BackwardUnit(params, ops, unit, buffers, tally).run(turns, poll);
-        } catch (...) {  // others may wait for this unit's turn to pass
-          turns.give_up();
-          throw;
-        }
-      });
+  run_units(context, units.count(),
+            [&](int thread, std::int64_t index, Tally& tally, const Poller& poll) {
+              Scratch scratch = workspace.share(thread);
+              const BackwardBuffers buffers(g, scratch);
+              const Unit unit = units.at(index);
+              try {
+                BackwardUnit(params, ops, unit, buffers, tally).run(turns, poll);
+              } catch (...) {  // others may wait for this unit's turn to pass
+                turns.give_up();
+                throw;
+              }
+            });
 }
 
 }  // namespace annulus::attn::cpu

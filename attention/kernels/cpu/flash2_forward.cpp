@@ -7,6 +7,7 @@
 // Limits: head dims up to 512; tiles that begin at different rows share none.
 #include "attention/kernels/cpu/flash2.h"
 
+#include "attention/kernels/cpu/products.h"
 #include "attention/kernels/cpu/rows.h"
 #include "attention/kernels/cpu/scratch.h"
 #include "attention/kernels/cpu/units.h"
@@ -113,30 +114,16 @@ class ForwardUnit {
   }
 
   void attend(const KeyBlock& part, const ForwardSlot& slot) {
-    const std::int64_t rows = padded(part.rows);
-    ops_.multiply({.m = part.keys,
-                   .n = rows,
-                   .k = g_.head_dim,
-                   .a = w_.k,
-                   .a_m = pitch(g_.head_dim),
-                   .a_k = 1,
-                   .b = slot.q,
-                   .b_k = kRows,
-                   .c = w_.p,
-                   .c_m = kRows});
-    const ScoreRule rule{static_cast<float>(g_.softcap), part.masked ? &part.ranges : nullptr};
-    ops_.softmax({rule, part.keys, rows, g_.head_dim_v, w_.p, slot.max, slot.sum, slot.o});
-    ops_.multiply({.m = g_.head_dim_v,
-                   .n = rows,
-                   .k = part.keys,
-                   .a = w_.v,
-                   .a_m = 1,
-                   .a_k = pitch(g_.head_dim_v),
-                   .b = w_.p,
-                   .b_k = kRows,
-                   .c = slot.o,
-                   .c_m = kRows,
-                   .add = true});
+    multiply_keys(ops_, part.keys, part.rows, g_.head_dim, w_.k, slot.q, w_.p);
+    ops_.softmax({.rule = rule_of(g_, part),
+                  .keys = part.keys,
+                  .rows = padded(part.rows),
+                  .dim = g_.head_dim_v,
+                  .tile = w_.p,
+                  .row_max = slot.max,
+                  .row_sum = slot.sum,
+                  .accumulator = slot.o});
+    add_weighted_keys(ops_, part.keys, part.rows, g_.head_dim_v, w_.v, w_.p, slot.o);
     tally_.flops += 2 * part.rows * part.keys * (g_.head_dim + g_.head_dim_v);
   }
 
@@ -175,18 +162,16 @@ void flash2_forward(const ForwardParams& params, const LaunchContext& context) {
   const AttendGeometry& g = params.geometry;
   const std::vector<RowSpan> spans = row_spans(g);
   const TileOps ops = tile_ops();
-  const auto share = static_cast<std::size_t>(flash2_forward_bytes(g));
-  check_workspace(context, share);
+  const Workspace workspace(context, 0, flash2_forward_bytes(g));
   const Units units(g, spans, slots_for(g, spans, context.threads));
-  run_units(
-      context, units.count(),
-      [&](int thread, std::int64_t index, Tally& tally, const Poller& poll) {
-        Scratch scratch(context.workspace.subspan(static_cast<std::size_t>(thread) * share, share));
-        const ForwardBuffers buffers(g, scratch);
-        const Unit unit = units.at(index);
-        if (unit.heads == 0) return;
-        ForwardUnit(params, ops, unit, buffers, tally).run(poll);
-      });
+  run_units(context, units.count(),
+            [&](int thread, std::int64_t index, Tally& tally, const Poller& poll) {
+              Scratch scratch = workspace.share(thread);
+              const ForwardBuffers buffers(g, scratch);
+              const Unit unit = units.at(index);
+              if (unit.heads == 0) return;
+              ForwardUnit(params, ops, unit, buffers, tally).run(poll);
+            });
 }
 
 }  // namespace annulus::attn::cpu

@@ -156,11 +156,25 @@ struct Logits {
   bool masked = false;
 };
 
+inline void score(const ScoreStep& s) {
+  const Floats d;
+  Vector slope = hn::Zero(d);
+  for (std::int64_t row = 0; row < s.rows; row += kLanes) {
+    const Logits logits(s.rule, row);
+    if (logits.plain()) return;
+    for (std::int64_t key = 0; key < s.keys; ++key) {
+      float* HWY_RESTRICT at = s.tile + key * kRows + row;
+      hn::StoreU(logits(hn::LoadU(d, at), key, slope), d, at);
+    }
+  }
+}
+
 /// N vectors of rows abreast: their chains of max and sum run in parallel.
 template <std::int64_t N>
 HWY_INLINE void softmax_columns(const SoftmaxStep& s, std::int64_t row) {
   const Floats d;
-  float* HWY_RESTRICT tile = s.tile + row;
+  float* tile = s.tile + row;
+  const float* from = s.from != nullptr ? s.from + row : tile;
   Logits logits[static_cast<std::size_t>(N)];
   Vector old_max[static_cast<std::size_t>(N)], new_max[static_cast<std::size_t>(N)];
   Vector slope = hn::Zero(d);
@@ -171,11 +185,11 @@ HWY_INLINE void softmax_columns(const SoftmaxStep& s, std::int64_t row) {
   const bool plain = logits[0].plain();
   for (std::int64_t key = 0; key < s.keys; ++key) {
     for (std::int64_t n = 0; n < N; ++n) {
-      float* HWY_RESTRICT at = tile + key * kRows + n * kLanes;
-      Vector score = hn::LoadU(d, at);
+      const std::int64_t at = key * kRows + n * kLanes;
+      Vector score = hn::LoadU(d, from + at);
       if (!plain) {
         score = logits[n](score, key, slope);
-        hn::StoreU(score, d, at);
+        hn::StoreU(score, d, tile + at);
       }
       new_max[n] = hn::Max(new_max[n], score);
     }
@@ -189,9 +203,9 @@ HWY_INLINE void softmax_columns(const SoftmaxStep& s, std::int64_t row) {
   }
   for (std::int64_t key = 0; key < s.keys; ++key) {
     for (std::int64_t n = 0; n < N; ++n) {
-      float* HWY_RESTRICT at = tile + key * kRows + n * kLanes;
-      const Vector p = exponential(hn::Sub(hn::LoadU(d, at), shift[n]));
-      hn::StoreU(p, d, at);
+      const std::int64_t at = key * kRows + n * kLanes;
+      const Vector p = exponential(hn::Sub(hn::LoadU(d, from + at), shift[n]));
+      hn::StoreU(p, d, tile + at);
       sum[n] = hn::Add(sum[n], p);
     }
   }
@@ -356,7 +370,7 @@ inline void add(const float* source, std::int64_t n, float factor, float* target
 }
 
 inline TileOps make_tile_ops() {
-  return {&multiply, &softmax, &gradient, &transpose, &widen, &narrow, &add};
+  return {&multiply, &score, &softmax, &gradient, &transpose, &widen, &narrow, &add};
 }
 
 }  // namespace HWY_NAMESPACE

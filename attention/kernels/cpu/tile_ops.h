@@ -56,10 +56,19 @@ struct SoftmaxStep {
   std::int64_t keys = 0;
   std::int64_t rows = 0;  ///< a multiple of kPad
   std::int64_t dim = 0;
+  const float* from = nullptr;  ///< logits, where they lie apart and `rule` has nothing to do
   float* tile = nullptr;
   float* row_max = nullptr;
   float* row_sum = nullptr;
   float* accumulator = nullptr;
+};
+
+/// In: products in `tile` [keys][kRows]. Out: logits.
+struct ScoreStep {
+  ScoreRule rule;
+  std::int64_t keys = 0;
+  std::int64_t rows = 0;  ///< a multiple of kPad
+  float* tile = nullptr;
 };
 
 /// In: products in `p`, dO.v in `ds`, both [keys][kRows]. Out: P and dS, by softmax_scale * q.k.
@@ -84,6 +93,7 @@ struct Transposition {
 
 struct TileOps {
   void (*multiply)(const Product& product) = nullptr;
+  void (*score)(const ScoreStep& step) = nullptr;
   void (*softmax)(const SoftmaxStep& step) = nullptr;
   void (*gradient)(const GradientStep& step) = nullptr;
   void (*transpose)(const Transposition& transposition) = nullptr;
