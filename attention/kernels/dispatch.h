@@ -28,8 +28,10 @@ struct Kernel {
   /// Bytes of LaunchContext::workspace for a launch of this geometry.
   std::int64_t (*workspace_bytes)(const AttendGeometry& geometry, bool backward, int threads) =
       nullptr;
-  /// Of these, bytes that the algorithm materialises, for any thread count: S and P of naive, O, l
-  /// and m of flash1. The rest is the blocks that threads work in.
+  /// It grows with rows times keys: sessions make no room for it unasked.
+  bool quadratic_workspace = false;
+  /// Of workspace_bytes, what the algorithm materialises, for any thread count: S and P of
+  /// naive, O, l and m of flash1. The rest is the blocks that threads work in.
   std::int64_t (*materialized_bytes)(const AttendGeometry& geometry, bool backward) = nullptr;
   void (*forward)(const ForwardParams& params, const LaunchContext& context) = nullptr;
   void (*backward)(const BackwardParams& params, const LaunchContext& context) = nullptr;

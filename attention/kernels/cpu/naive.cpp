@@ -31,6 +31,7 @@ constexpr Kernel kNaive{.name = "naive",
                         .tile_k = kKeys,
                         .refuses = refuses,
                         .workspace_bytes = workspace_bytes,
+                        .quadratic_workspace = true,
                         .materialized_bytes = materialized_bytes,
                         .forward = naive_forward,
                         .backward = naive_backward};
