@@ -73,7 +73,7 @@ export ANNULUS_SEED=5 SPDLOG_LEVEL=warn
 on_first -n 4 --interface 10.77.0.0/24 --limit 100 -- bench --seq 1k --heads 4 --algorithm ring \
   --check full --iterations 2 --timeout-s 20 --json -
 [ "$code" -eq 0 ] || fail "exit $code: $(tail -5 "$scratch/err")"
-tr -d ' \n' <"$scratch/out" | grep -q '"world":4,' || fail "not four ranks: $(head -c 300 "$scratch/out")"
+grep -q '"world":4,' <(tr -d ' \n' <"$scratch/out") || fail "not four ranks: $(head -c 300 "$scratch/out")"
 grep -q 'preflight: 2 hosts hold the same' "$scratch/err" || fail "no preflight: $(head -3 "$scratch/err")"
 grep -q 'run: timeout -k 10 100 mpirun -np 4 --hostfile .* --map-by ppr:2:node .* -x ANNULUS_SEED -x' \
   "$scratch/err" || fail "no exact line: $(grep run: "$scratch/err")"

@@ -52,7 +52,7 @@ foreign=$(grep -vE '^(annulus_|_ZNK?7annulus|_ZT[ISV]N7annulus)' "$scratch/symbo
 internal=$(grep -E '7annulus(4comm|4attn|6engine|6detail|4cost|5c_abi|3cpu)' "$scratch/symbols")
 [ -z "$internal" ] || fail "internal symbols are exported: $internal"
 echo "symbols: $(wc -l <"$scratch/symbols") exported, all ours"
-objdump -p "$library" | grep -q 'SONAME *libannulus\.so\.[0-9]' || fail "no versioned SONAME"
+grep -q 'SONAME *libannulus\.so\.[0-9]' <(objdump -p "$library") || fail "no versioned SONAME"
 
 mkdir "$scratch/outside"
 cp "$source/tests/package/consumer/CMakeLists.txt" "$scratch/outside"
