@@ -43,12 +43,11 @@ priced() {
   holds "\"schema\":\"$1\"" || fail "$2 $3: no $1"
 }
 
-# runs_shrunk FILE: by 64; by more where that leaves over 512 tokens, by less where hardly any.
+# runs_shrunk FILE: by 64; by more where that leaves over 512 tokens.
 runs_shrunk() {
   local file=$1 shrink=64 tokens code=0 start=() more=()
   tokens=$("$annulus" plan --config "$file" --quiet --json - | tr -d ' ' | grep -oE '"seq":[0-9]+' | cut -d: -f2)
   while [ $((tokens / shrink)) -gt 512 ]; do shrink=$((shrink * 2)); done
-  while [ $((tokens / shrink)) -lt 16 ] && [ "$shrink" -gt 1 ]; do shrink=$((shrink / 2)); done
   [ "$(value "$file" algorithm)" = hybrid ] && more=(--ulysses-degree 2)
   if [ -n "$mpirun" ] && [ $((runs % 2)) -eq 0 ]; then
     start=("$mpirun" -np 4 --bind-to none)
