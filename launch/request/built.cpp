@@ -28,7 +28,6 @@ void leave_out(const Settings& settings, std::string_view key) {
 void refuse_unbuilt(const Settings& settings) {
   // A report that was asked for must not be missing without a word.
   for (const char* key : {"html", "trace", "svg"}) leave_out(settings, key);
-  if (settings.integer("shrink") != 1) settings.refuse("shrink", "is not built yet; built: 1");
 }
 
 void refuse_unbuilt_run(const Settings& settings) {
