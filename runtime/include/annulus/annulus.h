@@ -6,6 +6,7 @@
 #include <annulus/collective.h>
 #include <annulus/cost.h>
 #include <annulus/error.h>
+#include <annulus/latency.h>
 #include <annulus/layout.h>
 #include <annulus/log.h>
 #include <annulus/machine.h>
