@@ -10,7 +10,7 @@ namespace annulus::launch {
 struct ChartSeries {
   std::string name;
   std::vector<std::optional<double>> values;  ///< by category
-  std::vector<std::string> labels{};            ///< on the bars; empty: the values
+  std::vector<std::string> labels{};          ///< on the bars; empty: the values
   bool predicted = false;                     ///< hatched outline instead of a filled bar
 };
 
@@ -33,7 +33,7 @@ struct ChartPanel {
 struct Chart {
   std::string title{};
   std::vector<std::string> notes{};  ///< below the title
-  std::vector<ChartPanel> panels;  ///< one under the other, one legend for all
+  std::vector<ChartPanel> panels;    ///< one under the other, one legend for all
 };
 
 /// A picture that needs nothing else: white ground, the colours of Okabe and Ito, which
