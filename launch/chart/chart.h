@@ -10,7 +10,7 @@ namespace annulus::launch {
 struct ChartSeries {
   std::string name;
   std::vector<std::optional<double>> values;  ///< by category
-  std::vector<std::string> labels{};            ///< on the bars; empty: the values
+  std::vector<std::string> labels{};          ///< on the bars; empty: the values
   bool predicted = false;                     ///< hatched outline instead of a filled bar
 };
 
@@ -33,12 +33,15 @@ struct ChartPanel {
 struct Chart {
   std::string title{};
   std::vector<std::string> notes{};  ///< below the title
-  std::vector<ChartPanel> panels;  ///< one under the other, one legend for all
+  std::vector<ChartPanel> panels;    ///< one under the other, one legend for all
 };
 
 /// A picture that needs nothing else: white ground, the colours of Okabe and Ito, which
 /// colour-blind readers tell apart, values written on the bars and as hover text.
 std::string to_svg(const Chart& chart);
+
+/// Three digits and k, M, G or T, powers of 1000: "2.23M".
+std::string short_number(double value);
 
 /// Round steps that cover [0, top]: 1, 2 or 5 times a power of ten, five to ten of them.
 std::vector<double> ticks_to(double top);

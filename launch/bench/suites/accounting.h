@@ -14,11 +14,11 @@ namespace annulus::launch {
 /// One prefill on `sp` ranks, one thread each.
 struct AccountingPoint {
   int sp = 1;
-  Timing forward{};        ///< wall clock of the slowest rank of each call
+  Timing forward{};      ///< wall clock of the slowest rank of each call
   double cpu_s = 0;      ///< processor time of the busiest rank, median over calls
   double exposed_s = 0;  ///< of that, waiting for transfers in the last call, slowest rank
-  std::int64_t original_macs = 0;            ///< of one rank, one layer
-  std::int64_t corrected_macs = 0;           ///< of one rank, one layer
+  std::int64_t original_macs = 0;              ///< of one rank, one layer
+  std::int64_t corrected_macs = 0;             ///< of one rank, one layer
   std::vector<std::int64_t> exact_flops{};     ///< by rank
   std::vector<std::int64_t> executed_flops{};  ///< by rank
 };
@@ -28,6 +28,7 @@ struct AccountingRun {
   std::string algorithm, layout, kernel, command_line;
   std::int64_t calls = 0;
   int hardware_threads = 1;
+  double load_average = 0;              ///< of the last minute, before the first call
   std::vector<AccountingPoint> points;  ///< the first is sp = 1
 };
 
