@@ -69,6 +69,8 @@ class BenchRank {
     Session session(mesh_, {.max_problem = request_.problem,
                             .algorithm = request_.attention.algorithm,
                             .layout = request_.attention.layout,
+                            .outer = request_.attention.outer,
+                            .kernel = request_.attention.kernel,
                             .backward = request_.backward,
                             .arena = {},
                             .threads = request_.threads});

@@ -29,7 +29,6 @@ void refuse_unbuilt(const Settings& settings) {
   // A report that was asked for must not be missing without a word.
   for (const char* key : {"html", "trace"}) leave_out(settings, key);
   if (!settings.has("suite")) leave_out(settings, "svg");
-  if (settings.integer("shrink") != 1) settings.refuse("shrink", "is not built yet; built: 1");
 }
 
 void refuse_unbuilt_run(const Settings& settings) {

@@ -19,7 +19,12 @@ void refuse_unbuilt(const Settings& settings);
 void refuse_unbuilt_run(const Settings& settings);
 void refuse_unbuilt_prediction(const Settings& settings);
 
+/// `shrink` included.
 Problem problem_of(const Settings& settings);
+
+/// The same problem at 1/by of its length: seq, seq_kv, documents, window and prefix, none of which
+/// vanishes. Throws InvalidArgument for a mask given row by row.
+Problem shrunk(const Problem& problem, std::int64_t by);
 
 /// `documents`: lengths separated by commas, or @FILE with one a line and # comments.
 std::vector<std::int64_t> document_lengths(const Settings& settings);
