@@ -1,6 +1,7 @@
 #include "launch/bench/check.h"
 #include "launch/bench/measure.h"
 #include "launch/bench/report.h"
+#include "launch/bench/suites/suite.h"
 #include "launch/command.h"
 #include "launch/error.h"
 #include "launch/output.h"
@@ -41,6 +42,9 @@ BenchRequest request_of(const Call& call) {
                        .attention = attention_options_of(settings),
                        .transport = transport_of(settings, call.started),
                        .world = world_of(settings, call.started)};
+  if (settings.text("op") == "local" && request.world != 1) {
+    settings.refuse("op", fmt::format("runs one kernel on one rank, not on {}", request.world));
+  }
   request.threads = threads_of(settings, request.world);
   request.forward = settings.text("pass") != "backward";
   request.backward = settings.text("pass") != "forward";
@@ -65,6 +69,8 @@ class BenchRank {
     Session session(mesh_, {.max_problem = request_.problem,
                             .algorithm = request_.attention.algorithm,
                             .layout = request_.attention.layout,
+                            .outer = request_.attention.outer,
+                            .kernel = request_.attention.kernel,
                             .backward = request_.backward,
                             .arena = {},
                             .threads = request_.threads});
@@ -275,6 +281,11 @@ LogOptions log_options(const Settings& settings) {
 
 int run_bench(const Call& call) {
   const Settings& settings = call.settings;
+  if (settings.has("suite")) {
+    refuse_unbuilt_run(settings);
+    return settings.text("suite") == "classic" ? run_classic_suite(call)
+                                               : run_accounting_suite(call);
+  }
   const BenchRequest request = request_of(call);
   const RanksRequest ranks{
       .started = call.started,

@@ -27,20 +27,17 @@ void leave_out(const Settings& settings, std::string_view key) {
 
 void refuse_unbuilt(const Settings& settings) {
   // A report that was asked for must not be missing without a word.
-  for (const char* key : {"html", "trace", "svg"}) leave_out(settings, key);
+  for (const char* key : {"html", "trace"}) leave_out(settings, key);
+  if (!settings.has("suite")) leave_out(settings, "svg");
 }
 
 void refuse_unbuilt_run(const Settings& settings) {
   refuse_unbuilt(settings);
-  leave_out(settings, "suite");
-  allow(settings, "op", {"attention"});
+  allow(settings, "op", {"attention", "local"});
   allow(settings, "backend", {"auto", "cpu"});
   allow(settings, "transport", {"auto", "local", "mpi"});
 }
 
-void refuse_unbuilt_prediction(const Settings& settings) {
-  refuse_unbuilt(settings);
-  leave_out(settings, "system");
-}
+void refuse_unbuilt_prediction(const Settings& settings) { refuse_unbuilt(settings); }
 
 }  // namespace annulus::launch

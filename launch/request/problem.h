@@ -52,6 +52,9 @@ int threads_of(const Settings& settings, int ranks_here);
 /// The shape and the deployment: what every stage and `bench` share.
 CostRequest cost_keys_of(const Settings& settings);
 CostRequest cost_request_of(const Settings& settings);
+/// Of a chunked step: `past` and `new`, then `chunks`; and `decode_kv`.
+std::vector<PrefillChunk> chunks_of(const Settings& settings);
+std::vector<DecodeEntry> decodes_of(const Settings& settings);
 
 /// {"batch": 1, "seq": ...}: the `problem` of every report, as JSON text.
 std::string problem_json(const Problem& problem);
