@@ -1,5 +1,6 @@
 #include "launch/command.h"
 #include "launch/error.h"
+#include "launch/options/grid.h"
 #include "launch/output.h"
 #include "launch/request/problem.h"
 
@@ -8,21 +9,35 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <string>
+#include <vector>
 
 namespace annulus::launch {
 
 int run_cost(const Call& call) {
   const Settings& settings = call.settings;
-  refuse_unbuilt_prediction(settings);
   const bool speaks = call.started.rank == 0;
+  const std::vector<GridPoint> points = grid_of(settings);
+  std::vector<CostRequest> requests;
+  for (const GridPoint& point : points) {
+    refuse_unbuilt_prediction(point.settings);
+    requests.push_back(cost_request_of(point.settings));
+  }
   OutputFile json(speaks && settings.has("json") ? settings.path("json") : "",
                   settings.where("json"));
-  const CostReport report = price(cost_request_of(settings));
+  std::string text;
+  std::string lines;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    const CostReport report = price(requests[i]);
+    if (!points[i].label.empty()) text += "== " + points[i].label + "\n";
+    text += to_text(report);
+    lines += to_json(report) + "\n";
+  }
   if (!speaks) return kPassed;
   if (!settings.flag("quiet")) {
-    fmt::print(json.to_standard_output() ? stderr : stdout, "{}", to_text(report));
+    fmt::print(json.to_standard_output() ? stderr : stdout, "{}", text);
   }
-  if (json.wanted()) json.commit(to_json(report) + "\n");
+  json.commit(lines);
   return kPassed;
 }
 

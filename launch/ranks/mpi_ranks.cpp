@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 #include <mpi.h>
 
+#include <algorithm>
+
 namespace annulus::launch {
 namespace {
 
@@ -70,10 +72,10 @@ Mesh make_mesh(const RanksRequest& request, Sentinel& sentinel) {
 
 }  // namespace
 
-int run_mpi_rank(const RanksRequest& request, const RankBody& body) {
+namespace {
+
+int run_one(const RanksRequest& request, Sentinel& sentinel, const RankBody& body) {
   const double timeout_s = request.options.timeout_s;
-  Sentinel sentinel(request.started);
-  const MpiSession session(sentinel, timeout_s);
   sentinel.arm(timeout_s + kGrace, fmt::format("the mesh was not set up within {} s", timeout_s));
   Mesh mesh = make_mesh(request, sentinel);
   sentinel.disarm();
@@ -82,6 +84,19 @@ int run_mpi_rank(const RanksRequest& request, const RankBody& body) {
   sentinel.arm(timeout_s + kGrace,
                fmt::format("the mesh was not taken down within {} s", timeout_s));
   return code;
+}
+
+}  // namespace
+
+int run_mpi_rank(const std::vector<RanksRequest>& runs, const RunsBody& body) {
+  Sentinel sentinel(runs.front().started);
+  const MpiSession session(sentinel, runs.front().options.timeout_s);
+  int worst = 0;
+  for (std::size_t run = 0; run < runs.size(); ++run) {
+    worst =
+        std::max(worst, run_one(runs[run], sentinel, [&](Mesh& mesh) { return body(mesh, run); }));
+  }
+  return worst;
 }
 
 std::string mpi_version() {

@@ -4,7 +4,7 @@
 
 namespace annulus::launch {
 
-int run_mpi_rank(const RanksRequest&, const RankBody&) {
+int run_mpi_rank(const std::vector<RanksRequest>&, const RunsBody&) {
   throw Unsupported(
       "transport mpi is not built (MPI was not found when Annulus was configured); "
       "built: local");

@@ -37,8 +37,6 @@ passes() {
 
 refused "no subcommand"
 refused "did you mean bench?" benhc
-refused "not built yet" doctor
-refused "not built yet" mask --seq 8
 refused "--seq: required" cost
 refused "stray" cost --seq 8 banana
 refused "did you mean --heads-kv?" cost --seq 8 --heads_kv 2
@@ -67,7 +65,7 @@ refused "needs ranks" bench --seq 8 --transport mpi
 refused "not built yet" bench --seq 8 --transport nccl
 refused "not built yet" bench --seq 8 --backend cuda
 refused "not built yet" bench --seq 8 --op moe
-refused "not built yet" bench --seq 8k,16k
+refused "of the list" bench --seq 8k,none
 refused "folder does not exist" bench --seq 8 --json "$scratch/no/x.json"
 printf '[problem]\nseq = 8\nheads = many\n' >"$scratch/bad.cfg"
 refused "$scratch/bad.cfg:3: heads: 'many'" cost --config "$scratch/bad.cfg"

@@ -3,12 +3,14 @@
 /// Every public C++ header.
 
 #include <annulus/attention.h>
+#include <annulus/built.h>
 #include <annulus/collective.h>
 #include <annulus/cost.h>
 #include <annulus/error.h>
 #include <annulus/layout.h>
 #include <annulus/log.h>
 #include <annulus/machine.h>
+#include <annulus/mask_tiles.h>
 #include <annulus/mesh.h>
 #include <annulus/plan.h>
 #include <annulus/problem.h>
