@@ -30,8 +30,8 @@ constexpr std::array<Command, 7> kCommands{{
     {"route", "A router on the caller's logits.", nullptr},
     {"cost", "The analytical accountings alone; no device, no mpirun.", run_cost},
     {"plan", "Prints a plan: FLOPs by rank, bytes, peak memory; for any --world.", run_plan},
-    {"mask", "Draws a mask and who owns it.", nullptr},
-    {"doctor", "What this machine has, and what is missing; tests itself.", nullptr},
+    {"mask", "Draws a mask and who owns it.", run_mask},
+    {"doctor", "What this machine has, and what is missing; tests itself.", run_doctor},
 }};
 
 std::string usage() {

@@ -25,7 +25,7 @@ namespace {
 /// One spelling for each place: a.npy, ./a.npy and a link to it.
 std::filesystem::path place_of(const std::filesystem::path& path) {
   std::error_code error;
-  const auto place = std::filesystem::weakly_canonical(path, error);
+  const auto place = std::filesystem::weakly_canonical(std::filesystem::absolute(path), error);
   return error ? path : place;
 }
 

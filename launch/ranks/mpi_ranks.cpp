@@ -6,6 +6,9 @@
 
 #include <fmt/format.h>
 #include <mpi.h>
+#if defined(OPEN_MPI)
+#include <mpi-ext.h>
+#endif
 
 #include <algorithm>
 
@@ -97,6 +100,31 @@ int run_mpi_rank(const std::vector<RanksRequest>& runs, const RunsBody& body) {
         std::max(worst, run_one(runs[run], sentinel, [&](Mesh& mesh) { return body(mesh, run); }));
   }
   return worst;
+}
+
+MpiFacts mpi_facts() {
+  int version = 0;
+  int part = 0;
+  MPI_Get_version(&version, &part);
+  MpiFacts facts{.built = true,
+                 .version = mpi_version(),
+                 .standard = fmt::format("{}.{}", version, part),
+                 .threads = "thread level: known where ranks run (mpirun -np 2 annulus doctor)",
+                 .cuda_aware = "does not tell whether it is CUDA-aware"};
+#if defined(MPIX_CUDA_AWARE_SUPPORT)
+  facts.cuda_aware = MPIX_Query_cuda_support() == 1 ? "CUDA-aware" : "not CUDA-aware";
+#endif
+  int running = 0;
+  MPI_Initialized(&running);
+  if (running == 0) return facts;
+  int level = 0;
+  MPI_Query_thread(&level);
+  const char* name = level == MPI_THREAD_MULTIPLE     ? "multiple"
+                     : level == MPI_THREAD_SERIALIZED ? "serialized"
+                     : level == MPI_THREAD_FUNNELED   ? "funneled"
+                                                      : "single";
+  facts.threads = fmt::format("thread level {} (serialized is asked for)", name);
+  return facts;
 }
 
 std::string mpi_version() {

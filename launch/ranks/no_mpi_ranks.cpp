@@ -10,6 +10,11 @@ int run_mpi_rank(const std::vector<RanksRequest>&, const RunsBody&) {
       "built: local");
 }
 
+MpiFacts mpi_facts() {
+  return {
+      .built = false, .version = mpi_version(), .standard = {}, .threads = {}, .cuda_aware = {}};
+}
+
 std::string mpi_version() { return "not built"; }
 
 }  // namespace annulus::launch

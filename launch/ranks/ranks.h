@@ -32,6 +32,16 @@ int run_ranks(const std::vector<RanksRequest>& runs, const RunsBody& body);
 
 /// MPI alone; where MPI is not built no_mpi_ranks.cpp takes its place and throws Unsupported.
 int run_mpi_rank(const std::vector<RanksRequest>& runs, const RunsBody& body);
+/// What doctor says about MPI, in words.
+struct MpiFacts {
+  bool built = false;
+  std::string version;     ///< "Open MPI v4.1.4"
+  std::string standard;    ///< "3.1"
+  std::string threads;     ///< the thread level, where MPI runs
+  std::string cuda_aware;  ///< as far as this MPI tells
+};
+MpiFacts mpi_facts();
+
 /// "Open MPI v4.1.4, ..." or "not built".
 std::string mpi_version();
 
