@@ -74,6 +74,7 @@ class AttendRank {
   AttendRank(const Settings& settings, Mesh& mesh) : asked_(settings), mesh_(mesh) {}
 
   int run() {
+    require_same_settings(mesh_, asked_);
     settings_ = with_shape(asked_, agree_on_shape());
     problem_ = problem_of(settings_);
     refuse_fallback(settings_, problem_);

@@ -80,6 +80,7 @@ class BenchRank {
       : request_(request), settings_(request.call.settings), mesh_(mesh), output_(output) {}
 
   int run(bool first) {
+    require_same_settings(mesh_, settings_);
     if (first) open_output();
     const std::int64_t memory_before = start_memory();
     Session session(mesh_, {.max_problem = request_.problem,

@@ -33,7 +33,7 @@ done
 mkdir -p seeds/{config,model,npy,safetensors}
 cp "$source"/configs/*.cfg seeds/config
 cp "$source"/configs/models/*.json seeds/model
-printf "\x93NUMPY\x01\x00\x46\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }           \n" >seeds/npy/v1
+printf "\x93NUMPY\x01\x00\x47\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }           \n" >seeds/npy/v1
 head -c 24 /dev/zero >>seeds/npy/v1
 entry='{"q":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
 printf '\x36\x00\x00\x00\x00\x00\x00\x00%s12345678' "$entry" >seeds/safetensors/one

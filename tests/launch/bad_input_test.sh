@@ -137,6 +137,11 @@ if [ -n "$mpirun" ]; then
     [ "$code" -eq 2 ] || fail "mpirun annulus $call: exit $code, not 2"
     [ "$(grep -c '^annulus: --' err.txt)" -eq 1 ] || fail "mpirun annulus $call: not one line"
   done
+  code=0
+  "$mpirun" -np 1 "$annulus" bench --seq 8 : -np 1 "$annulus" bench --seq 9 >out.txt 2>err.txt || code=$?
+  [ "$code" -eq 2 ] || fail "ranks that disagree: exit $code, not 2"
+  [ "$(grep -c "^annulus: --seq: rank 0 has '8', rank 1 has '9'" err.txt)" -eq 1 ] ||
+    fail "ranks that disagree: $(cat err.txt)"
 fi
 [ -e o.npy ] && fail "a refused call left its output"
 ls ./*.part >/dev/null 2>&1 && fail "a refused call left a part"
