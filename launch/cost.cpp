@@ -7,12 +7,19 @@
 #include <annulus/annulus.h>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include <cstdio>
 #include <string>
 #include <vector>
 
 namespace annulus::launch {
+namespace {
+
+/// A point of a grid is a line.
+std::string one_line(const std::string& json) { return nlohmann::ordered_json::parse(json).dump(); }
+
+}  // namespace
 
 int run_cost(const Call& call) {
   const Settings& settings = call.settings;
@@ -31,7 +38,8 @@ int run_cost(const Call& call) {
     const CostReport report = price(requests[i]);
     if (!points[i].label.empty()) text += "== " + points[i].label + "\n";
     text += to_text(report);
-    lines += to_json(report) + "\n";
+    const std::string object = to_json(report);
+    lines += (points.size() == 1 ? object : one_line(object)) + "\n";
   }
   if (!speaks) return kPassed;
   if (!settings.flag("quiet")) {
