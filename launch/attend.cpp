@@ -84,6 +84,7 @@ class AttendRank {
                             .algorithm = options.algorithm,
                             .layout = options.layout,
                             .outer = options.outer,
+                            .kernel = options.kernel,
                             .backward = backward(),
                             .arena = {},
                             .threads = threads_of(settings_, mesh_.world())});
@@ -323,6 +324,7 @@ int run_attend(const Call& call) {
   const Settings& settings = call.settings;
   refuse_grid(settings, "attend");
   refuse_unbuilt_run(settings);
+  if (settings.integer("shrink") != 1) settings.refuse("shrink", "is not for tensors; allowed: 1");
   check_keys(settings);
   const RanksRequest ranks = ranks_request_of(settings, call.started);
   return run_ranks(ranks, [&](Mesh& mesh) { return AttendRank(settings, mesh).run(); });

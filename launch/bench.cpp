@@ -2,6 +2,7 @@
 #include "launch/bench/check.h"
 #include "launch/bench/measure.h"
 #include "launch/bench/report.h"
+#include "launch/bench/suites/suite.h"
 #include "launch/command.h"
 #include "launch/error.h"
 #include "launch/options/grid.h"
@@ -51,6 +52,9 @@ BenchRequest request_of(const Call& call, const GridPoint& point) {
                        .attention = attention_options_of(settings),
                        .transport = transport_of(settings, call.started),
                        .world = world_of(settings, call.started)};
+  if (settings.text("op") == "local" && request.world != 1) {
+    settings.refuse("op", fmt::format("runs one kernel on one rank, not on {}", request.world));
+  }
   request.threads = threads_of(settings, request.world);
   refuse_fallback(settings, request.problem);
   const MaskTiles compiles(request.problem, 128, 128);  // throws for masks that cannot be
@@ -86,6 +90,8 @@ class BenchRank {
     Session session(mesh_, {.max_problem = request_.problem,
                             .algorithm = request_.attention.algorithm,
                             .layout = request_.attention.layout,
+                            .outer = request_.attention.outer,
+                            .kernel = request_.attention.kernel,
                             .backward = request_.backward,
                             .arena = {},
                             .threads = request_.threads});
@@ -276,6 +282,12 @@ class BenchRank {
 }  // namespace
 
 int run_bench(const Call& call) {
+  if (call.settings.has("suite")) {
+    refuse_grid(call.settings, "a suite");
+    refuse_unbuilt_run(call.settings);
+    return call.settings.text("suite") == "classic" ? run_classic_suite(call)
+                                                    : run_accounting_suite(call);
+  }
   std::vector<BenchRequest> points;
   std::vector<RanksRequest> runs;
   for (const GridPoint& point : grid_of(call.settings)) {

@@ -2,6 +2,7 @@
 #include "launch/error.h"
 #include "launch/options/grid.h"
 #include "launch/output.h"
+#include "launch/request/latency.h"
 #include "launch/request/problem.h"
 
 #include <annulus/annulus.h>
@@ -18,6 +19,22 @@ namespace {
 
 /// A point of a grid is a line.
 std::string one_line(const std::string& json) { return nlohmann::ordered_json::parse(json).dump(); }
+/// Either of the two reports.
+struct Rendered {
+  std::string text, json;
+};
+
+Rendered render(const Settings& settings) {
+  if (settings.flag("compare_modes")) {
+    std::vector<ModeComparison> stages;
+    for (const LatencyRequest& request : latency_requests_of(settings)) {
+      stages.push_back(compare_modes(request));
+    }
+    return {to_text(stages), to_json(stages)};
+  }
+  const CostReport report = price(cost_request_of(settings));
+  return {to_text(report), to_json(report)};
+}
 
 }  // namespace
 
@@ -25,21 +42,23 @@ int run_cost(const Call& call) {
   const Settings& settings = call.settings;
   const bool speaks = call.started.rank == 0;
   const std::vector<GridPoint> points = grid_of(settings);
-  std::vector<CostRequest> requests;
   for (const GridPoint& point : points) {
     refuse_unbuilt_prediction(point.settings);
-    requests.push_back(cost_request_of(point.settings));
+    // Every point is found wrong before the first is priced.
+    if (!point.settings.flag("compare_modes"))
+      cost_request_of(point.settings);
+    else
+      latency_requests_of(point.settings);
   }
   OutputFile json(speaks && settings.has("json") ? settings.path("json") : "",
                   settings.where("json"));
   std::string text;
   std::string lines;
   for (std::size_t i = 0; i < points.size(); ++i) {
-    const CostReport report = price(requests[i]);
+    const Rendered report = render(points[i].settings);
     if (!points[i].label.empty()) text += "== " + points[i].label + "\n";
-    text += to_text(report);
-    const std::string object = to_json(report);
-    lines += (points.size() == 1 ? object : one_line(object)) + "\n";
+    text += report.text;
+    lines += (points.size() == 1 ? report.json : one_line(report.json)) + "\n";
   }
   if (!speaks) return kPassed;
   if (!settings.flag("quiet")) {

@@ -4,6 +4,7 @@
 #include "launch/output.h"
 #include "launch/predict.h"
 #include "launch/request/problem.h"
+#include "launch/request/system.h"
 
 #include <annulus/annulus.h>
 
@@ -37,14 +38,15 @@ Candidate evaluate(const Settings& settings, PlanRequest request) {
     plans.push_back(make_plan(request));
   }
   const int threads = std::max(2, static_cast<int>(std::thread::hardware_concurrency()));
-  return {.request = request, .totals = total(plans, Machine{}, threads)};
+  return {.request = request, .totals = total(plans, machine_of(settings), threads)};
 }
 
 /// `auto` becomes what `bench` would run.
 PlanRequest decided(PlanRequest request, const Settings& settings) {
   if (request.algorithm != Algorithm::automatic) return request;
   const AlgorithmChoice choice =
-      choose_algorithm(request.problem, request.layout, request.mesh.world(), passes_of(settings));
+      choose_algorithm(request.problem, request.layout, request.mesh.world(), passes_of(settings),
+                       machine_of(settings));
   request.algorithm = choice.algorithm;
   request.mesh = choice.mesh;
   return request;
@@ -147,8 +149,8 @@ std::string to_text(const Candidate& candidate, const Settings& settings) {
     }
   }
   if (totals.flops.size() > 1) text += summary(totals);
-  return text + fmt::format("predicted {:.6f} s (analytic: nominal rates of one CPU core)\n",
-                            candidate.predicted_s());
+  return text + fmt::format("predicted {:.6f} s (analytic, {})\n", candidate.predicted_s(),
+                            machine_of(settings).name);
 }
 
 void report(const GridPoint& point, bool compare, const PlanRequest& asked, OutputFile& json,

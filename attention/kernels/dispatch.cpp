@@ -1,6 +1,8 @@
 #include "attention/kernels/dispatch.h"
 
+#include "attention/kernels/cpu/flash1.h"
 #include "attention/kernels/cpu/flash2.h"
+#include "attention/kernels/cpu/naive.h"
 #include "attention/kernels/reference/kernel.h"
 
 #include <annulus/error.h>
@@ -21,7 +23,8 @@ std::string describe(std::string_view name, const KernelQuery& query) {
 }  // namespace
 
 std::span<const Kernel* const> kernels() {
-  static const std::array<const Kernel*, 2> table{&cpu::flash2_kernel(),
+  static const std::array<const Kernel*, 4> table{&cpu::flash2_kernel(), &cpu::flash1_kernel(),
+                                                  &cpu::naive_kernel(),
                                                   &reference::reference_kernel()};
   return table;
 }

@@ -19,7 +19,7 @@ struct KernelQuery {
 
 /// One row of the dispatch table: a local kernel, forward and backward, and what it covers.
 struct Kernel {
-  std::string_view name;     ///< "reference", "flash2"
+  std::string_view name;     ///< "flash2", "flash1", "naive", "reference"
   std::string_view backend;  ///< "cpu"
   std::int64_t tile_q = 64;  ///< the tile grid it wants
   std::int64_t tile_k = 64;
@@ -28,6 +28,11 @@ struct Kernel {
   /// Bytes of LaunchContext::workspace for a launch of this geometry.
   std::int64_t (*workspace_bytes)(const AttendGeometry& geometry, bool backward,
                                   int threads) = nullptr;
+  /// It grows with rows times keys: sessions make no room for it unasked.
+  bool quadratic_workspace = false;
+  /// Of workspace_bytes, what the algorithm materialises, for any thread count: S and P of
+  /// naive, O, l and m of flash1. The rest is the blocks that threads work in.
+  std::int64_t (*materialized_bytes)(const AttendGeometry& geometry, bool backward) = nullptr;
   void (*forward)(const ForwardParams& params, const LaunchContext& context) = nullptr;
   void (*backward)(const BackwardParams& params, const LaunchContext& context) = nullptr;
 };

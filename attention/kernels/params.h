@@ -30,7 +30,8 @@ struct QuerySegment {
   std::int64_t count = 0;
 };
 
-/// Consecutive tokens of every k-like operand (k, v, dk, dv) and the positions they hold.
+/// Consecutive tokens of every k-like operand (k, v, dk, dv) and the positions they hold. The
+/// segments of a launch share no token.
 struct KeySegment {
   std::int64_t token = 0;
   std::int64_t position = 0;  ///< of the first token
@@ -73,12 +74,15 @@ struct AttendGeometry {
 
 /// What a launch needs beside its operands. `poll` (may be empty) is called between tiles by the
 /// calling thread, so that a transport can progress. `flops` is added to, where the tile product is
-/// called: 2 * rows * keys * dim for each product.
+/// called: 2 * rows * keys * dim for each product. `traffic_bytes` is added to, where the kernel's
+/// loop reads or writes an operand or a temporary that its algorithm materialises (the scores of
+/// naive, O, l and m of flash1); blocks that a thread works in are not traffic. Either may be null.
 struct LaunchContext {
   int threads = 1;
   std::function<void()> poll;
   std::int64_t* flops = nullptr;
   std::span<std::byte> workspace;  ///< as large as workspace_bytes() said; contents undefined
+  std::int64_t* traffic_bytes = nullptr;
 };
 
 /// out = softmax(...) v, or a state. With `resume`, (state, lse) hold earlier keys' result and are

@@ -18,6 +18,7 @@ namespace mpi {
 namespace {
 
 constexpr double kReportGrace = 1.5;   // seconds
+constexpr double kAbortGrace = 0.1;    // mpirun kills a second after its SIGTERM
 constexpr double kPartingGrace = 2.0;  // seconds
 
 int rank_in(MPI_Comm comm) {
@@ -85,7 +86,8 @@ void MpiCommunicator::exchange_failures(std::string_view reason) {
   control_.post_failure(reason);
   Backoff backoff;
   const auto heard = [](const std::optional<std::string>& text) { return text.has_value(); };
-  for (const Deadline grace(kReportGrace); !grace.expired(); backoff.idle()) {
+  for (const Deadline grace(aborted() ? kAbortGrace : kReportGrace); !grace.expired();
+       backoff.idle()) {
     control_.pump();
     const auto& texts = control_.failures();
     if (std::all_of(texts.begin(), texts.end(), heard)) return;

@@ -29,6 +29,7 @@ class MpiCommunicator final : public Communicator {
   void barrier(std::string_view what) override { all_gather({}, {}, what); }
   std::vector<std::optional<std::string>> report_failure(std::string_view reason) noexcept override;
   void abort() noexcept override { control_.abort(); }
+  bool aborted() const noexcept override { return control_.aborted(); }
 
  private:
   void gather(std::span<const std::byte> mine, std::span<std::byte> all, std::string_view what,

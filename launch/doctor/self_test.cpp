@@ -51,7 +51,7 @@ Problem small_problem(DType dtype) {
 /// Forward and backward on `mesh`, every element checked. Collective.
 void run_attention(Mesh& mesh, DType dtype, const std::string& kernel, Trial& trial) {
   const Problem problem = resolved(small_problem(dtype));
-  Session session(mesh, {.max_problem = problem, .arena = {}});
+  Session session(mesh, {.max_problem = problem, .kernel = kernel, .arena = {}});
   Attention attention(session, problem, {.kernel = kernel});
   const Generator generator(1, dtype);
   const Shards s = make_shards(problem, attention.layout(), mesh.rank(), generator, true);

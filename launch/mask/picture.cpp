@@ -1,7 +1,7 @@
 #include "launch/mask/picture.h"
 
 #include "launch/mask/owners.h"
-#include "launch/mask/svg.h"
+#include "launch/chart/svg.h"
 
 #include <annulus/mask_tiles.h>
 
@@ -128,7 +128,7 @@ class Drawing {
   }
 
   void draw_cells() {
-    svg_.rect({left_, top_, plot_width(), plot_height()}, kEmpty);
+    svg_.cell({left_, top_, plot_width(), plot_height()}, kEmpty);
     const MaskTiles tiles(p_.problem, cell_, cell_);
     const bool each = cell_ == 1 && seq_ * seq_kv_ <= kMostHovers;
     for (std::int64_t row = 0; row < tiles.rows(); ++row) {
@@ -158,7 +158,7 @@ class Drawing {
       hover = fmt::format("query {} sees keys {} to {}", query_label(query), label_of(key),
                           label_of(key_end - 1));
     }
-    svg_.rect({x_of(key), y_of(query), x_of(key_end) - x_of(key), y_of(query_end) - y_of(query)},
+    svg_.cell({x_of(key), y_of(query), x_of(key_end) - x_of(key), y_of(query_end) - y_of(query)},
               full ? kFull : kPartial, hover);
   }
 
@@ -206,13 +206,13 @@ class Drawing {
       Box part = box;
       (along_x ? part.height : part.width) /= n;
       (along_x ? part.y : part.x) += static_cast<double>(i) * strip_ / n;
-      svg_.rect(part, rank_colour(span.ranks[i], p_.sharding.world()),
+      svg_.cell(part, rank_colour(span.ranks[i], p_.sharding.world()),
                 fmt::format("positions {}-{}: rank {}", span.begin, span.end - 1, span.ranks[i]));
     }
     if (span.ranks.size() != 1 || (along_x ? box.width : box.height) < 1.6 * font_) return;
     svg_.text(box.x + box.width / 2, box.y + box.height / 2 + 0.36 * font_,
               fmt::format("{}", span.ranks.front()),
-              {.size = font_, .anchor = Anchor::middle, .colour = "#000000", .bold = true});
+              {.size = font_, .anchor = "middle", .colour = "#000000", .bold = true});
   }
 
   void draw_axes() {
@@ -224,9 +224,9 @@ class Drawing {
       draw_ticks(strip_x, bottom);
     }
     svg_.text(left_ + plot_width() / 2, bottom + margin_of_labels() + 1.2 * font_, "key position",
-              {.size = 1.1 * font_, .anchor = Anchor::middle});
+              {.size = 1.1 * font_, .anchor = "middle"});
     svg_.text(1.5 * font_, top_ + plot_height() / 2, "query position",
-              {.size = 1.1 * font_, .anchor = Anchor::middle, .upward = true});
+              {.size = 1.1 * font_, .anchor = "middle", .rotate = -90});
   }
 
   void draw_ticks(double strip_x, double bottom) {
@@ -234,23 +234,23 @@ class Drawing {
     for (std::int64_t j = 0; j <= seq_kv_; j += step) {
       svg_.line(x_of(j), bottom, x_of(j), bottom + 0.4 * font_, kInk, 1);
       svg_.text(x_of(j), bottom + 1.6 * font_, short_position(j),
-                {.size = font_, .anchor = Anchor::middle, .colour = kFaint});
+                {.size = font_, .anchor = "middle", .colour = kFaint});
     }
     for (std::int64_t i = 0; i <= seq_; i += step) {
       svg_.line(strip_x - 0.4 * font_, y_of(i), strip_x, y_of(i), kInk, 1);
       svg_.text(strip_x - 0.6 * font_, y_of(i) + 0.36 * font_, short_position(i),
-                {.size = font_, .anchor = Anchor::end, .colour = kFaint});
+                {.size = font_, .anchor = "end", .colour = kFaint});
     }
   }
 
   void draw_labels(double strip_x, double bottom) {
-    const TextStyle style{.size = std::min(font_, 0.85 * scale_), .anchor = Anchor::end};
+    const TextStyle style{.size = std::min(font_, 0.85 * scale_), .anchor = "end"};
     for (std::int64_t i = 0; i < seq_; ++i) {
       svg_.text(strip_x - 0.5 * font_, y_of(i) + scale_ / 2 + 0.36 * style.size, label_at_query(i),
                 style);
     }
     TextStyle turned = style;
-    turned.upward = true;
+    turned.rotate = -90;
     for (std::int64_t j = 0; j < seq_kv_; ++j) {
       svg_.text(x_of(j) + scale_ / 2 + 0.36 * style.size, bottom + 0.5 * font_,
                 p_.labels[static_cast<std::size_t>(j)], turned);
@@ -265,7 +265,7 @@ class Drawing {
       y += 1.8 * font_;
     };
     const auto entry = [&](const char* fill, const char* words) {
-      svg_.rect({x, y - 0.9 * font_, 1.2 * font_, 1.2 * font_}, fill);
+      svg_.cell({x, y - 0.9 * font_, 1.2 * font_, 1.2 * font_}, fill);
       svg_.frame({x, y - 0.9 * font_, 1.2 * font_, 1.2 * font_}, "#8c959f", 1);
       svg_.text(x + 1.8 * font_, y, words, {.size = font_});
       y += 1.8 * font_;
@@ -304,8 +304,8 @@ class Drawing {
     for (std::size_t r = 0; r < std::min(world, kMostBars) && most > 0; ++r) {
       const auto pairs = static_cast<double>(p_.rank_pairs[r]);
       svg_.text(x + 1.6 * font_, y + 0.9 * font_, fmt::format("{}", r),
-                {.size = font_, .anchor = Anchor::end});
-      svg_.rect({x + 2.2 * font_, y, width * pairs / most, 1.1 * font_},
+                {.size = font_, .anchor = "end"});
+      svg_.cell({x + 2.2 * font_, y, width * pairs / most, 1.1 * font_},
                 rank_colour(static_cast<int>(r), static_cast<int>(world)),
                 fmt::format("rank {}: {} unmasked pairs", r, p_.rank_pairs[r]));
       svg_.text(x + 2.7 * font_ + width * pairs / most, y + 0.9 * font_,

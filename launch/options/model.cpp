@@ -43,6 +43,15 @@ class Model {
     return value.get<std::int64_t>();
   }
 
+  std::string text(const char* field) const {
+    return has(field) && config_.at(field).is_string() ? config_.at(field).get<std::string>() : "";
+  }
+
+  /// A mixture of experts, by the names that model families use.
+  bool has_experts() const {
+    return has("num_local_experts") || has("n_routed_experts") || has("num_experts");
+  }
+
   std::int64_t head_dim() const {
     if (has("head_dim")) return count("head_dim");
     const std::int64_t hidden = count("hidden_size");
@@ -57,8 +66,11 @@ class Model {
 
   /// Only where nobody gave the key.
   void fill(Settings& settings, const char* key, const char* field, std::int64_t value) const {
+    fill(settings, key, field, std::to_string(value));
+  }
+  void fill(Settings& settings, const char* key, const char* field, const std::string& text) const {
     if (settings.given(key)) return;
-    settings.set(key, {.text = std::to_string(value),
+    settings.set(key, {.text = text,
                        .origin = Origin::model,
                        .where = fmt::format("{}: {}", file_, field),
                        .folder = {}});
@@ -79,6 +91,26 @@ void fill_latent(const Model& model, Settings& settings) {
   model.fill(settings, "head_dim_v", "v_head_dim", model.count("v_head_dim"));
 }
 
+/// What only latencies need; absent fields leave their keys open. The FFN of a mixture of experts
+/// is not a dense one, so its width is left open too.
+void fill_widths(const Model& model, Settings& settings) {
+  if (model.has("hidden_size")) {
+    model.fill(settings, "hidden", "hidden_size", model.count("hidden_size"));
+  }
+  if (model.has("vocab_size")) {
+    model.fill(settings, "vocab", "vocab_size", model.count("vocab_size"));
+  }
+  if (model.has("intermediate_size") && !model.has_experts()) {
+    model.fill(settings, "ffn", "intermediate_size", model.count("intermediate_size"));
+  }
+  const std::string dtype = model.text("torch_dtype");
+  if (dtype == "bfloat16" || dtype == "float16") {
+    model.fill(settings, "precision", "torch_dtype", "bf16");
+  } else if (dtype == "float32") {
+    model.fill(settings, "precision", "torch_dtype", "f32");
+  }
+}
+
 }  // namespace
 
 void read_model(const std::filesystem::path& file, Settings& settings) {
@@ -94,6 +126,7 @@ void read_model(const std::filesystem::path& file, Settings& settings) {
                grouped ? model.count("num_key_value_heads") : heads);
     model.fill(settings, "head_dim", "head_dim", model.head_dim());
   }
+  fill_widths(model, settings);
   // Query i sees itself and the window - 1 keys before it. Used where mask names `window`.
   if (model.has("sliding_window")) {
     model.fill(settings, "window_left", "sliding_window", model.count("sliding_window") - 1);

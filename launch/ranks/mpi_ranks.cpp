@@ -59,7 +59,8 @@ int run_guarded(const RankBody& body, Mesh& mesh, Sentinel& sentinel) {
   } catch (const UsageError&) {
     throw;
   } catch (const std::exception& error) {
-    sentinel.leave(sentinel.interrupted() ? "interrupted by a signal" : error.what());
+    sentinel.leave(sentinel.interrupted() ? fmt::format("interrupted by a signal: {}", error.what())
+                                          : error.what());
   }
 }
 

@@ -57,9 +57,11 @@ void Sentinel::guard(std::vector<Mesh*> meshes) {
   meshes_ = std::move(meshes);
 }
 
-void Sentinel::on_signal() {
+void Sentinel::on_signal(int signal) {
   const std::scoped_lock lock(lock_);
-  if (meshes_.empty() || interrupted_) _exit(kRuntime);
+  // Launchers send SIGTERM more than once; a second Ctrl-C is somebody who cannot wait.
+  if (meshes_.empty() || (interrupted_ && signal == SIGINT)) _exit(kRuntime);
+  if (interrupted_) return;
   interrupted_ = true;
   for (Mesh* mesh : meshes_) mesh->abort();
   // What does not wait in the library (a long reference check) is not ended by abort().
@@ -72,7 +74,8 @@ void Sentinel::watch() {
   const sigset_t set = watched_signals();
   const timespec beat{.tv_sec = 0, .tv_nsec = std::chrono::nanoseconds(kBeat).count()};
   while (!stop_) {
-    if (sigtimedwait(&set, nullptr, &beat) > 0) on_signal();
+    const int signal = sigtimedwait(&set, nullptr, &beat);
+    if (signal > 0) on_signal(signal);
     std::string what;
     {
       const std::scoped_lock lock(lock_);

@@ -41,7 +41,7 @@ class Sentinel {
   using Clock = std::chrono::steady_clock;
 
   void watch();
-  void on_signal();
+  void on_signal(int signal);
 
   World started_;
   std::atomic<bool> interrupted_ = false;

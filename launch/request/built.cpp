@@ -31,14 +31,12 @@ void leave_out(const Settings& settings, std::string_view key) {
 void refuse_unbuilt(const Settings& settings) {
   // A report that was asked for must not be missing without a word.
   for (const char* key : {"html", "trace"}) leave_out(settings, key);
-  if (settings.integer("shrink") != 1) settings.refuse("shrink", "is not built yet; built: 1");
 }
 
 void refuse_unbuilt_run(const Settings& settings) {
   refuse_unbuilt(settings);
-  leave_out(settings, "svg");
-  leave_out(settings, "suite");
-  allow(settings, "op", {"attention"});
+  if (!settings.has("suite")) leave_out(settings, "svg");
+  allow(settings, "op", {"attention", "local"});
   allow(settings, "backend", {"auto", "cpu"});
   allow(settings, "transport", {"auto", "local", "mpi"});
 }
@@ -46,7 +44,6 @@ void refuse_unbuilt_run(const Settings& settings) {
 void refuse_unbuilt_prediction(const Settings& settings) {
   refuse_unbuilt(settings);
   leave_out(settings, "svg");
-  leave_out(settings, "system");
 }
 
 void refuse_fallback(const Settings& settings, const Problem& problem) {

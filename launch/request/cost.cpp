@@ -1,5 +1,6 @@
 #include "launch/options/value.h"
 #include "launch/request/problem.h"
+#include "launch/request/system.h"
 
 #include <fmt/format.h>
 
@@ -21,15 +22,6 @@ auto parsed(const Settings& settings, std::string_view key, Parse parse) {
   return list;
 }
 
-std::vector<PrefillChunk> chunks_of(const Settings& settings) {
-  std::vector<PrefillChunk> chunks = parsed(settings, "chunks", parse_chunks);
-  if (settings.has("new")) {
-    chunks.insert(chunks.begin(), {.past = settings.maybe_integer("past").value_or(0),
-                                   .fresh = settings.integer("new")});
-  }
-  return chunks;
-}
-
 void fill_prefill(const Settings& settings, CostRequest& request) {
   const Problem problem = resolved(problem_of(settings));
   request.seq = problem.seq;
@@ -40,6 +32,19 @@ void fill_prefill(const Settings& settings, CostRequest& request) {
 }
 
 }  // namespace
+
+std::vector<PrefillChunk> chunks_of(const Settings& settings) {
+  std::vector<PrefillChunk> chunks = parsed(settings, "chunks", parse_chunks);
+  if (settings.has("new")) {
+    chunks.insert(chunks.begin(), {.past = settings.maybe_integer("past").value_or(0),
+                                   .fresh = settings.integer("new")});
+  }
+  return chunks;
+}
+
+std::vector<DecodeEntry> decodes_of(const Settings& settings) {
+  return parsed(settings, "decode_kv", parse_decode_entries);
+}
 
 CostRequest cost_keys_of(const Settings& settings) {
   CostRequest request;
@@ -55,6 +60,7 @@ CostRequest cost_keys_of(const Settings& settings) {
   request.softmax_factor = settings.real("softmax_factor");
   request.mode = settings.text("mode") == "original" ? CostMode::original : CostMode::corrected;
   request.mode_source = settings.source("mode");
+  if (settings.has("system")) fill_peak(settings, request);
   return request;
 }
 
@@ -71,7 +77,7 @@ CostRequest cost_request_of(const Settings& settings) {
   } else {
     request.stage = Stage::chunked;
     request.chunks = chunks_of(settings);
-    request.decodes = parsed(settings, "decode_kv", parse_decode_entries);
+    request.decodes = decodes_of(settings);
     if (request.chunks.empty() && request.decodes.empty()) {
       settings.refuse("stage", "needs new (with past), chunks or decode_kv");
     }

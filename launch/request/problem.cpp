@@ -139,7 +139,7 @@ Problem problem_of(const Settings& settings) {
   if (settings.has("softmax_scale")) problem.softmax_scale = settings.real("softmax_scale");
   check_heads(settings, problem);
   problem.mask = mask_of(settings, problem.seq, problem.seq_kv.value_or(problem.seq));
-  return resolved(problem);
+  return resolved(shrunk(resolved(problem), settings.integer("shrink")));
 }
 
 }  // namespace annulus::launch

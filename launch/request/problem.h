@@ -22,7 +22,12 @@ void refuse_unbuilt_prediction(const Settings& settings);
 /// What `strict` forbids: another kernel than the one asked for, or, with auto, than the best one.
 void refuse_fallback(const Settings& settings, const Problem& problem);
 
+/// `shrink` included.
 Problem problem_of(const Settings& settings);
+
+/// The same problem at 1/by of its length: seq, seq_kv, documents, window and prefix, none of which
+/// vanishes. Throws InvalidArgument for a mask given row by row.
+Problem shrunk(const Problem& problem, std::int64_t by);
 
 /// `documents`: lengths separated by commas, or @FILE with one a line and # comments.
 std::vector<std::int64_t> document_lengths(const Settings& settings);
@@ -50,6 +55,9 @@ int threads_of(const Settings& settings, int ranks_here);
 /// The shape and the deployment: what every stage and `bench` share.
 CostRequest cost_keys_of(const Settings& settings);
 CostRequest cost_request_of(const Settings& settings);
+/// Of a chunked step: `past` and `new`, then `chunks`; and `decode_kv`.
+std::vector<PrefillChunk> chunks_of(const Settings& settings);
+std::vector<DecodeEntry> decodes_of(const Settings& settings);
 
 /// {"batch": 1, "seq": ...}: the `problem` of every report, as JSON text.
 std::string problem_json(const Problem& problem);

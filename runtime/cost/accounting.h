@@ -17,6 +17,8 @@ std::int64_t heads_of_tp_rank(const CostRequest& request);    ///< ceil(H / tp)
 /// GenZ's MACs of one rank with prompt lengths divided by `divisor`: sp is the original accounting,
 /// 1 the corrected one.
 MacAccounting genz_macs(const CostRequest& request, std::int64_t divisor);
+/// `count` times `factor`, rounded to the nearest integer, ties to even.
+std::int64_t scaled_count(std::int64_t count, double factor);
 /// Every count times softmax_factor.
 MacAccounting scaled(const MacAccounting& macs, const CostRequest& request);
 

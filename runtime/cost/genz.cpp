@@ -46,7 +46,9 @@ std::int64_t genz_pairs(const CostRequest& r, std::int64_t divisor) {
   return 0;
 }
 
-std::int64_t scale(std::int64_t count, double factor) {
+}  // namespace
+
+std::int64_t scaled_count(std::int64_t count, double factor) {
   constexpr double kIntegers = 4503599627370496.0;  // 2^52: below it a double shows its fraction
   if (factor < kIntegers && factor == std::floor(factor)) {
     return times(count, static_cast<std::int64_t>(factor));
@@ -55,8 +57,6 @@ std::int64_t scale(std::int64_t count, double factor) {
   if (value >= static_cast<long double>(std::numeric_limits<std::int64_t>::max())) throw_overflow();
   return static_cast<std::int64_t>(value);
 }
-
-}  // namespace
 
 std::int64_t keys_of(const CostRequest& request) {
   return request.seq_kv < 0 ? request.seq : request.seq_kv;
@@ -79,8 +79,8 @@ MacAccounting genz_macs(const CostRequest& request, std::int64_t divisor) {
 MacAccounting scaled(const MacAccounting& macs, const CostRequest& request) {
   // the layer is rounded, then multiplied, so that the columns add up for fractional factors too
   MacAccounting result;
-  result.logit_macs_rank_layer = scale(macs.logit_macs_rank_layer, request.softmax_factor);
-  result.attend_macs_rank_layer = scale(macs.attend_macs_rank_layer, request.softmax_factor);
+  result.logit_macs_rank_layer = scaled_count(macs.logit_macs_rank_layer, request.softmax_factor);
+  result.attend_macs_rank_layer = scaled_count(macs.attend_macs_rank_layer, request.softmax_factor);
   result.attention_macs_rank_model =
       times(request.layers, plus(result.logit_macs_rank_layer, result.attend_macs_rank_layer));
   return result;

@@ -64,7 +64,9 @@ void BoundPass::fail(const std::string& reason, bool timeout) {
   const auto reports = session_.communicator().report_failure(reason);
   session_.log().error("{}", reason);
   session_.log().dump_recent();
-  const std::string text = reason + silent_ranks(reports);
+  // Nobody was given time to answer an abort.
+  const bool aborted = session_.communicator().aborted();
+  const std::string text = aborted ? reason : reason + silent_ranks(reports);
   if (timeout) throw Timeout(text);
   throw CommError(text);
 }

@@ -70,6 +70,7 @@ std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options) {
   for (const Pass pass : {Pass::forward, Pass::backward}) {
     if (pass == Pass::backward && !options.backward) continue;
     for (const attn::Kernel* kernel : attn::kernels()) {
+      if (kernel->quadratic_workspace && kernel->name != options.kernel) continue;
       if (!kernel->refuses(kernel_query(problem, pass)).empty()) continue;
       const Plan plan = make_plan(
           plan_request(problem, options.layout, decision, pass, *kernel, {.outer = options.outer}));

@@ -132,6 +132,7 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
                          .algorithm = options.algorithm,
                          .layout = options.layout,
                          .outer = options.outer,
+                         .kernel = options.kernel,
                          .threads = options.threads});
   // What an earlier use left in the arena must not matter.
   Attention attention(session, p,

@@ -121,6 +121,8 @@ TEST(Distributed, ServesSoftcapScaleReferenceKernelAndThreads) {
             .softmax_scale = 0.1};
   check(p,
         {{.algorithm = Algorithm::ring, .kernel = "reference"},
+         {.algorithm = Algorithm::ring, .kernel = "naive"},
+         {.algorithm = Algorithm::gather, .kernel = "flash1"},
          {.algorithm = Algorithm::ring, .threads = 2},
          {.algorithm = Algorithm::gather, .threads = 2},
          {.algorithm = Algorithm::ring, .blocking = true}},

@@ -3,8 +3,6 @@
 #include "tests/kernels/kernel_checks.h"
 #include "tests/support/random.h"
 
-#include <annulus/error.h>
-
 #include <random>
 #include <string>
 
@@ -159,17 +157,21 @@ TEST(Launch, KeepsRowsApartThatATileDoesNotCover) {
 }
 
 TEST(Launch, GivesTheSameBitsForAnyRowTiling) {
-  const Kernel& kernel = attn::find_kernel("flash2", {});
   const OracleProblem problem = problem_of();
   const OracleInputs inputs = random_inputs(problem, 19);
   const auto segments = segments_cut_at(problem, {50});
-  const RunResult expected = run_kernel(kernel, {make_launch(problem, segments, {64, 48})}, inputs);
-  for (const std::int64_t rows : {1, 5, 33, 100, 145}) {
-    const TestLaunch launch = make_launch(problem, segments, {rows, 48});
-    const RunResult result = run_kernel(kernel, {launch}, inputs);
-    EXPECT_EQ(max_error(result.values.out, expected.values.out), 0.0) << rows;
-    EXPECT_EQ(max_error(result.values.lse, expected.values.lse), 0.0) << rows;
-    EXPECT_EQ(max_error(result.values.dq, expected.values.dq), 0.0) << rows;
+  for (const Kernel* kernel : attn::kernels()) {
+    if (kernel->name == "flash1") continue;  // a visit rounds O, even if the row sees no key of it
+    const TestLaunch usual = make_launch(problem, segments, {64, 48});
+    const RunResult expected = run_kernel(*kernel, {usual}, inputs);
+    for (const std::int64_t rows : {1, 5, 33, 100, 145}) {
+      SCOPED_TRACE(std::string(kernel->name) + " " + std::to_string(rows));
+      const TestLaunch launch = make_launch(problem, segments, {rows, 48});
+      const RunResult result = run_kernel(*kernel, {launch}, inputs);
+      EXPECT_EQ(max_error(result.values.out, expected.values.out), 0.0);
+      EXPECT_EQ(max_error(result.values.lse, expected.values.lse), 0.0);
+      EXPECT_EQ(max_error(result.values.dq, expected.values.dq), 0.0);
+    }
   }
 }
 
@@ -184,6 +186,28 @@ TEST(Launch, GivesTheSameBitsForAnyThreadCount) {
       expect_same_bits(many.values, one.values);
       EXPECT_EQ(many.forward_flops, one.forward_flops);
       EXPECT_EQ(many.backward_flops, one.backward_flops);
+    }
+  }
+}
+
+TEST(Launch, GivesTheSameBitsWhenThreadsShareOneKeyHead) {
+  // 19 row blocks of one key/value head: several units of the backward pass add to every key.
+  OracleProblem problem = problem_of();
+  problem.batch = 1;
+  problem.heads = problem.heads_kv = 1;
+  problem.seq = problem.seq_kv = 1200;
+  const OracleInputs inputs = random_inputs(problem, 24);
+  const std::vector<TestLaunch> chain{
+      make_launch(problem, segments_cut_at(problem, {300, 301}), {64, 96})};
+  for (const Kernel* kernel : attn::kernels()) {
+    if (kernel->name == "reference") continue;  // one thread
+    const RunResult one = run_kernel(*kernel, chain, inputs, {.threads = 1});
+    for (const int threads : {2, 5}) {
+      for (int run = 0; run < 4; ++run) {
+        const RunResult many = run_kernel(*kernel, chain, inputs, {.threads = threads});
+        SCOPED_TRACE(std::string(kernel->name) + " threads " + std::to_string(threads));
+        expect_same_bits(many.values, one.values);
+      }
     }
   }
 }
@@ -219,45 +243,6 @@ TEST(Launch, PollsAtLeastOnceForEachTile) {
     const auto tiles = static_cast<std::int64_t>(launch.tiles.size());
     EXPECT_GE(result.polls, 2 * problem.batch * problem.heads * tiles) << kernel->name;
   }
-}
-
-attn::LaunchContext context_of(std::vector<std::byte>& workspace, int threads) {
-  return {threads, {}, nullptr, workspace};
-}
-
-TEST(Launch, PassesOnWhatPollThrowsAndStopsItsThreads) {
-  const Kernel& kernel = attn::find_kernel("flash2", {});
-  const OracleProblem problem = problem_of();
-  TestTensor q(DType::f32, 2, 145, 4, 40, 0), lse(DType::f32, 2, 145, 4, 1, 0);
-  const TestLaunch launch = make_launch(problem, one_segment(problem));
-  const attn::ForwardParams params{.geometry = launch.geometry(),
-                                   .q = q.input(),
-                                   .k = q.input(),
-                                   .v = q.input(),
-                                   .out = q.output(),
-                                   .lse = lse.output(),
-                                   .state = {}};
-  for (const int threads : {1, 2}) {
-    std::vector<std::byte> workspace(
-        static_cast<std::size_t>(kernel.workspace_bytes(params.geometry, false, threads)));
-    attn::LaunchContext context = context_of(workspace, threads);
-    context.poll = [] { throw Timeout("no answer"); };
-    EXPECT_THROW(kernel.forward(params, context), Timeout);
-  }
-}
-
-TEST(Launch, RefusesAWorkspaceThatIsTooSmallAndTilesThatOverlap) {
-  const Kernel& kernel = attn::find_kernel("flash2", {});
-  const OracleProblem problem = problem_of();
-  TestLaunch launch = make_launch(problem, one_segment(problem));
-  attn::ForwardParams params{
-      .geometry = launch.geometry(), .q = {}, .k = {}, .v = {}, .out = {}, .lse = {}, .state = {}};
-  const std::int64_t bytes = kernel.workspace_bytes(params.geometry, false, 1);
-  std::vector<std::byte> workspace(static_cast<std::size_t>(bytes));
-  EXPECT_THROW(kernel.forward(params, context_of(workspace, 2)), InvalidArgument);
-  launch.tiles[1].row = 60;  // inside the rows of the first
-  params.geometry = launch.geometry();
-  EXPECT_THROW(kernel.forward(params, context_of(workspace, 1)), InvalidArgument);
 }
 
 TEST(Launch, ServesSomeHeadsOfAGroup) {

@@ -1,4 +1,5 @@
-// flash2 for each instruction set that is compiled in and that this machine has.
+// The kernels in f32 arithmetic for each instruction set that is compiled in and that this machine
+// has.
 #include "attention/kernels/dispatch.h"
 #include "tests/kernels/kernel_checks.h"
 
@@ -17,7 +18,6 @@ class OnlyTarget {
 };
 
 TEST(Targets, EachMatchesTheOracle) {
-  const attn::Kernel& kernel = attn::find_kernel("flash2", {});
   const std::int64_t supported = hwy::SupportedTargets();
   for (const std::int64_t target : {HWY_AVX3, HWY_AVX2, HWY_NEON, HWY_SCALAR}) {
     if ((supported & target) == 0 && target != HWY_SCALAR) continue;
@@ -35,10 +35,14 @@ TEST(Targets, EachMatchesTheOracle) {
                                   .softcap = 9.0,
                                   .softmax_scale = 0.2};
       const OracleInputs inputs = random_inputs(problem, 47);
-      const RunResult result =
-          run_kernel(kernel, {make_launch(problem, one_segment(problem))}, inputs);
-      expect_close(result.values, oracle_attention(problem, inputs),
-                   naive_attention(problem, inputs));
+      const OracleResult truth = oracle_attention(problem, inputs);
+      const OracleResult naive = naive_attention(problem, inputs);
+      for (const std::string_view name : {"flash2", "flash1", "naive"}) {
+        SCOPED_TRACE(name);
+        const RunResult result = run_kernel(attn::find_kernel(name, {}),
+                                            {make_launch(problem, one_segment(problem))}, inputs);
+        expect_close(result.values, truth, naive);
+      }
     }
   }
 }

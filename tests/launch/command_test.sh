@@ -32,7 +32,7 @@ passes() {
   [ "$code" -eq 0 ] || fail "annulus $*: exit $code: $(tail -1 "$scratch/err")"
   [ "$(head -c 1 "$scratch/out")" = "{" ] || [ "$(head -c 1 "$scratch/out")" = "[" ] ||
     fail "annulus $*: no JSON on standard output"
-  tr -d ' ' <"$scratch/out" | grep -qF "\"schema\":\"$schema\"" || fail "annulus $*: no $schema"
+  grep -qF "\"schema\":\"$schema\"" <(tr -d ' ' <"$scratch/out") || fail "annulus $*: no $schema"
 }
 
 refused "no subcommand"

@@ -1,7 +1,6 @@
 #include "launch/mask/picture.h"
 
 #include "launch/mask/owners.h"
-#include "launch/mask/svg.h"
 
 #include <gmock/gmock.h>
 
@@ -88,8 +87,6 @@ TEST(Owners, ColoursDiffer) {
     EXPECT_EQ(colours.size(), static_cast<std::size_t>(world));
   }
 }
-
-TEST(Svg, EscapesText) { EXPECT_EQ(escaped("<a & \"b\">\n"), "&lt;a &amp; &quot;b&quot;&gt; "); }
 
 }  // namespace
 }  // namespace annulus::launch::test

@@ -147,7 +147,7 @@ class Runner {
           .state = options_.state_in_out ? operands_.out.output() : operands_.state.output(),
           .resume = i > 0,
           .finish = i + 1 == chain_.size()};
-      kernel_.forward(params, context(params.geometry, false, result_.forward_flops));
+      kernel_.forward(params, context(params.geometry, false));
     }
     result_.values.out = operands_.out.get(rows_);
     result_.values.lse = heads_first(operands_.lse.get(rows_), problem_);
@@ -169,18 +169,19 @@ class Runner {
                                         .dv = operands_.dv.output(),
                                         .dq_assign = i == 0,
                                         .dkv_assign = i == 0 || !options_.add_key_gradients};
-      kernel_.backward(params, context(params.geometry, true, result_.backward_flops));
+      kernel_.backward(params, context(params.geometry, true));
     }
     result_.values.dq = operands_.dq.get(rows_);
     result_.values.dk = operands_.dk.get(keys_);
     result_.values.dv = operands_.dv.get(keys_);
   }
 
-  attn::LaunchContext context(const attn::AttendGeometry& geometry, bool backward,
-                              std::int64_t& flops) {
+  attn::LaunchContext context(const attn::AttendGeometry& geometry, bool backward) {
     const std::int64_t bytes = kernel_.workspace_bytes(geometry, backward, options_.threads);
     workspace_.assign(at(bytes), std::byte{0xff});  // NaN: contents are undefined
-    return {options_.threads, [this] { ++result_.polls; }, &flops, workspace_};
+    return {options_.threads, [this] { ++result_.polls; },
+            backward ? &result_.backward_flops : &result_.forward_flops, workspace_,
+            backward ? &result_.backward_bytes : &result_.forward_bytes};
   }
 
   const attn::Kernel& kernel_;

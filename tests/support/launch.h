@@ -73,6 +73,8 @@ struct RunResult {
   OracleResult values;
   std::int64_t forward_flops = 0;
   std::int64_t backward_flops = 0;
+  std::int64_t forward_bytes = 0;  ///< traffic that the kernel counted
+  std::int64_t backward_bytes = 0;
   std::int64_t polls = 0;
   bool gaps_untouched = true;
 };

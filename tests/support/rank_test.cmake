@@ -29,15 +29,10 @@ function(annulus_mpi_test name sources libs sizes timeout)
   target_include_directories(${program} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${program} PRIVATE ${libs} annulus_flags GTest::gmock GTest::gtest MPI::MPI_CXX)
   set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
-  set(environment OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-    OMPI_MCA_rmaps_base_oversubscribe=1)
-  if(ANNULUS_SANITIZE MATCHES address)
-    list(APPEND environment "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/support/mpi_lsan.supp:fast_unwind_on_malloc=0")
-  endif()
   foreach(np ${sizes})
     add_test(NAME ${name}_mpi_np${np}
       COMMAND ${MPIEXEC_EXECUTABLE} -np ${np} --bind-to none $<TARGET_FILE:${program}>)
     set_tests_properties(${name}_mpi_np${np} PROPERTIES TIMEOUT ${timeout} LABELS "cpu;mpi"
-      ENVIRONMENT "${environment}" PROCESSORS 2)
+      ENVIRONMENT "${mpi_environment}" PROCESSORS 2)
   endforeach()
 endfunction()

@@ -8,17 +8,39 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
-// How flash2 walks a launch: blocks of up to kRows query rows, each with its tiles; tiles cut into
-// blocks of up to kKeys keys. Callbacks are templates because std::function may allocate.
+// How the CPU kernels cut a launch: blocks of up to kRows query rows, each with its tiles; tiles
+// cut into blocks of up to kKeys keys.
 namespace annulus::attn::cpu {
 
-/// Query rows [row, row + rows) of the launch and the tiles that may touch them.
-struct RowBlock {
+/// Query rows [row, row + rows) of the launch, at most kRows, and the tiles that may touch them.
+struct RowSpan {
   std::int64_t row = 0;
   std::int64_t rows = 0;
   std::span<const Tile> tiles;
-  std::array<std::int64_t, kRows> tokens{};  ///< of each row
+};
+
+/// Every row of the launch in exactly one span, in order. Throws InvalidArgument where tiles that
+/// begin at different rows overlap, or where those of one row are not sorted by their keys.
+std::vector<RowSpan> row_spans(const AttendGeometry& geometry);
+
+/// A span and the token of each row.
+struct RowBlock {
+  RowBlock(const AttendGeometry& geometry, const RowSpan& span);
+
+  std::int64_t row = 0;
+  std::int64_t rows = 0;
+  std::array<std::int64_t, kRows> tokens{};
+};
+
+/// Keys [key, key + keys) of a segment.
+struct KeySpan {
+  std::int32_t segment = 0;
+  std::int64_t key = 0;
+  std::int64_t keys = 0;
+
+  auto operator<=>(const KeySpan&) const = default;
 };
 
 /// Keys that one tile product takes, for the first `rows` rows of its row block.
@@ -30,50 +52,67 @@ struct KeyBlock {
   RowRanges ranges;
 };
 
-/// Tiles that begin at one row, and the rows they cover; no tile: rows nothing is seen by.
-struct RowGroup {
-  std::int64_t row = 0;
-  std::int64_t rows = 0;
-  std::span<const Tile> tiles;
-};
-
-/// Throws InvalidArgument where tiles that begin at different rows overlap.
-void check_row_groups(const AttendGeometry& geometry);
-
-/// The group that begins at `row`; its tiles begin at geometry.tiles[tile].
-RowGroup row_group(const AttendGeometry& geometry, std::int64_t row, std::size_t tile);
-
-void find_tokens(const AttendGeometry& geometry, RowBlock& block);
-
-/// The part of `tile` from its key `first` on that meets `block`; rows <= 0: none.
-KeyBlock key_block(const AttendGeometry& geometry, const RowBlock& block, const Tile& tile,
-                   std::int64_t first);
-
-/// Calls fn(RowBlock) in order; every row of the launch is in exactly one block.
-template <typename Fn>
-void for_each_row_block(const AttendGeometry& geometry, Fn&& fn) {
-  std::size_t tile = 0;
-  for (std::int64_t row = 0; row < geometry.rows;) {
-    const RowGroup group = row_group(geometry, row, tile);
-    for (std::int64_t first = 0; first < group.rows; first += kRows) {
-      RowBlock block{row + first, std::min(kRows, group.rows - first), group.tiles, {}};
-      find_tokens(geometry, block);
-      fn(block);
-    }
-    row += group.rows;
-    tile += group.tiles.size();
-  }
+/// The first token of a key span.
+inline std::int64_t token_of(const AttendGeometry& geometry, const KeySpan& keys) {
+  return geometry.keys[static_cast<std::size_t>(keys.segment)].token + keys.key;
 }
 
-/// Calls fn(KeyBlock) for the tiles of `block`, in tile order.
-template <typename Fn>
-void for_each_key_block(const AttendGeometry& geometry, const RowBlock& block, Fn&& fn) {
-  for (const Tile& tile : block.tiles) {
-    for (std::int64_t first = 0; first < tile.keys; first += kKeys) {
-      const KeyBlock part = key_block(geometry, block, tile, first);
-      if (part.rows > 0) fn(part);
-    }
+/// What rows [row, row + rows) of the launch meet of `tile` in `keys`, a part of it. `rows` must
+/// not end before the tile begins.
+KeyBlock key_block(const AttendGeometry& geometry, std::int64_t row, std::int64_t rows,
+                   const Tile& tile, const KeySpan& keys);
+
+/// How `part` turns products into logits; refers to its ranges.
+inline ScoreRule rule_of(const AttendGeometry& geometry, const KeyBlock& part) {
+  return {static_cast<float>(geometry.softcap), part.masked ? &part.ranges : nullptr};
+}
+
+/// Where one row block is in its tiles.
+class KeyCursor {
+ public:
+  explicit KeyCursor(const RowSpan& span) : span_(span) { skip(); }
+
+  bool done() const { return tile_ == span_.tiles.size(); }
+  const Tile& tile() const { return span_.tiles[tile_]; }
+  KeySpan keys() const {
+    return {tile().segment, tile().key + first_, std::min(kKeys, tile().keys - first_)};
   }
+  /// No key before this one comes any more.
+  KeySpan bound() const {
+    const KeySpan now = keys();
+    if (tile_ + 1 == span_.tiles.size()) return now;
+    const Tile& next = span_.tiles[tile_ + 1];  // may begin again where this one did
+    return std::min(now, KeySpan{next.segment, next.key, 0});
+  }
+  void advance() {
+    first_ += kKeys;
+    if (first_ < tile().keys) return;
+    first_ = 0;
+    ++tile_;
+    skip();
+  }
+
+ private:
+  void skip() {  // tiles that end above this block, or hold nothing
+    while (!done() && (tile().row + tile().rows <= span_.row || tile().keys == 0)) ++tile_;
+  }
+
+  RowSpan span_;
+  std::size_t tile_ = 0;
+  std::int64_t first_ = 0;
+};
+
+/// The span that comes next in any of the cursors: each row block so meets its tiles in order, and
+/// all blocks that meet a span meet it together. False: none is left.
+inline bool next_keys(std::span<const KeyCursor> cursors, KeySpan& next) {
+  bool found = false;
+  for (const KeyCursor& cursor : cursors) {
+    if (cursor.done()) continue;
+    const KeySpan keys = cursor.keys();
+    if (!found || keys < next) next = keys;
+    found = true;
+  }
+  return found;
 }
 
 }  // namespace annulus::attn::cpu

@@ -1,194 +1,180 @@
-// FlashAttention-2 backward (Dao 2023, algorithm 2) with the row block outermost, as in forward:
-// for each row block and key block P is recomputed from lse, dS = P * (dP - delta), then
-// dV += P^T dO, dK += dS^T Q, dQ += dS K. dQ stays in the workspace for a row block; the dK and dV
-// of a key block are summed there and added to the output once a block.
-// One unit of work is a (batch, key/value head) with all query heads that read it, in order: dk and
-// dv have one writer and one order of summation, whatever the thread count.
-// Workspace per thread: Q, Q^T, dO, dO^T, dQ^T, K, V, P, dS, dK, dV blocks.
+// FlashAttention-2 backward (Dao 2023, algorithm 2) on a CPU: key blocks stream past blocks of
+// query rows. For each pair P is recomputed from lse, dS = P * (dP - delta), then dV += P^T dO, dK
+// += dS^T Q, dQ += dS K. A thread holds several row blocks with their dQ; dK and dV of a key block
+// gather in the workspace over them and are added to the output once. Units that share keys add in
+// a fixed order (turns.h): same bits for any thread count. Q is scaled when it is loaded, so that
+// dK needs no factor; dQ gets it at the end. Workspace per thread: K, V, P, dS, dK, dV blocks; Q,
+// Q^T, dO, dO^T, dQ^T of each slot.
 #include "attention/kernels/cpu/flash2.h"
 
-#include "attention/kernels/cpu/blocks.h"
+#include "attention/kernels/cpu/products.h"
 #include "attention/kernels/cpu/rows.h"
 #include "attention/kernels/cpu/scratch.h"
-#include "attention/kernels/cpu/tile_ops.h"
-#include "runtime/base/parallel_for.h"
-
-#include <atomic>
-#include <limits>
+#include "attention/kernels/cpu/turns.h"
+#include "attention/kernels/cpu/units.h"
 
 namespace annulus::attn::cpu {
 
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr std::int64_t kMaxSlots = 8;
+
+/// Row blocks that a thread holds: with the key blocks they fill an L2 of 2 MiB by half.
+std::int64_t max_slots(const AttendGeometry& g) {
+  constexpr std::int64_t kBytes = 768 << 10;
+  const std::int64_t slot = kRows * (3 * g.head_dim + 2 * g.head_dim_v) * 4;
+  return std::clamp<std::int64_t>(kBytes / slot, 1, kMaxSlots);
+}
+
+/// Slots of a unit: fewer where a lane is short, so that several threads share it. It may not
+/// depend on their number, for the sums of dK and dV do on it.
+std::int64_t slots_for(const AttendGeometry& g, std::span<const RowSpan> spans) {
+  const std::int64_t all = static_cast<std::int64_t>(spans.size()) * std::min(g.group, g.heads);
+  return std::clamp<std::int64_t>(all / 8, 1, max_slots(g));
+}
+
+struct BackwardSlot {
+  float *q_rows, *q, *dout_rows, *dout, *dq, *lse, *delta;
+};
 
 struct BackwardBuffers {
   BackwardBuffers(const AttendGeometry& g, Scratch& scratch)
-      : q_rows(scratch.floats(kRows * padded(g.head_dim))),
-        q(scratch.floats(kRows * g.head_dim)),
-        dout_rows(scratch.floats(kRows * padded(g.head_dim_v))),
-        dout(scratch.floats(kRows * g.head_dim_v)),
-        dq(scratch.floats(kRows * g.head_dim)),
-        k(scratch.floats(kKeys * g.head_dim)),
-        v(scratch.floats(kKeys * g.head_dim_v)),
+      : k(scratch.floats(kKeys * pitch(g.head_dim))),
+        v(scratch.floats(kKeys * pitch(g.head_dim_v))),
+        dk(scratch.floats(kKeys * pitch(g.head_dim))),
+        dv(scratch.floats(kKeys * pitch(g.head_dim_v))),
         p(scratch.floats(kKeys * kRows)),
-        ds(scratch.floats(kKeys * kRows)),
-        dkv(scratch.floats(kKeys * padded(std::max(g.head_dim, g.head_dim_v)))),
-        lse(scratch.floats(kRows)),
-        delta(scratch.floats(kRows)) {}
+        ds(scratch.floats(kKeys * kRows)) {
+    for (std::int64_t i = 0; i < max_slots(g); ++i) {
+      slots[i] = {scratch.floats(kRows * pitch(g.head_dim)),
+                  scratch.floats(kRows * g.head_dim),
+                  scratch.floats(kRows * pitch(g.head_dim_v)),
+                  scratch.floats(kRows * g.head_dim_v),
+                  scratch.floats(kRows * g.head_dim),
+                  scratch.floats(kRows),
+                  scratch.floats(kRows)};
+    }
+  }
 
-  float *q_rows, *q, *dout_rows, *dout, *dq, *k, *v, *p, *ds, *dkv, *lse, *delta;
+  float *k, *v, *dk, *dv, *p, *ds;
+  BackwardSlot slots[kMaxSlots];
 };
 
-float* element(const Output& operand, std::int64_t batch, std::int64_t token, std::int64_t head) {
-  return static_cast<float*>(operand.data) + offset_of(operand, batch, token, head);
-}
-
-float value_of(const Input& operand, std::int64_t batch, std::int64_t token, std::int64_t head) {
-  return static_cast<const float*>(operand.data)[offset_of(operand, batch, token, head)];
-}
-
-/// One (batch, query head) of the launch.
-class BackwardHead {
+/// One unit, on one thread.
+class BackwardUnit {
  public:
-  BackwardHead(const BackwardParams& params, const TileOps& ops, std::int64_t batch,
-               std::int64_t head, const BackwardBuffers& buffers)
+  BackwardUnit(const BackwardParams& params, const TileOps& ops, const Unit& unit,
+               const BackwardBuffers& buffers, Tally& tally)
       : params_(params),
         g_(params.geometry),
         ops_(ops),
-        batch_(batch),
-        head_(head),
-        kv_head_(kv_head_of(params.geometry, head)),
-        w_(buffers) {}
+        unit_(unit),
+        w_(buffers),
+        tally_(tally),
+        k_{params.k, unit.batch, unit.kv_head, g_.head_dim},
+        v_{params.v, unit.batch, unit.kv_head, g_.head_dim_v},
+        dk_{params.dk, unit.batch, unit.kv_head, g_.head_dim},
+        dv_{params.dv, unit.batch, unit.kv_head, g_.head_dim_v} {}
 
-  /// Returns the FLOPs of its tile products. Calls poll() before each key block.
-  template <typename Poll>
-  std::int64_t run(const RowBlock& block, Poll&& poll) {
-    begin(block);
-    std::int64_t flops = 0;
-    for_each_key_block(g_, block, [&](const KeyBlock& part) {
-      poll();
-      recompute(part);
-      differentiate(part);
-      flops += 2 * part.rows * part.keys * (3 * g_.head_dim + 2 * g_.head_dim_v);
+  /// Calls poll() before each pair of blocks and while it waits for its turn.
+  void run(KeyTurns& turns, const Poller& poll) {
+    std::vector<KeyCursor> cursors;
+    if (unit_.heads > 0) cursors = cursors_of(unit_.spans);
+    if (unit_.step == 0 && params_.dkv_assign) {
+      clear_keys(g_, dk_, tally_);
+      clear_keys(g_, dv_, tally_);
+    }
+    turns.publish(unit_, cursors);
+    each_slot([&](const RowBlock& block, std::int64_t head, const BackwardSlot& slot) {
+      begin(block, head, slot);
     });
-    end(block);
-    return flops;
+    std::int64_t open = 0;
+    for (KeySpan keys; next_keys(cursors, keys);) {
+      meet(keys, cursors, poll);
+      if (!turns.wait(unit_, keys, open, poll)) return;
+      add_keys(ops_, dk_, token_of(g_, keys), keys.keys, w_.dk, tally_);
+      add_keys(ops_, dv_, token_of(g_, keys), keys.keys, w_.dv, tally_);
+      turns.publish(unit_, cursors);
+    }
+    each_slot([&](const RowBlock& block, std::int64_t head, const BackwardSlot& slot) {
+      const HeadOutput dq{params_.dq, unit_.batch, head, g_.head_dim};
+      store_gradient(ops_, dq, block, slot.dq, static_cast<float>(g_.softmax_scale),
+                     params_.dq_assign, slot.q_rows, tally_);
+    });
   }
 
  private:
-  void begin(const RowBlock& block) {
-    load_rows(ops_, {params_.q, batch_, head_, g_.head_dim}, block, w_.q_rows);
-    transpose_rows(block, g_.head_dim, w_.q_rows, w_.q);
-    load_rows(ops_, {params_.dout, batch_, head_, g_.head_dim_v}, block, w_.dout_rows);
-    transpose_rows(block, g_.head_dim_v, w_.dout_rows, w_.dout);
-    std::fill_n(w_.dq, kRows * g_.head_dim, 0.0F);
-    std::fill_n(w_.lse, kRows, kInfinity);
-    std::fill_n(w_.delta, kRows, 0.0F);
-    for (std::int64_t i = 0; i < block.rows; ++i) {
-      const std::int64_t token = block.tokens[static_cast<std::size_t>(i)];
-      const float lse = value_of(params_.lse, batch_, token, head_);
-      if (lse == -kInfinity) continue;  // saw no key: +inf makes P = exp(s - lse) zero
-      w_.lse[i] = lse;
-      w_.delta[i] = value_of(params_.delta, batch_, token, head_);
+  template <typename Fn>
+  void each_slot(Fn&& fn) {
+    const BackwardSlot* slot = w_.slots;
+    for (const RowSpan& span : unit_.spans) {
+      const RowBlock block(g_, span);
+      for (std::int64_t head = 0; head < unit_.heads; ++head) fn(block, unit_.head + head, *slot++);
+    }
+  }
+
+  void begin(const RowBlock& block, std::int64_t head, const BackwardSlot& slot) {
+    load_rows(ops_, {params_.q, unit_.batch, head, g_.head_dim}, block,
+              static_cast<float>(g_.softmax_scale), slot.q_rows, tally_);
+    to_columns(ops_, block.rows, g_.head_dim, slot.q_rows, slot.q);
+    load_rows(ops_, {params_.dout, unit_.batch, head, g_.head_dim_v}, block, 1.0F, slot.dout_rows,
+              tally_);
+    to_columns(ops_, block.rows, g_.head_dim_v, slot.dout_rows, slot.dout);
+    std::fill_n(slot.dq, kRows * g_.head_dim, 0.0F);
+    load_statistics({params_.lse, unit_.batch, head, 1}, {params_.delta, unit_.batch, head, 1},
+                    block, slot.lse, slot.delta, tally_);
+  }
+
+  /// All slots that meet `keys`; dk and dv of the block are their sums.
+  void meet(const KeySpan& keys, std::span<KeyCursor> cursors, const Poller& poll) {
+    load_keys(ops_, k_, token_of(g_, keys), keys.keys, w_.k, tally_);
+    load_keys(ops_, v_, token_of(g_, keys), keys.keys, w_.v, tally_);
+    bool add = false;
+    for (std::size_t block = 0; block < cursors.size(); ++block) {
+      KeyCursor& cursor = cursors[block];
+      if (cursor.done() || cursor.keys() != keys) continue;
+      const RowSpan& span = unit_.spans[block];
+      const KeyBlock part = key_block(g_, span.row, span.rows, cursor.tile(), keys);
+      for (std::int64_t head = 0; head < unit_.heads; ++head) {
+        poll();
+        const BackwardSlot& slot = w_.slots[static_cast<std::int64_t>(block) * unit_.heads + head];
+        recompute(part, slot);
+        differentiate(part, slot, add);
+        add = true;
+      }
+      cursor.advance();
     }
   }
 
   /// P and dS of the block, [key][row].
-  void recompute(const KeyBlock& part) {
-    load_keys(ops_, params_.k, batch_, kv_head_, part, g_.head_dim, w_.k);
-    load_keys(ops_, params_.v, batch_, kv_head_, part, g_.head_dim_v, w_.v);
-    const std::int64_t rows = padded(part.rows);
-    ops_.multiply({.m = part.keys,
-                   .n = rows,
-                   .k = g_.head_dim,
-                   .a = w_.k,
-                   .a_m = g_.head_dim,
-                   .a_k = 1,
-                   .b = w_.q,
-                   .b_k = kRows,
-                   .c = w_.p,
-                   .c_m = kRows});
-    ops_.multiply({.m = part.keys,
-                   .n = rows,
-                   .k = g_.head_dim_v,
-                   .a = w_.v,
-                   .a_m = g_.head_dim_v,
-                   .a_k = 1,
-                   .b = w_.dout,
-                   .b_k = kRows,
-                   .c = w_.ds,
-                   .c_m = kRows});
-    const ScoreRule rule{static_cast<float>(g_.softmax_scale), static_cast<float>(g_.softcap),
-                         part.masked ? &part.ranges : nullptr};
-    ops_.gradient({rule, part.keys, rows, w_.p, w_.ds, w_.lse, w_.delta});
+  void recompute(const KeyBlock& part, const BackwardSlot& slot) {
+    multiply_keys(ops_, part.keys, part.rows, g_.head_dim, w_.k, slot.q, w_.p);
+    multiply_keys(ops_, part.keys, part.rows, g_.head_dim_v, w_.v, slot.dout, w_.ds);
+    ops_.gradient({.rule = rule_of(g_, part),
+                   .keys = part.keys,
+                   .rows = padded(part.rows),
+                   .p = w_.p,
+                   .ds = w_.ds,
+                   .lse = slot.lse,
+                   .delta = slot.delta});
   }
 
-  void differentiate(const KeyBlock& part) {
-    ops_.multiply({.m = g_.head_dim,
-                   .n = padded(part.rows),
-                   .k = part.keys,
-                   .a = w_.k,
-                   .a_m = 1,
-                   .a_k = g_.head_dim,
-                   .b = w_.ds,
-                   .b_k = kRows,
-                   .c = w_.dq,
-                   .c_m = kRows,
-                   .add = true});
-    add_keys(part, w_.p, w_.dout_rows, g_.head_dim_v, params_.dv);
-    add_keys(part, w_.ds, w_.q_rows, g_.head_dim, params_.dk);
-  }
-
-  /// target[key] += sum over rows of weights[key][row] * rows[row].
-  void add_keys(const KeyBlock& part, const float* weights, const float* rows, std::int64_t dim,
-                const Output& target) {
-    const std::int64_t stride = padded(dim);
-    ops_.multiply({.m = part.keys,
-                   .n = stride,
-                   .k = part.rows,
-                   .a = weights,
-                   .a_m = kRows,
-                   .a_k = 1,
-                   .b = rows,
-                   .b_k = stride,
-                   .c = w_.dkv,
-                   .c_m = stride});
-    for (std::int64_t j = 0; j < part.keys; ++j) {
-      const float* from = w_.dkv + j * stride;
-      float* to = element(target, batch_, part.token + j, kv_head_);
-      for (std::int64_t d = 0; d < dim; ++d) to[d] += from[d];
-    }
-  }
-
-  void end(const RowBlock& block) {
-    for (std::int64_t i = 0; i < block.rows; ++i) {
-      const std::int64_t token = block.tokens[static_cast<std::size_t>(i)];
-      float* to = element(params_.dq, batch_, token, head_);
-      for (std::int64_t d = 0; d < g_.head_dim; ++d) {
-        const float value = w_.dq[d * kRows + i];
-        to[d] = params_.dq_assign ? value : to[d] + value;
-      }
-    }
+  void differentiate(const KeyBlock& part, const BackwardSlot& slot, bool add) {
+    add_weighted_keys(ops_, part.keys, part.rows, g_.head_dim, w_.k, w_.ds, slot.dq);
+    weigh_rows(ops_, part.keys, part.rows, g_.head_dim_v, w_.p, slot.dout_rows, w_.dv, add);
+    weigh_rows(ops_, part.keys, part.rows, g_.head_dim, w_.ds, slot.q_rows, w_.dk, add);
+    tally_.flops += 2 * part.rows * part.keys * (3 * g_.head_dim + 2 * g_.head_dim_v);
   }
 
   const BackwardParams& params_;
   const AttendGeometry& g_;
   const TileOps& ops_;
-  std::int64_t batch_, head_, kv_head_;
+  const Unit& unit_;
   const BackwardBuffers& w_;
+  Tally& tally_;
+  HeadInput k_, v_;
+  HeadOutput dk_, dv_;
 };
-
-/// Assigned gradients start as zero, also those of keys that no tile visits.
-void clear_keys(const BackwardParams& params, std::int64_t batch, std::int64_t kv_head) {
-  for (const KeySegment& segment : params.geometry.keys) {
-    for (std::int64_t j = 0; j < segment.count; ++j) {
-      const std::int64_t token = segment.token + j;
-      std::fill_n(element(params.dk, batch, token, kv_head), params.geometry.head_dim, 0.0F);
-      std::fill_n(element(params.dv, batch, token, kv_head), params.geometry.head_dim_v, 0.0F);
-    }
-  }
-}
 
 }  // namespace
 
@@ -200,31 +186,23 @@ std::int64_t flash2_backward_bytes(const AttendGeometry& geometry) {
 
 void flash2_backward(const BackwardParams& params, const LaunchContext& context) {
   const AttendGeometry& g = params.geometry;
-  if (g.heads == 0) return;
-  check_row_groups(g);
+  const std::vector<RowSpan> spans = row_spans(g);
   const TileOps ops = tile_ops();
-  const auto share = static_cast<std::size_t>(flash2_backward_bytes(g));
-  check_workspace(context, share);
-  const std::int64_t first_kv = kv_head_of(g, 0);
-  const std::int64_t heads_kv = kv_head_of(g, g.heads - 1) - first_kv + 1;
-  std::atomic<std::int64_t> flops{0};
-  const auto run_unit = [&](int thread, std::int64_t unit) {
-    Scratch scratch(context.workspace.subspan(static_cast<std::size_t>(thread) * share, share));
-    const BackwardBuffers buffers(g, scratch);
-    const std::int64_t batch = unit / heads_kv;
-    const std::int64_t kv_head = first_kv + unit % heads_kv;
-    if (params.dkv_assign) clear_keys(params, batch, kv_head);
-    const auto poll = [&] {
-      if (thread == 0 && context.poll) context.poll();
-    };
-    for (std::int64_t h = 0; h < g.heads; ++h) {
-      if (kv_head_of(g, h) != kv_head) continue;
-      BackwardHead head(params, ops, batch, h, buffers);
-      for_each_row_block(g, [&](const RowBlock& block) { flops += head.run(block, poll); });
-    }
-  };
-  parallel_for(context.threads, g.batch * heads_kv, context.poll, run_unit);
-  if (context.flops != nullptr) *context.flops += flops;
+  const Workspace workspace(context, 0, flash2_backward_bytes(g));
+  const Units units(g, spans, slots_for(g, spans));
+  KeyTurns turns(g, units);
+  run_units(context, units.count(),
+            [&](int thread, std::int64_t index, Tally& tally, const Poller& poll) {
+              Scratch scratch = workspace.share(thread);
+              const BackwardBuffers buffers(g, scratch);
+              const Unit unit = units.at(index);
+              try {
+                BackwardUnit(params, ops, unit, buffers, tally).run(turns, poll);
+              } catch (...) {  // others may wait for this unit's turn to pass
+                turns.give_up();
+                throw;
+              }
+            });
 }
 
 }  // namespace annulus::attn::cpu

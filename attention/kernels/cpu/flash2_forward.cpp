@@ -1,138 +1,154 @@
-// FlashAttention-2 forward (Dao 2023) on a CPU: a block of query rows stays, key blocks stream past
-// it, O is rescaled by the running maximum and divided by the sum once, at the end.
-// For each row block: S^T = K Q^T, online softmax down the columns, O^T += V^T P^T; all three tiles
-// lie with rows innermost (tile_ops.h). Workspace per thread: Q, Q^T, O^T, K, V and S^T blocks.
+// FlashAttention-2 forward (Dao 2023) on a CPU: blocks of query rows stay, key blocks stream past
+// them, O is rescaled by the running maximum and divided by the sum once, at the end.
+// A thread holds several row blocks, of all query heads of a group, so that a key block is widened
+// and brought to L1 once for them. For each: S^T = K Q^T, online softmax down the columns,
+// O^T += V^T P^T; all three tiles lie with rows innermost (tile_ops.h).
+// Workspace per thread: K, V and S^T blocks; Q^T and O^T of each slot.
 // Limits: head dims up to 512; tiles that begin at different rows share none.
 #include "attention/kernels/cpu/flash2.h"
 
-#include "attention/kernels/cpu/blocks.h"
+#include "attention/kernels/cpu/products.h"
 #include "attention/kernels/cpu/rows.h"
 #include "attention/kernels/cpu/scratch.h"
-#include "attention/kernels/cpu/tile_ops.h"
-#include "runtime/base/dtype.h"
-#include "runtime/base/parallel_for.h"
-
-#include <atomic>
-#include <cmath>
-#include <limits>
+#include "attention/kernels/cpu/units.h"
 
 namespace annulus::attn::cpu {
 
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+/// Row blocks that a thread holds: half of an L2 of 2 MiB at most; with eight, bringing the keys
+/// costs less than 2 % of the products.
+std::int64_t max_slots(const AttendGeometry& g) {
+  constexpr std::int64_t kBytes = 1 << 20;
+  const std::int64_t slot = kRows * (g.head_dim + g.head_dim_v) * 4;
+  return std::clamp<std::int64_t>(kBytes / slot, 1, 8);
+}
 
-struct ForwardBuffers {
-  explicit ForwardBuffers(const AttendGeometry& g, Scratch& scratch)
-      : rows(scratch.floats(kRows * padded(std::max(g.head_dim, g.head_dim_v)))),
-        q(scratch.floats(g.head_dim * kRows)),
-        o(scratch.floats(g.head_dim_v * kRows)),
-        k(scratch.floats(kKeys * g.head_dim)),
-        v(scratch.floats(kKeys * g.head_dim_v)),
-        p(scratch.floats(kKeys * kRows)),
-        max(scratch.floats(kRows)),
-        sum(scratch.floats(kRows)) {}
-
-  float *rows, *q, *o, *k, *v, *p, *max, *sum;
+struct ForwardSlot {
+  float *q, *o, *max, *sum;
 };
 
-/// One (batch, query head) of the launch, on one thread.
-class ForwardHead {
- public:
-  ForwardHead(const ForwardParams& params, const TileOps& ops, std::int64_t batch,
-              std::int64_t head, const ForwardBuffers& buffers)
-      : params_(params), g_(params.geometry), ops_(ops), batch_(batch), head_(head), w_(buffers) {}
+struct ForwardBuffers {
+  ForwardBuffers(const AttendGeometry& g, Scratch& scratch)
+      : rows(scratch.floats(kRows * pitch(std::max(g.head_dim, g.head_dim_v)))),
+        k(scratch.floats(kKeys * pitch(g.head_dim))),
+        v(scratch.floats(kKeys * pitch(g.head_dim_v))),
+        p(scratch.floats(kKeys * kRows)) {
+    for (std::int64_t i = 0; i < max_slots(g); ++i) {
+      slots[i] = {scratch.floats(g.head_dim * kRows), scratch.floats(g.head_dim_v * kRows),
+                  scratch.floats(kRows), scratch.floats(kRows)};
+    }
+  }
 
-  /// Returns the FLOPs of its tile products. Calls poll() before each of them.
-  template <typename Poll>
-  std::int64_t run(const RowBlock& block, Poll&& poll) {
-    load_rows(ops_, {params_.q, batch_, head_, g_.head_dim}, block, w_.rows);
-    transpose_rows(block, g_.head_dim, w_.rows, w_.q);
-    begin(block);
-    std::int64_t flops = 0;
-    for_each_key_block(g_, block, [&](const KeyBlock& part) {
-      poll();
-      flops += attend(part);
+  float *rows, *k, *v, *p;
+  ForwardSlot slots[8];
+};
+
+/// One unit, on one thread.
+class ForwardUnit {
+ public:
+  ForwardUnit(const ForwardParams& params, const TileOps& ops, const Unit& unit,
+              const ForwardBuffers& buffers, Tally& tally)
+      : params_(params),
+        g_(params.geometry),
+        ops_(ops),
+        unit_(unit),
+        w_(buffers),
+        tally_(tally),
+        k_{params.k, unit.batch, unit.kv_head, g_.head_dim},
+        v_{params.v, unit.batch, unit.kv_head, g_.head_dim_v} {}
+
+  /// Calls poll() before each tile product.
+  void run(const Poller& poll) {
+    each_slot([&](const RowBlock& block, std::int64_t head, const ForwardSlot& slot) {
+      begin(block, head, slot);
     });
-    end(block);
-    return flops;
+    std::vector<KeyCursor> cursors = cursors_of(unit_.spans);
+    for (KeySpan keys; next_keys(cursors, keys);) {
+      load_keys(ops_, k_, token_of(g_, keys), keys.keys, w_.k, tally_);
+      load_keys(ops_, v_, token_of(g_, keys), keys.keys, w_.v, tally_);
+      for (std::size_t block = 0; block < cursors.size(); ++block) {
+        KeyCursor& cursor = cursors[block];
+        if (cursor.done() || cursor.keys() != keys) continue;
+        const RowSpan& span = unit_.spans[block];
+        const KeyBlock part = key_block(g_, span.row, span.rows, cursor.tile(), keys);
+        for (std::int64_t head = 0; head < unit_.heads; ++head) {
+          poll();
+          attend(part, w_.slots[static_cast<std::int64_t>(block) * unit_.heads + head]);
+        }
+        cursor.advance();
+      }
+    }
+    each_slot([&](const RowBlock& block, std::int64_t head, const ForwardSlot& slot) {
+      end(block, head, slot);
+    });
   }
 
  private:
-  std::int64_t lse_offset(std::int64_t token) const {
-    return offset_of(params_.lse, batch_, token, head_);
+  template <typename Fn>
+  void each_slot(Fn&& fn) {
+    const ForwardSlot* slot = w_.slots;
+    for (const RowSpan& span : unit_.spans) {
+      const RowBlock block(g_, span);
+      for (std::int64_t head = 0; head < unit_.heads; ++head) fn(block, unit_.head + head, *slot++);
+    }
   }
 
-  void begin(const RowBlock& block) {
-    std::fill_n(w_.max, kRows, -kInfinity);
-    std::fill_n(w_.sum, kRows, 0.0F);
-    std::fill_n(w_.o, g_.head_dim_v * kRows, 0.0F);
+  HeadOutput state(std::int64_t head) const {
+    return {params_.state, unit_.batch, head, g_.head_dim_v};
+  }
+  HeadOutput lse(std::int64_t head) const { return {params_.lse, unit_.batch, head, 1}; }
+
+  void begin(const RowBlock& block, std::int64_t head, const ForwardSlot& slot) {
+    load_rows(ops_, {params_.q, unit_.batch, head, g_.head_dim}, block,
+              static_cast<float>(g_.softmax_scale), w_.rows, tally_);
+    to_columns(ops_, block.rows, g_.head_dim, w_.rows, slot.q);
+    std::fill_n(slot.max, kRows, kNothing);
+    std::fill_n(slot.sum, kRows, 0.0F);
+    std::fill_n(slot.o, g_.head_dim_v * kRows, 0.0F);
     if (!params_.resume) return;
-    for (std::int64_t i = 0; i < block.rows; ++i) {
-      const std::int64_t token = block.tokens[static_cast<std::size_t>(i)];
-      const float lse = static_cast<const float*>(params_.lse.data)[lse_offset(token)];
-      if (lse == -kInfinity) continue;
-      w_.max[i] = lse;
-      w_.sum[i] = 1.0F;
-      const float* state = static_cast<const float*>(params_.state.data) +
-                           offset_of(params_.state, batch_, token, head_);
-      for (std::int64_t d = 0; d < g_.head_dim_v; ++d) w_.o[d * kRows + i] = state[d];
-    }
+    std::fill_n(w_.rows, kRows * pitch(g_.head_dim_v), 0.0F);
+    load_state(as_input(state(head)), as_input(lse(head)), block, w_.rows, slot.max, slot.sum,
+               tally_);
+    to_columns(ops_, block.rows, g_.head_dim_v, w_.rows, slot.o);
   }
 
-  std::int64_t attend(const KeyBlock& part) {
-    const std::int64_t kv_head = kv_head_of(g_, head_);
-    load_keys(ops_, params_.k, batch_, kv_head, part, g_.head_dim, w_.k);
-    load_keys(ops_, params_.v, batch_, kv_head, part, g_.head_dim_v, w_.v);
-    const std::int64_t rows = padded(part.rows);
-    ops_.multiply({.m = part.keys,
-                   .n = rows,
-                   .k = g_.head_dim,
-                   .a = w_.k,
-                   .a_m = g_.head_dim,
-                   .a_k = 1,
-                   .b = w_.q,
-                   .b_k = kRows,
-                   .c = w_.p,
-                   .c_m = kRows});
-    const ScoreRule rule{static_cast<float>(g_.softmax_scale), static_cast<float>(g_.softcap),
-                         part.masked ? &part.ranges : nullptr};
-    ops_.softmax({rule, part.keys, rows, g_.head_dim_v, w_.p, w_.max, w_.sum, w_.o});
-    ops_.multiply({.m = g_.head_dim_v,
-                   .n = rows,
-                   .k = part.keys,
-                   .a = w_.v,
-                   .a_m = 1,
-                   .a_k = g_.head_dim_v,
-                   .b = w_.p,
-                   .b_k = kRows,
-                   .c = w_.o,
-                   .c_m = kRows,
-                   .add = true});
-    return 2 * part.rows * part.keys * (g_.head_dim + g_.head_dim_v);
+  void attend(const KeyBlock& part, const ForwardSlot& slot) {
+    multiply_keys(ops_, part.keys, part.rows, g_.head_dim, w_.k, slot.q, w_.p);
+    ops_.softmax({.rule = rule_of(g_, part),
+                  .keys = part.keys,
+                  .rows = padded(part.rows),
+                  .dim = g_.head_dim_v,
+                  .tile = w_.p,
+                  .row_max = slot.max,
+                  .row_sum = slot.sum,
+                  .accumulator = slot.o});
+    add_weighted_keys(ops_, part.keys, part.rows, g_.head_dim_v, w_.v, w_.p, slot.o);
+    tally_.flops += 2 * part.rows * part.keys * (g_.head_dim + g_.head_dim_v);
   }
 
-  void end(const RowBlock& block) {
-    const Output& target = params_.finish ? params_.out : params_.state;
-    for (std::int64_t i = 0; i < block.rows; ++i) {
-      const std::int64_t token = block.tokens[static_cast<std::size_t>(i)];
-      const float sum = w_.sum[i];
-      const bool unseen = sum == 0.0F;
-      const std::int64_t at = offset_of(target, batch_, token, head_);
-      for (std::int64_t d = 0; d < g_.head_dim_v; ++d) {
-        store_f32(target.data, target.dtype, at + d, unseen ? 0.0F : w_.o[d * kRows + i] / sum);
-      }
-      static_cast<float*>(params_.lse.data)[lse_offset(token)] =
-          unseen ? -kInfinity : w_.max[i] + std::log(sum);
-    }
+  void end(const RowBlock& block, std::int64_t head, const ForwardSlot& slot) {
+    to_rows(ops_, block.rows, g_.head_dim_v, slot.o, w_.rows);
+    const HeadOutput out{params_.finish ? params_.out : params_.state, unit_.batch, head,
+                         g_.head_dim_v};
+    store_result(ops_, out, lse(head), block, w_.rows, slot.max, slot.sum, tally_);
   }
 
   const ForwardParams& params_;
   const AttendGeometry& g_;
   const TileOps& ops_;
-  std::int64_t batch_, head_;
+  const Unit& unit_;
   const ForwardBuffers& w_;
+  Tally& tally_;
+  HeadInput k_, v_;
 };
+
+/// Few rows are shared out among the threads: rows are independent, so that no bit depends on it.
+std::int64_t slots_for(const AttendGeometry& g, std::span<const RowSpan> spans, int threads) {
+  std::int64_t slots = max_slots(g);
+  while (slots > 1 && Units(g, spans, slots).count() < 4 * threads) slots /= 2;
+  return slots;
+}
 
 }  // namespace
 
@@ -144,28 +160,18 @@ std::int64_t flash2_forward_bytes(const AttendGeometry& geometry) {
 
 void flash2_forward(const ForwardParams& params, const LaunchContext& context) {
   const AttendGeometry& g = params.geometry;
-  check_row_groups(g);
+  const std::vector<RowSpan> spans = row_spans(g);
   const TileOps ops = tile_ops();
-  const auto share = static_cast<std::size_t>(flash2_forward_bytes(g));
-  check_workspace(context, share);
-  // Rows are independent, so few heads are split into every parts-th row block.
-  const std::int64_t heads = g.batch * g.heads;
-  const std::int64_t parts = heads < 4 * context.threads ? context.threads : 1;
-  std::atomic<std::int64_t> flops{0};
-  parallel_for(context.threads, heads * parts, context.poll, [&](int thread, std::int64_t unit) {
-    Scratch scratch(context.workspace.subspan(static_cast<std::size_t>(thread) * share, share));
-    const ForwardBuffers buffers(g, scratch);
-    const std::int64_t index = unit / parts;
-    ForwardHead head(params, ops, index / g.heads, index % g.heads, buffers);
-    const auto poll = [&] {
-      if (thread == 0 && context.poll) context.poll();
-    };
-    std::int64_t block_index = 0;
-    for_each_row_block(g, [&](const RowBlock& block) {
-      if (block_index++ % parts == unit % parts) flops += head.run(block, poll);
-    });
-  });
-  if (context.flops != nullptr) *context.flops += flops;
+  const Workspace workspace(context, 0, flash2_forward_bytes(g));
+  const Units units(g, spans, slots_for(g, spans, context.threads));
+  run_units(context, units.count(),
+            [&](int thread, std::int64_t index, Tally& tally, const Poller& poll) {
+              Scratch scratch = workspace.share(thread);
+              const ForwardBuffers buffers(g, scratch);
+              const Unit unit = units.at(index);
+              if (unit.heads == 0) return;
+              ForwardUnit(params, ops, unit, buffers, tally).run(poll);
+            });
 }
 
 }  // namespace annulus::attn::cpu

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -39,14 +40,38 @@ class Scratch {
   std::int64_t used_ = 0;
 };
 
-/// Throws InvalidArgument where the workspace has not `share` bytes for each thread.
-inline void check_workspace(const LaunchContext& context, std::size_t share) {
-  if (context.threads >= 1 &&
-      context.workspace.size() / static_cast<std::size_t>(context.threads) >= share) {
-    return;
+/// The workspace of a launch: floats that all threads share, then a share for each thread.
+class Workspace {
+ public:
+  /// Throws InvalidArgument where it is too small.
+  Workspace(const LaunchContext& context, std::int64_t shared_floats, std::int64_t share_bytes)
+      : share_(static_cast<std::size_t>(share_bytes)) {
+    const auto shared = static_cast<std::size_t>(bytes(shared_floats, 0, 1));
+    const auto needed =
+        static_cast<std::size_t>(bytes(shared_floats, share_bytes, context.threads));
+    if (context.threads < 1 || context.workspace.size() < needed) {
+      throw InvalidArgument(fmt::format("workspace of {} bytes for {} threads: {} needed",
+                                        context.workspace.size(), context.threads, needed));
+    }
+    shared_ = Scratch(context.workspace.first(shared)).floats(shared_floats);
+    shares_ = context.workspace.subspan(shared);
   }
-  throw InvalidArgument(fmt::format("flash2: workspace of {} bytes for {} threads of {} each",
-                                    context.workspace.size(), context.threads, share));
-}
+
+  float* shared() const { return shared_; }
+  Scratch share(int thread) const {
+    return Scratch(shares_.subspan(static_cast<std::size_t>(thread) * share_, share_));
+  }
+
+  static std::int64_t bytes(std::int64_t shared_floats, std::int64_t share_bytes, int threads) {
+    Scratch counted;
+    counted.floats(shared_floats);
+    return (shared_floats > 0 ? counted.bytes() : 0) + share_bytes * std::max(threads, 1);
+  }
+
+ private:
+  std::size_t share_;
+  float* shared_ = nullptr;
+  std::span<std::byte> shares_;
+};
 
 }  // namespace annulus::attn::cpu

@@ -243,12 +243,17 @@ std::int64_t workspace_bytes(const AttendGeometry& geometry, bool backward, int 
   return Buffers(geometry, Doubles(), backward).bytes;
 }
 
+std::int64_t materialized_bytes(const AttendGeometry& geometry, bool backward) {
+  return Buffers(geometry, Doubles(), backward).bytes;
+}
+
 constexpr Kernel kReference{.name = "reference",
                             .backend = "cpu",
                             .tile_q = 64,
                             .tile_k = 128,
                             .refuses = refuses,
                             .workspace_bytes = workspace_bytes,
+                            .materialized_bytes = materialized_bytes,
                             .forward = forward,
                             .backward = backward};
 

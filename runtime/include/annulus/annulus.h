@@ -7,7 +7,9 @@
 #include <annulus/collective.h>
 #include <annulus/cost.h>
 #include <annulus/error.h>
+#include <annulus/latency.h>
 #include <annulus/layout.h>
+#include <annulus/local_kernel.h>
 #include <annulus/log.h>
 #include <annulus/machine.h>
 #include <annulus/mask_tiles.h>

@@ -25,6 +25,8 @@ struct SessionOptions {
   Algorithm algorithm = Algorithm::automatic;
   Layout layout = Layout::zigzag();
   Algorithm outer = Algorithm::ring;  ///< hybrid only
+  /// The kernel to leave workspace for; auto: any that does not need rows x keys of it.
+  std::string kernel = "auto";
   bool backward = true;
   /// The caller's memory instead of our own, 256-byte aligned.
   std::span<std::byte> arena{};

@@ -1,4 +1,4 @@
-// Both kernels against the oracle, one launch at a time: sizes, heads, masks, score rules.
+// All kernels against the oracle, one launch at a time: sizes, heads, masks, score rules.
 #include "attention/kernels/dispatch.h"
 #include "tests/kernels/kernel_checks.h"
 #include "tests/support/random.h"
@@ -13,8 +13,6 @@ using attn::Kernel;
 
 constexpr DType kTypes[] = {DType::f32, DType::bf16, DType::f16};
 
-const Kernel& flash2() { return attn::find_kernel("flash2", {}); }
-
 std::string describe(const Kernel& kernel, const OracleProblem& p, std::uint64_t seed) {
   return std::string(kernel.name) + " " + std::string(name_of(p.dtype)) + " seq " +
          std::to_string(p.seq) + ":" + std::to_string(p.seq_kv) + " heads " +
@@ -23,19 +21,22 @@ std::string describe(const Kernel& kernel, const OracleProblem& p, std::uint64_t
          std::to_string(seed);
 }
 
-void check(const OracleProblem& problem, std::uint64_t seed, const Kernel& kernel = flash2(),
-           const TileGrid& grid = {}, double input_scale = 1.0) {
-  SCOPED_TRACE(describe(kernel, problem, seed));
-  const OracleInputs inputs = random_inputs(problem, seed, input_scale);
-  const RunResult result =
-      run_kernel(kernel, {make_launch(problem, one_segment(problem), grid)}, inputs);
-  expect_close(result.values, oracle_attention(problem, inputs), naive_attention(problem, inputs),
-               input_scale);
-  EXPECT_TRUE(result.gaps_untouched);
-}
+/// All kernels, or those in f32 arithmetic, which are the fast ones.
+enum class Which { all, f32_arithmetic };
 
-void check_all_kernels(const OracleProblem& problem, std::uint64_t seed) {
-  for (const Kernel* kernel : attn::kernels()) check(problem, seed, *kernel);
+void check_kernels(const OracleProblem& problem, std::uint64_t seed, Which which = Which::all,
+                   const TileGrid& grid = {}, double input_scale = 1.0) {
+  const OracleInputs inputs = random_inputs(problem, seed, input_scale);
+  const OracleResult truth = oracle_attention(problem, inputs);
+  const OracleResult naive = naive_attention(problem, inputs);
+  const TestLaunch launch = make_launch(problem, one_segment(problem), grid);
+  for (const Kernel* kernel : attn::kernels()) {
+    if (which == Which::f32_arithmetic && kernel->name == "reference") continue;
+    SCOPED_TRACE(describe(*kernel, problem, seed));
+    const RunResult result = run_kernel(*kernel, {launch}, inputs);
+    expect_close(result.values, truth, naive, input_scale);
+    EXPECT_TRUE(result.gaps_untouched);
+  }
 }
 
 OracleProblem small_problem(std::vector<Mask::Term> terms) {
@@ -53,17 +54,17 @@ TEST(Kernels, MatchTheOracleForOddSizes) {
   for (const DType dtype : kTypes) {
     for (const std::int64_t seq : {1, 7, 130}) {
       for (const std::int64_t dim : {1, 7, 16, 80, 128}) {
-        check_all_kernels({.batch = 2,
-                           .seq = seq,
-                           .seq_kv = seq,
-                           .heads = 4,
-                           .heads_kv = 2,
-                           .head_dim = dim,
-                           .head_dim_v = dim,
-                           .dtype = dtype,
-                           .terms = {Mask::Causal{}},
-                           .softmax_scale = 1.0 / std::sqrt(static_cast<double>(dim))},
-                          7);
+        check_kernels({.batch = 2,
+                       .seq = seq,
+                       .seq_kv = seq,
+                       .heads = 4,
+                       .heads_kv = 2,
+                       .head_dim = dim,
+                       .head_dim_v = dim,
+                       .dtype = dtype,
+                       .terms = {Mask::Causal{}},
+                       .softmax_scale = 1.0 / std::sqrt(static_cast<double>(dim))},
+                      7);
       }
     }
   }
@@ -71,17 +72,17 @@ TEST(Kernels, MatchTheOracleForOddSizes) {
 
 class StandingCase : public ::testing::TestWithParam<DType> {};
 
-TEST_P(StandingCase, Flash2MatchesTheOracleFor24To8HeadsOf613Tokens) {
-  check({.seq = 613,
-         .seq_kv = 613,
-         .heads = 24,
-         .heads_kv = 8,
-         .head_dim = 128,
-         .head_dim_v = 128,
-         .dtype = GetParam(),
-         .terms = {Mask::Causal{}},
-         .softmax_scale = 1.0 / std::sqrt(128.0)},
-        613);
+TEST_P(StandingCase, MatchesTheOracleFor24To8HeadsOf613Tokens) {
+  check_kernels({.seq = 613,
+                 .seq_kv = 613,
+                 .heads = 24,
+                 .heads_kv = 8,
+                 .head_dim = 128,
+                 .head_dim_v = 128,
+                 .dtype = GetParam(),
+                 .terms = {Mask::Causal{}},
+                 .softmax_scale = 1.0 / std::sqrt(128.0)},
+                613, Which::f32_arithmetic);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, StandingCase, ::testing::ValuesIn(kTypes));
@@ -89,32 +90,32 @@ INSTANTIATE_TEST_SUITE_P(Types, StandingCase, ::testing::ValuesIn(kTypes));
 TEST(Kernels, MatchTheOracleWhenValuesHaveAnotherDim) {
   for (const DType dtype : kTypes) {
     for (const auto& [dim, dim_v] : {std::pair{192, 128}, {7, 80}, {80, 1}, {512, 512}}) {
-      check_all_kernels({.seq = 70,
-                         .seq_kv = 70,
-                         .heads = 2,
-                         .heads_kv = 2,
-                         .head_dim = dim,
-                         .head_dim_v = dim_v,
-                         .dtype = dtype,
-                         .softmax_scale = 0.1},
-                        11);
+      check_kernels({.seq = 70,
+                     .seq_kv = 70,
+                     .heads = 2,
+                     .heads_kv = 2,
+                     .head_dim = dim,
+                     .head_dim_v = dim_v,
+                     .dtype = dtype,
+                     .softmax_scale = 0.1},
+                    11);
     }
   }
 }
 
 TEST(Kernels, MatchTheOracleWhenAllQueryHeadsShareOneKeyHead) {
   for (const DType dtype : kTypes) {
-    check_all_kernels({.batch = 2,
-                       .seq = 150,
-                       .seq_kv = 150,
-                       .heads = 6,
-                       .heads_kv = 1,
-                       .head_dim = 32,
-                       .head_dim_v = 32,
-                       .dtype = dtype,
-                       .terms = {Mask::Causal{}},
-                       .softmax_scale = 0.1},
-                      3);
+    check_kernels({.batch = 2,
+                   .seq = 150,
+                   .seq_kv = 150,
+                   .heads = 6,
+                   .heads_kv = 1,
+                   .head_dim = 32,
+                   .head_dim_v = 32,
+                   .dtype = dtype,
+                   .terms = {Mask::Causal{}},
+                   .softmax_scale = 0.1},
+                  3);
   }
 }
 
@@ -138,7 +139,7 @@ std::vector<std::vector<Mask::Term>> masks_of_97() {
 }
 
 TEST(Kernels, MatchTheOracleForEveryMask) {
-  for (const auto& terms : masks_of_97()) check_all_kernels(small_problem(terms), 5);
+  for (const auto& terms : masks_of_97()) check_kernels(small_problem(terms), 5);
 }
 
 TEST(Kernels, MatchTheOracleWhenRowsSeeTwoIntervals) {
@@ -150,7 +151,7 @@ TEST(Kernels, MatchTheOracleWhenRowsSeeTwoIntervals) {
     std::sort(std::begin(cuts), std::end(cuts));
     rows.intervals.push_back({KeyInterval{cuts[0], cuts[1]}, KeyInterval{cuts[2], cuts[3]}});
   }
-  check_all_kernels(small_problem({rows}), 19);
+  check_kernels(small_problem({rows}), 19);
 }
 
 TEST(Kernels, MatchTheOracleWhenKeysAreMoreOrFewerThanQueries) {
@@ -158,9 +159,9 @@ TEST(Kernels, MatchTheOracleWhenKeysAreMoreOrFewerThanQueries) {
     for (const CausalAlign align : {CausalAlign::bottom_right, CausalAlign::top_left}) {
       OracleProblem problem = small_problem({Mask::Causal{align}});
       problem.seq_kv = seq_kv;
-      check_all_kernels(problem, 23);
+      check_kernels(problem, 23);
       problem.terms = {Mask::Window{9, 2, align}};
-      check_all_kernels(problem, 29);
+      check_kernels(problem, 29);
     }
   }
 }
@@ -171,7 +172,7 @@ TEST(Kernels, MatchTheOracleWithSoftcap) {
       OracleProblem problem = small_problem({Mask::Causal{}});
       problem.softcap = softcap;
       problem.dtype = dtype;
-      check_all_kernels(problem, 31);
+      check_kernels(problem, 31);
     }
   }
 }
@@ -181,7 +182,7 @@ TEST(Kernels, MatchTheOracleForLogitsOfTenThousand) {
     OracleProblem problem = small_problem({Mask::Causal{}});
     problem.dtype = dtype;
     const double scale = std::sqrt(1e4);  // q.k * 0.25 is then about 4 * 0.25 * 1e4
-    for (const Kernel* kernel : attn::kernels()) check(problem, 37, *kernel, {}, scale);
+    check_kernels(problem, 37, Which::all, {}, scale);
   }
 }
 
@@ -219,6 +220,52 @@ TEST(Kernels, KeepNanInputsVisible) {
   }
 }
 
+/// One head, full mask, as `annulus bench --suite classic` has them.
+OracleProblem classic(std::int64_t batch, std::int64_t seq, std::int64_t dim) {
+  return {.batch = batch,
+          .seq = seq,
+          .seq_kv = seq,
+          .head_dim = dim,
+          .head_dim_v = dim,
+          .softmax_scale = 1.0 / std::sqrt(static_cast<double>(dim))};
+}
+
+TEST(Classic, Case1x32x16) { check_kernels(classic(1, 32, 16), 51); }
+TEST(Classic, Case2x64x32) { check_kernels(classic(2, 64, 32), 52); }
+TEST(Classic, Case4x128x64) { check_kernels(classic(4, 128, 64), 53); }
+TEST(Classic, HeadDim1) { check_kernels(classic(1, 64, 1), 54); }
+TEST(Classic, HeadDim7) { check_kernels(classic(1, 64, 7), 55); }
+TEST(Classic, HeadDim16) { check_kernels(classic(1, 64, 16), 56); }
+
+TEST(Classic, SoftmaxScaleOfATenth) {
+  OracleProblem problem = classic(2, 64, 32);
+  problem.softmax_scale = 0.1;
+  check_kernels(problem, 57);
+}
+
+TEST(Kernels, MatchTheOracleForSoftmaxScalesThatAreZeroOrNegative) {
+  for (const double scale : {0.0, -0.3}) {
+    OracleProblem problem = small_problem({Mask::Causal{}});
+    problem.softmax_scale = scale;
+    check_kernels(problem, 58);
+  }
+}
+
+class TileSizes : public ::testing::TestWithParam<std::int64_t> {};
+
+TEST_P(TileSizes, MatchTheOracleForEveryKernel) {
+  OracleProblem problem = small_problem({Mask::Causal{}, Mask::Window{150, 0}});
+  problem.seq = problem.seq_kv = 300;
+  problem.dtype = DType::bf16;
+  for (const std::int64_t tile_k : {1, 7, 16, 48, 64, 128, 200, 512}) {
+    if (GetParam() * tile_k < 7) continue;  // a tile for every pair is too many for a test
+    SCOPED_TRACE(tile_k);
+    check_kernels(problem, 59, Which::f32_arithmetic, {GetParam(), tile_k});
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(TileQ, TileSizes, ::testing::Values(1, 7, 16, 48, 64, 128, 200, 512));
+
 OracleProblem random_problem(std::mt19937_64& generator) {
   const auto pick = [&](std::int64_t low, std::int64_t high) {
     return random_between(generator, low, high);
@@ -243,7 +290,7 @@ TEST(Kernels, MatchTheOracleForRandomProblemsAndTileGrids) {
   for (std::uint64_t round = 0; round < 40; ++round) {
     const OracleProblem problem = random_problem(generator);
     const TileGrid grid{random_between(generator, 1, 150), random_between(generator, 1, 300)};
-    check(problem, round, flash2(), grid);
+    check_kernels(problem, round, Which::f32_arithmetic, grid);
   }
 }
 

@@ -1,0 +1,119 @@
+#include "runtime/cost/format.h"
+
+#include <annulus/latency.h>
+
+#include <fmt/format.h>
+
+namespace annulus {
+namespace {
+
+using cost::TextRow;
+
+std::string ms(double seconds) { return fmt::format("{:.6g}", seconds * 1e3); }
+std::string us(double seconds) { return fmt::format("{:.5g}", seconds * 1e6); }
+
+std::string what_of(const LatencyRequest& r) {
+  switch (r.stage) {
+    case Stage::prefill:
+      return fmt::format("time to first token: prefill of {} x {} tokens", r.batch, r.seq);
+    case Stage::decode:
+      return fmt::format("time per token: decode, {} sequences x {} beams, {} + {} keys", r.batch,
+                         r.beam, r.prompt, r.generated);
+    case Stage::chunked:
+      return fmt::format("time of a chunked step: {} chunks, {} decode entries", r.chunks.size(),
+                         r.decodes.size());
+  }
+  return {};
+}
+
+std::string header(const LatencyReport& report) {
+  const LatencyRequest& r = report.request;
+  const SystemRates& s = r.system;
+  const ModelShape& m = r.model;
+  return fmt::format(
+      "latency  GenZ roofline, analytic: per operator the longest of compute, memory and link; "
+      "nothing overlaps\n"
+      "  system      {}: {:g} TFLOP/s bf16, {:g} GiB at {:g} GiB/s, link {:g} GiB/s and {:g} us, "
+      "efficiency {:g}\n"
+      "  model       {} layers, hidden {}, heads {}:{} x {}, ffn {}, vocab {}; {}\n"
+      "  ranks       tp {}, sp {}, pp {}\n",
+      s.name, s.tflops, s.memory_gib, s.memory_gib_s, s.link_gib_s, s.link_latency_us, s.efficiency,
+      m.layers, m.hidden, m.heads, m.heads_kv, m.head_dim, m.ffn, m.vocab, name_of(r.precision),
+      r.tp, r.sp, r.pp);
+}
+
+std::string flops(std::int64_t macs) {
+  return cost::human(2 * static_cast<long double>(macs), "FLOP");
+}
+
+std::string ratio(double a, double b) { return b > 0 ? fmt::format("{:.6g}", a / b) : "-"; }
+
+/// Totals by accounting; the last column sets the fork's modes side by side.
+std::string totals(const ModeComparison& c) {
+  const double factor = c.original.request.softmax_factor;
+  std::vector<TextRow> rows{{"", "upstream x1", fmt::format("original x{:g}", factor),
+                             fmt::format("corrected x{:g}", factor), "corrected/original"}};
+  const auto time = [&](const char* name, double LatencyReport::*part) {
+    rows.push_back({name, ms(c.upstream.*part), ms(c.original.*part), ms(c.corrected.*part),
+                    ratio(c.corrected.*part, c.original.*part)});
+  };
+  const auto count = [&](const char* name, std::int64_t LatencyReport::*part) {
+    rows.push_back(
+        {name, flops(c.upstream.*part), flops(c.original.*part), flops(c.corrected.*part),
+         ratio(static_cast<double>(c.corrected.*part), static_cast<double>(c.original.*part))});
+  };
+  time("  latency ms", &LatencyReport::latency_s);
+  time("    Logit, Attend ms", &LatencyReport::attention_s);
+  time("    other products ms", &LatencyReport::linear_s);
+  time("    links ms", &LatencyReport::comm_s);
+  count("  FLOP of a rank", &LatencyReport::macs);
+  count("    Logit, Attend", &LatencyReport::attention_macs);
+  return cost::table(std::move(rows), 1);
+}
+
+/// Operator by operator; a `*` marks those that the mode changes.
+std::string operators(const ModeComparison& c) {
+  std::vector<TextRow> rows{
+      {"  operator", "times", "FLOP original", "corrected", "us original", "corrected", "bound"}};
+  for (std::size_t i = 0; i < c.original.rows.size(); ++i) {
+    const OperatorRow& a = c.original.rows[i];
+    const OperatorRow& b = c.corrected.rows[i];
+    const bool differs = a.macs != b.macs || a.latency_s() != b.latency_s();
+    rows.push_back({fmt::format("{} {}", differs ? "*" : " ", a.name), std::to_string(a.repeat),
+                    flops(a.macs), flops(b.macs), us(a.latency_s()), us(b.latency_s()),
+                    a.bound() == b.bound()
+                        ? std::string(name_of(b.bound()))
+                        : fmt::format("{}, {}", name_of(a.bound()), name_of(b.bound()))});
+  }
+  return cost::table(std::move(rows), 1) + "  one run each, of one rank; * differs by mode\n";
+}
+
+std::string memory(const ModeComparison& c) {
+  const LatencyReport& r = c.corrected;
+  constexpr double kGiB = 1073741824.0;
+  std::string text = fmt::format(
+      "  memory      {:.4g} GiB of weights and {:.4g} GiB of cache a tp "
+      "rank over {} stages; a device has {:g}",
+      r.weight_bytes / kGiB, r.cache_bytes / kGiB, r.request.pp, r.request.system.memory_gib);
+  if (r.offloaded) {
+    text += fmt::format(": offloaded, {:.4g} GiB/s", r.memory_gib_s);
+  } else if (!r.fits) {
+    text += ": DOES NOT FIT; times are as if it did (GenZ stops here; --offload prices the host)";
+  }
+  return text + "\n";
+}
+
+}  // namespace
+
+std::string to_text(const std::vector<ModeComparison>& stages) {
+  std::string text;
+  for (const ModeComparison& c : stages) {
+    if (text.empty()) text = header(c.original);
+    text += fmt::format("\n{}\n{}{}\n{}", what_of(c.original.request), totals(c), memory(c),
+                        operators(c));
+    for (const std::string& reason : c.reasons) text += cost::paragraph("why", reason);
+  }
+  return text;
+}
+
+}  // namespace annulus

@@ -1,0 +1,156 @@
+#include <annulus/local_kernel.h>
+
+#include "attention/bands.h"
+#include "attention/kernels/dispatch.h"
+#include "attention/row_table.h"
+#include "runtime/base/buffer.h"
+#include "runtime/engine/request.h"
+
+#include <annulus/error.h>
+
+#include <fmt/format.h>
+
+#include <initializer_list>
+
+namespace annulus {
+namespace {
+
+// NOTE: kernels that count traffic and say what they materialise may be built or not; the two
+// templates below take what is there.
+template <typename Kernel>
+std::int64_t materialized(const Kernel& kernel, const attn::AttendGeometry& geometry) {
+  if constexpr (requires { kernel.materialized_bytes(geometry, false); }) {
+    if (kernel.materialized_bytes != nullptr) return kernel.materialized_bytes(geometry, false);
+  }
+  return 0;
+}
+
+template <typename Context>
+void count_traffic(Context& context, std::int64_t& bytes) {
+  if constexpr (requires { context.traffic_bytes = &bytes; }) context.traffic_bytes = &bytes;
+}
+
+template <typename Pointer>
+void require_shape(const char* name, const BasicTensorView<Pointer>& view, DType dtype,
+                   std::initializer_list<std::int64_t> shape) {
+  const ConstTensorView expected(nullptr, dtype, shape);
+  if (view.data != nullptr && view.dtype == dtype && view.rank == expected.rank &&
+      view.shape == expected.shape && view.strides[static_cast<std::size_t>(view.rank - 1)] == 1) {
+    return;
+  }
+  throw InvalidArgument(fmt::format("{} is {}{}: must be {} with a last stride of 1", name,
+                                    view.data == nullptr ? "null, " : "", describe(view),
+                                    describe(expected)));
+}
+
+/// [batch, tokens, heads, dim]
+template <typename Pointer>
+attn::Operand<Pointer> operand(const BasicTensorView<Pointer>& view) {
+  return {view.data, view.dtype, view.strides[0], view.strides[1], view.strides[2]};
+}
+
+/// [batch, heads, tokens]
+attn::Output lse_operand(const TensorView& view) {
+  return {view.data, view.dtype, view.strides[0], view.strides[2], view.strides[1]};
+}
+
+}  // namespace
+
+struct LocalKernel::Impl {
+  Impl(const Problem& p, const LocalOptions& options)
+      : problem(resolved(p)),
+        threads(options.threads),
+        kernel(attn::find_kernel(options.kernel, engine::kernel_query(problem, Pass::forward))),
+        name(kernel.name) {
+    const std::vector<attn::Band> bands = attn::compile_bands(problem);
+    const TokenRange rows{.begin = 0, .count = problem.seq};
+    const TokenRange all_keys{.begin = 0, .count = *problem.seq_kv};
+    const attn::RowTable table(bands, std::span(&rows, 1));
+    const attn::TileGrid grid{options.tile_q > 0 ? options.tile_q : kernel.tile_q,
+                              options.tile_k > 0 ? options.tile_k : kernel.tile_k};
+    intervals = table.intervals();
+    table.tiles(grid, 0, all_keys, tiles);
+    queries = {{.row = 0, .token = 0, .count = problem.seq}};
+    keys = {{.token = 0, .position = 0, .stride = 1, .count = *problem.seq_kv}};
+    workspace = Buffer(kernel.workspace_bytes(geometry(), false, threads));
+  }
+
+  attn::AttendGeometry geometry() const {
+    attn::AttendGeometry g;
+    g.batch = problem.batch;
+    g.heads = problem.heads;
+    g.group = problem.heads / *problem.heads_kv;
+    g.head_dim = problem.head_dim;
+    g.head_dim_v = *problem.head_dim_v;
+    g.softmax_scale = *problem.softmax_scale;
+    g.softcap = problem.softcap;
+    g.rows = problem.seq;
+    g.queries = queries;
+    g.keys = keys;
+    g.tiles = tiles;
+    g.intervals = intervals;
+    return g;
+  }
+
+  void require(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
+               const TensorView& out, const TensorView& lse) const {
+    const Problem& p = problem;
+    require_shape("q", q, p.dtype, {p.batch, p.seq, p.heads, p.head_dim});
+    require_shape("k", k, p.dtype, {p.batch, *p.seq_kv, *p.heads_kv, p.head_dim});
+    require_shape("v", v, p.dtype, {p.batch, *p.seq_kv, *p.heads_kv, *p.head_dim_v});
+    require_shape("out", out, p.dtype, {p.batch, p.seq, p.heads, *p.head_dim_v});
+    require_shape("lse", lse, DType::f32, {p.batch, p.heads, p.seq});
+  }
+
+  Problem problem;
+  int threads;
+  const attn::Kernel& kernel;
+  std::string name;
+  std::vector<RowIntervals> intervals;
+  std::vector<attn::Tile> tiles;
+  std::vector<attn::QuerySegment> queries;
+  std::vector<attn::KeySegment> keys;
+  Buffer workspace;
+  LocalCounters counters;
+};
+
+std::vector<LocalKernelInfo> local_kernels(const Problem& problem) {
+  const attn::KernelQuery query = engine::kernel_query(resolved(problem), Pass::forward);
+  std::vector<LocalKernelInfo> list;
+  for (const attn::Kernel* kernel : attn::kernels()) {
+    list.push_back({std::string(kernel->name), std::string(kernel->backend), kernel->tile_q,
+                    kernel->tile_k, kernel->refuses(query)});
+  }
+  return list;
+}
+
+LocalKernel::LocalKernel(const Problem& problem, const LocalOptions& options)
+    : impl_(std::make_unique<Impl>(problem, options)) {}
+LocalKernel::LocalKernel(LocalKernel&&) noexcept = default;
+LocalKernel::~LocalKernel() = default;
+
+void LocalKernel::forward(const ConstTensorView& q, const ConstTensorView& k,
+                          const ConstTensorView& v, const TensorView& out, const TensorView& lse) {
+  Impl& self = *impl_;
+  self.require(q, k, v, out, lse);
+  self.counters = {};
+  attn::LaunchContext context;
+  context.threads = self.threads;
+  context.flops = &self.counters.flops;
+  context.workspace = {self.workspace.data(), static_cast<std::size_t>(self.workspace.bytes())};
+  count_traffic(context, self.counters.traffic_bytes);
+  attn::ForwardParams params;
+  params.geometry = self.geometry();
+  params.q = operand(q);
+  params.k = operand(k);
+  params.v = operand(v);
+  params.out = operand(out);
+  params.lse = lse_operand(lse);
+  self.counters.materialized_bytes = materialized(self.kernel, params.geometry);
+  self.kernel.forward(params, context);
+}
+
+const std::string& LocalKernel::name() const { return impl_->name; }
+const LocalCounters& LocalKernel::counters() const { return impl_->counters; }
+
+}  // namespace annulus
