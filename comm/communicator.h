@@ -45,6 +45,9 @@ class Communicator {
 /// `size` communicators that share one process; give each to its own thread.
 std::vector<std::unique_ptr<Communicator>> make_local_communicators(int size, double timeout_s);
 
+/// False where no_mpi.cpp stands in.
+bool mpi_built();
+
 /// Duplicates the given communicator (MPI_Comm_c2f). Throws Unsupported where MPI is not built.
 std::unique_ptr<Communicator> make_mpi_communicator(int fortran_communicator, double timeout_s);
 

@@ -4,6 +4,8 @@
 
 namespace annulus::comm {
 
+bool mpi_built() { return false; }
+
 std::unique_ptr<Communicator> make_mpi_communicator(int /*fortran_communicator*/,
                                                     double /*timeout_s*/) {
   throw Unsupported(

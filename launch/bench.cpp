@@ -1,12 +1,14 @@
+#include "launch/agree.h"
 #include "launch/bench/check.h"
 #include "launch/bench/measure.h"
 #include "launch/bench/report.h"
 #include "launch/bench/suites/suite.h"
 #include "launch/command.h"
 #include "launch/error.h"
+#include "launch/options/grid.h"
 #include "launch/output.h"
 #include "launch/progress.h"
-#include "launch/ranks/ranks.h"
+#include "launch/ranks_request.h"
 #include "launch/request/problem.h"
 
 #include <annulus/collective.h>
@@ -18,13 +20,16 @@
 #include <cstdio>
 #include <memory>
 #include <numeric>
+#include <string>
+#include <vector>
 
 namespace annulus::launch {
 namespace {
 
 /// What was asked for, found right before any rank starts.
 struct BenchRequest {
-  const Call& call;
+  Call call;  ///< of one point of the grid
+  std::string label;
   Problem problem;
   AttentionOptions attention;
   std::string transport;
@@ -34,10 +39,15 @@ struct BenchRequest {
   bool backward = true;
 };
 
-BenchRequest request_of(const Call& call) {
-  const Settings& settings = call.settings;
+/// Everything that can be found wrong with one point, before any of them runs.
+BenchRequest request_of(const Call& call, const GridPoint& point) {
+  const Settings& settings = point.settings;
   refuse_unbuilt_run(settings);
-  BenchRequest request{.call = call,
+  BenchRequest request{.call = {.settings = settings,
+                                .line = call.line,
+                                .started = call.started,
+                                .command_line = call.command_line},
+                       .label = point.label,
                        .problem = problem_of(settings),
                        .attention = attention_options_of(settings),
                        .transport = transport_of(settings, call.started),
@@ -46,6 +56,8 @@ BenchRequest request_of(const Call& call) {
     settings.refuse("op", fmt::format("runs one kernel on one rank, not on {}", request.world));
   }
   request.threads = threads_of(settings, request.world);
+  refuse_fallback(settings, request.problem);
+  const MaskTiles compiles(request.problem, 128, 128);  // throws for masks that cannot be
   request.forward = settings.text("pass") != "backward";
   request.backward = settings.text("pass") != "forward";
   return request;
@@ -57,14 +69,23 @@ double seconds_of(const auto& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// One rank of the run.
+/// Where the points of a grid report to; rank 0 only. A file appears when the last one is through.
+struct BenchOutput {
+  std::unique_ptr<OutputFile> json;
+  std::string lines;
+  std::size_t points = 1;
+  std::size_t reported = 0;
+};
+
+/// One rank of one point.
 class BenchRank {
  public:
-  BenchRank(const BenchRequest& request, Mesh& mesh)
-      : request_(request), settings_(request.call.settings), mesh_(mesh) {}
+  BenchRank(const BenchRequest& request, Mesh& mesh, BenchOutput& output)
+      : request_(request), settings_(request.call.settings), mesh_(mesh), output_(output) {}
 
-  int run() {
-    OutputFile json = open_output();
+  int run(bool first) {
+    require_same_settings(mesh_, settings_);
+    if (first) open_output();
     const std::int64_t memory_before = start_memory();
     Session session(mesh_, {.max_problem = request_.problem,
                             .algorithm = request_.attention.algorithm,
@@ -75,7 +96,6 @@ class BenchRank {
                             .arena = {},
                             .threads = request_.threads});
     Attention attention(session, request_.problem, request_.attention);
-    refuse_fallback(attention);
     const Generator generator(seed(), request_.problem.dtype);
     const Shards shards = make_shards(request_.problem, attention.layout(), mesh_.rank(), generator,
                                       request_.backward);
@@ -92,37 +112,19 @@ class BenchRank {
                            attention.layout(), shards);
     }
     measure_comm(attention, report);  // voids the results: last
-    if (mesh_.rank() == 0) print(report, json);
+    if (mesh_.rank() == 0) print(report);
     return report.passed() ? kPassed : kCheckFailed;
   }
 
  private:
   std::uint64_t seed() const { return static_cast<std::uint64_t>(settings_.integer("seed")); }
 
-  /// Only rank 0's disk counts, and every rank must end alike: so they hear from it.
-  OutputFile open_output() {
-    std::string error;
-    std::unique_ptr<OutputFile> file;
-    if (mesh_.rank() == 0 && settings_.has("json")) {
-      try {
-        file = std::make_unique<OutputFile>(settings_.path("json"), settings_.where("json"));
-      } catch (const UsageError& refused) {
-        error = refused.what();
-      }
-    }
-    const auto failed = gather_one<int>(mesh_, error.empty() ? 0 : 1);
-    if (failed.front() != 0) throw UsageError(error);
-    return file ? std::move(*file) : OutputFile({}, "--json");
-  }
-
-  void refuse_fallback(const Attention& attention) const {
-    const std::string reason = attention.fallback_reason();
-    if (reason.empty()) return;
-    if (settings_.flag("strict")) settings_.refuse("kernel", "cannot serve: " + reason);
-    if (mesh_.rank() == 0) {
-      fmt::print(stderr, "annulus: warning: kernel {} runs instead of {}: {}\n",
-                 attention.kernel_used(), settings_.text("kernel"), reason);
-    }
+  /// Only rank 0's disk counts.
+  void open_output() {
+    on_rank_zero(mesh_, [&] {
+      output_.json = std::make_unique<OutputFile>(
+          settings_.has("json") ? settings_.path("json") : "", settings_.where("json"));
+    });
   }
 
   std::int64_t start_memory() {
@@ -251,12 +253,22 @@ class BenchRank {
     return report;
   }
 
-  void print(const BenchReport& report, OutputFile& json) const {
+  void print(const BenchReport& report) const {
+    OutputFile& json = *output_.json;
+    ++output_.reported;
     if (!settings_.flag("quiet")) {
-      fmt::print(json.to_standard_output() ? stderr : stdout, "{}", to_text(report));
+      std::FILE* to = json.to_standard_output() ? stderr : stdout;
+      if (!request_.label.empty()) {
+        fmt::print(to, "{}== run {} of {}: {}\n", output_.reported > 1 ? "\n" : "",
+                   output_.reported, output_.points, request_.label);
+      }
+      fmt::print(to, "{}", to_text(report));
     }
     if (!json.wanted()) return;
-    json.commit(to_json(report) + "\n");
+    output_.lines += to_json(report) + "\n";
+    if (!json.to_standard_output() && output_.reported < output_.points) return;
+    json.commit(output_.lines);
+    output_.lines.clear();
     if (!json.to_standard_output() && !settings_.flag("quiet")) {
       fmt::print("report     {}\n", json.path().string());
     }
@@ -266,35 +278,28 @@ class BenchRank {
   const BenchRequest& request_;
   const Settings& settings_;
   Mesh& mesh_;
+  BenchOutput& output_;
 };
-
-LogOptions log_options(const Settings& settings) {
-  LogOptions log;
-  if (settings.has("log_level")) {
-    constexpr std::array<std::string_view, 5> kLevels{"debug", "info", "warn", "error", "off"};
-    const auto* found = std::ranges::find(kLevels, settings.text("log_level"));
-    log.level = static_cast<int>(found - kLevels.begin());
-  }
-  if (settings.has("log_dir")) log.dir = settings.path("log_dir").string();
-  return log;
-}
 
 }  // namespace
 
 int run_bench(const Call& call) {
-  const Settings& settings = call.settings;
-  if (settings.has("suite")) {
-    refuse_unbuilt_run(settings);
-    return settings.text("suite") == "classic" ? run_classic_suite(call)
-                                               : run_accounting_suite(call);
+  if (call.settings.has("suite")) {
+    refuse_grid(call.settings, "a suite");
+    refuse_unbuilt_run(call.settings);
+    return call.settings.text("suite") == "classic" ? run_classic_suite(call)
+                                                    : run_accounting_suite(call);
   }
-  const BenchRequest request = request_of(call);
-  const RanksRequest ranks{
-      .started = call.started,
-      .shape = mesh_of(settings, request.world),
-      .options = {.timeout_s = settings.real("timeout_s"), .log = log_options(settings)},
-      .transport = request.transport};
-  return run_ranks(ranks, [&](Mesh& mesh) { return BenchRank(request, mesh).run(); });
+  std::vector<BenchRequest> points;
+  std::vector<RanksRequest> runs;
+  for (const GridPoint& point : grid_of(call.settings)) {
+    points.push_back(request_of(call, point));
+    runs.push_back(ranks_request_of(point.settings, call.started));
+  }
+  BenchOutput output{.json = {}, .lines = {}, .points = points.size(), .reported = 0};
+  return run_ranks(runs, [&](Mesh& mesh, std::size_t run) {
+    return BenchRank(points[run], mesh, output).run(run == 0);
+  });
 }
 
 }  // namespace annulus::launch

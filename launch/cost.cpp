@@ -1,5 +1,6 @@
 #include "launch/command.h"
 #include "launch/error.h"
+#include "launch/options/grid.h"
 #include "launch/output.h"
 #include "launch/request/latency.h"
 #include "launch/request/problem.h"
@@ -7,12 +8,17 @@
 #include <annulus/annulus.h>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include <cstdio>
+#include <string>
+#include <vector>
 
 namespace annulus::launch {
 namespace {
 
+/// A point of a grid is a line.
+std::string one_line(const std::string& json) { return nlohmann::ordered_json::parse(json).dump(); }
 /// Either of the two reports.
 struct Rendered {
   std::string text, json;
@@ -34,16 +40,31 @@ Rendered render(const Settings& settings) {
 
 int run_cost(const Call& call) {
   const Settings& settings = call.settings;
-  refuse_unbuilt_prediction(settings);
   const bool speaks = call.started.rank == 0;
+  const std::vector<GridPoint> points = grid_of(settings);
+  for (const GridPoint& point : points) {
+    refuse_unbuilt_prediction(point.settings);
+    // Every point is found wrong before the first is priced.
+    if (!point.settings.flag("compare_modes"))
+      cost_request_of(point.settings);
+    else
+      latency_requests_of(point.settings);
+  }
   OutputFile json(speaks && settings.has("json") ? settings.path("json") : "",
                   settings.where("json"));
-  const Rendered report = render(settings);
+  std::string text;
+  std::string lines;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    const Rendered report = render(points[i].settings);
+    if (!points[i].label.empty()) text += "== " + points[i].label + "\n";
+    text += report.text;
+    lines += (points.size() == 1 ? report.json : one_line(report.json)) + "\n";
+  }
   if (!speaks) return kPassed;
   if (!settings.flag("quiet")) {
-    fmt::print(json.to_standard_output() ? stderr : stdout, "{}", report.text);
+    fmt::print(json.to_standard_output() ? stderr : stdout, "{}", text);
   }
-  if (json.wanted()) json.commit(report.json + "\n");
+  json.commit(lines);
   return kPassed;
 }
 

@@ -26,12 +26,12 @@ struct Command {
 constexpr std::array<Command, 7> kCommands{{
     {"bench", "Runs attention on the ranks that were started; checks it, times it, prices it.",
      run_bench},
-    {"attend", "Attention on the caller's own tensors.", nullptr},
+    {"attend", "Attention on the caller's own tensors.", run_attend},
     {"route", "A router on the caller's logits.", nullptr},
     {"cost", "The analytical accountings alone; no device, no mpirun.", run_cost},
     {"plan", "Prints a plan: FLOPs by rank, bytes, peak memory; for any --world.", run_plan},
-    {"mask", "Draws a mask and who owns it.", nullptr},
-    {"doctor", "What this machine has, and what is missing.", nullptr},
+    {"mask", "Draws a mask and who owns it.", run_mask},
+    {"doctor", "What this machine has, and what is missing; tests itself.", run_doctor},
 }};
 
 std::string usage() {
@@ -58,7 +58,8 @@ const Command& find_command(const std::string& name) {
 const Command& built_command(const std::string& name) {
   const Command& command = find_command(name);
   if (command.run == nullptr) {
-    throw UsageError(fmt::format("{}: not built yet; built: bench, cost, plan", name));
+    throw UsageError(
+        fmt::format("{}: not built yet; built: attend, bench, cost, doctor, mask, plan", name));
   }
   return command;
 }

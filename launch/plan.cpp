@@ -1,5 +1,6 @@
 #include "launch/command.h"
 #include "launch/error.h"
+#include "launch/options/grid.h"
 #include "launch/output.h"
 #include "launch/predict.h"
 #include "launch/request/problem.h"
@@ -70,14 +71,15 @@ std::vector<PlanRequest> candidates_of(const PlanRequest& asked, const Settings&
   return requests;
 }
 
-std::vector<Candidate> evaluate_all(const Call& call, const PlanRequest& asked) {
+std::vector<Candidate> evaluate_all(const Settings& settings, bool compare,
+                                    const PlanRequest& asked) {
   std::vector<Candidate> candidates;
-  if (!call.line.compare) {
-    candidates.push_back(evaluate(call.settings, decided(asked, call.settings)));
+  if (!compare) {
+    candidates.push_back(evaluate(settings, decided(asked, settings)));
     return candidates;
   }
-  for (const PlanRequest& request : candidates_of(asked, call.settings)) {
-    candidates.push_back(evaluate(call.settings, request));
+  for (const PlanRequest& request : candidates_of(asked, settings)) {
+    candidates.push_back(evaluate(settings, request));
   }
   std::ranges::stable_sort(candidates, {}, &Candidate::predicted_s);
   return candidates;
@@ -151,26 +153,38 @@ std::string to_text(const Candidate& candidate, const Settings& settings) {
                             machine_of(settings).name);
 }
 
+void report(const GridPoint& point, bool compare, const PlanRequest& asked, OutputFile& json,
+            std::string& lines) {
+  std::string text = point.label.empty() ? "" : "== " + point.label + "\n";
+  ordered_json list = ordered_json::array();
+  for (const Candidate& candidate : evaluate_all(point.settings, compare, asked)) {
+    text += to_text(candidate, point.settings);
+    list.push_back(to_json(candidate, point.settings));
+  }
+  if (!point.settings.flag("quiet")) {
+    fmt::print(json.to_standard_output() ? stderr : stdout, "{}", text);
+  }
+  lines += (compare ? list : list.front()).dump() + "\n";
+}
+
 }  // namespace
 
 int run_plan(const Call& call) {
   const Settings& settings = call.settings;
-  refuse_unbuilt_prediction(settings);
-  const int world = planned_world_of(settings, call.started);
-  const PlanRequest asked = plan_request_of(settings, world, Pass::forward);
+  const std::vector<GridPoint> points = grid_of(settings);
+  std::vector<PlanRequest> requests;
+  for (const GridPoint& point : points) {
+    refuse_unbuilt_prediction(point.settings);
+    const int world = planned_world_of(point.settings, call.started);
+    requests.push_back(plan_request_of(point.settings, world, Pass::forward));
+  }
   if (call.started.rank != 0) return kPassed;  // one process plans for all ranks
   OutputFile json(settings.has("json") ? settings.path("json") : "", settings.where("json"));
-  const std::vector<Candidate> candidates = evaluate_all(call, asked);
-  std::string text;
-  ordered_json list = ordered_json::array();
-  for (const Candidate& candidate : candidates) {
-    text += to_text(candidate, settings);
-    list.push_back(to_json(candidate, settings));
+  std::string lines;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    report(points[i], call.line.compare, requests[i], json, lines);
   }
-  if (!settings.flag("quiet")) {
-    fmt::print(json.to_standard_output() ? stderr : stdout, "{}", text);
-  }
-  if (json.wanted()) json.commit((call.line.compare ? list : list.front()).dump() + "\n");
+  json.commit(lines);
   return kPassed;
 }
 

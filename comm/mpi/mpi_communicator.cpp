@@ -133,6 +133,8 @@ MpiCommunicator::~MpiCommunicator() {
 
 }  // namespace mpi
 
+bool mpi_built() { return true; }
+
 std::unique_ptr<Communicator> make_mpi_communicator(int fortran_communicator, double timeout_s) {
   return std::make_unique<mpi::MpiCommunicator>(mpi::from_fortran(fortran_communicator), timeout_s);
 }

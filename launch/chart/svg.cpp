@@ -23,7 +23,8 @@ std::string escaped(std::string_view text) {
         out += "&quot;";
         break;
       default:
-        out += c;
+        // Control characters are no XML, whatever they are escaped as.
+        out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
     }
   }
   return out;
@@ -69,6 +70,21 @@ void Svg::bar(double x, double y, double width, double height, const BarStyle& s
                  "<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" rx=\"1.5\" "
                  "{}><title>{}</title></rect>\n",
                  x, y, width, height, look, escaped(hover));
+}
+
+void Svg::cell(const Box& b, std::string_view colour, std::string_view hover) {
+  fmt::format_to(std::back_inserter(body_),
+                 R"(<rect x="{:.6g}" y="{:.6g}" width="{:.6g}" height="{:.6g}" fill="{}")", b.x,
+                 b.y, b.width, b.height, colour);
+  body_ += hover.empty() ? "/>\n" : fmt::format("><title>{}</title></rect>\n", escaped(hover));
+}
+
+void Svg::frame(const Box& b, std::string_view colour, double width) {
+  fmt::format_to(std::back_inserter(body_),
+                 R"(<rect x="{:.6g}" y="{:.6g}" width="{:.6g}" height="{:.6g}" fill="none" )"
+                 R"(stroke="{}" stroke-width="{:g}" pointer-events="none"/>)"
+                 "\n",
+                 b.x, b.y, b.width, b.height, colour, width);
 }
 
 std::string Svg::finish() const { return body_ + "</svg>\n"; }

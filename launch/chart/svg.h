@@ -22,6 +22,10 @@ struct BarStyle {
   bool hollow = false;
 };
 
+struct Box {
+  double x = 0, y = 0, width = 0, height = 0;
+};
+
 /// Collects elements; coordinates are pixels, y downward.
 class Svg {
  public:
@@ -32,6 +36,10 @@ class Svg {
             bool dashed = false);
   void bar(double x, double y, double width, double height, const BarStyle& style,
            std::string_view hover);
+
+  /// A plain area; neighbours leave no seam where their edges are whole pixels.
+  void cell(const Box& box, std::string_view colour, std::string_view hover = {});
+  void frame(const Box& box, std::string_view colour, double width);
 
   std::string finish() const;
 

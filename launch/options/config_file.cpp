@@ -33,7 +33,8 @@ std::string read_section(const Line& line) {
   const std::string name = line.text.substr(1, line.text.size() - 2);
   if (!is_section(name)) {
     throw UsageError(fmt::format(
-        "{}: '[{}]' is no section; allowed: [problem], [parallel], [run], [report], [cost]",
+        "{}: '[{}]' is no section; allowed: [problem], [parallel], [run], [report], [attend], "
+        "[mask], [cost]",
         line.at(), name));
   }
   return name;

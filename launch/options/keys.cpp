@@ -98,6 +98,23 @@ constexpr Key kKeys[] = {
      "debug|info|warn|error|off", 0, 0, ""},
     {"report", "log_dir", kPath, "", "none", "", 0, 0, "folder with a debug log for each rank"},
 
+    {"report", "matrix", kBoolean, "false", "", "", 0, 0, "doctor: what each kernel serves"},
+
+    {"attend", "q", kPath, "", "required", "", 0, 0,
+     "[batch, seq, heads, dim]: FILE.npy or FILE.safetensors:NAME"},
+    {"attend", "k", kPath, "", "required", "", 0, 0, "[batch, seq_kv, heads_kv, dim]"},
+    {"attend", "v", kPath, "", "required", "", 0, 0, "[batch, seq_kv, heads_kv, dim_v]"},
+    {"attend", "out", kPath, "", "required", "", 0, 0, "[batch, seq, heads, dim_v], written"},
+    {"attend", "lse", kPath, "", "none", "", 0, 0, "[batch, heads, seq] f32, written"},
+    {"attend", "dout", kPath, "", "none", "", 0, 0, "as out; then backward runs too"},
+    {"attend", "dq", kPath, "", "none", "", 0, 0, "as q, written"},
+    {"attend", "dk", kPath, "", "none", "", 0, 0, "as k, written"},
+    {"attend", "dv", kPath, "", "none", "", 0, 0, "as v, written"},
+
+    {"mask", "tile", kInteger, "128", "", "", 1, kMaxLength, "rows and columns of a tile"},
+    {"mask", "labels", kPath, "", "none", "", 0, 0,
+     "of the tokens, one a line, drawn below 2000 tokens"},
+
     {"cost", "stage", kChoice, "prefill", "", "prefill|decode|chunked", 0, 0, ""},
     {"cost", "prompt", kInteger, "", "none", "", 0, kMaxLength, "decode: tokens in the cache"},
     {"cost", "generated", kInteger, "0", "", "", 0, kMaxLength, "decode: tokens made so far"},

@@ -27,6 +27,10 @@ void Settings::set(std::string_view name, Setting setting) {
   values_.insert_or_assign(std::string(name), std::move(setting));
 }
 
+void Settings::narrow(std::string_view name, std::string text) {
+  values_.find(name)->second.text = std::move(text);
+}
+
 bool Settings::has(std::string_view name) const { return values_.contains(name); }
 
 bool Settings::given(std::string_view name) const {

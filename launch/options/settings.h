@@ -34,6 +34,9 @@ class Settings {
   /// Takes the value unless one of a higher origin is there. Throws UsageError.
   void set(std::string_view name, Setting setting);
 
+  /// Puts one value of a list in its place; everything else about it stays.
+  void narrow(std::string_view name, std::string text);
+
   /// By anyone but the table of defaults.
   bool given(std::string_view name) const;
   bool has(std::string_view name) const;

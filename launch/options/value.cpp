@@ -124,16 +124,21 @@ std::string allowed_values(const Key& key) {
   return {};
 }
 
+bool may_be_list(const Key& key) {
+  return key.type != ValueType::path && key.type != ValueType::text && key.section != "report";
+}
+
 std::string why_not(const Key& key, std::string_view text) {
   if (trim(text).empty())
     return fmt::format("the value is empty; allowed: {}", allowed_values(key));
   if (fits(key, text)) return {};
-  const bool scalar = key.type != ValueType::path && key.type != ValueType::text;
-  const std::vector<std::string> parts = split(text, ',');
-  if (scalar && parts.size() > 1 &&
-      std::ranges::all_of(parts, [&](const std::string& part) { return fits(key, part); })) {
-    return fmt::format("'{}' is a list of {}; a grid of runs is not built yet, give one value",
-                       text, parts.size());
+  if (may_be_list(key) && text.find(',') != std::string_view::npos) {
+    for (const std::string& part : split(text, ',')) {
+      if (fits(key, part)) continue;
+      return fmt::format("'{}' of the list '{}' is not allowed; allowed: {}", part, text,
+                         allowed_values(key));
+    }
+    return {};
   }
   return fmt::format("'{}' is not allowed; allowed: {}", text, allowed_values(key));
 }

@@ -25,7 +25,9 @@ std::string trim(std::string_view text);
 
 /// What `key` accepts, in words: "a whole number from 1 to 4G (k, M, G are powers of two)".
 std::string allowed_values(const Key& key);
-/// Why `text` is no value of `key`, in words; empty: it is one.
+/// Lists of such values make a grid. Texts and paths mean their commas, and one report serves all.
+bool may_be_list(const Key& key);
+/// Why `text` is no value of `key`, in words; empty: it is one, or a list of them.
 std::string why_not(const Key& key, std::string_view text);
 
 }  // namespace annulus::launch

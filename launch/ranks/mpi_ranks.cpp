@@ -6,6 +6,11 @@
 
 #include <fmt/format.h>
 #include <mpi.h>
+#if defined(OPEN_MPI)
+#include <mpi-ext.h>
+#endif
+
+#include <algorithm>
 
 namespace annulus::launch {
 namespace {
@@ -71,10 +76,10 @@ Mesh make_mesh(const RanksRequest& request, Sentinel& sentinel) {
 
 }  // namespace
 
-int run_mpi_rank(const RanksRequest& request, const RankBody& body) {
+namespace {
+
+int run_one(const RanksRequest& request, Sentinel& sentinel, const RankBody& body) {
   const double timeout_s = request.options.timeout_s;
-  Sentinel sentinel(request.started);
-  const MpiSession session(sentinel, timeout_s);
   sentinel.arm(timeout_s + kGrace, fmt::format("the mesh was not set up within {} s", timeout_s));
   Mesh mesh = make_mesh(request, sentinel);
   sentinel.disarm();
@@ -83,6 +88,44 @@ int run_mpi_rank(const RanksRequest& request, const RankBody& body) {
   sentinel.arm(timeout_s + kGrace,
                fmt::format("the mesh was not taken down within {} s", timeout_s));
   return code;
+}
+
+}  // namespace
+
+int run_mpi_rank(const std::vector<RanksRequest>& runs, const RunsBody& body) {
+  Sentinel sentinel(runs.front().started);
+  const MpiSession session(sentinel, runs.front().options.timeout_s);
+  int worst = 0;
+  for (std::size_t run = 0; run < runs.size(); ++run) {
+    worst =
+        std::max(worst, run_one(runs[run], sentinel, [&](Mesh& mesh) { return body(mesh, run); }));
+  }
+  return worst;
+}
+
+MpiFacts mpi_facts() {
+  int version = 0;
+  int part = 0;
+  MPI_Get_version(&version, &part);
+  MpiFacts facts{.built = true,
+                 .version = mpi_version(),
+                 .standard = fmt::format("{}.{}", version, part),
+                 .threads = "thread level: known where ranks run (mpirun -np 2 annulus doctor)",
+                 .cuda_aware = "does not tell whether it is CUDA-aware"};
+#if defined(MPIX_CUDA_AWARE_SUPPORT)
+  facts.cuda_aware = MPIX_Query_cuda_support() == 1 ? "CUDA-aware" : "not CUDA-aware";
+#endif
+  int running = 0;
+  MPI_Initialized(&running);
+  if (running == 0) return facts;
+  int level = 0;
+  MPI_Query_thread(&level);
+  const char* name = level == MPI_THREAD_MULTIPLE     ? "multiple"
+                     : level == MPI_THREAD_SERIALIZED ? "serialized"
+                     : level == MPI_THREAD_FUNNELED   ? "funneled"
+                                                      : "single";
+  facts.threads = fmt::format("thread level {} (serialized is asked for)", name);
+  return facts;
 }
 
 std::string mpi_version() {

@@ -4,6 +4,7 @@
 
 #include <annulus/error.h>
 
+#include <algorithm>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -57,7 +58,17 @@ int run_threads(const RanksRequest& request, const RankBody& body) {
 }  // namespace
 
 int run_ranks(const RanksRequest& request, const RankBody& body) {
-  return request.transport == "mpi" ? run_mpi_rank(request, body) : run_threads(request, body);
+  return run_ranks(std::vector{request}, [&](Mesh& mesh, std::size_t) { return body(mesh); });
+}
+
+int run_ranks(const std::vector<RanksRequest>& runs, const RunsBody& body) {
+  // The transport follows from how the ranks were started: all runs have the same.
+  if (runs.front().transport == "mpi") return run_mpi_rank(runs, body);
+  int worst = 0;
+  for (std::size_t run = 0; run < runs.size(); ++run) {
+    worst = std::max(worst, run_threads(runs[run], [&](Mesh& mesh) { return body(mesh, run); }));
+  }
+  return worst;
 }
 
 }  // namespace annulus::launch

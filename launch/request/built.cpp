@@ -1,9 +1,12 @@
 #include "launch/request/problem.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <initializer_list>
+#include <string>
+#include <vector>
 
 namespace annulus::launch {
 namespace {
@@ -28,16 +31,41 @@ void leave_out(const Settings& settings, std::string_view key) {
 void refuse_unbuilt(const Settings& settings) {
   // A report that was asked for must not be missing without a word.
   for (const char* key : {"html", "trace"}) leave_out(settings, key);
-  if (!settings.has("suite")) leave_out(settings, "svg");
 }
 
 void refuse_unbuilt_run(const Settings& settings) {
   refuse_unbuilt(settings);
+  if (!settings.has("suite")) leave_out(settings, "svg");
   allow(settings, "op", {"attention", "local"});
   allow(settings, "backend", {"auto", "cpu"});
   allow(settings, "transport", {"auto", "local", "mpi"});
 }
 
-void refuse_unbuilt_prediction(const Settings& settings) { refuse_unbuilt(settings); }
+void refuse_unbuilt_prediction(const Settings& settings) {
+  refuse_unbuilt(settings);
+  leave_out(settings, "svg");
+}
+
+void refuse_fallback(const Settings& settings, const Problem& problem) {
+  if (!settings.flag("strict")) return;
+  const std::vector<KernelInfo> built = kernels_built();
+  const std::string& asked = settings.text("kernel");
+  const std::string name = asked == "auto" ? built.front().name : asked;
+  if (std::ranges::find(built, name, &KernelInfo::name) == built.end()) {
+    std::vector<std::string> names;
+    for (const KernelInfo& kernel : built) names.push_back(kernel.name);
+    settings.refuse("kernel", fmt::format("is not built and strict forbids another; built: {}",
+                                          fmt::join(names, ", ")));
+  }
+  const Pass pass = settings.text("pass") == "forward" ? Pass::forward : Pass::backward;
+  const std::string why = kernel_refusal(name, {.dtype = problem.dtype,
+                                                .head_dim = problem.head_dim,
+                                                .head_dim_v = *problem.head_dim_v,
+                                                .pass = pass});
+  if (why.empty()) return;
+  settings.refuse("kernel", fmt::format("means {}, which cannot serve ({}), and strict forbids "
+                                        "another",
+                                        name, why));
+}
 
 }  // namespace annulus::launch

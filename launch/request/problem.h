@@ -19,6 +19,9 @@ void refuse_unbuilt(const Settings& settings);
 void refuse_unbuilt_run(const Settings& settings);
 void refuse_unbuilt_prediction(const Settings& settings);
 
+/// What `strict` forbids: another kernel than the one asked for, or, with auto, than the best one.
+void refuse_fallback(const Settings& settings, const Problem& problem);
+
 /// `shrink` included.
 Problem problem_of(const Settings& settings);
 

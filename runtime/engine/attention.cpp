@@ -26,7 +26,10 @@ struct KernelChoice {
 
 KernelChoice choose_kernel(const std::string& name, const attn::KernelQuery& query) {
   try {
-    return {&attn::find_kernel(name, query), {}};
+    const attn::Kernel& kernel = attn::find_kernel(name, query);
+    const attn::Kernel& best = *attn::kernels().front();
+    if (name != "auto" || &kernel == &best) return {&kernel, {}};
+    return {&kernel, fmt::format("{}, the best one: {}", best.name, best.refuses(query))};
   } catch (const Unsupported& error) {
     if (name == "auto") throw;
     return {&attn::find_kernel("auto", query), error.what()};

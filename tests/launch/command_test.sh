@@ -37,8 +37,6 @@ passes() {
 
 refused "no subcommand"
 refused "did you mean bench?" benhc
-refused "not built yet" doctor
-refused "not built yet" mask --seq 8
 refused "--seq: required" cost
 refused "stray" cost --seq 8 banana
 refused "did you mean --heads-kv?" cost --seq 8 --heads_kv 2
@@ -67,7 +65,7 @@ refused "needs ranks" bench --seq 8 --transport mpi
 refused "not built yet" bench --seq 8 --transport nccl
 refused "not built yet" bench --seq 8 --backend cuda
 refused "not built yet" bench --seq 8 --op moe
-refused "not built yet" bench --seq 8k,16k
+refused "of the list" bench --seq 8k,none
 refused "folder does not exist" bench --seq 8 --json "$scratch/no/x.json"
 printf '[problem]\nseq = 8\nheads = many\n' >"$scratch/bad.cfg"
 refused "$scratch/bad.cfg:3: heads: 'many'" cost --config "$scratch/bad.cfg"
@@ -83,7 +81,7 @@ refused "allowed: auto, local" bench --suite accounting --transport mpi
 refused "one kernel on one rank" bench --op local --seq 8 --transport local --world 2
 refused "folder does not exist" bench --suite accounting --svg "$scratch/no/x.svg"
 
-for command in bench cost plan; do
+for command in attend bench cost doctor mask plan; do
   # Not a pipe into grep -q, which leaves early and breaks it.
   "$annulus" $command --help >"$scratch/out" || fail "$command --help: exit $?"
   grep -q -- --ulysses-degree "$scratch/out" || fail "$command --help"
@@ -114,6 +112,41 @@ passes annulus.bench/1 bench --seq 40 --heads 4 --transport local --world 4 --al
 passes annulus.bench/1 bench --seq 1 --check full
 passes annulus.bench/1 bench --config "$source/configs/seq80_sp1.cfg"
 
+# has TEXT FILE: the file holds the text, blanks aside.
+has() {
+  tr -d ' ' <"$2" >"$scratch/packed"
+  grep -qF -- "$1" "$scratch/packed" || fail "no $1 in $2: $(head -c 600 "$scratch/packed")"
+}
+
+passes annulus.mask/1 mask --seq 100 --tile 10 --world 3 --layout contiguous
+has '"unmasked_pairs":5050,"tiles_full":45,"tiles_partial":10,"tiles_empty":45' "$scratch/out"
+has '"rank_pairs":[561,1650,2839]' "$scratch/out"
+seq 40 >"$scratch/labels"
+"$annulus" mask --seq 40 --labels "$scratch/labels" --svg "$scratch/m.svg" --quiet || fail "mask --svg: exit $?"
+has '<title>query39&quot;40&quot;seeskey0&quot;1&quot;' "$scratch/m.svg"
+passes annulus.doctor/1 doctor --matrix
+has '"self_test":{"passed":true' "$scratch/out"
+has '{"backend":"cpu","kernel":"flash2","dtype":"bf16","head_dim":"1-512","mask":"every","pass":"backward"}' "$scratch/out"
+
+# A grid is one line a point; points that cannot be are found before the first runs.
+for command in "bench --iterations 1" cost plan; do
+  # shellcheck disable=SC2086
+  "$annulus" $command --seq 16,32,64 --heads 2,4 --quiet --json "$scratch/grid.json" || fail "$command grid: exit $?"
+  [ "$(wc -l <"$scratch/grid.json")" -eq 6 ] || fail "$command grid: $(wc -l <"$scratch/grid.json") lines, not 6"
+done
+"$annulus" bench --seq 16 --head-dim 16,0 >"$scratch/out" 2>&1 && fail "a grid with a bad point ran"
+[ "$(wc -l <"$scratch/out")" -eq 1 ] || fail "a point ran before the bad one was found"
+
+# Honest fallback: one warning, named in JSON; auto says so too.
+for call in "--kernel hopper" "--head-dim 600"; do
+  # shellcheck disable=SC2086
+  "$annulus" bench --seq 16 --iterations 1 $call --quiet --json "$scratch/f.json" 2>"$scratch/err" || fail "bench $call: exit $?"
+  [ "$(wc -l <"$scratch/err")" -eq 1 ] || fail "bench $call: not one warning: $(cat "$scratch/err")"
+  grep -qF '"fallback_reason":"' "$scratch/f.json" || fail "bench $call: no reason in JSON"
+done
+"$annulus" bench --seq 16 --iterations 1 --kernel flash2 --strict --quiet --json "$scratch/f.json" || fail "strict: exit $?"
+has '"kernel":{"used":"flash2","fallback_reason":null}' "$scratch/f.json"
+
 value() { tr -d ' \n' <"$1" | grep -oE "\"$2\":\{[^}]*\}"; }
 "$annulus" cost --config "$source/configs/seq80_sp1.cfg" --quiet --json "$scratch/a.json"
 [ "$(value "$scratch/a.json" original | cut -d: -f2-)" = "$(value "$scratch/a.json" corrected | cut -d: -f2-)" ] ||
@@ -136,6 +169,11 @@ if [ -n "$mpirun" ]; then
   "$mpirun" -np 3 "$annulus" bench --seq 61 --check full --json "$scratch/b.json" --quiet >"$scratch/out" 2>&1 ||
     fail "mpirun bench: exit $?: $(tail -1 "$scratch/out")"
   [ -s "$scratch/b.json" ] || fail "mpirun bench: no report"
+  "$mpirun" -np 2 "$annulus" bench --seq 16,32 --algorithm ring,ulysses --heads 2 --iterations 1 --quiet \
+    --json "$scratch/grid.json" >"$scratch/out" 2>&1 || fail "mpirun grid: exit $?: $(tail -1 "$scratch/out")"
+  [ "$(wc -l <"$scratch/grid.json")" -eq 4 ] || fail "mpirun grid: $(wc -l <"$scratch/grid.json") lines, not 4"
+  "$mpirun" -np 2 "$annulus" doctor --quiet --json "$scratch/d.json" >"$scratch/out" 2>&1 || fail "mpirun doctor: exit $?"
+  has '"name":"mpi,2ranks:transfer","passed":true' "$scratch/d.json"
 fi
 ls "$scratch"/*.part >/dev/null 2>&1 && fail "a failed run left its output"
 [ "$failures" -eq 0 ] && echo "all calls behave"

@@ -53,7 +53,7 @@ TEST_F(ConfigFile, RefusesAndNamesTheLine) {
       {"[problem]\nseq 8\n", ":2: 'seq 8'", "key = value"},
       {"[problem]\n= 8\n", ":2: ", ""},
       {"[run]\nstrict\n", ":2: 'strict'", "key = value"},
-      {"[problem]\nseq = 8k, 16k\n", ":2: seq: ", "not built yet"},
+      {"[problem]\nseq = 8k, many\n", ":2: seq: 'many'", "of the list"},
       {"", ": 'FILE' holds no key", ""},
       {"# nothing\n[run]\n", ": 'FILE' holds no key", ""},
   };

@@ -3,6 +3,7 @@
 /// Every public C++ header.
 
 #include <annulus/attention.h>
+#include <annulus/built.h>
 #include <annulus/collective.h>
 #include <annulus/cost.h>
 #include <annulus/error.h>
@@ -11,6 +12,7 @@
 #include <annulus/local_kernel.h>
 #include <annulus/log.h>
 #include <annulus/machine.h>
+#include <annulus/mask_tiles.h>
 #include <annulus/mesh.h>
 #include <annulus/plan.h>
 #include <annulus/problem.h>

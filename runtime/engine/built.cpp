@@ -1,0 +1,40 @@
+#include <annulus/built.h>
+
+#include "attention/kernels/cpu/targets.h"
+#include "attention/kernels/dispatch.h"
+#include "comm/communicator.h"
+
+#include <annulus/error.h>
+
+#include <fmt/format.h>
+
+namespace annulus {
+
+std::vector<KernelInfo> kernels_built() {
+  std::vector<KernelInfo> list;
+  for (const attn::Kernel* kernel : attn::kernels()) {
+    list.push_back({.name = std::string(kernel->name), .backend = std::string(kernel->backend)});
+  }
+  return list;
+}
+
+std::string kernel_refusal(const std::string& name, const KernelAsk& ask) {
+  for (const attn::Kernel* kernel : attn::kernels()) {
+    if (kernel->name != name) continue;
+    return kernel->refuses({.dtype = ask.dtype,
+                            .head_dim = ask.head_dim,
+                            .head_dim_v = ask.head_dim_v,
+                            .backward = ask.pass == Pass::backward});
+  }
+  throw InvalidArgument(fmt::format("kernel '{}' is not built", name));
+}
+
+std::vector<std::string> transports_built() {
+  std::vector<std::string> names{"local"};
+  if (comm::mpi_built()) names.emplace_back("mpi");
+  return names;
+}
+
+std::vector<std::string> simd_targets() { return attn::cpu::simd_targets(); }
+
+}  // namespace annulus
