@@ -17,6 +17,7 @@ annulus::SessionOptions options_of(const annulus_session_options* given) {
                                   .algorithm = algorithm_of(o.algorithm),
                                   .layout = layout_of(o.layout),
                                   .outer = algorithm_of(o.outer),
+                                  .kernel = o.kernel == nullptr ? "auto" : o.kernel,
                                   .backward = o.backward != 0,
                                   .arena = {},
                                   .threads = o.threads};

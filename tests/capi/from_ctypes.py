@@ -26,7 +26,7 @@ class Problem(c.Structure):
 class SessionOptions(c.Structure):
     _fields_ = [("size", c.c_size_t), ("max_problem", c.POINTER(Problem)), ("algorithm", c.c_int32),
                 ("outer", c.c_int32), ("layout", c.c_void_p), ("backward", c.c_int32),
-                ("threads", c.c_int32), ("arena", c.c_void_p), ("arena_bytes", c.c_int64)]
+                ("threads", c.c_int32), ("kernel", c.c_char_p), ("arena", c.c_void_p), ("arena_bytes", c.c_int64)]
 
 
 class Tensor(c.Structure):

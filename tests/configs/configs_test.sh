@@ -71,7 +71,7 @@ while read -r file; do
   points=$((points + ${#list[@]}))
   runs_shrunk "${list[0]}"
   [ ${#list[@]} -gt 1 ] && runs_shrunk "${list[-1]}"
-done < <(find "$scratch/configs" -maxdepth 1 -name '*.cfg' | sort)
+done < <(find "$scratch"/configs/*.cfg "$scratch"/configs/grids/*.cfg | sort)
 
 # A model that no file names would never be read.
 for model in "$scratch"/configs/models/*.json; do

@@ -182,6 +182,7 @@ typedef struct annulus_session_options {
   const annulus_layout* layout; /* NULL: zigzag */
   int32_t backward;             /* 1 */
   int32_t threads;              /* per rank; 1 */
+  const char* kernel;           /* to leave workspace for; NULL: auto */
   void* arena;                  /* the caller's memory, 256-byte aligned; NULL: the library's own */
   int64_t arena_bytes;
 } annulus_session_options;
