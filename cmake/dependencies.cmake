@@ -1,8 +1,16 @@
 # What Annulus is built with. Everything comes from the distribution's packages; CUDA is optional,
 # found when there and only reported so far.
+option(ANNULUS_PORTABLE "Link Boost statically, use fmt and spdlog as headers: binaries run where they are not installed" OFF)
 find_package(Threads REQUIRED)
 find_package(spdlog REQUIRED CONFIG)
 find_package(fmt REQUIRED CONFIG)
+set(ANNULUS_FMT fmt::fmt)
+set(ANNULUS_SPDLOG spdlog::spdlog)
+if(ANNULUS_PORTABLE)
+  set(ANNULUS_FMT fmt::fmt-header-only)
+  set(ANNULUS_SPDLOG spdlog::spdlog_header_only)
+  set(Boost_USE_STATIC_LIBS ON)
+endif()
 find_package(nlohmann_json REQUIRED CONFIG)
 find_package(hwy REQUIRED CONFIG)
 find_package(Boost 1.74 REQUIRED CONFIG COMPONENTS program_options)

@@ -9,7 +9,7 @@ list(TRANSFORM objects REPLACE "(.+)" "$<TARGET_OBJECTS:\\1>")
 if(BUILD_SHARED_LIBS)
   add_library(annulus_package SHARED ${objects})
   # Third parties stay inside: consumers need neither their headers nor their packages.
-  set(third_parties Threads::Threads $<BUILD_INTERFACE:fmt::fmt> $<BUILD_INTERFACE:spdlog::spdlog>
+  set(third_parties Threads::Threads $<BUILD_INTERFACE:${ANNULUS_FMT}> $<BUILD_INTERFACE:${ANNULUS_SPDLOG}>
     $<BUILD_INTERFACE:hwy::hwy>)
   if(MPI_CXX_FOUND)
     list(APPEND third_parties $<BUILD_INTERFACE:MPI::MPI_CXX>)

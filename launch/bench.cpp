@@ -245,6 +245,8 @@ class BenchRank {
     request.softmax_factor = asked.softmax_factor;
     request.mode = asked.mode;
     request.mode_source = asked.mode_source;
+    request.peak_tflops = asked.peak_tflops;
+    request.peak_source = asked.peak_source;
     CostReport report = price(request);
     report.planned = run.planned;
     report.executed = run.executed;

@@ -11,8 +11,8 @@
 namespace annulus::launch {
 namespace {
 
-constexpr std::array<std::string_view, 7> kColours{"#0072B2", "#009E73", "#111111", "#D55E00",
-                                                   "#CC79A7", "#56B4E9", "#E69F00"};
+constexpr std::array<std::string_view, 7> kColours{"#0072B2", "#009E73", "#CC79A7", "#222222",
+                                                   "#D55E00", "#56B4E9", "#E69F00"};
 constexpr double kWidth = 1060;
 constexpr double kLeft = 86;
 constexpr double kRight = 28;
@@ -21,10 +21,19 @@ constexpr double kPanel = 350;  ///< with its title and axis
 constexpr std::string_view kGrid = "#dddddd";
 constexpr std::string_view kAxis = "#555555";
 
+}  // namespace
+
 std::string short_number(double value) {
-  return value != 0 && (value >= 1e5 || value < 1e-2) ? fmt::format("{:.0e}", value)
-                                                      : fmt::format("{:.3g}", value);
+  constexpr std::array<std::string_view, 5> kUnits{"", "k", "M", "G", "T"};
+  std::size_t unit = 0;
+  while (value >= 999.5 && unit + 1 < kUnits.size()) {
+    value /= 1000;
+    ++unit;
+  }
+  return fmt::format("{:.3g}{}", value, kUnits[unit]);
 }
+
+namespace {
 
 /// Values to pixels.
 class Scale {
@@ -99,7 +108,8 @@ void draw_bars(Svg& svg, const ChartPanel& panel, const Scale& scale, double top
       svg.bar(x + 1.5, y, width - 3, top + kPlot - y,
               {.colour = kColours[s % kColours.size()], .hollow = series.predicted},
               fmt::format("{}, {}: {}", panel.categories[group], series.name, label));
-      svg.text(x + width / 2, y - 5, label, {.size = size, .anchor = "middle", .colour = "#333"});
+      svg.text(x + width / 2, y - 5, label,
+               {.size = size, .anchor = "middle", .colour = "#333", .halo = true});
     }
   }
 }
@@ -108,11 +118,11 @@ void draw_lines(Svg& svg, const ChartPanel& panel, const Scale& scale) {
   for (const ChartLine& line : panel.lines) {
     const double y = scale.y(line.value);
     svg.line(kLeft, y, kWidth - kRight, y, "#777777", 1.4, true);
-    svg.text(kLeft + 6, y - 5, line.label, {.size = 12, .colour = kAxis});
+    svg.text(kLeft + 6, y - 5, line.label, {.size = 12, .colour = kAxis, .halo = true});
   }
 }
 
-double draw_legend(Svg& svg, const ChartPanel& panel, double y) {
+void draw_legend(Svg& svg, const ChartPanel& panel, double y) {
   double x = kLeft - 58;
   for (std::size_t s = 0; s < panel.series.size(); ++s) {
     const ChartSeries& series = panel.series[s];
@@ -126,7 +136,6 @@ double draw_legend(Svg& svg, const ChartPanel& panel, double y) {
     svg.text(x + 22, y, series.name);
     x += needed;
   }
-  return y;
 }
 
 }  // namespace
@@ -158,8 +167,8 @@ std::string to_svg(const Chart& chart) {
   for (const ChartPanel& panel : chart.panels) {
     const Scale scale(panel, top + kPlot);
     draw_axis(svg, panel, scale, top);
-    draw_bars(svg, panel, scale, top);
     draw_lines(svg, panel, scale);
+    draw_bars(svg, panel, scale, top);
     top += kPanel;
   }
   return svg.finish();

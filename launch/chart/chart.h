@@ -40,6 +40,9 @@ struct Chart {
 /// colour-blind readers tell apart, values written on the bars and as hover text.
 std::string to_svg(const Chart& chart);
 
+/// Three digits and k, M, G or T, powers of 1000: "2.23M".
+std::string short_number(double value);
+
 /// Round steps that cover [0, top]: 1, 2 or 5 times a power of ten, five to ten of them.
 std::vector<double> ticks_to(double top);
 

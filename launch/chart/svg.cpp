@@ -44,9 +44,11 @@ void Svg::text(double x, double y, std::string_view content, const TextStyle& st
           : fmt::format(" transform=\"rotate({:g} {:.1f} {:.1f})\"", style.rotate, x, y);
   fmt::format_to(std::back_inserter(body_),
                  "<text x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"{:g}\" text-anchor=\"{}\" "
-                 "fill=\"{}\"{}{}>{}</text>\n",
+                 "fill=\"{}\"{}{}{}>{}</text>\n",
                  x, y, style.size, style.anchor, style.colour,
-                 style.bold ? " font-weight=\"600\"" : "", turn, escaped(content));
+                 style.bold ? " font-weight=\"600\"" : "",
+                 style.halo ? " paint-order=\"stroke\" stroke=\"#fff\" stroke-width=\"3\"" : "",
+                 turn, escaped(content));
 }
 
 void Svg::line(double x1, double y1, double x2, double y2, std::string_view colour, double width,

@@ -14,6 +14,7 @@ struct TextStyle {
   std::string_view colour = "#222";
   bool bold = false;
   double rotate = 0;
+  bool halo = false;  ///< white around the letters, to be read over lines
 };
 
 struct BarStyle {

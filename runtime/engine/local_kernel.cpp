@@ -15,21 +15,6 @@
 namespace annulus {
 namespace {
 
-// NOTE: kernels that count traffic and say what they materialise may be built or not; the two
-// templates below take what is there.
-template <typename Kernel>
-std::int64_t materialized(const Kernel& kernel, const attn::AttendGeometry& geometry) {
-  if constexpr (requires { kernel.materialized_bytes(geometry, false); }) {
-    if (kernel.materialized_bytes != nullptr) return kernel.materialized_bytes(geometry, false);
-  }
-  return 0;
-}
-
-template <typename Context>
-void count_traffic(Context& context, std::int64_t& bytes) {
-  if constexpr (requires { context.traffic_bytes = &bytes; }) context.traffic_bytes = &bytes;
-}
-
 template <typename Pointer>
 void require_shape(const char* name, const BasicTensorView<Pointer>& view, DType dtype,
                    std::initializer_list<std::int64_t> shape) {
@@ -138,7 +123,7 @@ void LocalKernel::forward(const ConstTensorView& q, const ConstTensorView& k,
   context.threads = self.threads;
   context.flops = &self.counters.flops;
   context.workspace = {self.workspace.data(), static_cast<std::size_t>(self.workspace.bytes())};
-  count_traffic(context, self.counters.traffic_bytes);
+  context.traffic_bytes = &self.counters.traffic_bytes;
   attn::ForwardParams params;
   params.geometry = self.geometry();
   params.q = operand(q);
@@ -146,7 +131,7 @@ void LocalKernel::forward(const ConstTensorView& q, const ConstTensorView& k,
   params.v = operand(v);
   params.out = operand(out);
   params.lse = lse_operand(lse);
-  self.counters.materialized_bytes = materialized(self.kernel, params.geometry);
+  self.counters.materialized_bytes = self.kernel.materialized_bytes(params.geometry, false);
   self.kernel.forward(params, context);
 }
 

@@ -71,6 +71,16 @@ printf '[problem]\nseq = 8\nheads = many\n' >"$scratch/bad.cfg"
 refused "$scratch/bad.cfg:3: heads: 'many'" cost --config "$scratch/bad.cfg"
 ANNULUS_SEQ=nan refused "ANNULUS_SEQ: 'nan'" cost
 
+refused "--system: required" cost --seq 80 --compare-modes
+refused "--hidden: required" cost --seq 80 --compare-modes --system h100
+refused "is not known; allowed: a100_40gb" cost --seq 80 --system h1000
+refused "experts" cost --seq 80 --compare-modes --system h100 --model "$source/configs/models/deepseek_v3.json" --head-dim-v 192
+refused "needs --op local" bench --suite classic
+refused "does not fit" bench --op local --suite accounting
+refused "allowed: auto, local" bench --suite accounting --transport mpi
+refused "one kernel on one rank" bench --op local --seq 8 --transport local --world 2
+refused "folder does not exist" bench --suite accounting --svg "$scratch/no/x.svg"
+
 for command in attend bench cost doctor mask plan; do
   # Not a pipe into grep -q, which leaves early and breaks it.
   "$annulus" $command --help >"$scratch/out" || fail "$command --help: exit $?"
@@ -83,6 +93,16 @@ passes annulus.cost/1 cost --stage chunked --chunks 0:300,2048:212 --decode-kv 8
 passes annulus.plan/1 plan --seq 613 --world 5
 passes annulus.plan/1 plan --seq 613 --world 4 --compare --ulysses-degree 2 --heads 8
 for config in "$source"/configs/*.cfg; do passes annulus.cost/1 cost --config "$config"; done
+passes annulus.latency/1 cost --compare-modes --system h100 --model "$source/configs/models/llama2_7b.json" --seq 80
+grep -qF '"latency_s":0.003811175' "$scratch/out" || fail "llama2_7b at 80 tokens is not 3.8112 ms"
+passes annulus.latency/1 cost --compare-modes --system h200 --model "$source/configs/models/llama3_8b.json" \
+  --stage chunked --chunks 1024:511 --decode-kv 1600,1601,1602
+passes annulus.cost/1 cost --seq 8k --system h200
+passes annulus.plan/1 plan --seq 8k --system h200 --world 4
+passes annulus.accounting/1 bench --suite accounting --seq 256 --mask full --iterations 1 --svg "$scratch/a.svg"
+tr -d ' ' <"$scratch/out" | grep -qF '"executed_speedup":4.0' || fail "accounting: 4 ranks did not share the work"
+tail -1 "$scratch/a.svg" | grep -qF '</svg>' || fail "accounting: no chart"
+passes annulus.bench/1 bench --op local --seq 61 --kernel flash2 --check full --iterations 1
 for algorithm in auto ring gather ulysses; do
   passes annulus.bench/1 bench --seq 61 --heads 6 --heads-kv 2 --head-dim 16 --transport local --world 3 \
     --algorithm $algorithm --check full --iterations 1 --warmup 0

@@ -41,6 +41,8 @@ done
   fail "other headers than the public ones are installed"
 step "the installed command prices an installed configuration" "$root/bin/annulus" cost --config \
   "$root/share/annulus/configs/llama3_8b_1n8g.cfg"
+step "the installed launcher finds the installed command" "$root/bin/annulus-run" -n 2 -- bench --seq 80
+grep -qF "$root/bin/annulus bench" "$scratch/log" || fail "annulus-run started another command"
 
 # Symbols: ours alone, and of ours only what headers declare.
 nm -D --defined-only "$library" | awk '{print $3}' >"$scratch/symbols"

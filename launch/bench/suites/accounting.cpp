@@ -137,6 +137,7 @@ int run_accounting_suite(const Call& call) {
   run.command_line = call.command_line;
   run.calls = settings.integer("iterations");
   run.hardware_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  run.load_average = load_average();
   const auto most = static_cast<int>(settings.integer("world"));
   for (int sp = 1; sp <= most; sp *= 2) run.points.push_back({.sp = sp});
   const auto points = static_cast<std::int64_t>(run.points.size());

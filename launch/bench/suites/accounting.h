@@ -28,6 +28,7 @@ struct AccountingRun {
   std::string algorithm, layout, kernel, command_line;
   std::int64_t calls = 0;
   int hardware_threads = 1;
+  double load_average = 0;              ///< of the last minute, before the first call
   std::vector<AccountingPoint> points;  ///< the first is sp = 1
 };
 

@@ -56,12 +56,24 @@ std::string meaning(const AccountingRun& run, const AccountingSpeedup& s) {
   const AccountingPoint& first = run.points.front();
   const AccountingPoint& last = run.points.back();
   const double all = ratio(total(last.executed_flops), total(first.executed_flops));
+  const std::string share =
+      s.balance > 0.995
+          ? "a rank's share"
+          : fmt::format("the mean share, not the busiest rank's (balance {:.3f})", s.balance);
   return fmt::format(
-      "All {0} ranks together executed {1:.3f} times what one rank alone does: the work was "
-      "shared, "
-      "not repeated. So //sp is a rank's share. Corrected gives each rank the whole prefill, {0} "
-      "times the work of all in sum; its time for a rank would be {2:.3f} times too long.",
-      last.sp, all, ratio(s.executed, s.corrected));
+      "All {0} ranks together executed {1:.3f} times what one rank alone does: the work was {2}. "
+      "//sp is {3}; corrected charges each rank with the whole prefill, {4:.3f} times what the "
+      "busiest executed.",
+      last.sp, all, all < 1.5 ? "shared, not repeated" : "repeated, not shared", share,
+      ratio(s.executed, s.corrected));
+}
+
+/// Others at work make the clock say little.
+bool busy(const AccountingRun& run) { return run.load_average > 0.5 * run.hardware_threads; }
+
+std::string load_note(const AccountingRun& run) {
+  return fmt::format("; load average {:.1f} on {} hardware threads at the start", run.load_average,
+                     run.hardware_threads);
 }
 
 std::string clock_verdict(const AccountingRun& run, const AccountingSpeedup& s) {
@@ -71,12 +83,19 @@ std::string clock_verdict(const AccountingRun& run, const AccountingSpeedup& s) 
                                  names_of_ranks(last.sp), s.measured);
   if (run.hardware_threads < last.sp) {
     text += fmt::format(
-        " This machine has {} hardware threads, so at most {} of {} ranks compute at once and no "
-        "accounting can show more than {}; corrected allows 1.",
+        " This machine has {} hardware threads: at most {} of {} ranks compute at once, so the "
+        "clock "
+        "cannot show more than {}, whatever is true.",
         run.hardware_threads, seats, last.sp, seats);
   } else {
     text +=
         fmt::format(" Each rank had a hardware thread of its own ({} here).", run.hardware_threads);
+  }
+  if (busy(run)) {
+    text += fmt::format(
+        " Others were at work here (load average {:.1f} before the first call), so the clock says "
+        "little.",
+        run.load_average);
   }
   return text + fmt::format(
                     " The processor time of the busiest rank, which other ranks on its core do not "
@@ -117,6 +136,7 @@ std::string json_of(const AccountingRun& run) {
                       {"transport", "local"},
                       {"threads_per_rank", 1},
                       {"hardware_threads", run.hardware_threads},
+                      {"load_average", run.load_average},
                       {"iterations", run.calls},
                       {"points", points},
                       {"passed", plausible(run)},
@@ -136,10 +156,8 @@ std::string describe(const AccountingRun& run) {
 std::string text_of(const AccountingRun& run) {
   std::string text = fmt::format(
       "accounting  one prefill, cut over sp ranks: who predicts what a rank does?\n"
-      "  {}\n  ranks are threads of one process, one thread each; {} hardware threads; median of "
-      "{} "
-      "calls\n\n",
-      describe(run), run.hardware_threads, run.calls);
+      "  {}\n  ranks are threads of one process, one thread each; median of {} calls{}\n\n",
+      describe(run), run.calls, load_note(run));
   text += fmt::format("{:>4} {:>11} {:>11} {:>17} {:>9} | {:>9} {:>9} {:>9} | {:>9} {:>9} {:>9}\n",
                       "sp", "seconds", "cpu s", "FLOP busiest rank", "balance", "original",
                       "corrected", "exact", "executed", "measured", "cpu");
@@ -164,35 +182,35 @@ std::string text_of(const AccountingRun& run) {
   return text;
 }
 
+ChartSeries predicted(const char* name) { return {.name = name, .values = {}, .predicted = true}; }
+ChartSeries run_series(const char* name) { return {.name = name, .values = {}}; }
+
 std::string svg_of(const AccountingRun& run) {
-  ChartPanel panel{
-      .title = "Speed-up over one rank",
-      .y_label = "times as fast",
-      .categories = {},
-      .series =
-          {{.name = "original (//sp) predicts", .values = {}, .labels = {}, .predicted = true},
-           {.name = "exact (sp x balance) predicts", .values = {}, .labels = {}, .predicted = true},
-           {.name = "executed FLOPs", .values = {}, .labels = {}},
-           {.name = "measured, wall clock", .values = {}, .labels = {}},
-           {.name = "corrected predicts", .values = {}, .labels = {}, .predicted = true}},
-      .lines = {}};
+  ChartPanel panel{.title = "Speed-up over one rank",
+                   .y_label = "times as fast",
+                   .categories = {},
+                   .series = {predicted("original (//sp)"), predicted("exact (sp x balance)"),
+                              predicted("corrected"), run_series("executed FLOPs"),
+                              run_series("wall clock"), run_series("processor time")},
+                   .lines = {}};
   for (const AccountingSpeedup& s : speedups(run)) {
     panel.categories.push_back(fmt::format("sp = {}", s.sp));
-    const double values[] = {s.original, s.exact, s.executed, s.measured, s.corrected};
+    const double values[] = {s.original, s.exact, s.corrected, s.executed, s.measured, s.cpu};
     for (std::size_t i = 0; i < panel.series.size(); ++i) {
       panel.series[i].values.emplace_back(values[i]);
       panel.series[i].labels.push_back(fmt::format("{:.2f}", values[i]));
     }
   }
   if (run.hardware_threads < run.points.back().sp) {
-    panel.lines.push_back(
-        {static_cast<double>(run.hardware_threads),
-         fmt::format("{} hardware threads: the clock can show no more", run.hardware_threads)});
+    panel.lines.push_back({static_cast<double>(run.hardware_threads),
+                           fmt::format("{} hardware threads: the wall clock can show no more",
+                                       run.hardware_threads)});
   }
   return to_svg({.title = "One prefill on sp ranks: which accounting predicts a rank's work?",
-                 .notes = {describe(run), fmt::format("dashed: predicted, solid: run; {} threads "
-                                                      "of {}, one a rank, median of {} calls",
-                                                      "ranks are", processor_name(), run.calls)},
+                 .notes = {describe(run),
+                           "dashed: predicted; solid: what ran, of the busiest or slowest rank",
+                           fmt::format("ranks are threads of {}, median of {} calls{}",
+                                       processor_name(), run.calls, load_note(run))},
                  .panels = {panel}});
 }
 

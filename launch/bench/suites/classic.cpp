@@ -144,6 +144,7 @@ ClassicRow measure(const ClassicShape& shape, const ClassicCase& one, std::strin
   row.mean_s =
       std::accumulate(seconds.begin(), seconds.end(), 0.0) / static_cast<double>(seconds.size());
   row.median_s = timing_of(seconds).median_s;
+  row.min_s = timing_of(seconds).min_s;
   row.counters = kernel.counters();
   row.rel_err = one.rel_err();
   row.rows_compared = one.rows_compared();
@@ -177,6 +178,7 @@ int run_classic_suite(const Call& call) {
   if (settings.given("iterations")) plan.calls = settings.integer("iterations");
   ClassicRun run{.rows = {}, .threads = plan.threads, .command_line = call.command_line};
   run.bound = 1e-5;
+  run.load_average = load_average();
   const std::vector<std::string_view> kernels = kernels_built();
   Progress progress("classic", static_cast<std::int64_t>(kShapes.size() * kernels.size()), true);
   for (const ClassicShape& shape : kShapes) {

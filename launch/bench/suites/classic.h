@@ -29,6 +29,7 @@ struct ClassicRow {
   std::int64_t calls = 0;
   double mean_s = 0;
   double median_s = 0;
+  double min_s = 0;
   LocalCounters counters{};
   double rel_err = 0;  ///< max|out - ref| / max|ref| over the rows compared
   std::int64_t rows_compared = 0;
@@ -40,6 +41,7 @@ struct ClassicRow {
 struct ClassicRun {
   std::vector<ClassicRow> rows{};  ///< shape by shape, kernels in the same order
   int threads = 1;
+  double load_average = 0;  ///< before the first call
   std::string command_line{};
   double bound = 0;  ///< of rel_err
 };

@@ -62,6 +62,7 @@ std::string text_of(const ClassicRun& run) {
       "bound {:.0e}: {}\n",
       run.rows.empty() ? 0 : run.rows.front().warmups, run.bound,
       passed(run) ? "passed" : "FAILED");
+  text += fmt::format("  load average before the first call: {:.1f}\n", run.load_average);
   if (!run.rows.empty() && row_of(run, run.rows.front(), "naive") == nullptr) {
     text += "  naive is not built: no speed-up, nothing saved\n";
   }
@@ -101,19 +102,13 @@ std::string json_of(const ClassicRun& run) {
                       {"mask", "full"},
                       {"heads", 1},
                       {"threads", run.threads},
+                      {"load_average", run.load_average},
                       {"bound", run.bound},
                       {"passed", passed(run)},
                       {"rows", rows},
                       {"device", processor_name()},
                       {"command_line", run.command_line}}
       .dump();
-}
-
-std::string short_bytes(std::int64_t bytes) {
-  constexpr std::int64_t kMiB = 1 << 20;
-  if (bytes >= 10 * kMiB) return fmt::format("{}M", (bytes + kMiB / 2) / kMiB);
-  if (bytes >= kMiB) return fmt::format("{:.1f}M", static_cast<double>(bytes) / kMiB);
-  return fmt::format("{}k", bytes / 1024);
 }
 
 /// A panel with one bar for each row.
@@ -145,20 +140,30 @@ std::string svg_of(const ClassicRun& run) {
   const auto time = panel_of(
       run, "Time of one call", "ms, median", true,
       [](const ClassicRow& row) { return row.median_s * 1e3; },
-      [](const ClassicRow& row) { return fmt::format("{:.3g}", row.median_s * 1e3); });
-  const auto gain = panel_of(
-      run, "Speed-up over naive", "times as fast", false,
-      [&](const ClassicRow& row) { return speedup(run, row).value_or(0); },
-      [&](const ClassicRow& row) { return fmt::format("{:.2g}", speedup(run, row).value_or(0)); });
+      [](const ClassicRow& row) {
+        const double ms = row.median_s * 1e3;
+        return ms < 10 ? fmt::format("{:.2g}", ms) : fmt::format("{:.0f}", ms);
+      });
   const auto memory = panel_of(
-      run, "Temporaries and output (the LSE is apart)", "bytes", true,
+      run, "Temporaries and output (the LSE is apart)", "bytes, k is 1000", true,
       [](const ClassicRow& row) { return static_cast<double>(row.memory_bytes()); },
-      [](const ClassicRow& row) { return short_bytes(row.memory_bytes()); });
-  return to_svg(
-      {.title = "Local attention kernels: naive, flash1, flash2",
-       .notes = {fmt::format("batch x seq x dim, one head, f32, full mask, {} threads of {}",
-                             run.threads, processor_name())},
-       .panels = {time, gain, memory}});
+      [](const ClassicRow& row) { return short_number(static_cast<double>(row.memory_bytes())); });
+  Chart chart{
+      .title = "Local attention kernels: naive, flash1, flash2",
+      .notes = {fmt::format(
+          "batch x seq x dim, one head, f32, full mask, {} threads of {}; load average {:.1f}",
+          run.threads, processor_name(), run.load_average)},
+      .panels = {time}};
+  if (!run.rows.empty() && row_of(run, run.rows.front(), "naive") != nullptr) {
+    chart.panels.push_back(panel_of(
+        run, "Speed-up over naive", "times as fast", false,
+        [&](const ClassicRow& row) { return speedup(run, row); },
+        [&](const ClassicRow& row) {
+          return fmt::format("{:.2g}", speedup(run, row).value_or(0));
+        }));
+  }
+  chart.panels.push_back(memory);
+  return to_svg(chart);
 }
 
 }  // namespace

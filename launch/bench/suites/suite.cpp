@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <cstdlib>
 
 namespace annulus::launch {
 
@@ -26,6 +27,11 @@ int SuiteOutputs::publish(const SuiteReport& report) {
   }
   std::fflush(stdout);
   return report.passed ? kPassed : kCheckFailed;
+}
+
+double load_average() {
+  double load = 0;
+  return getloadavg(&load, 1) == 1 ? load : 0;
 }
 
 void prefer(Settings& settings, std::string_view key, std::string_view value) {

@@ -30,6 +30,9 @@ class SuiteOutputs {
 /// `key` takes `value` unless somebody gave one.
 void prefer(Settings& settings, std::string_view key, std::string_view value);
 
+/// Processes that wanted to run in the last minute: others at work make the clock say little.
+double load_average();
+
 /// bench --suite accounting: one prefill on 1, 2, 4 ... ranks, beside what each accounting
 /// predicts.
 int run_accounting_suite(const Call& call);
