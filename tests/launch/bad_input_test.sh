@@ -40,7 +40,7 @@ printf 'not a tensor at all' >text.npy
 printf '\x10\x00\x00\x00\x00\x00\x00\x00{"q":{"dtype":1}' >broken.safetensors
 printf '[problem]\nseq = 8\nheads = many\n' >bad.cfg
 printf '[problem]\nsqe = 8\n' >unknown.cfg
-printf '[problem]\nhidden = 8\n' >none.cfg
+printf '[problem]\ncolour = 8\n' >none.cfg
 printf '[problem]\nseq = 8\n[run]\ntimeout_s = 0\n' >timeout.cfg
 printf '{"num_attention_heads": 8,' >cut.json
 printf 'a\nb\n' >labels.txt
@@ -79,7 +79,7 @@ timeout.cfg:4: timeout_s: '0'|a number above 0|bench --config timeout.cfg
 --sek|did you mean --seq?|bench --sek 8
 --head: unknown|did you mean|bench --seq 8 --head 2
 unknown.cfg:2: sqe|did you mean seq?|bench --config unknown.cfg
-none.cfg:2: hidden|unknown key|bench --config none.cfg
+none.cfg:2: colour|unknown key|bench --config none.cfg
 bad.cfg:3: heads: 'many'|allowed: a whole number|bench --config bad.cfg
 --config: 'no.cfg'|does not exist|bench --config no.cfg
 'banana'|stray word|bench --seq 8 banana
