@@ -42,7 +42,7 @@ void add_crossing(Affine a, Affine b, std::int64_t rows, std::vector<std::int64_
   }
 }
 
-/// Bounds of one term, before clamping: one or two intervals a band, any of them may be empty.
+/// Bounds of one term, before clamping: one interval a band, which may be empty.
 struct TermBands {
   const Problem& p;
 
@@ -54,8 +54,8 @@ struct TermBands {
   }
   std::vector<Band> operator()(const Mask::Window& w) const {
     const std::int64_t s = shift(w.align);
-    const Affine lo = w.left < 0 ? Affine{-kFar, 0} : Affine{s - w.left, 1};
-    const Affine hi = w.right < 0 ? Affine{kFar, 0} : Affine{s + w.right + 1, 1};
+    const Affine lo = w.left < 0 ? Affine{-kFar, 0} : Affine{s - std::min(w.left, kFar), 1};
+    const Affine hi = w.right < 0 ? Affine{kFar, 0} : Affine{s + std::min(w.right, kFar) + 1, 1};
     return {one_interval(0, p.seq, lo, hi)};
   }
   std::vector<Band> operator()(const Mask::Documents& d) const {
@@ -72,31 +72,18 @@ struct TermBands {
   std::vector<Band> operator()(const Mask::Prefix& x) const {
     // Row i sees [0, max(length, i + shift + 1)): the bound turns at one row.
     const Affine diagonal{shift(x.align) + 1, 1};
-    const std::int64_t turn = std::clamp(x.length - diagonal.base, std::int64_t{0}, p.seq);
+    const std::int64_t length = std::min(x.length, kFar);
+    const std::int64_t turn = std::clamp(length - diagonal.base, std::int64_t{0}, p.seq);
     std::vector<Band> bands;
-    if (turn > 0) bands.push_back(one_interval(0, turn, {0, 0}, {x.length, 0}));
+    if (turn > 0) bands.push_back(one_interval(0, turn, {0, 0}, {length, 0}));
     if (turn < p.seq) {
       bands.push_back(one_interval(turn, p.seq, {0, 0}, shifted(diagonal, turn)));
     }
     return bands;
   }
-  std::vector<Band> operator()(const Mask::Rows& r) const {
-    std::vector<Band> bands;
-    for (std::size_t i = 0; i < r.intervals.size(); ++i) {
-      Band band{static_cast<std::int64_t>(i), static_cast<std::int64_t>(i) + 1, 0, {}};
-      for (const KeyInterval& k : r.intervals[i]) {
-        if (k.begin >= k.end) continue;
-        AffineInterval* last =
-            band.count ? &band.intervals[static_cast<std::size_t>(band.count - 1)] : nullptr;
-        if (last != nullptr && last->hi.base == k.begin) {
-          last->hi.base = k.end;
-        } else {
-          band.intervals[static_cast<std::size_t>(band.count++)] = {{k.begin, 0}, {k.end, 0}};
-        }
-      }
-      bands.push_back(band);
-    }
-    return bands;
+  /// Rows come last and all at once: see intersect_row_terms.
+  std::vector<Band> operator()(const Mask::Rows&) const {
+    return {one_interval(0, p.seq, {-kFar, 0}, {kFar, 0})};
   }
 };
 
@@ -107,23 +94,17 @@ Affine lower(Affine a, Affine b) {
   return a.base < b.base || (a.base == b.base && a.step < b.step) ? a : b;
 }
 
-/// Both bands hold the same rows and no bounds cross inside them, so comparing the first row (and,
-/// where equal, the step) orders them everywhere.
+/// Both bands hold the same rows and at most one interval, and no bounds cross inside them, so
+/// comparing the first row (and, where equal, the step) orders them everywhere.
 Band intersect_even(const Band& a, const Band& b) {
   Band both{a.begin, a.end, 0, {}};
-  for (int i = 0; i < a.count; ++i) {
-    for (int j = 0; j < b.count; ++j) {
-      const AffineInterval& x = a.intervals[static_cast<std::size_t>(i)];
-      const AffineInterval& y = b.intervals[static_cast<std::size_t>(j)];
-      const AffineInterval cut{upper(x.lo, y.lo), lower(x.hi, y.hi)};
-      if (cut.lo.base >= cut.hi.base) continue;
-      if (both.count == 2) {
-        throw Unsupported(fmt::format(
-            "mask: query {} would see more than two key intervals; kernels know two", a.begin));
-      }
-      both.intervals[static_cast<std::size_t>(both.count++)] = cut;
-    }
-  }
+  if (a.count == 0 || b.count == 0) return both;
+  const AffineInterval& x = a.intervals[0];
+  const AffineInterval& y = b.intervals[0];
+  const AffineInterval cut{upper(x.lo, y.lo), lower(x.hi, y.hi)};
+  if (cut.lo.base >= cut.hi.base) return both;
+  both.intervals[0] = cut;
+  both.count = 1;
   return both;
 }
 
@@ -219,6 +200,50 @@ std::vector<Band> intersect(const std::vector<Band>& a, const std::vector<Band>&
   return out;
 }
 
+std::vector<KeyInterval> intersect(const std::vector<KeyInterval>& a, const RowIntervals& b) {
+  std::vector<KeyInterval> both;
+  for (const KeyInterval& x : a) {
+    for (const KeyInterval& y : b) {
+      const KeyInterval cut{std::max(x.begin, y.begin), std::min(x.end, y.end)};
+      if (cut.begin >= cut.end) continue;
+      // Given intervals may touch; compiled ones do not.
+      if (!both.empty() && both.back().end == cut.begin) {
+        both.back().end = cut.end;
+      } else {
+        both.push_back(cut);
+      }
+    }
+  }
+  return both;
+}
+
+/// Cuts bands of at most one interval to what every one of the row terms allows. All of them
+/// together, so that only what a row sees in the end has to fit two intervals.
+std::vector<Band> intersect_row_terms(const std::vector<Band>& bands,
+                                      const std::vector<const Mask::Rows*>& terms) {
+  std::vector<Band> out;
+  for (const Band& band : bands) {
+    for (std::int64_t r = 0; r < band.rows(); ++r) {
+      const std::int64_t query = band.begin + r;
+      std::vector<KeyInterval> sees;
+      if (band.count > 0) sees = {{band.intervals[0].lo.at(r), band.intervals[0].hi.at(r)}};
+      for (const Mask::Rows* term : terms) {
+        sees = intersect(sees, term->intervals[static_cast<std::size_t>(query)]);
+      }
+      if (sees.size() > 2) {
+        throw Unsupported(fmt::format("mask: query {} would see {} key intervals; kernels know two",
+                                      query, sees.size()));
+      }
+      Band row{query, query + 1, static_cast<int>(sees.size()), {}};
+      for (std::size_t i = 0; i < sees.size(); ++i) {
+        row.intervals[i] = {{sees[i].begin, 0}, {sees[i].end, 0}};
+      }
+      out.push_back(row);
+    }
+  }
+  return out;
+}
+
 /// Sum of at(r) over rows [r0, r1).
 std::int64_t series(Affine a, std::int64_t r0, std::int64_t r1) {
   return (r1 - r0) * a.base + a.step * ((r0 + r1 - 1) * (r1 - r0) / 2);
@@ -231,10 +256,15 @@ std::vector<Band> compile_bands(const Problem& problem) {
   // The clamp to [0, seq_kv) comes first: intersecting keeps every later bound inside it.
   std::vector<Band> bands{one_interval(0, problem.seq, {0, 0}, {*problem.seq_kv, 0})};
   if (*problem.seq_kv == 0) bands[0].count = 0;
+  std::vector<const Mask::Rows*> rows;
   for (const Mask::Term& term : problem.mask.terms()) {
-    bands = joined(intersect(bands, std::visit(TermBands{problem}, term)));
+    if (const auto* given = std::get_if<Mask::Rows>(&term)) {
+      rows.push_back(given);
+    } else {
+      bands = joined(intersect(bands, std::visit(TermBands{problem}, term)));
+    }
   }
-  return bands;
+  return rows.empty() ? bands : joined(intersect_row_terms(bands, rows));
 }
 
 std::int64_t count_pairs(const std::vector<Band>& bands, std::int64_t begin, std::int64_t end) {

@@ -77,8 +77,11 @@ void check_cover(const std::vector<Shard>& shards, std::int64_t seq, int world, 
   std::int64_t total = 0;
   for (std::size_t r = 0; r < shards.size(); ++r) {
     for (const TokenRange& range : shards[r]) {
-      const bool fits = range.count >= 0 && range.stride >= 1 && range.begin >= 0 &&
-                        (range.count == 0 || range.position(range.count - 1) < seq);
+      // Divided, as the product of a wild count and stride could overflow.
+      const bool fits =
+          range.count >= 0 && range.stride >= 1 && range.begin >= 0 &&
+          (range.count == 0 ||
+           (range.begin < seq && range.count - 1 <= (seq - 1 - range.begin) / range.stride));
       if (!fits) {
         throw InvalidArgument(
             fmt::format("layout: rank {} range begin {} count {} stride {} leaves [0, {}) of {}", r,
@@ -123,33 +126,67 @@ Sharding given_sharding(const Layout& layout, const Problem& p, int world) {
   return {layout.shards(), kv};
 }
 
+/// One token of a tensor, as it lies in memory.
+struct TokenView {
+  const std::byte* data;
+  const ConstTensorView& view;
+};
+
+/// Copies dimensions `d` and up of one token. What is compact in both goes at once.
+void copy_token(const TokenView& from, const TokenView& to, int d) {
+  const std::int64_t size = size_of(from.view.dtype);
+  const auto at = static_cast<std::size_t>(d);
+  std::int64_t compact = 1;
+  bool dense = true;
+  for (int i = from.view.rank - 1; i >= d; --i) {
+    const auto k = static_cast<std::size_t>(i);
+    const bool one = from.view.shape[k] == 1;
+    dense = dense && (one || (from.view.strides[k] == compact && to.view.strides[k] == compact));
+    compact *= from.view.shape[k];
+  }
+  if (dense) {
+    // The target is the mutable view that shard() and unshard() were given.
+    std::memcpy(const_cast<std::byte*>(to.data), from.data,
+                static_cast<std::size_t>(compact * size));
+    return;
+  }
+  for (std::int64_t i = 0; i < from.view.shape[at]; ++i) {
+    copy_token({from.data + i * from.view.strides[at] * size, from.view},
+               {to.data + i * to.view.strides[at] * size, to.view}, d + 1);
+  }
+}
+
+bool fits(const Shard& shard, const ConstTensorView& full, const ConstTensorView& local) {
+  if (full.rank < 2 || full.rank != local.rank || full.dtype != local.dtype) return false;
+  for (const TokenRange& range : shard) {
+    if (range.count > 0 && (range.begin < 0 || range.position(range.count - 1) >= full.shape[1])) {
+      return false;
+    }
+  }
+  return full.shape[0] == local.shape[0] && local.shape[1] == tokens_of(shard) &&
+         std::equal(full.shape.begin() + 2, full.shape.begin() + full.rank,
+                    local.shape.begin() + 2);
+}
+
 /// Copies tokens between a full and a local tensor; `to_local` says which way.
 void move_tokens(const Shard& shard, const ConstTensorView& full, const ConstTensorView& local,
                  bool to_local) {
-  const bool shapes =
-      full.rank >= 2 && full.rank == local.rank && full.dtype == local.dtype &&
-      full.shape[0] == local.shape[0] && local.shape[1] == tokens_of(shard) &&
-      std::equal(full.shape.begin() + 2, full.shape.begin() + full.rank, local.shape.begin() + 2);
-  if (!shapes) {
+  if (!fits(shard, full, local)) {
     throw InvalidArgument(fmt::format("shard: full {} and local {} do not fit a shard of {} tokens",
                                       describe(full), describe(local), tokens_of(shard)));
   }
-  const std::int64_t size = size_of(full.dtype);
-  std::int64_t row = size;
-  for (int d = 2; d < full.rank; ++d) row *= full.shape[static_cast<std::size_t>(d)];
-  const auto* f = static_cast<const std::byte*>(full.data);
-  const auto* l = static_cast<const std::byte*>(local.data);
+  const auto token_of = [](const ConstTensorView& view, std::int64_t batch, std::int64_t token) {
+    return TokenView{static_cast<const std::byte*>(view.data) +
+                         (batch * view.strides[0] + token * view.strides[1]) * size_of(view.dtype),
+                     view};
+  };
   for (std::int64_t b = 0; b < full.shape[0]; ++b) {
     std::int64_t token = 0;
     for (const TokenRange& range : shard) {
       for (std::int64_t i = 0; i < range.count; ++i, ++token) {
-        const std::byte* at_full =
-            f + (b * full.strides[0] + range.position(i) * full.strides[1]) * size;
-        const std::byte* at_local = l + (b * local.strides[0] + token * local.strides[1]) * size;
-        const std::byte* from = to_local ? at_full : at_local;
-        // The target is the mutable view that shard() and unshard() were given.
-        std::memcpy(const_cast<std::byte*>(to_local ? at_local : at_full), from,
-                    static_cast<std::size_t>(row));
+        const TokenView in_full = token_of(full, b, range.position(i));
+        const TokenView in_local = token_of(local, b, token);
+        copy_token(to_local ? in_full : in_local, to_local ? in_local : in_full, 2);
       }
     }
   }

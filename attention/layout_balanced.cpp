@@ -10,23 +10,25 @@
 namespace annulus::attn {
 namespace {
 
-/// Chunks a rank holds: many enough to even out one long document, few enough that key segments
-/// stay long.
-constexpr std::int64_t kChunksPerRank = 16;
-/// Stop when the heaviest rank is within 1/50 of the mean.
+/// Chunks a rank holds: few, so that key segments stay long, unless the area lies in so few of them
+/// that they are too coarse to even it out.
+constexpr std::int64_t kFewestChunks = 16;
+constexpr std::int64_t kMostChunks = 256;
+/// Stop when the heaviest rank is within 1/50 of the mean; finer chunks are tried from 1/12 on.
 constexpr std::int64_t kTolerance = 50;
+constexpr std::int64_t kCoarse = 12;
 
 struct Chunk {
   TokenRange range;
   std::int64_t area = 0;
 };
 
-std::vector<Chunk> cut_chunks(const Problem& p, std::int64_t count) {
-  const std::vector<Band> bands = compile_bands(p);
+std::vector<Chunk> cut_chunks(const std::vector<Band>& bands, std::int64_t seq,
+                              std::int64_t count) {
   std::vector<Chunk> chunks;
   std::int64_t begin = 0;
   for (std::int64_t c = 0; c < count; ++c) {
-    const std::int64_t end = p.seq / count * (c + 1) + p.seq % count * (c + 1) / count;
+    const std::int64_t end = seq / count * (c + 1) + seq % count * (c + 1) / count;
     chunks.push_back({{begin, end - begin, 1}, count_pairs(bands, begin, end)});
     begin = end;
   }
@@ -87,12 +89,7 @@ void even_out(const std::vector<Chunk>& chunks, Deal& deal, std::int64_t mean) {
   }
 }
 
-}  // namespace
-
-std::vector<Shard> balanced_shards(const Problem& problem, int world) {
-  const auto ranks = static_cast<std::size_t>(world);
-  const std::int64_t count = std::clamp(problem.seq, std::int64_t{1}, kChunksPerRank * world);
-  const std::vector<Chunk> chunks = cut_chunks(problem, count);
+Deal deal_chunks(const std::vector<Chunk>& chunks, std::size_t ranks) {
   Deal deal{std::vector<std::vector<std::size_t>>(ranks), std::vector<std::int64_t>(ranks, 0)};
   std::int64_t total = 0;
   for (std::size_t c = 0; c < chunks.size(); ++c) {
@@ -101,14 +98,17 @@ std::vector<Shard> balanced_shards(const Problem& problem, int world) {
     deal.load[rank] += chunks[c].area;
     total += chunks[c].area;
   }
-  even_out(chunks, deal, total / world);
+  even_out(chunks, deal, total / static_cast<std::int64_t>(ranks));
+  for (auto& list : deal.chunks) std::sort(list.begin(), list.end());
+  return deal;
+}
 
-  std::vector<Shard> shards(ranks);
-  for (std::size_t r = 0; r < ranks; ++r) {
-    std::sort(deal.chunks[r].begin(), deal.chunks[r].end());
-    for (const std::size_t c : deal.chunks[r]) {
+std::vector<Shard> shards_of(const std::vector<Chunk>& chunks, const Deal& deal) {
+  std::vector<Shard> shards;
+  for (const auto& list : deal.chunks) {
+    Shard& shard = shards.emplace_back();
+    for (const std::size_t c : list) {
       const TokenRange& range = chunks[c].range;
-      Shard& shard = shards[r];
       if (range.count == 0) continue;
       if (!shard.empty() && shard.back().begin + shard.back().count == range.begin) {
         shard.back().count += range.count;
@@ -118,6 +118,27 @@ std::vector<Shard> balanced_shards(const Problem& problem, int world) {
     }
   }
   return shards;
+}
+
+}  // namespace
+
+std::vector<Shard> balanced_shards(const Problem& problem, int world) {
+  const std::vector<Band> bands = compile_bands(problem);
+  const std::int64_t mean = count_pairs(bands, 0, problem.seq) / world;
+  std::vector<Shard> best;
+  std::int64_t least = -1;
+  for (std::int64_t each = kFewestChunks; each <= kMostChunks; each *= 2) {
+    const std::int64_t count = std::clamp(problem.seq, std::int64_t{1}, each * world);
+    const std::vector<Chunk> chunks = cut_chunks(bands, problem.seq, count);
+    const Deal deal = deal_chunks(chunks, static_cast<std::size_t>(world));
+    const std::int64_t slowest = *std::max_element(deal.load.begin(), deal.load.end());
+    if (least < 0 || slowest < least) {
+      best = shards_of(chunks, deal);
+      least = slowest;
+    }
+    if ((least - mean) * kCoarse <= mean || count == problem.seq) break;
+  }
+  return best;
 }
 
 }  // namespace annulus::attn

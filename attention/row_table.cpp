@@ -1,6 +1,7 @@
 #include "attention/row_table.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace annulus::attn {
 namespace {
@@ -106,17 +107,6 @@ void collect_touched(const RowPiece& piece, const TokenRange& keys, const KeyTil
   }
 }
 
-/// Key indices that every row of a piece sees.
-IndexRanges full_ranges(const RowPiece& piece, const TokenRange& keys) {
-  IndexRanges full;
-  for (int i = 0; i < piece.count; ++i) {
-    const AffineInterval& x = piece.intervals[static_cast<std::size_t>(i)];
-    const IndexRange all{index_of(keys, x.lo.at(piece.rows - 1)), index_of(keys, x.hi.base)};
-    if (all.begin < all.end) full.push_back(all);
-  }
-  return full;
-}
-
 void join(IndexRanges& ranges) {
   std::sort(ranges.begin(), ranges.end(),
             [](IndexRange a, IndexRange b) { return a.begin < b.begin; });
@@ -130,6 +120,85 @@ void join(IndexRanges& ranges) {
   }
   ranges.resize(n);
 }
+
+/// Key positions that some row of a piece sees.
+void collect_seen(const RowPiece& piece, IndexRanges& seen) {
+  for (int i = 0; i < piece.count; ++i) {
+    const AffineInterval& x = piece.intervals[static_cast<std::size_t>(i)];
+    seen.push_back({x.lo.base, x.hi.at(piece.rows - 1)});
+  }
+}
+
+/// Key indices that every row of a piece sees. Two intervals join where strided keys skip the gap.
+IndexRanges full_ranges(const RowPiece& piece, const TokenRange& keys) {
+  IndexRanges full;
+  for (int i = 0; i < piece.count; ++i) {
+    const AffineInterval& x = piece.intervals[static_cast<std::size_t>(i)];
+    const IndexRange all{index_of(keys, x.lo.at(piece.rows - 1)), index_of(keys, x.hi.base)};
+    if (all.begin < all.end) full.push_back(all);
+  }
+  join(full);
+  return full;
+}
+
+/// Dense segments by position, with the running sum of their lengths.
+class SortedKeys {
+ public:
+  explicit SortedKeys(std::vector<TokenRange> keys) : keys_(std::move(keys)) {
+    std::sort(keys_.begin(), keys_.end(),
+              [](const TokenRange& a, const TokenRange& b) { return a.begin < b.begin; });
+    for (const TokenRange& k : keys_) before_.push_back(before_.back() + k.count);
+  }
+
+  /// Keys in tiles of which some position is seen. `seen` is ascending and disjoint.
+  std::int64_t in_touched_tiles(const IndexRanges& seen, std::int64_t tile_k) const {
+    std::int64_t sum = 0;
+    std::size_t done = 0;  // segments below are counted
+    for (std::size_t s = 0; s < seen.size(); ++s) {
+      std::size_t k = std::max(done, first_ending_after(seen[s].begin));
+      while (k < keys_.size() && keys_[k].begin < seen[s].end) {
+        const std::size_t inside = first_ending_after(seen[s].end);
+        if (keys_[k].begin >= seen[s].begin && inside > k) {
+          sum += before_[inside] - before_[k];
+          k = inside;
+        } else {
+          sum += touched_in(keys_[k], seen, s, tile_k);
+          ++k;
+        }
+      }
+      done = k;
+    }
+    return sum;
+  }
+
+ private:
+  /// The first segment that ends behind `position`.
+  std::size_t first_ending_after(std::int64_t position) const {
+    return static_cast<std::size_t>(
+        std::partition_point(keys_.begin(), keys_.end(),
+                             [&](const TokenRange& k) { return k.begin + k.count <= position; }) -
+        keys_.begin());
+  }
+
+  /// Keys of a segment that what is seen, from `first` on, cuts.
+  static std::int64_t touched_in(const TokenRange& k, const IndexRanges& seen, std::size_t first,
+                                 std::int64_t tile_k) {
+    const KeyTiles tiles(k, tile_k);
+    IndexRanges touched;
+    for (std::size_t s = first; s < seen.size() && seen[s].begin < k.begin + k.count; ++s) {
+      const std::int64_t begin = index_of(k, seen[s].begin);
+      const std::int64_t end = index_of(k, seen[s].end);
+      if (begin < end) touched.push_back({tiles.tile_of(begin), tiles.tile_of(end - 1) + 1});
+    }
+    join(touched);
+    std::int64_t sum = 0;
+    for (const IndexRange t : touched) sum += tiles.end(t.end - 1) - tiles.begin(t.begin);
+    return sum;
+  }
+
+  std::vector<TokenRange> keys_;
+  std::vector<std::int64_t> before_{0};
+};
 
 bool is_full(const std::vector<IndexRanges>& pieces, std::int64_t begin, std::int64_t end) {
   return std::all_of(pieces.begin(), pieces.end(), [&](const IndexRanges& piece) {
@@ -176,10 +245,7 @@ std::int64_t RowTable::pairs(const TokenRange& keys) const {
 std::vector<KeyInterval> RowTable::needed_keys() const {
   IndexRanges ranges;
   for (const RowPiece& piece : pieces_) {
-    for (int i = 0; i < piece.count; ++i) {
-      const AffineInterval& x = piece.intervals[static_cast<std::size_t>(i)];
-      ranges.push_back({x.lo.base, x.hi.at(piece.rows - 1)});
-    }
+    collect_seen(piece, ranges);
   }
   join(ranges);
   std::vector<KeyInterval> keys;
@@ -230,6 +296,26 @@ std::int64_t RowTable::tile_pairs(const TileGrid& grid, const TokenRange& keys) 
   return sum;
 }
 
+std::int64_t RowTable::tile_pairs(const TileGrid& grid, std::vector<TokenRange> keys) const {
+  std::erase_if(keys, [](const TokenRange& k) { return k.count == 0; });
+  const bool dense = std::all_of(keys.begin(), keys.end(), [](auto& k) { return k.stride == 1; });
+  std::int64_t sum = 0;
+  if (!dense || keys.size() < 4) {  // stripes overlap each other's span: no order to use
+    for (const TokenRange& k : keys) sum += tile_pairs(grid, k);
+    return sum;
+  }
+  const SortedKeys sorted(std::move(keys));
+  IndexRanges seen;
+  for (std::int64_t row = 0; row < rows_; row += grid.tile_q) {
+    const std::int64_t end = std::min(rows_, row + grid.tile_q);
+    seen.clear();
+    for_pieces(pieces_, row, end, [&](const RowPiece& piece) { collect_seen(piece, seen); });
+    join(seen);
+    sum += (end - row) * sorted.in_touched_tiles(seen, grid.tile_k);
+  }
+  return sum;
+}
+
 std::vector<RowIntervals> RowTable::intervals() const {
   std::vector<RowIntervals> rows(static_cast<std::size_t>(rows_));
   for (const RowPiece& piece : pieces_) {
@@ -255,3 +341,17 @@ std::int64_t KeyTiles::end(std::int64_t tile) const {
 }
 
 }  // namespace annulus::attn
+
+namespace annulus {
+
+std::vector<std::int64_t> count_pairs_by_rank(const Problem& problem, const Sharding& sharding) {
+  const Problem p = resolved(problem);
+  const std::vector<attn::Band> bands = attn::compile_bands(p);
+  std::vector<std::int64_t> pairs;
+  for (int r = 0; r < sharding.world(); ++r) {
+    pairs.push_back(attn::RowTable(bands, sharding.shard(r)).pairs({0, *p.seq_kv, 1}));
+  }
+  return pairs;
+}
+
+}  // namespace annulus

@@ -1,8 +1,8 @@
 #include "comm/backoff.h"
 
 #include <sched.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <thread>
 
 namespace annulus::comm {
@@ -11,18 +11,13 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto kNap = 50us;
-constexpr auto kWorkGap = 100us;  // polls further apart than this: the caller computes in between
+constexpr auto kPatience = 2ms;    // before the first nap
+constexpr auto kLongestNap = 1ms;  // also bounds how late an abort is seen
+constexpr auto kWorkGap = 100us;   // polls further apart than this: the caller computes in between
 
 }  // namespace
 
-// Timers are late by about 50 us, so a nap is only worth it after a wait much longer than that,
-// except where naps let other ranks run.
-Backoff::Backoff(int ranks_here)
-    : patience_(ranks_here > sysconf(_SC_NPROCESSORS_ONLN) ? Clock::duration(20us)
-                                                           : Clock::duration(2ms)) {}
-
-void Backoff::idle() {
+void Backoff::idle(bool may_nap) {
   const auto now = Clock::now();
   if (fresh_ || now - last_ > kWorkGap) {
     fresh_ = false;
@@ -30,10 +25,11 @@ void Backoff::idle() {
     last_ = now;
     return;
   }
-  if (now - idle_since_ < patience_) {
+  const auto waited = now - idle_since_;
+  if (!may_nap || waited < kPatience) {
     sched_yield();
   } else {
-    std::this_thread::sleep_for(kNap);
+    std::this_thread::sleep_for(std::min<Clock::duration>(waited / 50, kLongestNap));
   }
   last_ = Clock::now();
 }

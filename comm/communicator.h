@@ -32,12 +32,14 @@ class Communicator {
   virtual void barrier(std::string_view what) = 0;
 
   /// Tells all ranks why this one fails and collects what they say within a short grace; an empty
-  /// entry is a rank that did not answer. Never throws; the mesh is dead afterwards.
+  /// entry is a rank that did not answer. After abort() it hardly waits, since whoever aborts wants
+  /// to be gone. Never throws; the mesh is dead afterwards.
   virtual std::vector<std::optional<std::string>> report_failure(
       std::string_view reason) noexcept = 0;
 
   /// From any thread or a signal handler: makes this rank's waits end with CommError.
   virtual void abort() noexcept = 0;
+  virtual bool aborted() const noexcept = 0;
 };
 
 /// `size` communicators that share one process; give each to its own thread.

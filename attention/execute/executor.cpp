@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <utility>
 
 namespace annulus::attn {
 namespace {
@@ -57,6 +58,19 @@ CallStats Executor::run(const Memory& memory, ExecuteMode mode) {
   const Deadline clock(options_.timeout_s);
   const std::int64_t sent = transport_.bytes_sent();
   reset(memory, mode);
+  try {
+    play();
+  } catch (const CommError& error) {
+    // Another rank failed, or this one was told to stop: say where this one stood.
+    throw CommError(
+        fmt::format("{}; this rank was at {}", error.what(), describe(plan_, present())));
+  }
+  stats_.total_s = clock.elapsed_s();
+  stats_.bytes_sent = transport_.bytes_sent() - sent;
+  return stats_;
+}
+
+void Executor::play() {
   while (completed_ < plan_.items.size()) {
     poll();
     if (ready_.empty()) {
@@ -65,14 +79,11 @@ CallStats Executor::run(const Memory& memory, ExecuteMode mode) {
       continue;
     }
     std::pop_heap(ready_.begin(), ready_.end(), std::greater<>());
-    const std::int32_t item = ready_.back();
+    computing_ = ready_.back();
     ready_.pop_back();
-    compute(item);
-    complete(item);
+    compute(computing_);
+    complete(std::exchange(computing_, -1));
   }
-  stats_.total_s = clock.elapsed_s();
-  stats_.bytes_sent = transport_.bytes_sent() - sent;
-  return stats_;
 }
 
 void Executor::reset(const Memory& memory, ExecuteMode mode) {
@@ -83,6 +94,7 @@ void Executor::reset(const Memory& memory, ExecuteMode mode) {
   ready_.clear();
   flights_.clear();
   held_.clear();
+  computing_ = -1;
   context_.flops = &stats_.flops;
   context_.poll = nullptr;
   if (mode == ExecuteMode::overlapped) context_.poll = [this] { poll(); };
@@ -186,17 +198,26 @@ void Executor::wait() {
   stats_.exposed_s += deadline.elapsed_s();
 }
 
+/// The item that is being computed or waited for.
+std::int32_t Executor::present() const {
+  if (computing_ >= 0) return computing_;
+  return flights_.empty() ? 0 : awaited();
+}
+
+/// The receive that is first in plan order says most about who is late.
+std::int32_t Executor::awaited() const {
+  const auto order = [&](const Flight& f) {
+    const Item& it = plan_.items[static_cast<std::size_t>(f.item)];
+    return std::pair(plan_.transfers[static_cast<std::size_t>(it.payload)].sends, f.item);
+  };
+  return std::min_element(flights_.begin(), flights_.end(),
+                          [&](const Flight& a, const Flight& b) { return order(a) < order(b); })
+      ->item;
+}
+
 void Executor::time_out(double waited_s) const {
-  // The receive that is first in plan order says most about who is late.
-  std::int32_t worst = flights_.front().item;
-  for (const Flight& f : flights_) {
-    const auto sends = [&](std::int32_t item) {
-      const Item& it = plan_.items[static_cast<std::size_t>(item)];
-      return plan_.transfers[static_cast<std::size_t>(it.payload)].sends;
-    };
-    if (std::pair(sends(f.item), f.item) < std::pair(sends(worst), worst)) worst = f.item;
-  }
-  throw Timeout(fmt::format("{} did not complete in {:.1f} s", describe(plan_, worst), waited_s));
+  throw Timeout(
+      fmt::format("{} did not complete in {:.1f} s", describe(plan_, awaited()), waited_s));
 }
 
 }  // namespace annulus::attn

@@ -42,6 +42,7 @@ class Executor {
     comm::Transport::Ticket ticket;
   };
 
+  void play();
   void reset(const Memory& memory, ExecuteMode mode);
   void enqueue(std::int32_t item);
   void start_held();
@@ -50,6 +51,8 @@ class Executor {
   bool poll();
   void compute(std::int32_t item);
   void wait();
+  std::int32_t present() const;
+  std::int32_t awaited() const;
   [[noreturn]] void time_out(double waited_s) const;
 
   const RankPlan& plan_;
@@ -63,6 +66,7 @@ class Executor {
   std::vector<std::int32_t> ready_;  ///< compute items, a heap: first in plan order on top
   std::vector<Flight> flights_;
   std::vector<std::int32_t> held_;  ///< transfers that may start, blocking mode
+  std::int32_t computing_ = -1;     ///< -1: none
   std::size_t completed_ = 0;
   const Memory* memory_ = nullptr;
   ExecuteMode mode_ = ExecuteMode::overlapped;

@@ -26,8 +26,8 @@ struct Kernel {
   /// Empty, or why it cannot serve.
   std::string (*refuses)(const KernelQuery& query) = nullptr;
   /// Bytes of LaunchContext::workspace for a launch of this geometry.
-  std::int64_t (*workspace_bytes)(const AttendGeometry& geometry, bool backward, int threads) =
-      nullptr;
+  std::int64_t (*workspace_bytes)(const AttendGeometry& geometry, bool backward,
+                                  int threads) = nullptr;
   /// It grows with rows times keys: sessions make no room for it unasked.
   bool quadratic_workspace = false;
   /// Of workspace_bytes, what the algorithm materialises, for any thread count: S and P of

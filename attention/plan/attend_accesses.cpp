@@ -3,10 +3,13 @@
 namespace annulus::attn {
 namespace {
 
+constexpr std::size_t kMost = 9;
+
 class Collector {
  public:
   Collector(const Attend& attend, const std::vector<Segment>& keys, const AttendShape& shape)
       : a_(attend), shape_(shape) {
+    out_.reserve(kMost);
     if (!keys.empty()) {
       first_key_ = keys.front().token;
       keys_ = keys.back().token + keys.back().positions.count - first_key_;

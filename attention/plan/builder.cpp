@@ -76,9 +76,10 @@ std::vector<Segment> segments_of(const std::vector<TokenRange>& ranges, std::int
   return segments;
 }
 
-RankBuilder::RankBuilder(const Plan::Impl& plan, int rank)
+RankBuilder::RankBuilder(const Plan::Impl& plan, int rank, Detail detail)
     : plan_(plan),
       rank_(rank),
+      detail_(detail),
       rows_(plan.bands, plan.groups[static_cast<std::size_t>(plan.ring_index(rank))].rows),
       caller_slots_(kRoles, -1),
       staged_slots_(kRoles, -1),
@@ -122,10 +123,19 @@ std::int32_t RankBuilder::source(Role role) {
   if (!plan_.request.options.stage_caller) return original;
   std::int32_t& staged = staged_slots_[static_cast<std::size_t>(role)];
   if (staged >= 0) return staged;
-  const PlanSlot shape = out_.slots[static_cast<std::size_t>(original)];
-  staged = slot(shape.name, shape.dtype, shape.tokens, shape.heads, shape.dim);
+  staged = like(original);
   copy(whole(original), whole(staged), 0);
   return staged;
+}
+
+std::int32_t RankBuilder::landing(Role role) {
+  const std::int32_t original = caller(role);
+  return plan_.request.options.stage_caller ? like(original) : original;
+}
+
+std::int32_t RankBuilder::like(std::int32_t original) {
+  const PlanSlot shape = out_.slots[static_cast<std::size_t>(original)];
+  return slot(shape.name, shape.dtype, shape.tokens, shape.heads, shape.dim);
 }
 
 Block RankBuilder::whole(std::int32_t slot) const {
@@ -138,7 +148,9 @@ std::int64_t RankBuilder::tokens(std::int32_t slot) const {
 }
 
 void RankBuilder::add(ItemKind kind, std::size_t payload, int step,
-                      const std::vector<Access>& accesses) {
+                      std::span<const Access> accesses) {
+  ++out_.item_count;
+  if (detail_ == Detail::totals) return drop_items();
   Item item;
   item.kind = kind;
   item.step = step;
@@ -159,8 +171,10 @@ void RankBuilder::transfer(bool sends, int peer, const Block& block, int step) {
   t.bytes = problem().batch * block.tokens * block.heads * block.dims *
             size_of(out_.slots[static_cast<std::size_t>(block.slot)].dtype);
   out_.transfers.push_back(t);
-  add(ItemKind::transfer, out_.transfers.size() - 1, step,
-      {{block, sends ? AccessMode::read : AccessMode::write}});
+  ++out_.transfer_count;
+  (sends ? out_.bytes_sent : out_.bytes_received) += t.bytes;
+  const Access access{block, sends ? AccessMode::read : AccessMode::write};
+  add(ItemKind::transfer, out_.transfers.size() - 1, step, {&access, 1});
 }
 
 void RankBuilder::prepare(PrepareKind kind, const Block& source, const Block& source2,
@@ -192,11 +206,13 @@ void RankBuilder::row_sums(const Block& a, const Block& b, const Block& target, 
 void RankBuilder::reduce(const Block& source, const Block& target, bool assign, int step) {
   if (empty(target)) return;
   out_.reduces.push_back({source, target, assign});
-  add(ItemKind::reduce, out_.reduces.size() - 1, step,
-      {{target, assign ? AccessMode::write : AccessMode::update}, {source, AccessMode::read}});
+  const Access accesses[] = {{target, assign ? AccessMode::write : AccessMode::update},
+                             {source, AccessMode::read}};
+  add(ItemKind::reduce, out_.reduces.size() - 1, step, accesses);
 }
 
 void RankBuilder::merge(const Merge& merge, int step) {
+  if (empty(merge.state)) return;
   out_.merges.push_back(merge);
   std::vector<Access> accesses{{merge.state, AccessMode::update},
                                {merge.lse, AccessMode::update},
@@ -208,13 +224,20 @@ void RankBuilder::merge(const Merge& merge, int step) {
   add(ItemKind::merge, out_.merges.size() - 1, step, accesses);
 }
 
+std::int64_t RankBuilder::pairs(const std::vector<TokenRange>& keys) const {
+  std::int64_t sum = 0;
+  for (const TokenRange& range : keys) sum += rows_.pairs(range);
+  return sum;
+}
+
 std::int64_t RankBuilder::pairs(const std::vector<Segment>& keys) const {
   std::int64_t sum = 0;
   for (const Segment& s : keys) sum += rows_.pairs(s.positions);
   return sum;
 }
 
-void RankBuilder::attend(Attend a, const std::vector<Segment>& keys, int step) {
+void RankBuilder::attend(Attend a, const std::vector<Segment>& keys, int step,
+                         std::int64_t known_pairs) {
   // Backward runs without rows too: it defines dK and dV.
   if (a.heads == 0 || (rows_.rows() == 0 && out_.pass == Pass::forward)) return;
   a.pass = out_.pass;
@@ -223,28 +246,32 @@ void RankBuilder::attend(Attend a, const std::vector<Segment>& keys, int step) {
   a.keys = {static_cast<std::int32_t>(out_.segments.size()),
             static_cast<std::int32_t>(keys.size())};
   out_.segments.insert(out_.segments.end(), keys.begin(), keys.end());
-  a.pairs = pairs(keys);
+  a.pairs = known_pairs < 0 ? pairs(keys) : known_pairs;
   const TileGrid grid{plan_.request.options.tile_q, plan_.request.options.tile_k};
   std::int64_t executed = 0;
   if (a.pairs > 0) {
-    for (const Segment& s : keys) executed += rows_.tile_pairs(grid, s.positions);
+    std::vector<TokenRange> positions;
+    for (const Segment& k : keys) positions.push_back(k.positions);
+    executed = rows_.tile_pairs(grid, std::move(positions));
   }
   const std::int64_t widths = a.pass == Pass::forward ? dim() + dim_v() : 3 * dim() + 2 * dim_v();
   a.flops = 2 * widths * executed * a.heads * problem().batch;
   out_.attends.push_back(a);
+  out_.masked_pairs += a.pairs * a.heads * problem().batch;
+  out_.flops += a.flops;
+  if (detail_ == Detail::totals) return add(ItemKind::attend, 0, step, {});
   add(ItemKind::attend, out_.attends.size() - 1, step,
       attend_accesses(a, keys, {rows_.rows(), dim(), dim_v(), plan_.group_size()}));
 }
 
 RankPlan RankBuilder::finish() {
-  add_edges();
+  if (detail_ == Detail::items) add_edges();
   place_slots();
-  total();
   return std::move(out_);
 }
 
 void RankBuilder::add_edges() {
-  HazardTracker tracker(out_.slots.size());
+  HazardTracker tracker(out_.slots.size(), out_.items.size());
   std::vector<std::int32_t> same;
   std::vector<std::int32_t> previous;
   // The second round is the next call: what it still waits for lies in the first.
@@ -290,13 +317,14 @@ void RankBuilder::place_slots() {
   }
 }
 
-void RankBuilder::total() {
-  for (const Attend& a : out_.attends) {
-    out_.masked_pairs += a.pairs * a.heads * problem().batch;
-    out_.flops += a.flops;
-  }
-  for (const Transfer& t : out_.transfers)
-    (t.sends ? out_.bytes_sent : out_.bytes_received) += t.bytes;
+/// Keeps the arrays' memory for the next item.
+void RankBuilder::drop_items() {
+  out_.transfers.clear();
+  out_.attends.clear();
+  out_.merges.clear();
+  out_.reduces.clear();
+  out_.prepares.clear();
+  out_.segments.clear();
 }
 
 }  // namespace annulus::attn

@@ -5,6 +5,7 @@
 #include <annulus/plan.h>
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -14,11 +15,14 @@ Block with_tokens(Block block, std::int64_t token, std::int64_t tokens, std::int
 Block with_heads(Block block, std::int32_t head, std::int32_t heads);
 Block with_dims(Block block, std::int32_t dim, std::int32_t dims);
 
+/// Whether items are kept, or only counted.
+enum class Detail : std::uint8_t { items, totals };
+
 /// Writes one rank's plan: slots, then items in enqueue order. Says what each item touches; edges,
 /// arena offsets and totals follow in finish(). Empty blocks give no item, on either end.
 class RankBuilder {
  public:
-  RankBuilder(const Plan::Impl& plan, int rank);
+  RankBuilder(const Plan::Impl& plan, int rank, Detail detail = Detail::items);
 
   const Plan::Impl& plan() const { return plan_; }
   const Problem& problem() const { return plan_.problem(); }
@@ -39,6 +43,9 @@ class RankBuilder {
   std::int32_t caller(Role role);
   /// Where transfers may read a caller's tensor: itself, or with `stage_caller` a packed copy.
   std::int32_t source(Role role);
+  /// Where transfers may write for a caller's tensor: itself, or with `stage_caller` a slot of its
+  /// shape that has to be copied out.
+  std::int32_t landing(Role role);
   Block whole(std::int32_t slot) const;
   std::int64_t tokens(std::int32_t slot) const;
 
@@ -50,24 +57,28 @@ class RankBuilder {
   void row_sums(const Block& a, const Block& b, const Block& target, int step);
   void reduce(const Block& source, const Block& target, bool assign, int step);
   void merge(const Merge& merge, int step);
-  /// Fills queries (all rows), keys, pairs and flops.
-  void attend(Attend attend, const std::vector<Segment>& keys, int step);
+  /// Fills queries (all rows), keys, pairs (counted unless known) and flops.
+  void attend(Attend attend, const std::vector<Segment>& keys, int step,
+              std::int64_t known_pairs = -1);
 
   /// Unmasked pairs of all rows with these keys, of one head and batch element.
-  std::int64_t pairs(const std::vector<Segment>& keys) const;
+  std::int64_t pairs(const std::vector<TokenRange>& keys) const;
 
   RankPlan finish();
 
  private:
-  void add(ItemKind kind, std::size_t payload, int step, const std::vector<Access>& accesses);
+  std::int64_t pairs(const std::vector<Segment>& keys) const;
+  std::int32_t like(std::int32_t slot);
+  void add(ItemKind kind, std::size_t payload, int step, std::span<const Access> accesses);
   void prepare(PrepareKind kind, const Block& source, const Block& source2, const Block& target,
                int step);
   void add_edges();
   void place_slots();
-  void total();
+  void drop_items();
 
   const Plan::Impl& plan_;
   int rank_;
+  Detail detail_;
   RowTable rows_;
   RankPlan out_;
   std::vector<std::int32_t> caller_slots_;

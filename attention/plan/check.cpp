@@ -53,11 +53,28 @@ class Checker {
         if (w < 0 || w >= id)
           fault("{}: waits for item {}, which is not before it", describe(plan, id), w);
       }
+      for (const std::int32_t w : plan.waits_previous(plan.items[i])) {
+        if (w < 0 || w >= static_cast<std::int32_t>(plan.items.size()))
+          fault("{}: waits for item {} of the call before, which does not exist",
+                describe(plan, id), w);
+      }
       for (std::int32_t a = 0; a < plan.items[i].accesses.count; ++a) {
         check_block(plan, id, access(plan, plan.items[i], a).block);
       }
+      if (plan.items[i].kind == ItemKind::transfer) check_transfer(plan, id);
     }
     check_arena(plan);
+  }
+
+  /// A transfer moves what it says it touches: hazards are judged by accesses.
+  void check_transfer(const RankPlan& plan, std::int32_t item) {
+    const Item& at = plan.items[static_cast<std::size_t>(item)];
+    const Transfer& t = plan.transfers[static_cast<std::size_t>(at.payload)];
+    const AccessMode mode = t.sends ? AccessMode::read : AccessMode::write;
+    if (at.accesses.count != 1 || access(plan, at, 0).mode != mode ||
+        access(plan, at, 0).block != t.block) {
+      fault("{}: moves another block than it says it touches", describe(plan, item));
+    }
   }
 
   void check_block(const RankPlan& plan, std::int32_t item, const Block& b) {

@@ -59,7 +59,12 @@ class Exchange {
       slices_.push_back({begin, heads * (i + 1) / slices - begin});
       widest_ = std::max(widest_, slices_.back().count);
     }
-    for (const KeyInterval& k : needed(b.ring_index())) {
+    const int me = b.ring_index();
+    for (int g = 0; g < groups(); ++g) {
+      given_.push_back(runs_between(owned(me), needed(g)));
+      taken_.push_back(runs_between(owned(g), needed(me)));
+    }
+    for (const KeyInterval& k : needed(me)) {
       keys_.push_back({k.begin, k.end - k.begin, 1});
       tokens_ += k.end - k.begin;
     }
@@ -76,12 +81,9 @@ class Exchange {
   }
   std::int64_t tokens() const { return tokens_; }
 
-  const std::vector<KeyInterval>& needed(int group) const {
-    return b_.plan().needed[static_cast<std::size_t>(group)];
-  }
-  const std::vector<TokenRange>& owned(int group) const {
-    return b_.plan().groups[static_cast<std::size_t>(group)].keys;
-  }
+  /// Own keys that a group needs, and a group's keys that this rank needs.
+  const std::vector<Run>& given(int group) const { return given_[static_cast<std::size_t>(group)]; }
+  const std::vector<Run>& taken(int group) const { return taken_[static_cast<std::size_t>(group)]; }
   int rank_of(int group) const { return b_.plan().rank_at(group, b_.ulysses_index()); }
 
   /// Block of a slice buffer.
@@ -98,16 +100,16 @@ class Exchange {
   /// Keys of slice i come into `buffer`; own ones are given to whoever needs them.
   void pull(std::int32_t buffer, int i) {
     const int me = b_.ring_index();
-    for (const Run& run : runs_between(owned(me), needed(me))) {
+    for (const Run& run : given(me)) {
       b_.copy(own(t_.packed_kv, i, run), part(buffer, i, run), i);
     }
     for (int d = 1; d < groups(); ++d) {
       const int from = (me + d) % groups();
       const int to = (me + groups() - d) % groups();
-      for (const Run& run : runs_between(owned(me), needed(to))) {
+      for (const Run& run : given(to)) {
         b_.transfer(true, rank_of(to), own(t_.packed_kv, i, run), i);
       }
-      for (const Run& run : runs_between(owned(from), needed(me))) {
+      for (const Run& run : taken(from)) {
         b_.transfer(false, rank_of(from), part(buffer, i, run), i);
       }
     }
@@ -135,8 +137,17 @@ class Exchange {
   }
 
  private:
+  const std::vector<KeyInterval>& needed(int group) const {
+    return b_.plan().needed[static_cast<std::size_t>(group)];
+  }
+  const std::vector<TokenRange>& owned(int group) const {
+    return b_.plan().groups[static_cast<std::size_t>(group)].keys;
+  }
+
   RankBuilder& b_;
   const GroupTensors& t_;
+  std::vector<std::vector<Run>> given_;
+  std::vector<std::vector<Run>> taken_;
   std::vector<HeadRange> slices_;
   std::int32_t widest_ = 0;
   std::vector<TokenRange> keys_;
@@ -162,7 +173,7 @@ class Return {
     const int me = b_.ring_index();
     for (int d = 1; d < x_.groups(); ++d) {
       const int to = (me + d) % x_.groups();
-      for (const Run& run : runs_between(x_.owned(to), x_.needed(me))) {
+      for (const Run& run : x_.taken(to)) {
         b_.transfer(true, x_.rank_of(to), x_.part(part, i, run), i);
       }
     }
@@ -170,25 +181,22 @@ class Return {
   }
 
  private:
-  std::vector<Run> runs(int group) const {
-    return runs_between(x_.owned(b_.ring_index()), x_.needed(group));
-  }
   std::int64_t run_tokens(int group) const {
     std::int64_t n = 0;
-    for (const Run& run : runs(group)) n += run.count;
+    for (const Run& run : x_.given(group)) n += run.count;
     return group == b_.ring_index() ? 0 : n;
   }
 
   void add_from(int group, std::int32_t part, int i) {
     if (group == b_.ring_index()) {
-      for (const Run& run : runs(group))
+      for (const Run& run : x_.given(group))
         b_.reduce(x_.part(part, i, run), x_.own(sum_, i, run), false, i);
       return;
     }
     if (run_tokens(group) == 0) return;
     const std::int32_t slot = receive_[turn_++ % receive_.size()];
     std::int64_t token = 0;
-    for (const Run& run : runs(group)) {
+    for (const Run& run : x_.given(group)) {
       const Block block = x_.part(slot, i, {0, token, run.count, 1});
       b_.transfer(false, x_.rank_of(group), block, i);
       b_.reduce(block, x_.own(sum_, i, run), false, i);

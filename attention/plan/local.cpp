@@ -8,6 +8,13 @@ SlotView view(std::int32_t slot, std::int32_t head_origin, std::int32_t dim) {
   return {slot, head_origin, dim};
 }
 
+namespace {
+
+/// All keys are here, in whatever order: their pairs are those of one segment.
+std::int64_t all_pairs(const RankBuilder& b) { return b.rows().pairs({0, *b.problem().seq_kv, 1}); }
+
+}  // namespace
+
 void local_forward(RankBuilder& b, const GroupTensors& t) {
   Attend a;
   a.head = b.heads().first;
@@ -18,7 +25,7 @@ void local_forward(RankBuilder& b, const GroupTensors& t) {
   a.out = t.out;
   a.lse = t.lse;
   a.finish = true;
-  b.attend(a, segments_of(b.group().keys), 0);
+  b.attend(a, segments_of(b.group().keys), 0, all_pairs(b));
 }
 
 GroupGradients local_backward(RankBuilder& b, const GroupTensors& t) {
@@ -49,7 +56,7 @@ GroupGradients local_backward(RankBuilder& b, const GroupTensors& t) {
   a.dv = g.dv;
   a.dq_assign = true;
   a.dkv_assign = true;
-  b.attend(a, segments_of(b.group().keys), 0);
+  b.attend(a, segments_of(b.group().keys), 0, all_pairs(b));
   return g;
 }
 

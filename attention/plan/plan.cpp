@@ -38,6 +38,8 @@ void check_request(const PlanRequest& r) {
           fmt::format("outer {}: must be ring or gather", name_of(r.options.outer)));
   require(r.options.tile_q >= 1 && r.options.tile_k >= 1,
           fmt::format("tile_q {} tile_k {}: must be >= 1", r.options.tile_q, r.options.tile_k));
+  require(r.options.gather_slices >= 0,
+          fmt::format("gather_slices {}: must be >= 1, or 0 for chosen", r.options.gather_slices));
 }
 
 bool gathers(const PlanRequest& r) {
@@ -82,6 +84,28 @@ void split_heads(Plan::Impl& impl) {
   }
 }
 
+RankPlan build(const Plan::Impl& impl, int rank, attn::Detail detail) {
+  const PlanRequest& r = impl.request;
+  if (rank < 0 || rank >= r.mesh.world()) {
+    throw InvalidArgument(fmt::format("plan: rank {} of {}", rank, r.mesh.world()));
+  }
+  attn::RankBuilder b(impl, rank, detail);
+  const bool alone = r.mesh.ring == 1;
+  const bool gather = gathers(r);
+  const std::int64_t kv_tokens = gather ? b.group().seq_kv : impl.max_group_seq_kv;
+  const attn::GroupTensors t = attn::scatter_heads(b, !alone, alone ? 0 : kv_tokens);
+  if (r.pass == Pass::forward) {
+    (alone ? attn::local_forward : gather ? attn::gather_forward : attn::ring_forward)(b, t);
+    attn::gather_heads_forward(b, t);
+  } else {
+    const attn::GroupGradients g = (alone    ? attn::local_backward
+                                    : gather ? attn::gather_backward
+                                             : attn::ring_backward)(b, t);
+    attn::gather_heads_backward(b, g);
+  }
+  return b.finish();
+}
+
 }  // namespace
 
 std::string_view name_of(Algorithm algorithm) {
@@ -106,27 +130,9 @@ const PlanRequest& Plan::request() const { return impl_->request; }
 const Sharding& Plan::sharding() const { return impl_->sharding; }
 std::uint32_t Plan::hash() const { return impl_->hash; }
 
-RankPlan Plan::rank(int rank) const {
-  const PlanRequest& r = impl_->request;
-  if (rank < 0 || rank >= world()) {
-    throw InvalidArgument(fmt::format("plan: rank {} of {}", rank, world()));
-  }
-  attn::RankBuilder b(*impl_, rank);
-  const bool alone = r.mesh.ring == 1;
-  const bool gather = gathers(r);
-  const std::int64_t kv_tokens = gather ? b.group().seq_kv : impl_->max_group_seq_kv;
-  const attn::GroupTensors t = attn::scatter_heads(b, !alone, alone ? 0 : kv_tokens);
-  if (r.pass == Pass::forward) {
-    (alone ? attn::local_forward : gather ? attn::gather_forward : attn::ring_forward)(b, t);
-    attn::gather_heads_forward(b, t);
-  } else {
-    const attn::GroupGradients g = (alone    ? attn::local_backward
-                                    : gather ? attn::gather_backward
-                                             : attn::ring_backward)(b, t);
-    attn::gather_heads_backward(b, g);
-  }
-  return b.finish();
-}
+RankPlan Plan::rank(int rank) const { return build(*impl_, rank, attn::Detail::items); }
+
+PlanTotals Plan::totals(int rank) const { return build(*impl_, rank, attn::Detail::totals); }
 
 Plan make_plan(const PlanRequest& request) {
   auto impl = std::make_shared<Plan::Impl>();

@@ -5,7 +5,8 @@
 
 #include "attention/plan/stages.h"
 
-#include <algorithm>
+#include <utility>
+#include <vector>
 
 namespace annulus::attn {
 namespace {
@@ -51,24 +52,33 @@ Pair kv_slots(RankBuilder& b, const GroupTensors& t) {
                                b.heads_kv().count, b.dim() + b.dim_v())}};
 }
 
-/// Steps in which any row sees the chunk.
-std::vector<int> busy_steps(const RankBuilder& b, const Ring& ring) {
-  std::vector<int> steps;
-  for (int s = 0; s < ring.size; ++s) {
-    if (b.pairs(segments_of(ring.group(s).keys)) > 0) steps.push_back(s);
+/// Unmasked pairs of each step. Steps without any are not attended to.
+struct Steps {
+  Steps(const RankBuilder& b, const Ring& ring) {
+    for (int s = 0; s < ring.size; ++s) {
+      pairs.push_back(b.pairs(ring.group(s).keys));
+      if (pairs.back() == 0) continue;
+      if (first < 0) first = s;
+      last = s;
+    }
   }
-  return steps;
-}
+  bool busy(int s) const { return pairs[static_cast<std::size_t>(s)] > 0; }
+  std::int64_t of(int s) const { return pairs[static_cast<std::size_t>(s)]; }
+
+  std::vector<std::int64_t> pairs;
+  int first = -1;  ///< busy ones; -1: none
+  int last = -1;
+};
 
 /// Forward attends with their state: the first writes it, the last finishes. Kernels that cannot
 /// resume write a second state, and merges follow.
 class ForwardSteps {
  public:
-  ForwardSteps(RankBuilder& b, const GroupTensors& t, std::vector<int> busy)
-      : b_(b), t_(t), busy_(std::move(busy)) {
+  ForwardSteps(RankBuilder& b, const GroupTensors& t, Steps steps)
+      : b_(b), t_(t), steps_(std::move(steps)) {
     // Rows that see nothing anywhere still get their O = 0 and LSE = -inf.
-    if (busy_.empty()) busy_.push_back(0);
-    if (busy_.size() == 1) return;
+    if (steps_.first < 0) steps_.first = steps_.last = 0;
+    if (steps_.first == steps_.last) return;
     state_ = b.problem().dtype == DType::f32 ? t.out : fresh_state("state");
     if (!b.plan().request.options.resume) {
       other_ = fresh_state("state of one step");
@@ -78,9 +88,9 @@ class ForwardSteps {
   }
 
   void attend(int s, const SlotView& k, const SlotView& v, const std::vector<Segment>& keys) {
-    if (std::find(busy_.begin(), busy_.end(), s) == busy_.end()) return;
-    const bool first = s == busy_.front();
-    const bool last = s == busy_.back();
+    const bool first = s == steps_.first;
+    const bool last = s == steps_.last;
+    if (!steps_.busy(s) && !first) return;
     const bool merges = other_.slot >= 0 && !first;
     Attend a;
     a.head = b_.heads().first;
@@ -93,7 +103,7 @@ class ForwardSteps {
     a.resume = !first && !merges;
     a.finish = last && !merges;
     if (a.finish) a.out = t_.out;
-    b_.attend(a, keys, s);
+    b_.attend(a, keys, s, steps_.of(s));
     if (merges) merge(s, last);
   }
 
@@ -120,7 +130,7 @@ class ForwardSteps {
 
   RankBuilder& b_;
   const GroupTensors& t_;
-  std::vector<int> busy_;
+  Steps steps_;
   SlotView state_;
   SlotView other_;
   SlotView other_lse_;
@@ -147,7 +157,7 @@ Gradients gradient_slots(RankBuilder& b) {
 void ring_forward(RankBuilder& b, const GroupTensors& t) {
   const Ring ring(b);
   const Pair kv = kv_slots(b, t);
-  ForwardSteps steps(b, t, busy_steps(b, ring));
+  ForwardSteps steps(b, t, Steps(b, ring));
   const std::int32_t origin = b.heads_kv().first;
   for (int s = 0; s < ring.size; ++s) {
     if (s + 1 < ring.size) pass_on(b, ring, kv, s);
@@ -160,11 +170,11 @@ GroupGradients ring_backward(RankBuilder& b, const GroupTensors& t) {
   const Ring ring(b);
   const Pair kv = kv_slots(b, t);
   const Gradients grads = gradient_slots(b);
-  const std::vector<int> busy = busy_steps(b, ring);
+  const Steps steps(b, ring);
   const std::int32_t origin = b.heads_kv().first;
   GroupGradients g;
   g.dq = dq_target(b);
-  if (busy.empty()) {
+  if (steps.first < 0) {
     b.zero({g.dq.slot, 0, b.group().seq, 1, b.heads().first - g.dq.head_origin, b.heads().count, 0,
             b.dim()},
            0);
@@ -172,9 +182,8 @@ GroupGradients ring_backward(RankBuilder& b, const GroupTensors& t) {
   for (int s = 0; s < ring.size; ++s) {
     const Group& chunk = ring.group(s);
     if (s + 1 < ring.size) pass_on(b, ring, kv, s);
-    const bool works = std::find(busy.begin(), busy.end(), s) != busy.end();
     const std::int32_t target = s == 0 ? grads.sum[0] : grads.part;
-    if (works) {
+    if (steps.busy(s)) {
       Attend a;
       a.head = b.heads().first;
       a.heads = b.heads().count;
@@ -187,9 +196,9 @@ GroupGradients ring_backward(RankBuilder& b, const GroupTensors& t) {
       a.dq = g.dq;
       a.dk = view(target, origin);
       a.dv = view(target, origin, b.dim());
-      a.dq_assign = s == busy.front();
+      a.dq_assign = s == steps.first;
       a.dkv_assign = true;
-      b.attend(a, segments_of(chunk.keys), s);
+      b.attend(a, segments_of(chunk.keys), s, steps.of(s));
       if (s > 0) {
         b.reduce(chunk_of(b, grads.part, chunk), chunk_of(b, grads.sum[s], chunk), false, s);
       }

@@ -50,11 +50,18 @@ void gather(RankBuilder& b, const Block& source, Role role, bool keys) {
   const int me = b.ulysses_index();
   const HeadRange mine = heads_of(b, me, keys);
   const Block to = b.whole(b.caller(role));
+  const Block landing = b.whole(b.landing(role));
   b.copy(tokens_of(b, source, me, keys), with_heads(to, mine.first, mine.count), step);
   for (const int m : peers(b)) {
     const HeadRange theirs = heads_of(b, m, keys);
     b.transfer(true, rank_of(b, m), tokens_of(b, source, m, keys), step);
-    b.transfer(false, rank_of(b, m), with_heads(to, theirs.first, theirs.count), step);
+    b.transfer(false, rank_of(b, m), with_heads(landing, theirs.first, theirs.count), step);
+  }
+  if (landing.slot == to.slot) return;
+  for (const int m : peers(b)) {
+    const HeadRange theirs = heads_of(b, m, keys);
+    b.copy(with_heads(landing, theirs.first, theirs.count),
+           with_heads(to, theirs.first, theirs.count), step);
   }
 }
 

@@ -14,6 +14,7 @@ namespace annulus::comm {
 namespace {
 
 constexpr double kReportGrace = 1.5;  // seconds
+constexpr double kAbortGrace = 0.1;
 
 class LocalCommunicator final : public Communicator {
  public:
@@ -46,13 +47,14 @@ class LocalCommunicator final : public Communicator {
   std::vector<std::optional<std::string>> report_failure(
       std::string_view reason) noexcept override {
     try {
-      return board_->report(rank_, reason, Deadline(kReportGrace));
+      return board_->report(rank_, reason, Deadline(aborted() ? kAbortGrace : kReportGrace));
     } catch (...) {
       return {};  // no memory left for the texts
     }
   }
 
   void abort() noexcept override { aborted_.store(true, std::memory_order_relaxed); }
+  bool aborted() const noexcept override { return aborted_.load(std::memory_order_relaxed); }
 
  private:
   std::shared_ptr<local::Board> board_;

@@ -10,7 +10,7 @@ namespace annulus::comm::local {
 
 LocalTransport::LocalTransport(std::shared_ptr<Board> board, int rank,
                                const std::atomic<bool>& aborted)
-    : board_(std::move(board)), rank_(rank), aborted_(aborted), backoff_(board_->size()) {}
+    : board_(std::move(board)), rank_(rank), aborted_(aborted) {}
 
 LocalTransport::~LocalTransport() { cancel(); }
 

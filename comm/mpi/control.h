@@ -54,6 +54,7 @@ class Control {
 
   /// From any thread or a signal handler.
   void abort() noexcept { aborted_.store(true, std::memory_order_relaxed); }
+  bool aborted() const noexcept { return aborted_.load(std::memory_order_relaxed); }
   /// Throws CommError after an abort or a failure report of any rank.
   void check() const;
 

@@ -9,7 +9,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <exception>
 
 namespace annulus::comm {
@@ -19,6 +18,7 @@ namespace mpi {
 namespace {
 
 constexpr double kReportGrace = 1.5;   // seconds
+constexpr double kAbortGrace = 0.1;    // mpirun kills a second after its SIGTERM
 constexpr double kPartingGrace = 2.0;  // seconds
 
 int rank_in(MPI_Comm comm) {
@@ -40,17 +40,8 @@ MpiCommunicator::MpiCommunicator(MPI_Comm parent, double timeout_s)
   const Deadline deadline(timeout_s);
   comms_ = duplicate(parent, deadline);
   control_.use(comms_.control);
-  transport_ = std::make_unique<MpiTransport>(comms_.payload, control_, count_ranks_here(deadline));
-}
-
-int MpiCommunicator::count_ranks_here(const Deadline& deadline) {
-  using Name = std::array<char, 64>;
-  Name mine{};
-  std::copy_n(host_.begin(), std::min(host_.size(), mine.size()), mine.begin());
-  std::vector<Name> all(static_cast<std::size_t>(size()));
-  gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)), "mesh set-up",
-         deadline);
-  return static_cast<int>(std::count(all.begin(), all.end(), mine));
+  gather({}, {}, "mesh set-up", deadline);
+  transport_ = std::make_unique<MpiTransport>(comms_.payload, control_);
 }
 
 void MpiCommunicator::all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
@@ -68,7 +59,7 @@ void MpiCommunicator::gather(std::span<const std::byte> mine, std::span<std::byt
                              std::string_view what, const Deadline& deadline) {
   const std::uint64_t round = round_++;
   control_.post_part(round, mine);
-  Backoff backoff(size());
+  Backoff backoff;
   for (;; backoff.idle()) {
     control_.pump();  // before the clock: a rank that was stopped finds its messages first
     if (control_.missing(round).empty()) break;
@@ -91,23 +82,31 @@ void MpiCommunicator::gather(std::span<const std::byte> mine, std::span<std::byt
   control_.forget(round);
 }
 
+void MpiCommunicator::exchange_failures(std::string_view reason) {
+  control_.post_failure(reason);
+  Backoff backoff;
+  const auto heard = [](const std::optional<std::string>& text) { return text.has_value(); };
+  for (const Deadline grace(aborted() ? kAbortGrace : kReportGrace); !grace.expired();
+       backoff.idle()) {
+    control_.pump();
+    const auto& texts = control_.failures();
+    if (std::all_of(texts.begin(), texts.end(), heard)) return;
+  }
+}
+
 std::vector<std::optional<std::string>> MpiCommunicator::report_failure(
     std::string_view reason) noexcept {
   healthy_ = false;
   try {
-    if (!usable()) return {};
-    control_.post_failure(reason);
-    Backoff backoff(size());
-    const auto heard = [](const std::optional<std::string>& text) { return text.has_value(); };
-    for (const Deadline grace(kReportGrace); !grace.expired(); backoff.idle()) {
-      control_.pump();
-      const auto& texts = control_.failures();
-      if (std::all_of(texts.begin(), texts.end(), heard)) break;
-    }
+    if (usable()) exchange_failures(reason);
   } catch (...) {
     // The network below is gone as well: what was heard so far is the answer.
   }
-  return control_.failures();
+  try {
+    return control_.failures();
+  } catch (...) {
+    return {};  // no memory left for the texts
+  }
 }
 
 bool MpiCommunicator::part_together() noexcept {
@@ -115,7 +114,7 @@ bool MpiCommunicator::part_together() noexcept {
     // Later traffic must not reach a communicator that takes over a freed one's number.
     const Deadline deadline(std::min(timeout_s_, kPartingGrace));
     gather({}, {}, "mesh destruction", deadline);
-    Backoff backoff(size());
+    Backoff backoff;
     for (; !control_.sent() && !deadline.expired(); backoff.idle()) control_.pump();
     return control_.sent();
   } catch (...) {

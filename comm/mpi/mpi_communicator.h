@@ -29,11 +29,12 @@ class MpiCommunicator final : public Communicator {
   void barrier(std::string_view what) override { all_gather({}, {}, what); }
   std::vector<std::optional<std::string>> report_failure(std::string_view reason) noexcept override;
   void abort() noexcept override { control_.abort(); }
+  bool aborted() const noexcept override { return control_.aborted(); }
 
  private:
   void gather(std::span<const std::byte> mine, std::span<std::byte> all, std::string_view what,
               const Deadline& deadline);
-  int count_ranks_here(const Deadline& deadline);
+  void exchange_failures(std::string_view reason);
   bool part_together() noexcept;
 
   const double timeout_s_;

@@ -16,8 +16,7 @@ constexpr double kCancelGrace = 0.2;  // seconds
 
 }  // namespace
 
-MpiTransport::MpiTransport(MPI_Comm comm, Control& control, int ranks_here)
-    : comm_(comm), control_(control), backoff_(ranks_here) {
+MpiTransport::MpiTransport(MPI_Comm comm, Control& control) : comm_(comm), control_(control) {
   int* limit = nullptr;
   int found = 0;
   check(MPI_Comm_get_attr(comm_, MPI_TAG_UB, &limit, &found), "MPI_Comm_get_attr");
@@ -74,7 +73,7 @@ bool MpiTransport::done(Ticket ticket) {
 void MpiTransport::progress() {
   control_.pump();
   control_.check();
-  backoff_.idle();
+  backoff_.idle(/*may_nap=*/flights_.empty());
 }
 
 void MpiTransport::cancel() noexcept {

@@ -13,7 +13,7 @@ namespace annulus::comm::mpi {
 class MpiTransport final : public Transport {
  public:
   /// `control` outlives the transport.
-  MpiTransport(MPI_Comm comm, Control& control, int ranks_here);
+  MpiTransport(MPI_Comm comm, Control& control);
   ~MpiTransport() override;
 
   const char* name() const override { return "mpi"; }

@@ -48,7 +48,7 @@ std::vector<int> silent_ranks(MPI_Comm parent, int rank, int size) {
     MPI_Isend(nullptr, 0, MPI_BYTE, peer, kRollCallTag, parent, &request);
     if (request != MPI_REQUEST_NULL) MPI_Request_free(&request);
   }
-  Backoff backoff(size);
+  Backoff backoff;
   for (const Deadline grace(kRollCallGrace); !grace.expired(); backoff.idle()) {
     int flag = 0;
     MPI_Status status;
@@ -73,7 +73,7 @@ MPI_Comm duplicate_one(MPI_Comm parent, const Deadline& deadline) {
   auto* copy = new MPI_Comm(MPI_COMM_NULL);
   MPI_Request request = MPI_REQUEST_NULL;
   check(MPI_Comm_idup(parent, copy, &request), "MPI_Comm_idup");
-  Backoff backoff(size);
+  Backoff backoff;
   for (int flag = 0; flag == 0; backoff.idle()) {
     check(MPI_Test(&request, &flag, MPI_STATUS_IGNORE), "MPI_Test of MPI_Comm_idup");
     if (flag == 0 && deadline.expired()) {

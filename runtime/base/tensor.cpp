@@ -35,8 +35,7 @@ std::string_view name_of(DType dtype) {
 }
 
 std::string describe(const ConstTensorView& view) {
-  const std::span<const std::int64_t> shape(view.shape.data(),
-                                            static_cast<std::size_t>(view.rank));
+  const std::span<const std::int64_t> shape(view.shape.data(), static_cast<std::size_t>(view.rank));
   return fmt::format("{}[{}]", name_of(view.dtype), fmt::join(shape, ","));
 }
 

@@ -28,7 +28,7 @@ double slowest(const PlanRequest& request, const std::vector<Pass>& passes,
   double worst = 0.0;
   for (const int rank : sampled_ranks(request.mesh.world())) {
     double sum = 0.0;
-    for (const Plan& plan : plans) sum += predicted_seconds(plan.rank(rank), machine);
+    for (const Plan& plan : plans) sum += predicted_seconds(plan.totals(rank), machine);
     worst = std::max(worst, sum);
   }
   return worst;
@@ -36,13 +36,13 @@ double slowest(const PlanRequest& request, const std::vector<Pass>& passes,
 
 }  // namespace
 
-double predicted_seconds(const RankPlan& plan, const Machine& machine) {
+double predicted_seconds(const PlanTotals& plan, const Machine& machine) {
   const double compute = static_cast<double>(plan.flops) / machine.flops_per_s;
   const double memory = static_cast<double>(plan.peak_bytes()) / machine.memory_bytes_per_s;
   const double link = static_cast<double>(std::max(plan.bytes_sent, plan.bytes_received)) /
                       machine.link_bytes_per_s;
   return std::max(compute, memory) + link +
-         static_cast<double>(plan.transfers.size()) * machine.transfer_s;
+         static_cast<double>(plan.transfer_count) * machine.transfer_s;
 }
 
 AlgorithmChoice choose_algorithm(const Problem& problem, const Layout& layout, int world,

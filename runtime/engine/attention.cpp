@@ -1,7 +1,5 @@
 #include <annulus/attention.h>
 
-#include "attention/row_table.h"
-#include "attention/plan/context.h"
 #include "runtime/engine/bound_pass.h"
 #include "runtime/engine/request.h"
 #include "runtime/engine/shapes.h"
@@ -170,7 +168,6 @@ CallStats Attention::transfers_alone(Pass pass) {
 CostReport Attention::cost() const {
   const Problem& p = impl_->problem;
   Mesh& mesh = impl_->session.mesh();
-  const Plan& plan = impl_->forward->plan();
   CostRequest request;
   request.batch = p.batch;
   request.heads = p.heads;
@@ -181,10 +178,7 @@ CostReport Attention::cost() const {
   request.seq_kv = *p.seq_kv;
   request.sp = mesh.world();
   request.full_pairs = p.seq * *p.seq_kv;
-  for (int r = 0; r < mesh.world(); ++r) {
-    const attn::RowTable rows(plan.impl().bands, plan.sharding().shard(r));
-    request.masked_pairs_by_rank.push_back(rows.pairs({0, *p.seq_kv, 1}));
-  }
+  request.masked_pairs_by_rank = count_pairs_by_rank(p, layout());
   CostReport report = price(request);
 
   const auto flops = [&](const std::unique_ptr<engine::BoundPass>& bound) {

@@ -59,11 +59,14 @@ CallStats BoundPass::run(attn::ExecuteMode mode) {
 
 void BoundPass::fail(const std::string& reason, bool timeout) {
   session_.dead = true;
-  const auto reports = session_.communicator().report_failure(reason);
+  // First, so that nothing writes to the caller's memory while the others are heard.
   session_.communicator().transport().cancel();
+  const auto reports = session_.communicator().report_failure(reason);
   session_.log().error("{}", reason);
   session_.log().dump_recent();
-  const std::string text = reason + silent_ranks(reports);
+  // Nobody was given time to answer an abort.
+  const bool aborted = session_.communicator().aborted();
+  const std::string text = aborted ? reason : reason + silent_ranks(reports);
   if (timeout) throw Timeout(text);
   throw CommError(text);
 }

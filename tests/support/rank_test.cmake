@@ -31,6 +31,9 @@ function(annulus_mpi_test name sources libs sizes timeout)
   set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   set(environment OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     OMPI_MCA_rmaps_base_oversubscribe=1)
+  if(ANNULUS_SANITIZE MATCHES address)
+    list(APPEND environment "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/support/mpi_lsan.supp:fast_unwind_on_malloc=0")
+  endif()
   foreach(np ${sizes})
     add_test(NAME ${name}_mpi_np${np}
       COMMAND ${MPIEXEC_EXECUTABLE} -np ${np} --bind-to none $<TARGET_FILE:${program}>)

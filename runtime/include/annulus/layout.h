@@ -75,6 +75,10 @@ class ANNULUS_API Sharding {
 /// not cover every position exactly once.
 ANNULUS_API Sharding solve_layout(const Layout& layout, const Problem& problem, int world);
 
+/// Unmasked (query, key) pairs of one head of one batch element, by the rank that owns the query.
+ANNULUS_API std::vector<std::int64_t> count_pairs_by_rank(const Problem& problem,
+                                                          const Sharding& sharding);
+
 /// Copies this rank's tokens of a full tensor [batch, seq, ...] into a compact local one
 /// [batch, seq_local, ...], and back. Shapes must agree in every dimension but the second.
 ANNULUS_API void shard(const Shard& shard, const ConstTensorView& full, const TensorView& local);

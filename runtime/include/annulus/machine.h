@@ -22,7 +22,7 @@ struct Machine {
 
 /// Analytic: max(FLOPs / peak, bytes touched / memory bandwidth) + bytes / link + transfers *
 /// start.
-ANNULUS_API double predicted_seconds(const RankPlan& plan, const Machine& machine);
+ANNULUS_API double predicted_seconds(const PlanTotals& plan, const Machine& machine);
 
 /// An algorithm with the mesh it wants, and why it was taken.
 struct AlgorithmChoice {

@@ -1,0 +1,44 @@
+#pragma once
+
+#include "launch/bench/check.h"
+#include "launch/bench/measure.h"
+
+#include <annulus/annulus.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace annulus::launch {
+
+/// Everything that one run of `bench` found out; what the table and the JSON show.
+struct BenchReport {
+  Problem problem;  ///< resolved
+  int world = 1;
+  MeshShape mesh;
+  std::string algorithm, layout, transport;
+  std::string kernel_used, fallback_reason;
+  std::optional<Timing> forward, backward;
+  double forward_tflops_per_rank = 0;
+  double backward_tflops_per_rank = 0;
+  std::optional<CheckReport> check;
+  std::int64_t planned_peak_bytes = 0;
+  std::int64_t measured_peak_bytes = 0;
+  std::vector<std::int64_t> bytes_sent;  ///< by rank, all passes
+  double exposed_s = 0;
+  double transfers_alone_s = 0;   ///< the same transfers with nothing computed
+  std::optional<double> overlap;  ///< none without transfers
+  CostReport cost;
+  std::string command_line, mpi;
+  int threads = 1;
+  bool hardware_counters = false;
+
+  bool passed() const { return !check || check->passed(); }
+};
+
+std::string to_text(const BenchReport& report);
+/// Schema annulus.bench/1.
+std::string to_json(const BenchReport& report);
+
+}  // namespace annulus::launch

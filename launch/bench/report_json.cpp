@@ -1,0 +1,86 @@
+#include "launch/bench/report.h"
+#include "launch/request/problem.h"
+
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+namespace annulus::launch {
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json timing_json(const std::optional<Timing>& timing) {
+  if (!timing) return nullptr;
+  return {{"median_s", timing->median_s},
+          {"min_s", timing->min_s},
+          {"max_s", timing->max_s},
+          {"p99_s", timing->p99_s}};
+}
+
+ordered_json check_json(const std::optional<CheckReport>& check) {
+  if (!check) return nullptr;
+  ordered_json json{{"passed", check->passed()}, {"mode", check->sampled ? "sample" : "full"}};
+  for (const CheckLine& line : check->lines) {
+    json[line.name + "_rel_err"] = line.rel_err;
+    json[line.name + "_bound"] = line.bound;
+    json[line.name + "_elements"] = line.elements;
+  }
+  return json;
+}
+
+ordered_json parallel_json(const BenchReport& report) {
+  return {{"world", report.world},
+          {"algorithm", report.algorithm},
+          {"layout", report.layout},
+          {"transport", report.transport},
+          {"ulysses_degree", report.mesh.ulysses}};
+}
+
+ordered_json comm_json(const BenchReport& report) {
+  return {{"bytes_sent_per_rank", std::ranges::max(report.bytes_sent)},
+          {"bytes_sent_by_rank", report.bytes_sent},
+          {"exposed_s", report.exposed_s},
+          {"transfers_alone_s", report.transfers_alone_s},
+          {"overlap", report.overlap ? ordered_json(*report.overlap) : ordered_json(nullptr)}};
+}
+
+ordered_json environment_json(const BenchReport& report) {
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  return {{"annulus", ANNULUS_VERSION}, {"compiler", __VERSION__},
+          {"mpi", report.mpi},          {"host", host.data()},
+          {"threads", report.threads},  {"command_line", report.command_line}};
+}
+
+}  // namespace
+
+std::string to_json(const BenchReport& report) {
+  const ordered_json json{
+      {"schema", "annulus.bench/1"},
+      {"problem", ordered_json::parse(problem_json(report.problem))},
+      {"parallel", parallel_json(report)},
+      {"device", {{"backend", "cpu"}, {"name", processor_name()}, {"count", report.world}}},
+      {"kernel",
+       {{"used", report.kernel_used},
+        {"fallback_reason", report.fallback_reason.empty()
+                                ? ordered_json(nullptr)
+                                : ordered_json(report.fallback_reason)}}},
+      {"timing",
+       {{"forward", timing_json(report.forward)}, {"backward", timing_json(report.backward)}}},
+      {"throughput",
+       {{"forward_tflops_per_rank", report.forward_tflops_per_rank},
+        {"backward_tflops_per_rank", report.backward_tflops_per_rank}}},
+      {"check", check_json(report.check)},
+      {"memory",
+       {{"planned_peak_bytes", report.planned_peak_bytes},
+        {"measured_peak_bytes", report.measured_peak_bytes}}},
+      {"comm", comm_json(report)},
+      {"cost", ordered_json::parse(to_json(report.cost))},
+      {"environment", environment_json(report)}};
+  return json.dump();  // one line, so that the points of a grid are lines
+}
+
+}  // namespace annulus::launch

@@ -1,0 +1,73 @@
+#include "launch/bench/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace annulus::launch {
+namespace {
+
+std::string problem_line(const Problem& p) {
+  return fmt::format(
+      "attention  batch {}, seq {}, seq_kv {}, heads {}:{}, head_dim {}, {}, mask {}\n", p.batch,
+      p.seq, *p.seq_kv, p.heads, *p.heads_kv, p.head_dim, name_of(p.dtype), p.mask.name());
+}
+
+std::string timing_line(const char* pass, const std::optional<Timing>& t, double tflops) {
+  if (!t) return {};
+  return fmt::format("  {:<9} {:>10.4f} {:>10.4f} {:>10.4f} {:>10.4f} {:>14.5f}\n", pass,
+                     t->median_s, t->min_s, t->max_s, t->p99_s, tflops);
+}
+
+std::string check_text(const std::optional<CheckReport>& check) {
+  if (!check) return "check      none\n";
+  std::string text = fmt::format("check      {} against float64: {}\n",
+                                 check->sampled ? "a sample" : "every element",
+                                 check->passed() ? "passed" : "FAILED");
+  for (const CheckLine& line : check->lines) {
+    text += fmt::format("  {:<4} rel_err {:.2e}  bound {:.2e}  {} elements{}\n", line.name,
+                        line.rel_err, line.bound, line.elements,
+                        line.rel_err <= line.bound ? "" : "  <- too far");
+  }
+  if (check->sampled && check->lines.size() > 2) {
+    text += "  dk and dv are recomputed from the run's own out and lse, sampled above\n";
+  }
+  return text;
+}
+
+std::string comm_text(const BenchReport& r) {
+  const double mib = static_cast<double>(std::ranges::max(r.bytes_sent)) / (1 << 20);
+  std::string text = fmt::format(
+      "comm       {:.1f} MiB sent by the busiest rank; {:.4f} s exposed, {:.4f} s when "
+      "transfers run alone",
+      mib, r.exposed_s, r.transfers_alone_s);
+  if (r.overlap && *r.overlap < 0) text += " (exposed: mostly waiting for slower ranks)";
+  return text + "\n";
+}
+
+}  // namespace
+
+std::string to_text(const BenchReport& r) {
+  std::string text = problem_line(r.problem);
+  text +=
+      fmt::format("ranks      {} ({} ring x {} ulysses), {} layout, algorithm {}, transport {}\n",
+                  r.world, r.mesh.ring, r.mesh.ulysses, r.layout, r.algorithm, r.transport);
+  text += fmt::format("kernel     {}, {} threads a rank{}{}\n", r.kernel_used, r.threads,
+                      r.fallback_reason.empty() ? "" : "; fallback: ", r.fallback_reason);
+  text += fmt::format("  {:<9} {:>10} {:>10} {:>10} {:>10} {:>14}\n", "pass", "median s", "min s",
+                      "max s", "p99 s", "TFLOP/s a rank");
+  text += timing_line("forward", r.forward, r.forward_tflops_per_rank);
+  text += timing_line("backward", r.backward, r.backward_tflops_per_rank);
+  text += "  slowest rank of each call; exact masked FLOPs over the median\n";
+  text += check_text(r.check);
+  text +=
+      fmt::format("memory     {:.1f} MiB a rank planned, {:.1f} MiB measured (growth of VmHWM)\n",
+                  static_cast<double>(r.planned_peak_bytes) / (1 << 20),
+                  static_cast<double>(r.measured_peak_bytes) / (1 << 20));
+  text += comm_text(r);
+  if (r.hardware_counters)
+    text += "hardware   counters unavailable: " + r.cost.hardware_unavailable + "\n";
+  return text + "\n" + to_text(r.cost);
+}
+
+}  // namespace annulus::launch

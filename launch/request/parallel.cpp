@@ -1,0 +1,144 @@
+#include "launch/request/problem.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <thread>
+
+namespace annulus::launch {
+namespace {
+
+Algorithm algorithm_named(std::string_view name) {
+  if (name == "ring") return Algorithm::ring;
+  if (name == "gather") return Algorithm::gather;
+  if (name == "ulysses") return Algorithm::ulysses;
+  if (name == "hybrid") return Algorithm::hybrid;
+  return Algorithm::automatic;
+}
+
+/// The degree that the algorithm and `ulysses_degree` leave.
+int ulysses_degree(const Settings& settings, Algorithm algorithm, int world) {
+  const auto given = settings.maybe_integer("ulysses_degree");
+  const auto refuse = [&](std::string_view allowed) {
+    settings.refuse("ulysses_degree",
+                    fmt::format("does not fit algorithm {} on {} ranks; allowed: {}",
+                                name_of(algorithm), world, allowed));
+  };
+  switch (algorithm) {
+    case Algorithm::ring:
+    case Algorithm::gather:
+      if (given.value_or(1) != 1) refuse("1");
+      return 1;
+    case Algorithm::ulysses:
+      if (given.value_or(world) != world) refuse(fmt::format("{}, the world", world));
+      return world;
+    case Algorithm::hybrid:
+      if (!given) settings.refuse("algorithm", "needs ulysses_degree, a divisor of the world");
+      break;
+    case Algorithm::automatic:
+      if (!given) return 1;
+      break;
+  }
+  if (*given > world || world % *given != 0) refuse("a divisor of the world");
+  return static_cast<int>(*given);
+}
+
+}  // namespace
+
+Algorithm algorithm_of(const Settings& settings) {
+  return algorithm_named(settings.text("algorithm"));
+}
+
+Algorithm outer_of(const Settings& settings) { return algorithm_named(settings.text("outer")); }
+
+Layout layout_of(const Settings& settings) {
+  const std::string& name = settings.text("layout");
+  if (name == "contiguous") return Layout::contiguous();
+  if (name == "striped") return Layout::striped();
+  if (name == "balanced") return Layout::balanced();
+  return Layout::zigzag();
+}
+
+MeshShape mesh_of(const Settings& settings, int world) {
+  const int ulysses = ulysses_degree(settings, algorithm_of(settings), world);
+  return {.ring = world / ulysses, .ulysses = ulysses, .expert = 1};
+}
+
+std::vector<Pass> passes_of(const Settings& settings) {
+  const std::string& name = settings.text("pass");
+  if (name == "forward") return {Pass::forward};
+  if (name == "backward") return {Pass::backward};
+  return {Pass::forward, Pass::backward};
+}
+
+std::string transport_of(const Settings& settings, const World& started) {
+  const std::string& name = settings.text("transport");
+  if (name == "auto") return started.launched() ? "mpi" : "local";
+  if (name == "mpi" && !started.launched()) {
+    settings.refuse("transport", "needs ranks that mpirun or srun started; allowed here: local");
+  }
+  if (name == "local" && started.size > 1) {
+    settings.refuse("transport", fmt::format("is threads of one process, but {} processes were "
+                                             "started; allowed here: mpi",
+                                             started.size));
+  }
+  return name;
+}
+
+int world_of(const Settings& settings, const World& started) {
+  const auto asked = settings.maybe_integer("world");
+  if (started.launched()) {
+    if (asked.value_or(started.size) != started.size) {
+      settings.refuse("world", fmt::format("differs from the {} ranks that {} started",
+                                           started.size, started.launcher));
+    }
+    return started.size;
+  }
+  if (asked.value_or(1) != 1 && settings.text("transport") != "local") {
+    settings.refuse("world", fmt::format("ranks were not started; use mpirun -np {} or --transport "
+                                         "local",
+                                         *asked));
+  }
+  return static_cast<int>(asked.value_or(1));
+}
+
+int planned_world_of(const Settings& settings, const World& started) {
+  if (started.launched()) return world_of(settings, started);
+  return static_cast<int>(settings.maybe_integer("world").value_or(1));
+}
+
+int threads_of(const Settings& settings, int ranks_here) {
+  if (settings.has("threads")) return static_cast<int>(settings.integer("threads"));
+  if (const char* text = std::getenv("OMP_NUM_THREADS"); text != nullptr) {
+    const int threads = std::atoi(text);  // "4,2" of nested teams: the outer one
+    if (threads >= 1) return std::min(threads, 4096);
+  }
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  return std::max(1, cores / std::max(1, ranks_here));
+}
+
+PlanRequest plan_request_of(const Settings& settings, int world, Pass pass) {
+  PlanOptions options{.outer = outer_of(settings)};
+  if (settings.has("tile_q")) options.tile_q = settings.integer("tile_q");
+  if (settings.has("tile_k")) options.tile_k = settings.integer("tile_k");
+  return {.problem = problem_of(settings),
+          .layout = layout_of(settings),
+          .algorithm = algorithm_of(settings),
+          .mesh = mesh_of(settings, world),
+          .pass = pass,
+          .options = options};
+}
+
+AttentionOptions attention_options_of(const Settings& settings) {
+  return {.algorithm = algorithm_of(settings),
+          .layout = layout_of(settings),
+          .outer = outer_of(settings),
+          .kernel = settings.text("kernel"),
+          .tile_q = settings.maybe_integer("tile_q").value_or(0),
+          .tile_k = settings.maybe_integer("tile_k").value_or(0),
+          .deterministic = settings.flag("deterministic"),
+          .blocking_transfers = false};
+}
+
+}  // namespace annulus::launch

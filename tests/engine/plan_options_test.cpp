@@ -1,0 +1,124 @@
+// Plan options that no public option reaches yet (kernels that cannot resume, transports that must
+// not touch the caller's tensors, slices): executed, against one rank.
+
+#include "runtime/base/dtype.h"
+#include "runtime/engine/bound_pass.h"
+#include "tests/support/oracle.h"
+#include "tests/support/run_ranks.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+namespace annulus::testing {
+namespace {
+
+/// One rank's f32 shards and outputs, compact.
+struct Shards {
+  std::vector<float> q, k, v, out, lse, dout, dq, dk, dv;
+};
+
+std::vector<float> shard_of(const std::vector<double>& full,
+                            const std::vector<std::int64_t>& positions, std::int64_t row) {
+  std::vector<float> local;
+  for (const std::int64_t p : positions) {
+    for (std::int64_t i = 0; i < row; ++i)
+      local.push_back(static_cast<float>(full[static_cast<std::size_t>(p * row + i)]));
+  }
+  return local;
+}
+
+double worst(const std::vector<float>& local, const std::vector<double>& full,
+             const std::vector<std::int64_t>& positions, std::int64_t row) {
+  double error = 0.0;
+  std::size_t n = 0;
+  for (const std::int64_t p : positions) {
+    for (std::int64_t i = 0; i < row; ++i) {
+      const double d =
+          std::abs(static_cast<double>(local[n++]) - full[static_cast<std::size_t>(p * row + i)]);
+      error = std::isnan(d) ? 1e9 : std::max(error, d);
+    }
+  }
+  return error;
+}
+
+class PlanOptionsTest : public ::testing::TestWithParam<PlanOptions> {};
+
+void run(Mesh& mesh, Algorithm algorithm, MeshShape shape, const PlanOptions& options,
+         const OracleInputs& inputs, const OracleResult& truth, const Problem& p) {
+  Session::Impl session;
+  session.mesh = &mesh;
+  session.own = Buffer(16 << 20);
+  session.arena = {session.own.data(), static_cast<std::size_t>(session.own.bytes())};
+  std::fill(session.arena.begin(), session.arena.end(), std::byte{0xff});  // NaN
+  const auto bind = [&](Pass pass) {
+    PlanRequest r{
+        .problem = p, .algorithm = algorithm, .mesh = shape, .pass = pass, .options = options};
+    Plan plan = make_plan(r);
+    EXPECT_TRUE(check_plan(plan).empty());
+    return std::make_unique<engine::BoundPass>(session, std::move(plan),
+                                               attn::find_kernel("flash2", {}));
+  };
+  auto forward = bind(Pass::forward);
+  auto backward = bind(Pass::backward);
+  const auto rows = forward->plan().sharding().positions(mesh.rank());
+  const auto n = static_cast<std::int64_t>(rows.size());
+  Shards s;
+  s.q = shard_of(inputs.q, rows, 32);
+  s.k = shard_of(inputs.k, rows, 16);
+  s.v = shard_of(inputs.v, rows, 16);
+  const float nan = std::nanf("");
+  s.dout = shard_of(inputs.dout, rows, 32);
+  s.out.assign(s.q.size() + 1, nan);
+  s.lse.assign(static_cast<std::size_t>(n * 4 + 1), nan);
+  s.dq = s.dk = s.dv = s.out;
+  const auto q = [&](std::vector<float>& x) {
+    return TensorView(x.data(), DType::f32, {1, n, 4, 8});
+  };
+  const auto kv = [&](std::vector<float>& x) {
+    return TensorView(x.data(), DType::f32, {1, n, 2, 8});
+  };
+  for (engine::BoundPass* pass : {forward.get(), backward.get()}) {
+    pass->set(Role::q, q(s.q));
+    pass->set(Role::k, kv(s.k));
+    pass->set(Role::v, kv(s.v));
+    pass->set(Role::out, q(s.out));
+    pass->set(Role::lse, TensorView(s.lse.data(), DType::f32, {1, 4, n}));
+    pass->set(Role::dout, q(s.dout));
+    pass->set(Role::dq, q(s.dq));
+    pass->set(Role::dk, kv(s.dk));
+    pass->set(Role::dv, kv(s.dv));
+    pass->run(attn::ExecuteMode::overlapped);
+  }
+  EXPECT_LT(worst(s.out, truth.out, rows, 32), 1e-5);
+  EXPECT_LT(worst(s.dq, truth.dq, rows, 32), 1e-5);
+  EXPECT_LT(worst(s.dk, truth.dk, rows, 16), 1e-5);
+  EXPECT_LT(worst(s.dv, truth.dv, rows, 16), 1e-5);
+}
+
+TEST_P(PlanOptionsTest, GiveTheSameResult) {
+  const Problem p = resolved({.batch = 1, .seq = 45, .heads = 4, .heads_kv = 2, .head_dim = 8});
+  const OracleInputs inputs = random_inputs(oracle_problem(p), 7);
+  const OracleResult truth = oracle_attention(p, inputs);
+  for (const auto& [algorithm, shape] : std::vector<std::pair<Algorithm, MeshShape>>{
+           {Algorithm::ring, {.ring = 4}},
+           {Algorithm::gather, {.ring = 3}},
+           {Algorithm::ulysses, {.ring = 1, .ulysses = 3}},
+           {Algorithm::hybrid, {.ring = 2, .ulysses = 2}}}) {
+    run_ranks(shape,
+              [&](Mesh& mesh) { run(mesh, algorithm, shape, GetParam(), inputs, truth, p); });
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, PlanOptionsTest,
+                         ::testing::Values(PlanOptions{.resume = false},
+                                           PlanOptions{.stage_caller = true},
+                                           PlanOptions{.gather_slices = 1},
+                                           PlanOptions{.outer = Algorithm::gather,
+                                                       .tile_q = 16,
+                                                       .tile_k = 32,
+                                                       .gather_slices = 2}));
+
+}  // namespace
+}  // namespace annulus::testing

@@ -1,0 +1,122 @@
+#!/bin/bash
+# Whole calls of the command: exit codes, the one line of a refusal, JSON that parses.
+#   command_test.sh ANNULUS SOURCE_DIR [MPIRUN]
+set -uo pipefail
+annulus=$1 source=$2 mpirun=${3:-}
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+failures=0
+
+fail() {
+  echo "FAILED: $*"
+  failures=$((failures + 1))
+}
+
+# refused TEXT ARGUMENT...: exit 2, one line on stderr that holds TEXT, nothing on stdout.
+refused() {
+  local text=$1 code=0
+  shift
+  "$annulus" "$@" >"$scratch/out" 2>"$scratch/err" || code=$?
+  [ "$code" -eq 2 ] || fail "annulus $*: exit $code, not 2"
+  [ "$(wc -l <"$scratch/err")" -eq 1 ] || fail "annulus $*: not one line: $(cat "$scratch/err")"
+  grep -qF -- "$text" "$scratch/err" || fail "annulus $*: no '$text' in: $(cat "$scratch/err")"
+  [ -s "$scratch/out" ] && fail "annulus $*: writes to standard output"
+}
+
+# passes SCHEMA ARGUMENT...: exit 0, JSON alone on stdout.
+passes() {
+  local schema=$1 code=0
+  shift
+  "$annulus" "$@" --json - >"$scratch/out" 2>"$scratch/err" || code=$?
+  [ "$code" -eq 0 ] || fail "annulus $*: exit $code: $(tail -1 "$scratch/err")"
+  [ "$(head -c 1 "$scratch/out")" = "{" ] || [ "$(head -c 1 "$scratch/out")" = "[" ] ||
+    fail "annulus $*: no JSON on standard output"
+  tr -d ' ' <"$scratch/out" | grep -qF "\"schema\":\"$schema\"" || fail "annulus $*: no $schema"
+}
+
+refused "no subcommand"
+refused "did you mean bench?" benhc
+refused "not built yet" doctor
+refused "not built yet" mask --seq 8
+refused "--seq: required" cost
+refused "stray" cost --seq 8 banana
+refused "did you mean --heads-kv?" cost --seq 8 --heads_kv 2
+refused "unknown option" cost --se 8
+refused "--seq: '0'" cost --seq 0
+refused "--seq: '-1'" plan --seq -1
+refused "multiple" cost --seq 8 --heads 5 --heads-kv 2
+refused "window_left" plan --seq 8 --mask window
+refused "needs documents" plan --seq 8 --mask documents
+refused "sum to 7" plan --seq 8 --mask documents --documents 3,4
+refused "prefix_length" plan --seq 8 --mask prefix
+refused "segments" plan --seq 8 --mask causal+segments
+refused "twice" plan --seq 8 --mask causal+causal
+refused "ulysses_degree" plan --seq 8 --world 4 --algorithm hybrid
+refused "--ulysses-degree: '3'" plan --seq 8 --world 4 --algorithm hybrid --ulysses-degree 3
+refused "--ulysses-degree: '2'" plan --seq 8 --world 4 --algorithm ring --ulysses-degree 2
+refused "--ulysses-degree: '2'" plan --seq 8 --world 4 --algorithm ulysses --ulysses-degree 2
+refused "chunks" cost --stage chunked --chunks 0-300
+refused "decode_kv" cost --stage chunked
+refused "--prompt: required" cost --stage decode
+refused "folder does not exist" cost --seq 8 --json "$scratch/no/x.json"
+refused "is a folder" plan --seq 8 --json "$scratch"
+refused "--html" cost --seq 8 --html x.html
+refused "mpirun -np 4" bench --seq 8 --world 4
+refused "needs ranks" bench --seq 8 --transport mpi
+refused "not built yet" bench --seq 8 --transport nccl
+refused "not built yet" bench --seq 8 --backend cuda
+refused "not built yet" bench --seq 8 --op moe
+refused "not built yet" bench --seq 8k,16k
+refused "folder does not exist" bench --seq 8 --json "$scratch/no/x.json"
+printf '[problem]\nseq = 8\nheads = many\n' >"$scratch/bad.cfg"
+refused "$scratch/bad.cfg:3: heads: 'many'" cost --config "$scratch/bad.cfg"
+ANNULUS_SEQ=nan refused "ANNULUS_SEQ: 'nan'" cost
+
+for command in bench cost plan; do
+  # Not a pipe into grep -q, which leaves early and breaks it.
+  "$annulus" $command --help >"$scratch/out" || fail "$command --help: exit $?"
+  grep -q -- --ulysses-degree "$scratch/out" || fail "$command --help"
+done
+[ "$("$annulus" --version | cut -d' ' -f1)" = annulus ] || fail "--version"
+passes annulus.cost/1 cost --seq 8k --heads 24 --heads-kv 8 --head-dim 128 --sp 2
+passes annulus.cost/1 cost --stage decode --prompt 1000 --generated 37 --beam 4 --heads 8
+passes annulus.cost/1 cost --stage chunked --chunks 0:300,2048:212 --decode-kv 80,4x2048,1/4/1000/37 --heads 8
+passes annulus.plan/1 plan --seq 613 --world 5
+passes annulus.plan/1 plan --seq 613 --world 4 --compare --ulysses-degree 2 --heads 8
+for config in "$source"/configs/*.cfg; do passes annulus.cost/1 cost --config "$config"; done
+for algorithm in auto ring gather ulysses; do
+  passes annulus.bench/1 bench --seq 61 --heads 6 --heads-kv 2 --head-dim 16 --transport local --world 3 \
+    --algorithm $algorithm --check full --iterations 1 --warmup 0
+done
+passes annulus.bench/1 bench --seq 40 --heads 4 --transport local --world 4 --algorithm hybrid \
+  --ulysses-degree 2 --check full --iterations 1 --pass forward --dtype f16
+passes annulus.bench/1 bench --seq 1 --check full
+passes annulus.bench/1 bench --config "$source/configs/seq80_sp1.cfg"
+
+value() { tr -d ' \n' <"$1" | grep -oE "\"$2\":\{[^}]*\}"; }
+"$annulus" cost --config "$source/configs/seq80_sp1.cfg" --quiet --json "$scratch/a.json"
+[ "$(value "$scratch/a.json" original | cut -d: -f2-)" = "$(value "$scratch/a.json" corrected | cut -d: -f2-)" ] ||
+  fail "seq80_sp1: original and corrected differ"
+"$annulus" cost --config "$source/configs/deepseek_v3_4n8g_with_sp.cfg" --quiet --json "$scratch/a.json"
+[ "$(value "$scratch/a.json" original | cut -d: -f2-)" != "$(value "$scratch/a.json" corrected | cut -d: -f2-)" ] ||
+  fail "deepseek_v3_4n8g_with_sp: original and corrected agree"
+
+if [ -n "$mpirun" ]; then
+  code=0
+  "$mpirun" -np 3 "$annulus" bench --seq 8 --head 2 >"$scratch/out" 2>"$scratch/err" || code=$?
+  [ "$code" -eq 2 ] || fail "mpirun with a bad option: exit $code, not 2"
+  [ "$(grep -c '^annulus: --head: unknown' "$scratch/err")" -eq 1 ] || fail "mpirun: refusal not printed once"
+  code=0
+  "$mpirun" -np 2 "$annulus" bench --seq 8 --json "$scratch/no/x" >"$scratch/out" 2>"$scratch/err" || code=$?
+  [ "$code" -eq 2 ] || fail "mpirun with a bad output: exit $code, not 2"
+  code=0
+  "$mpirun" -np 2 "$annulus" bench --seq 8 --world 3 >"$scratch/out" 2>"$scratch/err" || code=$?
+  [ "$code" -eq 2 ] || fail "mpirun with another world: exit $code, not 2"
+  "$mpirun" -np 3 "$annulus" bench --seq 61 --check full --json "$scratch/b.json" --quiet >"$scratch/out" 2>&1 ||
+    fail "mpirun bench: exit $?: $(tail -1 "$scratch/out")"
+  [ -s "$scratch/b.json" ] || fail "mpirun bench: no report"
+fi
+ls "$scratch"/*.part >/dev/null 2>&1 && fail "a failed run left its output"
+[ "$failures" -eq 0 ] && echo "all calls behave"
+exit $((failures > 0))

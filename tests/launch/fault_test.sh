@@ -1,0 +1,87 @@
+#!/bin/bash
+# A rank that is stopped or gone, in set-up or mid-run: the others end within timeout_s + 5 s with code
+# 3, and one line names a rank.
+#   fault_test.sh ANNULUS MPIRUN
+set -uo pipefail
+annulus=$1 mpirun=$2 timeout_s=4 limit_s=9
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+failures=0
+
+# The wrapper that mpirun starts notes each rank's process, and may hold one before MPI_Init.
+cat >"$scratch/rank" <<'WRAPPER'
+#!/bin/bash
+echo $$ >"$SCRATCH/pid.$OMPI_COMM_WORLD_RANK"
+[ "${HOLD:-}" = "$OMPI_COMM_WORLD_RANK" ] && kill -STOP $$
+[ -z "${NOTE_CODE:-}" ] && exec "$@"
+# mpirun may drop what a dying job still writes, so codes are noted here and lines in --log-dir.
+"$@" &
+child=$!
+echo $child >"$SCRATCH/pid.$OMPI_COMM_WORLD_RANK"
+trap 'kill -TERM $child' TERM
+wait $child
+code=$?
+while kill -0 $child 2>/dev/null; do wait $child; code=$?; done
+echo $code >"$SCRATCH/code.$OMPI_COMM_WORLD_RANK"
+exit $code
+WRAPPER
+chmod +x "$scratch/rank"
+export SCRATCH=$scratch
+
+# scenario NAME SIGNAL RANK [HOLD]: the signal is sent to the rank two seconds into the run.
+scenario() {
+  local name=$1 signal=$2 rank=$3 start code=0
+  rm -f "$scratch"/pid.*
+  HOLD=${4:-} timeout -k 5 60 "$mpirun" -np 3 "$scratch/rank" "$annulus" bench --seq 2k --heads 4 \
+    --iterations 1M --check none --timeout-s $timeout_s >"$scratch/out" 2>"$scratch/err" &
+  local job=$!
+  if [ -z "${4:-}" ]; then
+    sleep 2
+    kill "-$signal" "$(cat "$scratch/pid.$rank")"
+  fi
+  start=$(date +%s)
+  wait $job || code=$?
+  local took=$(($(date +%s) - start))
+  local lines
+  lines=$(grep -c '^annulus: .*rank' "$scratch/err")
+  echo "$name: exit $code after $took s, $lines line(s): $(grep -m1 '^annulus: ' "$scratch/err")"
+  [ "$took" -le $limit_s ] || { echo "FAILED: too late"; failures=$((failures + 1)); }
+  [ "$code" -eq 3 ] || { echo "FAILED: exit $code, not 3"; failures=$((failures + 1)); }
+  [ "$lines" -ge 1 ] || { echo "FAILED: no summary"; failures=$((failures + 1)); }
+  for file in "$scratch"/pid.*; do kill -KILL "$(cat "$file")" 2>/dev/null; done
+}
+
+scenario "rank 2 stopped in set-up" STOP 2 2
+scenario "rank 0 stopped in set-up" STOP 0 0
+scenario "rank 1 stopped mid-run" STOP 1
+scenario "rank 0 stopped mid-run" STOP 0
+
+# mpirun ends the job by itself when a rank is gone, with 137, and kills a second after its SIGTERM. A
+# survivor that got its second exits 3, and its log names rank and item.
+export NOTE_CODE=1
+gone() {
+  rm -f "$scratch"/pid.* "$scratch"/code.*
+  timeout -k 5 60 "$mpirun" -np 3 "$scratch/rank" "$annulus" bench --seq 2k --heads 4 --iterations 1M \
+    --check none --timeout-s $timeout_s --log-dir "$scratch" >"$scratch/out" 2>"$scratch/err" &
+  local job=$! start codes=0
+  sleep 2
+  kill -KILL "$(cat "$scratch/pid.1")"
+  start=$(date +%s)
+  wait $job
+  [ $(($(date +%s) - start)) -le $limit_s ] || { echo "FAILED: too late"; failures=$((failures + 1)); }
+  for rank in 0 2; do
+    local code line
+    code=$(cat "$scratch/code.$rank" 2>/dev/null)
+    line=$(grep -m1 'error: .*rank.*item' "$scratch/rank-$rank.log")
+    echo "rank 1 gone mid-run: rank $rank exits ${code:-without a code}, logs: $line"
+    [ "${code:-3}" = 3 ] || { echo "FAILED: not 3"; failures=$((failures + 1)); }
+    [ -n "$code" ] && [ -n "$line" ] && codes=$((codes + 1))
+  done
+  [ $codes -gt 0 ] || { echo "FAILED: no survivor ended by itself"; failures=$((failures + 1)); }
+}
+gone
+unset NOTE_CODE
+
+scenario "rank 0 interrupted" TERM 0
+exit $((failures > 0))

@@ -1,0 +1,80 @@
+#include "launch/options/sources.h"
+#include "tests/launch/scratch.h"
+
+#include <gmock/gmock.h>
+
+namespace annulus::launch::test {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+class ModelFile : public Scratch {
+ protected:
+  Settings read(std::string_view text) const {
+    Settings settings;
+    read_model(write("m.json", text), settings);
+    return settings;
+  }
+};
+
+TEST_F(ModelFile, FillsGroupedHeads) {
+  const Settings s = read(R"({"hidden_size": 3072, "num_attention_heads": 24,
+      "num_key_value_heads": 8, "head_dim": 128, "num_hidden_layers": 28, "vocab_size": 128256})");
+  EXPECT_EQ(s.integer("heads"), 24);
+  EXPECT_EQ(s.integer("heads_kv"), 8);
+  EXPECT_EQ(s.integer("head_dim"), 128);
+  EXPECT_EQ(s.integer("layers"), 28);
+  EXPECT_FALSE(s.has("head_dim_v"));
+  EXPECT_EQ(s.source("heads"), "model");
+}
+
+TEST_F(ModelFile, DerivesHeadDimAndHeadsKv) {
+  const Settings s = read(R"({"hidden_size": 4096, "num_attention_heads": 32, "head_dim": null,
+      "num_hidden_layers": 32, "sliding_window": 4096})");
+  EXPECT_EQ(s.integer("head_dim"), 128);
+  EXPECT_EQ(s.integer("heads_kv"), 32);
+  EXPECT_EQ(s.integer("window_left"), 4095);
+}
+
+TEST_F(ModelFile, ExpandsLatentAttention) {
+  const Settings s = read(R"({"hidden_size": 7168, "num_attention_heads": 128,
+      "num_key_value_heads": 128, "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_nope_head_dim": 128,
+      "qk_rope_head_dim": 64, "v_head_dim": 128, "num_hidden_layers": 61})");
+  EXPECT_EQ(s.integer("heads"), 128);
+  EXPECT_EQ(s.integer("heads_kv"), 128);
+  EXPECT_EQ(s.integer("head_dim"), 192);
+  EXPECT_EQ(s.integer("head_dim_v"), 128);
+}
+
+TEST_F(ModelFile, RefusesWhatIsMissingOrWronglyTyped) {
+  struct Case {
+    const char* text;
+    const char* holds;
+  };
+  const Case cases[] = {
+      {"", "not a JSON object"},
+      {"[]", "not a JSON object"},
+      {R"({"num_attention_heads": 24)", "cut off"},
+      {R"({"num_hidden_layers": 4, "head_dim": 8})", "num_attention_heads: missing"},
+      {R"({"num_attention_heads": "24", "num_hidden_layers": 4})", "num_attention_heads: '\"24\"'"},
+      {R"({"num_attention_heads": 24.5, "num_hidden_layers": 4})", "num_attention_heads: '24.5'"},
+      {R"({"num_attention_heads": -24, "num_hidden_layers": 4})", "num_attention_heads: '-24'"},
+      {R"({"num_attention_heads": 24, "head_dim": 8})", "num_hidden_layers: missing"},
+      {R"({"num_attention_heads": 24, "num_hidden_layers": 4})", "hidden_size: missing"},
+      {R"({"num_attention_heads": 24, "num_hidden_layers": 4, "hidden_size": 100})", "multiple"},
+      {R"({"num_attention_heads": 24, "num_hidden_layers": 4, "kv_lora_rank": 512})",
+       "qk_nope_head_dim: missing"},
+  };
+  for (const Case& c : cases) {
+    EXPECT_THAT(refusal([&] { read(c.text); }),
+                AllOf(StartsWith((folder() / "m.json").string()), HasSubstr(c.holds)))
+        << c.text;
+  }
+  Settings settings;
+  EXPECT_THAT(refusal([&] { read_model(folder(), settings); }), HasSubstr("not a regular file"));
+}
+
+}  // namespace
+}  // namespace annulus::launch::test
