@@ -69,7 +69,7 @@ std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options) {
   std::int64_t bytes = 0;
   for (const Pass pass : {Pass::forward, Pass::backward}) {
     if (pass == Pass::backward && !options.backward) continue;
-    for (const attn::Kernel* kernel : attn::kernels()) {
+    for (const attn::Kernel* kernel : attn::kernels("cpu")) {
       if (kernel->quadratic_workspace) continue;  // a caller who wants it passes an arena
       if (!kernel->refuses(kernel_query(problem, pass)).empty()) continue;
       const Plan plan = make_plan(
