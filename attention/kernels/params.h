@@ -84,10 +84,10 @@ struct AttendGeometry {
   /// in `tiles`, and the end. tiles_by_key holds the tiles sorted by (segment, key, row), key_tiles
   /// the begin of each key tile in it, and the end, and places what stands at each. key_tiles,
   /// tiles_by_key and places are read by backward alone.
-  std::span<const std::int32_t> row_tiles;
-  std::span<const Tile> tiles_by_key;
-  std::span<const std::int32_t> key_tiles;
-  std::span<const TilePlace> places;
+  std::span<const std::int32_t> row_tiles{};
+  std::span<const Tile> tiles_by_key{};
+  std::span<const std::int32_t> key_tiles{};
+  std::span<const TilePlace> places{};
 };
 
 /// What a launch needs beside its operands. `poll` (may be empty) is called between tiles by the

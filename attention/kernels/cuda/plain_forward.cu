@@ -142,17 +142,19 @@ __global__ void __launch_bounds__(kThreads)
   at.token = token_of_row(g, at.row);
   RowResult result;
   begin_row(g, p, at, result);
+  bool kept = false;
   for (int i = begin; i < end; ++i) {
     const Tile tile = g.tiles[i];
     const KeySegment segment = g.keys[tile.segment];
     if (r >= tile.rows) continue;
     if (!await_segment_warp(g, segment)) return;
-    if (kMemory && i > begin) pass_through(g, at, memory, false, result);
+    if (kMemory && kept) pass_through(g, at, memory, false, result);
     const VisibleKeys visible = visible_in_tile(g, tile, at.row);
     for (int offset = 0; offset < tile.keys; offset += 32) {
       add_keys(g, p, at, visible, tile.keys, segment.token + tile.key, offset, result);
     }
     if (kMemory) pass_through(g, at, memory, true, result);
+    kept = true;
   }
   finish_row(g, p, at, result);
 }
