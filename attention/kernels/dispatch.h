@@ -45,8 +45,8 @@ std::span<const Kernel* const> kernels();
 /// Those of one backend.
 std::vector<const Kernel*> kernels(std::string_view backend);
 
-/// The kernel of query.backend called `name` that serves `query`, or the best one for "auto". Throws Unsupported
-/// that names the query and the rows built.
+/// The kernel of query.backend called `name` that serves `query`, or the best one for "auto".
+/// Throws Unsupported that names the query and the rows built.
 const Kernel& find_kernel(std::string_view name, const KernelQuery& query);
 
 }  // namespace annulus::attn

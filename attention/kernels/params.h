@@ -79,11 +79,11 @@ struct AttendGeometry {
   /// For each row of the launch the key positions it sees: the one mask form.
   std::span<const RowIntervals> intervals;
 
-  /// Index over `tiles` for kernels that share them among blocks (tile_index.h makes it; CPU kernels
-  /// ignore it). A query tile is all tiles that begin at one row: row_tiles holds the begin of each
-  /// in `tiles`, and the end. tiles_by_key holds the tiles sorted by (segment, key, row), key_tiles
-  /// the begin of each key tile in it, and the end, and places what stands at each. key_tiles,
-  /// tiles_by_key and places are read by backward alone.
+  /// Index over `tiles` for kernels that share them among blocks (tile_index.h makes it; CPU
+  /// kernels ignore it). A query tile is all tiles that begin at one row: row_tiles holds the begin
+  /// of each in `tiles`, and the end. tiles_by_key holds the tiles sorted by (segment, key, row),
+  /// key_tiles the begin of each key tile in it, and the end, and places what stands at each.
+  /// key_tiles, tiles_by_key and places are read by backward alone.
   std::span<const std::int32_t> row_tiles{};
   std::span<const Tile> tiles_by_key{};
   std::span<const std::int32_t> key_tiles{};

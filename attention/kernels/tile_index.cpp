@@ -59,8 +59,8 @@ void check_key_tiles(std::span<const Tile> tiles) {
     if (i == 0 || tiles[i].segment != tiles[i - 1].segment) end = 0;
     const bool begins = i == 0 || !same_keys(tiles[i - 1], tiles[i]);
     if (begins && tiles[i].key < end) {
-      throw InvalidArgument(fmt::format("key tiles of segment {} overlap at key {}",
-                                        tiles[i].segment, tiles[i].key));
+      throw InvalidArgument(
+          fmt::format("key tiles of segment {} overlap at key {}", tiles[i].segment, tiles[i].key));
     }
     end = std::max(end, tiles[i].key + tiles[i].keys);
   }

@@ -29,8 +29,8 @@ class DeviceOperand {
   }
   const attn::Operand<Pointer>& get() const { return device_; }
   void read_back() const {
-    if (bytes_.size() > 0) bytes_.read(static_cast<std::byte*>(const_cast<void*>(
-        static_cast<const void*>(host_.data))));
+    if (bytes_.size() > 0)
+      bytes_.read(static_cast<std::byte*>(const_cast<void*>(static_cast<const void*>(host_.data))));
   }
 
  private:
@@ -148,14 +148,12 @@ void DeviceBytes::read(std::byte* to) const {
   check_cuda(cudaMemcpy(to, data_, size_, cudaMemcpyDeviceToHost), "download");
 }
 
-DeviceGeometry::DeviceGeometry(const AttendGeometry& host, const Kernel& kernel)
-    : geometry_(host) {
+DeviceGeometry::DeviceGeometry(const AttendGeometry& host, const Kernel& kernel) : geometry_(host) {
   const auto to_device = [&]<typename T>(std::span<const T> values) {
     arrays_.push_back(upload(values));
     return std::span<const T>(reinterpret_cast<const T*>(arrays_.back().data()), values.size());
   };
-  const attn::TileIndex index =
-      attn::make_tile_index(host.tiles, {kernel.tile_q, kernel.tile_k});
+  const attn::TileIndex index = attn::make_tile_index(host.tiles, {kernel.tile_q, kernel.tile_k});
   const std::vector<std::uint32_t> flags(host.keys.size(), 7);
   const auto device_flags = to_device(std::span<const std::uint32_t>(flags));
   std::vector<attn::KeySegment> keys(host.keys.begin(), host.keys.end());

@@ -58,8 +58,7 @@ struct Shares {
   double worst() const { return std::max({out, lse, dq, dk, dv}); }
 };
 
-Shares shares_of(const OracleResult& actual, const OracleResult& truth,
-                 const OracleResult& naive) {
+Shares shares_of(const OracleResult& actual, const OracleResult& truth, const OracleResult& naive) {
   const double lse = largest(truth.lse);
   return {share_of_bound(actual.out, truth.out, naive.out, lse, 1e-6),
           share_of_bound(actual.lse, truth.lse, naive.lse, 4.0, 4e-6),
@@ -237,10 +236,10 @@ void masks(const Cases& cases) {
     cases.whole("prefix", p, kFast);
     Mask::Rows rows;  // half of the rows see nothing, others two intervals
     for (std::int64_t i = 0; i < 400; ++i) {
-      rows.intervals.push_back(i % 2 == 0 || (i > 128 && i < 390)
-                                   ? RowIntervals{}
-                                   : RowIntervals{KeyInterval{i / 4, i / 2},
-                                                  KeyInterval{i / 2 + 3, i / 2 + 90}});
+      rows.intervals.push_back(
+          i % 2 == 0 || (i > 128 && i < 390)
+              ? RowIntervals{}
+              : RowIntervals{KeyInterval{i / 4, i / 2}, KeyInterval{i / 2 + 3, i / 2 + 90}});
     }
     p.terms = {rows};
     cases.whole("rows", p, kAll);
@@ -296,9 +295,7 @@ void cuts(const Cases& cases) {
     cases.run({name_of("striped", p), {make_launch(window, striped(413, 4), kGrid)}}, kAll);
     cases.chained("resumed", p, {5, 5, 180, 333}, kAll);
     cases.chained("resumed past empty", p, {0, 200, 200, 413}, kFast);
-    cases.run({name_of("misaligned", p),
-               {make_launch(p, one_segment(p), kGrid)},
-               {.gap = 3}},
+    cases.run({name_of("misaligned", p), {make_launch(p, one_segment(p), kGrid)}, {.gap = 3}},
               kFast);
     cases.run({name_of("added key gradients", p),
                {make_launch(p, segments_cut_at(413, {200}), kGrid)},
@@ -322,7 +319,8 @@ void cuts(const Cases& cases) {
 int run(const std::string& only) {
   Tally tally;
   const Cases cases(only, tally);
-  std::printf("errors are shares of the bound (2 x naive low precision + rounding of f32 logits)\n");
+  std::printf(
+      "errors are shares of the bound (2 x naive low precision + rounding of f32 logits)\n");
   shapes(cases);
   masks(cases);
   cuts(cases);

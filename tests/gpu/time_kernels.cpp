@@ -156,8 +156,8 @@ void time_case(const attn::Kernel& kernel, const Case& c) {
   std::printf("%-5s %4d %-6s %6d x %2d  %9.3f ms %7.1f TFLOP/s  %9.3f ms %7.1f TFLOP/s\n",
               c.dtype == DType::bf16 ? "bf16" : "f16", static_cast<int>(c.dim),
               c.causal ? "causal" : "full", static_cast<int>(c.seq),
-              static_cast<int>(s.geometry.batch), forward_ms, 2.0 * gflop / forward_ms,
-              backward_ms, 5.0 * gflop / backward_ms);
+              static_cast<int>(s.geometry.batch), forward_ms, 2.0 * gflop / forward_ms, backward_ms,
+              5.0 * gflop / backward_ms);
   std::fflush(stdout);
 }
 

@@ -47,8 +47,8 @@ void check_arguments(const AttendGeometry& g, const LaunchContext& context, bool
 
 std::int64_t turn_count(const AttendGeometry& g) {
   // A launch has at most as many query tiles as tiles; the index may not be made yet.
-  const auto tiles = static_cast<std::int64_t>(g.row_tiles.empty() ? g.tiles.size() + 1
-                                                                   : g.row_tiles.size());
+  const auto tiles =
+      static_cast<std::int64_t>(g.row_tiles.empty() ? g.tiles.size() + 1 : g.row_tiles.size());
   return g.batch * g.heads * 2 * tiles;
 }
 

@@ -1,5 +1,6 @@
 // What no tile names: rows without keys, and the zeroes that gradients begin with. Grids follow the
-// tile index: block x of the first kernel serves the rows between query tile x - 1 and query tile x.
+// tile index: block x of the first kernel serves the rows between query tile x - 1 and query tile
+// x.
 #include "attention/kernels/cuda/device/blocks.cuh"
 #include "attention/kernels/cuda/device/numbers.cuh"
 #include "attention/kernels/cuda/launch.h"

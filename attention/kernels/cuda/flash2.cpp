@@ -13,7 +13,7 @@ using BackwardLaunch = void (*)(const BackwardParams&, const LaunchContext&);
   void flash2_forward_##dtype##_##dim(const ForwardParams&, const LaunchContext&);
 #define ANNULUS_FLASH2_backward(dtype, dim) \
   void flash2_backward_##dtype##_##dim(const BackwardParams&, const LaunchContext&);
-#include "flash2_variants.inc"
+#include <flash2_variants.inc>
 #undef ANNULUS_FLASH2_forward
 #undef ANNULUS_FLASH2_backward
 
@@ -23,7 +23,7 @@ ForwardLaunch forward_variant(DType type, std::int64_t head_dim) {
 #define ANNULUS_FLASH2_forward(dtype, dim) \
   if (type == DType::dtype && head_dim == (dim)) return &flash2_forward_##dtype##_##dim;
 #define ANNULUS_FLASH2_backward(dtype, dim)
-#include "flash2_variants.inc"
+#include <flash2_variants.inc>
 #undef ANNULUS_FLASH2_forward
 #undef ANNULUS_FLASH2_backward
   return nullptr;
@@ -33,7 +33,7 @@ BackwardLaunch backward_variant(DType type, std::int64_t head_dim) {
 #define ANNULUS_FLASH2_forward(dtype, dim)
 #define ANNULUS_FLASH2_backward(dtype, dim) \
   if (type == DType::dtype && head_dim == (dim)) return &flash2_backward_##dtype##_##dim;
-#include "flash2_variants.inc"
+#include <flash2_variants.inc>
 #undef ANNULUS_FLASH2_forward
 #undef ANNULUS_FLASH2_backward
   return nullptr;
@@ -55,9 +55,7 @@ bool of_type(DType dtype, std::initializer_list<DType> types) {
   return true;
 }
 
-bool serves(const AttendGeometry& g) {
-  return g.head_dim == g.head_dim_v && g.softmax_scale > 0.0;
-}
+bool serves(const AttendGeometry& g) { return g.head_dim == g.head_dim_v && g.softmax_scale > 0.0; }
 
 }  // namespace
 
@@ -82,9 +80,8 @@ void flash2_backward(const BackwardParams& params, const LaunchContext& context)
   const BackwardParams& p = params;
   const BackwardLaunch variant = backward_variant(p.q.dtype, p.geometry.head_dim);
   if (variant == nullptr || !serves(p.geometry) ||
-      !of_type(p.q.dtype, {p.k.dtype, p.v.dtype, p.dout.dtype}) || !aligned(p.q) ||
-      !aligned(p.k) || !aligned(p.v) || !aligned(p.dout) || !aligned(p.dq) || !aligned(p.dk) ||
-      !aligned(p.dv)) {
+      !of_type(p.q.dtype, {p.k.dtype, p.v.dtype, p.dout.dtype}) || !aligned(p.q) || !aligned(p.k) ||
+      !aligned(p.v) || !aligned(p.dout) || !aligned(p.dq) || !aligned(p.dk) || !aligned(p.dv)) {
     plain_backward(params, context);
     return;
   }

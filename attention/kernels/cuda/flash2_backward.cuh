@@ -1,7 +1,7 @@
-// FlashAttention-2 backward (Dao 2023) on tensor cores, sm_80 and up. One block of eight warps holds
-// a key tile of up to 128 keys of one key/value head, K and V in shared memory, dK and dV in
-// registers, and streams the query tiles that see it, of every query head of the group: five products
-// a step of 64 (head_dim 128) or 128 (64) rows.
+// FlashAttention-2 backward (Dao 2023) on tensor cores, sm_80 and up. One block of eight warps
+// holds a key tile of up to 128 keys of one key/value head, K and V in shared memory, dK and dV in
+// registers, and streams the query tiles that see it, of every query head of the group: five
+// products a step of 64 (head_dim 128) or 128 (64) rows.
 //
 //   S = Q K^T, dP = dO V^T    warps in a grid of rows/32 x the rest; registers
 //   P, dS                     rounded, through shared memory
@@ -10,8 +10,8 @@
 //
 // Deterministic: a key tile adds to a query tile's dQ when its turn comes (TilePlace), later keys
 // first. Blocks start with the last key tile, so whom a block waits for has started before it. One
-// thread publishes a turn after the barrier that follows the additions: a barrier and a fence of one
-// thread order those of the whole block (PTX memory model, cumulativity).
+// thread publishes a turn after the barrier that follows the additions: a barrier and a fence of
+// one thread order those of the whole block (PTX memory model, cumulativity).
 //
 //   shared memory   K, V [128][dim], Q, dO [2 stages][rows][dim], P, dS [rows][128], lse and delta
 //                   [2][rows]: 161 to 162 KB, one block an SM
@@ -84,8 +84,8 @@ struct Flash2Backward {
     p_shared = dout_shared + 2 * kRowBytes;
     ds_shared = p_shared + kScoreBytes;
     lse_shared = ds_shared + kScoreBytes;
-    statistics = reinterpret_cast<const float*>(shared + 2 * kKeyBytes + 4 * kRowBytes +
-                                                2 * kScoreBytes);
+    statistics =
+        reinterpret_cast<const float*>(shared + 2 * kKeyBytes + 4 * kRowBytes + 2 * kScoreBytes);
   }
 
   __device__ void set_step(Step& step, int head, int tile_index, int part) const {
@@ -127,8 +127,8 @@ struct Flash2Backward {
     if (which < 2) {
       const bool real = i < step.rows;
       const std::int64_t token = token_of_row(g, step.row + (real ? i : 0));
-      const float* from =
-          which == 0 ? f32_row(p.lse, batch, token, step.head) : f32_row(p.delta, batch, token, step.head);
+      const float* from = which == 0 ? f32_row(p.lse, batch, token, step.head)
+                                     : f32_row(p.delta, batch, token, step.head);
       copy4(lse_shared + static_cast<std::uint32_t>((2 * which + stage) * kStatisticBytes + 4 * i),
             from, real);
     }
@@ -370,8 +370,7 @@ void launch_flash2_backward(const BackwardParams& params, const LaunchContext& c
   constexpr int kBytes = Flash2Backward<T, kDim>::kSharedBytes;
   static_assert(kBytes <= 163 * 1024);
   const Geometry g = geometry_of(params.geometry, context);
-  void (*const kernel)(Geometry, BackwardParams, int*) =
-      &flash2_backward_kernel<T, kDim>;
+  void (*const kernel)(Geometry, BackwardParams, int*) = &flash2_backward_kernel<T, kDim>;
   allow_shared_memory(reinterpret_cast<const void*>(kernel), kBytes);
   const dim3 grid(static_cast<unsigned>(g.key_tile_count), static_cast<unsigned>(g.kv_heads),
                   static_cast<unsigned>(g.batch));

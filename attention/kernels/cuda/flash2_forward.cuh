@@ -1,9 +1,10 @@
-// FlashAttention-2 forward (Dao 2023) on tensor cores, sm_80 and up. One block of four warps holds a
-// query tile of up to 128 rows and streams its tiles' keys, 64 (head_dim 128) or 128 (64) at a time.
-// A warp owns 32 rows: their scores, probabilities and output stay in its registers; P becomes the
-// left operand of P V by renaming, for the layout of a product is that of an operand.
+// FlashAttention-2 forward (Dao 2023) on tensor cores, sm_80 and up. One block of four warps holds
+// a query tile of up to 128 rows and streams its tiles' keys, 64 (head_dim 128) or 128 (64) at a
+// time. A warp owns 32 rows: their scores, probabilities and output stay in its registers; P
+// becomes the left operand of P V by renaming, for the layout of a product is that of an operand.
 //
-//   shared memory   Q [128][dim], K [keys][dim], V [keys][dim], swizzled (device/mma.cuh): 64 KB and
+//   shared memory   Q [128][dim], K [keys][dim], V [keys][dim], swizzled (device/mma.cuh): 64 KB
+//   and
 //                   48 KB, so that two blocks share an SM
 //   pipeline        V of this step is copied under Q K^T, K of the next one under softmax and P V
 //   limits          f16, bf16; head_dim = head_dim_v = 64 or 128; 16-byte aligned rows; tiles of at
@@ -94,9 +95,8 @@ struct Flash2Forward {
 
   __device__ void copy_queries() const {
     const T* q = static_cast<const T*>(p.q.data) + index_of(p.q, batch, 0, head);
-    copy_rows<T, kDim, kRows, kThreads>(q_shared, rows, [&](int i) {
-      return q + token_of_row(g, row + i) * p.q.token_stride;
-    });
+    copy_rows<T, kDim, kRows, kThreads>(
+        q_shared, rows, [&](int i) { return q + token_of_row(g, row + i) * p.q.token_stride; });
   }
 
   /// Rows continue from (state, lse), or start with nothing.
@@ -346,9 +346,9 @@ template <typename T, int kDim>
 void launch_flash2_forward(const ForwardParams& params, const LaunchContext& context) {
   constexpr int kBytes = Flash2Forward<T, kDim, false>::kSharedBytes;
   const Geometry g = geometry_of(params.geometry, context);
-  void (*const kernel)(Geometry, ForwardParams) =
-      params.geometry.softcap == 0.0 ? &flash2_forward_kernel<T, kDim, false>
-                                     : &flash2_forward_kernel<T, kDim, true>;
+  void (*const kernel)(Geometry, ForwardParams) = params.geometry.softcap == 0.0
+                                                      ? &flash2_forward_kernel<T, kDim, false>
+                                                      : &flash2_forward_kernel<T, kDim, true>;
   allow_shared_memory(reinterpret_cast<const void*>(kernel), kBytes);
   const dim3 grid(static_cast<unsigned>(g.row_tile_count), static_cast<unsigned>(g.heads),
                   static_cast<unsigned>(g.batch));

@@ -18,8 +18,8 @@ void allow_shared_memory(const void* kernel, int bytes);
 
 /// out, lse, state of rows that no tile names. The kernels write all others.
 void fill_unvisited_rows(const ForwardParams& params, const LaunchContext& context);
-/// Zero in dq, dk and dv where they are to be assigned; kernels then add. Also the zeroes of `turns`
-/// ints at the start of the workspace.
+/// Zero in dq, dk and dv where they are to be assigned; kernels then add. Also the zeroes of
+/// `turns` ints at the start of the workspace.
 void clear_gradients(const BackwardParams& params, const LaunchContext& context,
                      std::int64_t turns);
 /// One counter for each query tile and half of it, of every head.

@@ -92,8 +92,8 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = begin; i < end; ++i) {
       const Tile tile = g.tiles[i];
       if (r >= tile.rows) continue;
-      const float* probability = m.second + m.row(batch, head, row) +
-                                 first_column(g, tile.segment) + tile.key;
+      const float* probability =
+          m.second + m.row(batch, head, row) + first_column(g, tile.segment) + tile.key;
       const std::int64_t values = g.keys[tile.segment].token + tile.key;
       for (int j = 0; j < tile.keys; ++j) {
         if (probability[j] == 0.0F) continue;

@@ -32,8 +32,7 @@ __global__ void __launch_bounds__(kThreads)
     const std::int64_t place = m.row(batch, head, row) + column;
     for (int j = static_cast<int>(threadIdx.x); j < tile.keys; j += kThreads) {
       if (!visible.sees(j)) continue;
-      const auto pair =
-          gradient_of<float>(g, p, batch, head, token, segment.token + tile.key + j);
+      const auto pair = gradient_of<float>(g, p, batch, head, token, segment.token + tile.key + j);
       m.first[place + j] = pair.p;
       m.second[place + j] = pair.ds;
     }
@@ -61,7 +60,8 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = begin; i < end; ++i) {
       const Tile tile = g.tiles[i];
       if (r >= tile.rows) continue;
-      const float* ds = m.second + m.row(batch, head, row) + first_column(g, tile.segment) + tile.key;
+      const float* ds =
+          m.second + m.row(batch, head, row) + first_column(g, tile.segment) + tile.key;
       const std::int64_t keys = g.keys[tile.segment].token + tile.key;
       for (int j = 0; j < tile.keys; ++j) {
         if (ds[j] == 0.0F) continue;
@@ -142,8 +142,8 @@ void naive_backward(const BackwardParams& params, const LaunchContext& context) 
   gradients_kernel<<<grid(g.tile_count, g.heads), kThreads, 0, stream>>>(g, params, memory);
   dq_kernel<<<grid(std::int64_t{g.row_tile_count} * kTileSize, g.heads), kThreads, 0, stream>>>(
       g, params, memory);
-  dkv_kernel<<<grid(std::int64_t{g.key_tile_count} * kTileSize, g.kv_heads), kThreads, 0,
-               stream>>>(g, params, memory);
+  dkv_kernel<<<grid(std::int64_t{g.key_tile_count} * kTileSize, g.kv_heads), kThreads, 0, stream>>>(
+      g, params, memory);
   check_launch("naive backward");
 }
 

@@ -1,8 +1,8 @@
 // Attention backward without tensor cores: any element type, head dims up to 512, any alignment. A
 // block serves a key tile of one key/value head and streams the query tiles that see it, 16 rows at
 // a time, of every query head of the group: P and dS once into shared memory (16 KB), then dV, dK
-// and dQ are added to in memory. f32 arithmetic. Nobody else adds to the block's keys; to dQ it adds
-// when the key tile's turn comes (see flash2_backward.cuh). Workspace: the turns.
+// and dQ are added to in memory. f32 arithmetic. Nobody else adds to the block's keys; to dQ it
+// adds when the key tile's turn comes (see flash2_backward.cuh). Workspace: the turns.
 #include "attention/kernels/cuda/device/blocks.cuh"
 #include "attention/kernels/cuda/device/pairs.cuh"
 #include "attention/kernels/cuda/launch.h"
@@ -19,8 +19,8 @@ struct Part {
   int batch, head;
   std::int64_t kv;
   Tile tile;
-  int first, rows;          ///< within the tile
-  std::int64_t key_token;   ///< of the tile's first key
+  int first, rows;         ///< within the tile
+  std::int64_t key_token;  ///< of the tile's first key
 };
 
 __device__ void find_scores(const Geometry& g, const BackwardParams& p, const Part& part,
@@ -70,8 +70,9 @@ __device__ void add_to_rows(const Geometry& g, const BackwardParams& p, const Pa
     for (int key = 0; key < part.tile.keys; ++key) {
       const float score = ds[r][key];
       if (score == 0.0F) continue;
-      sum += score * load_element<float>(p.k.data, p.k.dtype,
-                                         index_of(p.k, part.batch, part.key_token + key, part.kv) + d);
+      sum +=
+          score * load_element<float>(p.k.data, p.k.dtype,
+                                      index_of(p.k, part.batch, part.key_token + key, part.kv) + d);
     }
     const std::int64_t token = token_of_row(g, part.tile.row + part.first + r);
     // Other blocks have added before: what an SM's own cache holds may be old.
@@ -94,8 +95,8 @@ __global__ void __launch_bounds__(kThreads)
   const HeadRange heads = heads_of(g, part.kv);
   const TileTotals totals = totals_of(g.tiles_by_key, begin, end);
   if (threadIdx.x == 0) {
-    count_flops(g, 2 * totals.pairs * (heads.last - heads.first) *
-                       (3 * g.head_dim + 2 * g.head_dim_v));
+    count_flops(
+        g, 2 * totals.pairs * (heads.last - heads.first) * (3 * g.head_dim + 2 * g.head_dim_v));
   }
   const KeySegment segment = g.keys[g.tiles_by_key[begin].segment];
   if (!await_segment(g, segment)) return;

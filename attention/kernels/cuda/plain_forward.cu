@@ -1,7 +1,8 @@
 // Attention forward without tensor cores: any element type, head dims up to 512, any alignment. A
 // warp serves one row: its lanes share the keys of a tile 32 at a time for scores, then the dims of
-// the output. f32 arithmetic, online softmax. No shared memory. Serves flash2 where no variant does;
-// as flash1 (FlashAttention, Dao 2022) it keeps O, l and m in memory between tiles, in the workspace.
+// the output. f32 arithmetic, online softmax. No shared memory. Serves flash2 where no variant
+// does; as flash1 (FlashAttention, Dao 2022) it keeps O, l and m in memory between tiles, in the
+// workspace.
 #include "attention/kernels/cuda/device/blocks.cuh"
 #include "attention/kernels/cuda/device/pairs.cuh"
 #include "attention/kernels/cuda/launch.h"
@@ -83,7 +84,9 @@ __device__ void add_keys(const Geometry& g, const ForwardParams& p, const RowPla
 __device__ void pass_through(const Geometry& g, const RowPlace& at, float* memory, bool store,
                              RowResult& r) {
   const std::int64_t width = g.head_dim_v + 2;
-  float* row = memory + ((static_cast<std::int64_t>(at.batch) * g.heads + at.head) * g.rows + at.row) * width;
+  float* row =
+      memory +
+      ((static_cast<std::int64_t>(at.batch) * g.heads + at.head) * g.rows + at.row) * width;
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) {
     const int d = at.lane + 32 * i;

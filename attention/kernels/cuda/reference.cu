@@ -1,6 +1,7 @@
 // The float64 oracle on the device: a thread a query row (out, lse, dq) or a key (dk, dv). It reads
-// masks by row intervals alone and looks at no tile, but for the count of FLOPs. Float64 sums gather
-// in the workspace and are rounded once: [batch][head][row][dim], then [batch][head][key][dim].
+// masks by row intervals alone and looks at no tile, but for the count of FLOPs. Float64 sums
+// gather in the workspace and are rounded once: [batch][head][row][dim], then
+// [batch][head][key][dim].
 #include "attention/kernels/cuda/device/blocks.cuh"
 #include "attention/kernels/cuda/device/pairs.cuh"
 #include "attention/kernels/cuda/launch.h"
@@ -80,8 +81,7 @@ __global__ void forward_kernel(const __grid_constant__ Geometry g,
 __device__ void store_gradient(const Output& to, std::int64_t index, const double* sums,
                                std::int64_t dim, double factor, bool assign) {
   for (std::int64_t d = 0; d < dim; ++d) {
-    const double old =
-        assign ? 0.0 : load_element<double>(to.data, to.dtype, index + d);
+    const double old = assign ? 0.0 : load_element<double>(to.data, to.dtype, index + d);
     store_element(to.data, to.dtype, index + d, old + factor * sums[d]);
   }
 }

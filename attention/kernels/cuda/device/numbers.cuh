@@ -102,8 +102,8 @@ __device__ inline float* f32_row(const Output& operand, std::int64_t batch, std:
   return static_cast<float*>(operand.data) + index_of(operand, batch, token, head);
 }
 
-__device__ inline const float* f32_row(const Input& operand, std::int64_t batch,
-                                       std::int64_t token, std::int64_t head) {
+__device__ inline const float* f32_row(const Input& operand, std::int64_t batch, std::int64_t token,
+                                       std::int64_t head) {
   return static_cast<const float*>(operand.data) + index_of(operand, batch, token, head);
 }
 

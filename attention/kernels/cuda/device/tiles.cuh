@@ -29,7 +29,8 @@ struct HeadRange {
 __device__ inline HeadRange heads_of(const Geometry& g, std::int64_t kv_head) {
   const std::int64_t first = kv_head * g.group - g.head_offset;
   const std::int64_t last = first + g.group;
-  return {static_cast<int>(first < 0 ? 0 : first), static_cast<int>(last < g.heads ? last : g.heads)};
+  return {static_cast<int>(first < 0 ? 0 : first),
+          static_cast<int>(last < g.heads ? last : g.heads)};
 }
 
 /// Largest row count of the tiles [begin, end), which begin at one row.
@@ -56,7 +57,8 @@ __device__ inline int key_index(std::int64_t position, std::int64_t first, std::
   if (distance <= 0) return 0;
   if (distance > (keys - 1) * stride) return keys;
   if (stride == 1) return static_cast<int>(distance);
-  int index = static_cast<int>(__fdividef(static_cast<float>(distance), static_cast<float>(stride)));
+  int index =
+      static_cast<int>(__fdividef(static_cast<float>(distance), static_cast<float>(stride)));
   while (index * stride < distance) ++index;
   while ((index - 1) * stride >= distance) --index;
   return index;
