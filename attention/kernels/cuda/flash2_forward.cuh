@@ -296,8 +296,6 @@ struct Flash2Forward {
     if (threadIdx.x == 0) count_flops(g, 2 * totals.pairs * (kDim + kDim));
     begin_rows();
     while (step.tile < end) {
-      // Opaque, so that no address of shared memory is kept over the loop: registers are short.
-      asm volatile("" : "+r"(lane));
       wait_copies<0>();
       __syncthreads();  // K is there; nobody reads the last V any more
       copy_keys(v_shared, p.v, step);
