@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace annulus::attn {
 
@@ -15,12 +16,13 @@ struct KernelQuery {
   std::int64_t head_dim = 64;
   std::int64_t head_dim_v = 64;
   bool backward = false;
+  std::string_view backend = "cpu";
 };
 
 /// One row of the dispatch table: a local kernel, forward and backward, and what it covers.
 struct Kernel {
   std::string_view name;     ///< "flash2", "flash1", "naive", "reference"
-  std::string_view backend;  ///< "cpu"
+  std::string_view backend;  ///< "cpu", "cuda"
   std::int64_t tile_q = 64;  ///< the tile grid it wants
   std::int64_t tile_k = 64;
   /// Empty, or why it cannot serve.
@@ -37,11 +39,14 @@ struct Kernel {
   void (*backward)(const BackwardParams& params, const LaunchContext& context) = nullptr;
 };
 
-/// Every kernel that is built, best first.
+/// Every kernel that is built, best first, the CPU's before those of devices.
 std::span<const Kernel* const> kernels();
 
-/// The kernel called `name` that serves `query`, or the best one for "auto". Throws Unsupported
-/// that names the query and the rows built.
+/// Those of one backend.
+std::vector<const Kernel*> kernels(std::string_view backend);
+
+/// The kernel of query.backend called `name` that serves `query`, or the best one for "auto".
+/// Throws Unsupported that names the query and the rows built.
 const Kernel& find_kernel(std::string_view name, const KernelQuery& query);
 
 }  // namespace annulus::attn

@@ -52,6 +52,14 @@ struct Tile {
   bool full = false;
 };
 
+/// Where a tile stands in the list of its query tile (the tiles that begin at the same row).
+/// `turn`: how many tiles of the same query tile add to dq before it. Tiles of later keys go first,
+/// so that under a causal mask the blocks that start with the diagonal never wait.
+struct TilePlace {
+  std::int32_t row_tile = 0;
+  std::int32_t turn = 0;
+};
+
 /// What both passes share. Query head h of the launch (0 .. heads) reads head
 /// (head_offset + h) / group of k and v, counted from the operand's first head.
 struct AttendGeometry {
@@ -70,6 +78,16 @@ struct AttendGeometry {
   std::span<const Tile> tiles;
   /// For each row of the launch the key positions it sees: the one mask form.
   std::span<const RowIntervals> intervals;
+
+  /// Index over `tiles` for kernels that share them among blocks (tile_index.h makes it; CPU
+  /// kernels ignore it). A query tile is all tiles that begin at one row: row_tiles holds the begin
+  /// of each in `tiles`, and the end. tiles_by_key holds the tiles sorted by (segment, key, row),
+  /// key_tiles the begin of each key tile in it, and the end, and places what stands at each.
+  /// key_tiles, tiles_by_key and places are read by backward alone.
+  std::span<const std::int32_t> row_tiles{};
+  std::span<const Tile> tiles_by_key{};
+  std::span<const std::int32_t> key_tiles{};
+  std::span<const TilePlace> places{};
 };
 
 /// What a launch needs beside its operands. `poll` (may be empty) is called between tiles by the
@@ -83,6 +101,13 @@ struct LaunchContext {
   std::int64_t* flops = nullptr;
   std::span<std::byte> workspace;  ///< as large as workspace_bytes() said; contents undefined
   std::int64_t* traffic_bytes = nullptr;
+  /// CUDA kernels: cudaStream_t. They only enqueue, allocate nothing and may be captured. All
+  /// pointers of the launch, `flops`, the workspace and the contents of geometry's spans included,
+  /// are device memory; the sizes of spans are known on the host. `threads`, `poll` and
+  /// `traffic_bytes` are not used.
+  void* stream = nullptr;
+  /// A nonzero value ends every wait inside a kernel, which then returns: results are void.
+  const std::uint32_t* abort = nullptr;
 };
 
 /// out = softmax(...) v, or a state. With `resume`, (state, lse) hold earlier keys' result and are

@@ -27,7 +27,7 @@ struct KernelChoice {
 KernelChoice choose_kernel(const std::string& name, const attn::KernelQuery& query) {
   try {
     const attn::Kernel& kernel = attn::find_kernel(name, query);
-    const attn::Kernel& best = *attn::kernels().front();
+    const attn::Kernel& best = *attn::kernels("cpu").front();
     if (name != "auto" || &kernel == &best) return {&kernel, {}};
     return {&kernel, fmt::format("{}, the best one: {}", best.name, best.refuses(query))};
   } catch (const Unsupported& error) {

@@ -12,14 +12,14 @@ namespace annulus {
 
 std::vector<KernelInfo> kernels_built() {
   std::vector<KernelInfo> list;
-  for (const attn::Kernel* kernel : attn::kernels()) {
+  for (const attn::Kernel* kernel : attn::kernels("cpu")) {
     list.push_back({.name = std::string(kernel->name), .backend = std::string(kernel->backend)});
   }
   return list;
 }
 
 std::string kernel_refusal(const std::string& name, const KernelAsk& ask) {
-  for (const attn::Kernel* kernel : attn::kernels()) {
+  for (const attn::Kernel* kernel : attn::kernels("cpu")) {
     if (kernel->name != name) continue;
     return kernel->refuses({.dtype = ask.dtype,
                             .head_dim = ask.head_dim,

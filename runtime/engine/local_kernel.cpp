@@ -102,7 +102,7 @@ struct LocalKernel::Impl {
 std::vector<LocalKernelInfo> local_kernels(const Problem& problem) {
   const attn::KernelQuery query = engine::kernel_query(resolved(problem), Pass::forward);
   std::vector<LocalKernelInfo> list;
-  for (const attn::Kernel* kernel : attn::kernels()) {
+  for (const attn::Kernel* kernel : attn::kernels("cpu")) {
     list.push_back({std::string(kernel->name), std::string(kernel->backend), kernel->tile_q,
                     kernel->tile_k, kernel->refuses(query)});
   }

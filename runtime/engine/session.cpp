@@ -69,7 +69,7 @@ std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options) {
   std::int64_t bytes = 0;
   for (const Pass pass : {Pass::forward, Pass::backward}) {
     if (pass == Pass::backward && !options.backward) continue;
-    for (const attn::Kernel* kernel : attn::kernels()) {
+    for (const attn::Kernel* kernel : attn::kernels("cpu")) {
       if (kernel->quadratic_workspace && kernel->name != options.kernel) continue;
       if (!kernel->refuses(kernel_query(problem, pass)).empty()) continue;
       const Plan plan = make_plan(

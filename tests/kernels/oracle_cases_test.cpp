@@ -30,7 +30,7 @@ void check_kernels(const OracleProblem& problem, std::uint64_t seed, Which which
   const OracleResult truth = oracle_attention(problem, inputs);
   const OracleResult naive = naive_attention(problem, inputs);
   const TestLaunch launch = make_launch(problem, one_segment(problem), grid);
-  for (const Kernel* kernel : attn::kernels()) {
+  for (const Kernel* kernel : attn::kernels("cpu")) {
     if (which == Which::f32_arithmetic && kernel->name == "reference") continue;
     SCOPED_TRACE(describe(*kernel, problem, seed));
     const RunResult result = run_kernel(*kernel, {launch}, inputs);
@@ -192,7 +192,7 @@ TEST(Kernels, GiveZeroAndMinusInfinityForRowsThatSeeNothing) {
   problem.seq_kv = 37;
   for (const double input_scale : {1.0, 100.0}) {
     const OracleInputs inputs = random_inputs(problem, 41, input_scale);
-    for (const Kernel* kernel : attn::kernels()) {
+    for (const Kernel* kernel : attn::kernels("cpu")) {
       SCOPED_TRACE(describe(*kernel, problem, 41));
       const TestLaunch launch = make_launch(problem, one_segment(problem), {97, 37});
       const RunResult result = run_kernel(*kernel, {launch}, inputs);
@@ -212,7 +212,7 @@ TEST(Kernels, KeepNanInputsVisible) {
   const OracleProblem problem = small_problem({Mask::Causal{}});
   OracleInputs inputs = random_inputs(problem, 43);
   inputs.q[0] = std::nan("");
-  for (const Kernel* kernel : attn::kernels()) {
+  for (const Kernel* kernel : attn::kernels("cpu")) {
     const RunResult result =
         run_kernel(*kernel, {make_launch(problem, one_segment(problem))}, inputs);
     EXPECT_TRUE(std::isnan(result.values.out[0])) << kernel->name;

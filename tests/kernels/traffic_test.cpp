@@ -44,7 +44,7 @@ TEST(Materialized, IsWhatTheClassicTableSays) {
 TEST(Materialized, FitsIntoTheWorkspace) {
   const OracleProblem problem = one_head(2, 100, 16);
   const TestLaunch launch = make_launch(problem, one_segment(problem));
-  for (const Kernel* kernel : attn::kernels()) {
+  for (const Kernel* kernel : attn::kernels("cpu")) {
     for (const bool backward : {false, true}) {
       EXPECT_LE(kernel->materialized_bytes(launch.geometry(), backward),
                 kernel->workspace_bytes(launch.geometry(), backward, 1))

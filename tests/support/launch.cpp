@@ -69,10 +69,10 @@ Index key_tokens(const std::vector<TestLaunch>& chain) {
 
 /// All operands of a run.
 struct Operands {
-  Operands(const OracleProblem& p, std::int64_t key_count, std::int64_t gap)
+  Operands(const OracleProblem& p, std::int64_t key_count, std::int64_t gap, std::int64_t gap_step)
       : q(p.dtype, p.batch, p.seq, p.heads, p.head_dim, gap),
         k(p.dtype, p.batch, key_count, p.heads_kv, p.head_dim, gap),
-        v(p.dtype, p.batch, key_count, p.heads_kv, p.head_dim_v, gap + 1),
+        v(p.dtype, p.batch, key_count, p.heads_kv, p.head_dim_v, gap + gap_step),
         out(p.dtype, p.batch, p.seq, p.heads, p.head_dim_v, gap),
         dout(p.dtype, p.batch, p.seq, p.heads, p.head_dim_v, gap),
         lse(DType::f32, p.batch, p.seq, p.heads, 1, gap),
@@ -121,7 +121,7 @@ class Runner {
         options_(options),
         rows_(all_tokens(problem_.seq)),
         keys_(key_tokens(chain)),
-        operands_(problem_, problem_.seq_kv, options.gap) {
+        operands_(problem_, problem_.seq_kv, options.gap, options.gap_step) {
     operands_.q.set(inputs.q, rows_);
     operands_.k.set(inputs.k, keys_);
     operands_.v.set(inputs.v, keys_);

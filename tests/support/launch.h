@@ -64,6 +64,7 @@ std::vector<attn::KeySegment> one_segment(const OracleProblem& problem);
 struct RunOptions {
   int threads = 1;
   std::int64_t gap = 3;
+  std::int64_t gap_step = 1;  ///< what v has more: operands need not have the same strides
   bool backward = true;
   bool add_key_gradients = false;  ///< launches after the first add to dk and dv
   bool state_in_out = false;       ///< f32 only: the state lies where out will

@@ -1,0 +1,55 @@
+#include "attention/kernels/cuda/launch.h"
+
+#include <annulus/error.h>
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <string>
+
+namespace annulus::attn::cuda {
+
+namespace {
+
+void check(cudaError_t status, const std::string& what) {
+  if (status != cudaSuccess) throw DeviceError(what + ": " + cudaGetErrorString(status));
+}
+
+}  // namespace
+
+void check_launch(const char* kernel) {
+  check(cudaGetLastError(), std::string("launch of ") + kernel);
+}
+
+void allow_shared_memory(const void* kernel, int bytes) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+        "shared memory of " + std::to_string(bytes) + " bytes");
+}
+
+void check_arguments(const AttendGeometry& g, const LaunchContext& context, bool backward,
+                     std::int64_t bytes) {
+  if (static_cast<std::int64_t>(context.workspace.size()) < bytes) {
+    throw InvalidArgument("workspace of " + std::to_string(context.workspace.size()) +
+                          " bytes, the launch needs " + std::to_string(bytes));
+  }
+  if (std::max(g.batch, g.heads) > 65535) {
+    throw InvalidArgument("CUDA kernels take up to 65535 batches and heads, not " +
+                          std::to_string(g.batch) + " and " + std::to_string(g.heads));
+  }
+  if (g.tiles.empty()) return;
+  const bool by_row = !g.row_tiles.empty();
+  const bool by_key = g.key_tiles.size() > 1 && g.tiles_by_key.size() == g.tiles.size() &&
+                      g.places.size() == g.tiles.size();
+  if (!by_row || (backward && !by_key)) {
+    throw InvalidArgument("CUDA kernels need the tile index of the launch (make_tile_index)");
+  }
+}
+
+std::int64_t turn_count(const AttendGeometry& g) {
+  // A launch has at most as many query tiles as tiles; the index may not be made yet.
+  const auto tiles =
+      static_cast<std::int64_t>(g.row_tiles.empty() ? g.tiles.size() + 1 : g.row_tiles.size());
+  return g.batch * g.heads * 2 * tiles;
+}
+
+}  // namespace annulus::attn::cuda

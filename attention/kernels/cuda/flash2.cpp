@@ -1,0 +1,96 @@
+// flash2: which of its variants serves a launch.
+#include "attention/kernels/cuda/launch.h"
+
+#include <cstdint>
+#include <initializer_list>
+
+namespace annulus::attn::cuda {
+
+using ForwardLaunch = void (*)(const ForwardParams&, const LaunchContext&);
+using BackwardLaunch = void (*)(const BackwardParams&, const LaunchContext&);
+
+#define ANNULUS_FLASH2_forward(dtype, dim) \
+  void flash2_forward_##dtype##_##dim(const ForwardParams&, const LaunchContext&);
+#define ANNULUS_FLASH2_backward(dtype, dim) \
+  void flash2_backward_##dtype##_##dim(const BackwardParams&, const LaunchContext&);
+#include <flash2_variants.inc>
+#undef ANNULUS_FLASH2_forward
+#undef ANNULUS_FLASH2_backward
+
+namespace {
+
+ForwardLaunch forward_variant(DType type, std::int64_t head_dim) {
+#define ANNULUS_FLASH2_forward(dtype, dim) \
+  if (type == DType::dtype && head_dim == (dim)) return &flash2_forward_##dtype##_##dim;
+#define ANNULUS_FLASH2_backward(dtype, dim)
+#include <flash2_variants.inc>
+#undef ANNULUS_FLASH2_forward
+#undef ANNULUS_FLASH2_backward
+  return nullptr;
+}
+
+BackwardLaunch backward_variant(DType type, std::int64_t head_dim) {
+#define ANNULUS_FLASH2_forward(dtype, dim)
+#define ANNULUS_FLASH2_backward(dtype, dim) \
+  if (type == DType::dtype && head_dim == (dim)) return &flash2_backward_##dtype##_##dim;
+#include <flash2_variants.inc>
+#undef ANNULUS_FLASH2_forward
+#undef ANNULUS_FLASH2_backward
+  return nullptr;
+}
+
+template <typename Pointer>
+bool aligned(const Operand<Pointer>& operand) {
+  const std::int64_t size = size_of(operand.dtype);
+  const auto address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(operand.data));
+  return ((address | operand.batch_stride * size | operand.token_stride * size |
+           operand.head_stride * size) &
+          15) == 0;
+}
+
+bool of_type(DType dtype, std::initializer_list<DType> types) {
+  for (const DType type : types) {
+    if (type != dtype) return false;
+  }
+  return true;
+}
+
+bool serves(const AttendGeometry& g) { return g.head_dim == g.head_dim_v && g.softmax_scale > 0.0; }
+
+}  // namespace
+
+void flash2_forward(const ForwardParams& params, const LaunchContext& context) {
+  const ForwardParams& p = params;
+  const ForwardLaunch variant = forward_variant(p.q.dtype, p.geometry.head_dim);
+  const bool state = p.resume || !p.finish;
+  if (variant == nullptr || !serves(p.geometry) || !of_type(p.q.dtype, {p.k.dtype, p.v.dtype}) ||
+      (p.finish && p.out.dtype != p.q.dtype) || !aligned(p.q) || !aligned(p.k) || !aligned(p.v) ||
+      (p.finish && !aligned(p.out)) || (state && !aligned(p.state))) {
+    plain_forward(params, context);
+    return;
+  }
+  check_arguments(p.geometry, context, false, 0);
+  fill_unvisited_rows(params, context);
+  if (!p.geometry.tiles.empty() && p.geometry.heads > 0 && p.geometry.batch > 0) {
+    variant(params, context);
+  }
+}
+
+void flash2_backward(const BackwardParams& params, const LaunchContext& context) {
+  const BackwardParams& p = params;
+  const BackwardLaunch variant = backward_variant(p.q.dtype, p.geometry.head_dim);
+  if (variant == nullptr || !serves(p.geometry) ||
+      !of_type(p.q.dtype, {p.k.dtype, p.v.dtype, p.dout.dtype}) || !aligned(p.q) || !aligned(p.k) ||
+      !aligned(p.v) || !aligned(p.dout) || !aligned(p.dq) || !aligned(p.dk) || !aligned(p.dv)) {
+    plain_backward(params, context);
+    return;
+  }
+  const std::int64_t turns = turn_count(p.geometry);
+  check_arguments(p.geometry, context, true, turns * static_cast<std::int64_t>(sizeof(int)));
+  clear_gradients(params, context, turns);
+  if (!p.geometry.tiles.empty() && p.geometry.heads > 0 && p.geometry.batch > 0) {
+    variant(params, context);
+  }
+}
+
+}  // namespace annulus::attn::cuda

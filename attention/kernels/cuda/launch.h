@@ -1,0 +1,40 @@
+#pragma once
+
+#include "attention/kernels/params.h"
+
+// Entry points of this back end, one a kernel and pass, each on context.stream.
+namespace annulus::attn::cuda {
+
+/// Throws DeviceError when the last launch failed. Launch errors only: the device is not awaited.
+void check_launch(const char* kernel);
+
+/// Throws InvalidArgument where the workspace is smaller than `bytes`, or the tile index that a
+/// pass needs is missing.
+void check_arguments(const AttendGeometry& geometry, const LaunchContext& context, bool backward,
+                     std::int64_t bytes);
+
+/// Allows dynamic shared memory beyond 48 KB. Throws DeviceError.
+void allow_shared_memory(const void* kernel, int bytes);
+
+/// out, lse, state of rows that no tile names. The kernels write all others.
+void fill_unvisited_rows(const ForwardParams& params, const LaunchContext& context);
+/// Zero in dq, dk and dv where they are to be assigned; kernels then add. Also the zeroes of
+/// `turns` ints at the start of the workspace.
+void clear_gradients(const BackwardParams& params, const LaunchContext& context,
+                     std::int64_t turns);
+/// One counter for each query tile and half of it, of every head.
+std::int64_t turn_count(const AttendGeometry& geometry);
+
+void plain_forward(const ForwardParams& params, const LaunchContext& context);
+void plain_backward(const BackwardParams& params, const LaunchContext& context);
+void flash1_forward(const ForwardParams& params, const LaunchContext& context);
+void naive_forward(const ForwardParams& params, const LaunchContext& context);
+void naive_backward(const BackwardParams& params, const LaunchContext& context);
+void reference_forward(const ForwardParams& params, const LaunchContext& context);
+void reference_backward(const BackwardParams& params, const LaunchContext& context);
+
+/// flash2: tensor cores where a variant is built and the operands allow it, else plain.
+void flash2_forward(const ForwardParams& params, const LaunchContext& context);
+void flash2_backward(const BackwardParams& params, const LaunchContext& context);
+
+}  // namespace annulus::attn::cuda

@@ -1,0 +1,144 @@
+// Attention backward without tensor cores: any element type, head dims up to 512, any alignment. A
+// block serves a key tile of one key/value head and streams the query tiles that see it, 16 rows at
+// a time, of every query head of the group: P and dS once into shared memory (16 KB), then dV, dK
+// and dQ are added to in memory. f32 arithmetic. Nobody else adds to the block's keys; to dQ it
+// adds when the key tile's turn comes (see flash2_backward.cuh). Workspace: the turns.
+#include "attention/kernels/cuda/device/blocks.cuh"
+#include "attention/kernels/cuda/device/pairs.cuh"
+#include "attention/kernels/cuda/launch.h"
+
+namespace annulus::attn::cuda {
+
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kRows = 16;
+constexpr int kKeys = 128;
+
+struct Part {
+  int batch, head;
+  std::int64_t kv;
+  Tile tile;
+  int first, rows;         ///< within the tile
+  std::int64_t key_token;  ///< of the tile's first key
+};
+
+__device__ void find_scores(const Geometry& g, const BackwardParams& p, const Part& part,
+                            float (*probability)[kKeys], float (*ds)[kKeys]) {
+  const int lane = static_cast<int>(threadIdx.x & 31U);
+  for (int r = static_cast<int>(threadIdx.x / 32U); r < kRows; r += kThreads / 32) {
+    const std::int64_t row = part.tile.row + part.first + r;
+    const VisibleKeys visible = r < part.rows ? visible_in_tile(g, part.tile, row) : all_keys(0);
+    const std::int64_t token = r < part.rows ? token_of_row(g, row) : 0;
+    for (int j = lane; j < kKeys; j += 32) {
+      PairGradient<float> pair{0.0F, 0.0F};
+      if (visible.sees(j)) {
+        pair = gradient_of<float>(g, p, part.batch, part.head, token, part.key_token + j);
+      }
+      probability[r][j] = pair.p;
+      ds[r][j] = pair.ds;
+    }
+  }
+}
+
+/// target[key] += factor * sum over rows of scores[row][key] * source[row].
+__device__ void add_to_keys(const Geometry& g, const Part& part, const Output& target,
+                            const Input& source, std::int64_t dim, float factor,
+                            const float (*scores)[kKeys]) {
+  const std::int64_t base = index_of(source, part.batch, 0, part.head);
+  for (std::int64_t i = threadIdx.x; i < part.tile.keys * dim; i += kThreads) {
+    const auto key = static_cast<int>(i / dim);
+    const std::int64_t d = i % dim;
+    float sum = 0.0F;
+    for (int r = 0; r < part.rows; ++r) {
+      const float score = scores[r][key];
+      if (score == 0.0F) continue;
+      const std::int64_t token = token_of_row(g, part.tile.row + part.first + r);
+      sum += score *
+             load_element<float>(source.data, source.dtype, base + token * source.token_stride + d);
+    }
+    f32_row(target, part.batch, part.key_token + key, part.kv)[d] += factor * sum;
+  }
+}
+
+__device__ void add_to_rows(const Geometry& g, const BackwardParams& p, const Part& part,
+                            const float (*ds)[kKeys]) {
+  for (std::int64_t i = threadIdx.x; i < part.rows * g.head_dim; i += kThreads) {
+    const auto r = static_cast<int>(i / g.head_dim);
+    const std::int64_t d = i % g.head_dim;
+    float sum = 0.0F;
+    for (int key = 0; key < part.tile.keys; ++key) {
+      const float score = ds[r][key];
+      if (score == 0.0F) continue;
+      sum +=
+          score * load_element<float>(p.k.data, p.k.dtype,
+                                      index_of(p.k, part.batch, part.key_token + key, part.kv) + d);
+    }
+    const std::int64_t token = token_of_row(g, part.tile.row + part.first + r);
+    // Other blocks have added before: what an SM's own cache holds may be old.
+    float* to = f32_row(p.dq, part.batch, token, part.head) + d;
+    __stcg(to, __ldcg(to) + static_cast<float>(g.softmax_scale) * sum);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    plain_backward_kernel(const __grid_constant__ Geometry g,
+                          const __grid_constant__ BackwardParams p, int* turns) {
+  __shared__ float probability[kRows][kKeys];
+  __shared__ float ds[kRows][kKeys];
+  const int key_tile = g.key_tile_count - 1 - static_cast<int>(blockIdx.x);
+  const int begin = g.key_tiles[key_tile];
+  const int end = g.key_tiles[key_tile + 1];
+  Part part{};
+  part.batch = static_cast<int>(blockIdx.z);
+  part.kv = blockIdx.y + g.first_kv_head;
+  const HeadRange heads = heads_of(g, part.kv);
+  const TileTotals totals = totals_of(g.tiles_by_key, begin, end);
+  if (threadIdx.x == 0) {
+    count_flops(
+        g, 2 * totals.pairs * (heads.last - heads.first) * (3 * g.head_dim + 2 * g.head_dim_v));
+  }
+  const KeySegment segment = g.keys[g.tiles_by_key[begin].segment];
+  if (!await_segment(g, segment)) return;
+  for (part.head = heads.first; part.head < heads.last; ++part.head) {
+    for (int i = begin; i < end; ++i) {
+      part.tile = g.tiles_by_key[i];
+      part.key_token = segment.token + part.tile.key;
+      const TilePlace place = g.places[i];
+      int* counter = turns + turn_index(g, part.batch, part.head, place.row_tile, 0);
+      bool good = true;
+      if (threadIdx.x == 0) good = await_turn(g, counter, place.turn);
+      if (__syncthreads_and(good) == 0) return;
+      for (part.first = 0; part.first < part.tile.rows; part.first += kRows) {
+        part.rows = min(kRows, part.tile.rows - part.first);
+        find_scores(g, p, part, probability, ds);
+        __syncthreads();
+        add_to_keys(g, part, p.dv, p.dout, g.head_dim_v, 1.0F, probability);
+        add_to_keys(g, part, p.dk, p.q, g.head_dim, static_cast<float>(g.softmax_scale), ds);
+        add_to_rows(g, p, part, ds);
+        __syncthreads();
+      }
+      if (threadIdx.x == 0) {
+        __threadfence();
+        store_release(counter, place.turn + 1);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void plain_backward(const BackwardParams& params, const LaunchContext& context) {
+  const std::int64_t turns = turn_count(params.geometry);
+  check_arguments(params.geometry, context, true, turns * static_cast<std::int64_t>(sizeof(int)));
+  clear_gradients(params, context, turns);
+  const Geometry g = geometry_of(params.geometry, context);
+  if (g.key_tile_count == 0 || g.heads == 0 || g.batch == 0) return;
+  const dim3 grid(static_cast<unsigned>(g.key_tile_count), static_cast<unsigned>(g.kv_heads),
+                  static_cast<unsigned>(g.batch));
+  plain_backward_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(context.stream)>>>(
+      g, params, reinterpret_cast<int*>(context.workspace.data()));
+  check_launch("plain backward");
+}
+
+}  // namespace annulus::attn::cuda

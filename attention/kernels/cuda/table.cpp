@@ -1,0 +1,124 @@
+// The dispatch rows of this back end. workspace_bytes reads key segments, so it wants a geometry on
+// the host.
+#include "attention/kernels/cuda/table.h"
+
+#include "attention/kernels/cuda/launch.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+namespace annulus::attn::cuda {
+
+namespace {
+
+constexpr std::int64_t kTile = 128;
+constexpr std::int64_t kMaxHeadDim = 512;
+constexpr std::int64_t kFloat = sizeof(float);
+constexpr std::int64_t kDouble = sizeof(double);
+
+std::string refuses(const KernelQuery& query) {
+  if (query.dtype == DType::f64) return "serves f32, bf16 and f16";
+  const bool low = std::min(query.head_dim, query.head_dim_v) < 1;
+  const bool high = std::max(query.head_dim, query.head_dim_v) > kMaxHeadDim;
+  return low || high ? "serves head dims 1 to " + std::to_string(kMaxHeadDim) : "";
+}
+
+std::string reference_refuses(const KernelQuery& query) {
+  return std::min(query.head_dim, query.head_dim_v) >= 1 ? "" : "serves head dims from 1";
+}
+
+std::int64_t key_count(const AttendGeometry& g) {
+  std::int64_t count = 0;
+  for (const KeySegment& segment : g.keys) count += segment.count;
+  return count;
+}
+
+std::int64_t turn_bytes(const AttendGeometry& g) {
+  return turn_count(g) * static_cast<std::int64_t>(sizeof(int));
+}
+
+std::int64_t flash2_bytes(const AttendGeometry& g, bool backward, int /*threads*/) {
+  return backward ? turn_bytes(g) : 0;
+}
+
+std::int64_t nothing(const AttendGeometry& /*g*/, bool /*backward*/) { return 0; }
+
+/// O, l and m of every row.
+std::int64_t flash1_materialized(const AttendGeometry& g, bool backward) {
+  return backward ? 0 : g.batch * g.heads * g.rows * (g.head_dim_v + 2) * kFloat;
+}
+
+std::int64_t flash1_bytes(const AttendGeometry& g, bool backward, int /*threads*/) {
+  return backward ? turn_bytes(g) : flash1_materialized(g, false);
+}
+
+/// S and P, or P and dS.
+std::int64_t naive_materialized(const AttendGeometry& g, bool /*backward*/) {
+  return 2 * g.batch * g.heads * g.rows * key_count(g) * kFloat;
+}
+
+std::int64_t naive_bytes(const AttendGeometry& g, bool backward, int /*threads*/) {
+  return naive_materialized(g, backward) + g.batch * g.heads * g.rows * kFloat;
+}
+
+std::int64_t reference_materialized(const AttendGeometry& g, bool backward) {
+  const std::int64_t rows = g.batch * g.heads * g.rows;
+  if (!backward) return rows * g.head_dim_v * kDouble;
+  return (rows * g.head_dim + g.batch * g.heads * key_count(g) * (g.head_dim + g.head_dim_v)) *
+         kDouble;
+}
+
+std::int64_t reference_bytes(const AttendGeometry& g, bool backward, int /*threads*/) {
+  return reference_materialized(g, backward);
+}
+
+constexpr Kernel kFlash2{.name = "flash2",
+                         .backend = "cuda",
+                         .tile_q = kTile,
+                         .tile_k = kTile,
+                         .refuses = refuses,
+                         .workspace_bytes = flash2_bytes,
+                         .materialized_bytes = nothing,
+                         .forward = flash2_forward,
+                         .backward = flash2_backward};
+
+constexpr Kernel kFlash1{.name = "flash1",
+                         .backend = "cuda",
+                         .tile_q = kTile,
+                         .tile_k = kTile,
+                         .refuses = refuses,
+                         .workspace_bytes = flash1_bytes,
+                         .materialized_bytes = flash1_materialized,
+                         .forward = flash1_forward,
+                         .backward = plain_backward};
+
+constexpr Kernel kNaive{.name = "naive",
+                        .backend = "cuda",
+                        .tile_q = kTile,
+                        .tile_k = kTile,
+                        .refuses = refuses,
+                        .workspace_bytes = naive_bytes,
+                        .quadratic_workspace = true,
+                        .materialized_bytes = naive_materialized,
+                        .forward = naive_forward,
+                        .backward = naive_backward};
+
+constexpr Kernel kReference{.name = "reference",
+                            .backend = "cuda",
+                            .tile_q = kTile,
+                            .tile_k = kTile,
+                            .refuses = reference_refuses,
+                            .workspace_bytes = reference_bytes,
+                            .materialized_bytes = reference_materialized,
+                            .forward = reference_forward,
+                            .backward = reference_backward};
+
+}  // namespace
+
+std::span<const Kernel* const> kernels() {
+  static constexpr std::array<const Kernel*, 4> kTable{&kFlash2, &kFlash1, &kNaive, &kReference};
+  return kTable;
+}
+
+}  // namespace annulus::attn::cuda

@@ -1,0 +1,29 @@
+#pragma once
+
+#include "attention/kernels/params.h"
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace annulus::attn {
+
+/// AttendGeometry's index over a tile list, on the host.
+struct TileIndex {
+  std::vector<std::int32_t> row_tiles;
+  std::vector<Tile> tiles_by_key;
+  std::vector<std::int32_t> key_tiles;
+  std::vector<TilePlace> places;
+};
+
+/// What kernels that share tiles among blocks demand of them: no tile is larger than this.
+struct TileLimits {
+  std::int64_t rows = 128;
+  std::int64_t keys = 128;
+};
+
+/// Of tiles sorted by (row, segment, key). Throws InvalidArgument where they are not, where query
+/// tiles or key tiles overlap, and where a tile passes the limits or is empty.
+TileIndex make_tile_index(std::span<const Tile> tiles, const TileLimits& limits = {});
+
+}  // namespace annulus::attn

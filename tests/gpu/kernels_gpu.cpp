@@ -1,0 +1,366 @@
+// The CUDA kernels against the oracle on the host, and their speed:
+//   kernels_gpu                 checks; a line a case, exit status 1 if one fails, 77 without a GPU
+//   kernels_gpu --only TEXT     only cases whose name contains TEXT
+//   kernels_gpu --time          times flash2 instead
+#include "attention/kernels/cuda/table.h"
+#include "tests/gpu/device_kernel.h"
+#include "tests/gpu/time_kernels.h"
+#include "tests/support/launch.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace annulus::testing {
+namespace {
+
+using attn::Kernel;
+using attn::KeySegment;
+
+struct Tally {
+  int cases = 0;
+  int failed = 0;
+};
+
+double largest(const std::vector<double>& values) {
+  double worst = 0.0;
+  for (const double x : values) worst = std::isfinite(x) ? std::max(worst, std::abs(x)) : worst;
+  return worst;
+}
+
+/// Infinities must agree, a NaN is infinitely far.
+double max_error(const std::vector<double>& a, const std::vector<double>& b) {
+  double worst = a.size() == b.size() ? 0.0 : HUGE_VAL;
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    if (a[i] == b[i]) continue;
+    const double error = std::abs(a[i] - b[i]);
+    worst = std::isnan(error) ? HUGE_VAL : std::max(worst, error);
+  }
+  return worst;
+}
+
+/// Error over bound: twice the naive formula's error, what f32 logits and lse leave unknown, and a
+/// little for what the naive formula gets exact by luck. ex2.approx and tensor-core sums cost a few
+/// units more than libm.
+double share_of_bound(const std::vector<double>& actual, const std::vector<double>& truth,
+                      const std::vector<double>& naive, double lse, double slack) {
+  const double unknown = std::max(8.0, 4.0 * lse) * 0x1p-23;
+  const double bound = 2.0 * max_error(naive, truth) + unknown * largest(truth) + slack;
+  return max_error(actual, truth) / bound;
+}
+
+struct Shares {
+  double out, lse, dq, dk, dv;
+  double worst() const { return std::max({out, lse, dq, dk, dv}); }
+};
+
+Shares shares_of(const OracleResult& actual, const OracleResult& truth, const OracleResult& naive) {
+  const double lse = largest(truth.lse);
+  return {share_of_bound(actual.out, truth.out, naive.out, lse, 1e-6),
+          share_of_bound(actual.lse, truth.lse, naive.lse, 4.0, 4e-6),
+          share_of_bound(actual.dq, truth.dq, naive.dq, lse, 8e-6),
+          share_of_bound(actual.dk, truth.dk, naive.dk, lse, 8e-6),
+          share_of_bound(actual.dv, truth.dv, naive.dv, lse, 1e-6)};
+}
+
+bool same_bits(const OracleResult& a, const OracleResult& b) {
+  return max_error(a.out, b.out) == 0.0 && max_error(a.lse, b.lse) == 0.0 &&
+         max_error(a.dq, b.dq) == 0.0 && max_error(a.dk, b.dk) == 0.0 &&
+         max_error(a.dv, b.dv) == 0.0;
+}
+
+/// One case: launches that make up one problem. The first launch of the chain starts it.
+struct Case {
+  std::string name;
+  std::vector<TestLaunch> chain;
+  RunOptions options{.gap = 8, .gap_step = 8};  ///< 16-byte aligned rows, of different strides
+};
+
+std::int64_t pairs_of(const std::vector<TestLaunch>& chain) {
+  std::int64_t pairs = 0;
+  for (const TestLaunch& launch : chain) {
+    for (const attn::Tile& tile : launch.tiles) pairs += std::int64_t{tile.rows} * tile.keys;
+  }
+  const OracleProblem& p = chain.front().problem;
+  return pairs * p.batch * p.heads;
+}
+
+void check(const Case& c, const std::vector<std::string_view>& names, Tally& tally) {
+  const OracleProblem& p = c.chain.front().problem;
+  const OracleInputs inputs = random_inputs(p, 17 + static_cast<std::uint64_t>(tally.cases));
+  const OracleResult truth = oracle_attention(p, inputs);
+  const OracleResult naive = naive_attention(p, inputs);
+  const std::int64_t pairs = pairs_of(c.chain);
+  for (const Kernel* kernel : attn::cuda::kernels()) {
+    if (std::find(names.begin(), names.end(), kernel->name) == names.end()) continue;
+    ++tally.cases;
+    std::string problems;
+    Shares shares{};
+    try {
+      const Kernel& adapter = on_device(*kernel);
+      const RunResult result = run_kernel(adapter, c.chain, inputs, c.options);
+      const RunResult again = run_kernel(adapter, c.chain, inputs, c.options);
+      shares = shares_of(result.values, truth, naive);
+      if (!(shares.worst() <= 1.0)) problems += " ERROR";
+      if (!same_bits(result.values, again.values)) problems += " BITS";
+      if (!result.gaps_untouched) problems += " GAPS";
+      if (result.forward_flops != 2 * pairs * (p.head_dim + p.head_dim_v) ||
+          result.backward_flops != 2 * pairs * (3 * p.head_dim + 2 * p.head_dim_v)) {
+        problems += " FLOPS " + std::to_string(result.forward_flops) + " " +
+                    std::to_string(result.backward_flops) + " of " + std::to_string(pairs) +
+                    " pairs";
+      }
+    } catch (const std::exception& error) {
+      problems += std::string(" THROWS ") + error.what();
+    }
+    std::printf("%-4s %-9s %-58s  out %.2f lse %.2f dq %.2f dk %.2f dv %.2f%s\n",
+                problems.empty() ? "ok" : "FAIL", kernel->name.data(), c.name.c_str(), shares.out,
+                shares.lse, shares.dq, shares.dk, shares.dv, problems.c_str());
+    std::fflush(stdout);
+    tally.failed += problems.empty() ? 0 : 1;
+  }
+}
+
+const std::vector<std::string_view> kAll{"flash2", "flash1", "naive", "reference"};
+const std::vector<std::string_view> kFast{"flash2"};
+constexpr TileGrid kGrid{128, 128};
+
+OracleProblem problem_of(DType dtype, std::int64_t seq, std::int64_t dim, std::int64_t heads = 4,
+                         std::int64_t heads_kv = 2) {
+  return {.seq = seq,
+          .seq_kv = seq,
+          .heads = heads,
+          .heads_kv = heads_kv,
+          .head_dim = dim,
+          .head_dim_v = dim,
+          .dtype = dtype,
+          .terms = {Mask::Causal{}},
+          .softmax_scale = 1.0 / std::sqrt(static_cast<double>(dim))};
+}
+
+std::string name_of(const char* what, const OracleProblem& p) {
+  return std::string(what) + " " + std::string(name_of(p.dtype)) + " dim " +
+         std::to_string(p.head_dim) + ":" + std::to_string(p.head_dim_v) + " seq " +
+         std::to_string(p.seq) + ":" + std::to_string(p.seq_kv) + " heads " +
+         std::to_string(p.heads) + ":" + std::to_string(p.heads_kv);
+}
+
+std::vector<KeySegment> segments_cut_at(std::int64_t keys, std::vector<std::int64_t> cuts) {
+  std::vector<KeySegment> segments;
+  cuts.push_back(keys);
+  std::int64_t begin = 0;
+  for (const std::int64_t cut : cuts) {
+    segments.push_back({begin, begin, 1, cut - begin, nullptr});
+    begin = cut;
+  }
+  return segments;
+}
+
+std::vector<KeySegment> striped(std::int64_t keys, std::int64_t stride) {
+  std::vector<KeySegment> segments;
+  std::int64_t token = 0;
+  for (std::int64_t first = 0; first < stride; ++first) {
+    const std::int64_t count = (keys - first + stride - 1) / stride;
+    segments.push_back({token, first, stride, count, nullptr});
+    token += count;
+  }
+  return segments;
+}
+
+class Cases {
+ public:
+  Cases(std::string only, Tally& tally) : only_(std::move(only)), tally_(tally) {}
+
+  void run(const Case& c, const std::vector<std::string_view>& names) const {
+    if (c.name.find(only_) != std::string::npos) check(c, names, tally_);
+  }
+
+  /// Keys in one segment.
+  void whole(const char* what, const OracleProblem& p, const std::vector<std::string_view>& names,
+             const TileGrid& grid = kGrid) const {
+    run({name_of(what, p), {make_launch(p, one_segment(p), grid)}}, names);
+  }
+
+  void chained(const char* what, const OracleProblem& p, const std::vector<std::int64_t>& cuts,
+               const std::vector<std::string_view>& names) const {
+    Case c{name_of(what, p), {}};
+    for (const KeySegment& segment : segments_cut_at(p.seq_kv, cuts)) {
+      c.chain.push_back(make_launch(p, {segment}, kGrid));
+    }
+    run(c, names);
+  }
+
+ private:
+  std::string only_;
+  Tally& tally_;
+};
+
+void shapes(const Cases& cases) {
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    for (const std::int64_t dim : {128, 64}) {
+      for (const std::int64_t seq : {1, 7, 130, 613}) {
+        cases.whole("causal", problem_of(dtype, seq, dim), kFast);
+        OracleProblem full = problem_of(dtype, seq, dim);
+        full.terms.clear();
+        cases.whole("full", full, kFast);
+      }
+      cases.whole("causal", problem_of(dtype, 257, dim), kAll);
+      cases.whole("causal grouped", problem_of(dtype, 300, dim, 24, 8), kFast);
+    }
+  }
+  cases.whole("causal long", problem_of(DType::bf16, 1024, 128, 6, 2), kFast);
+  cases.whole("causal long", problem_of(DType::bf16, 1024, 64, 6, 2), kFast);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const std::int64_t dim : {1, 7, 24, 96, 512}) {
+      OracleProblem p = problem_of(dtype, 145, dim);
+      p.head_dim_v = dim == 24 ? 40 : dim;
+      cases.whole("other dims", p, kAll);
+    }
+  }
+  cases.whole("f32", problem_of(DType::f32, 200, 128), kAll);
+}
+
+void masks(const Cases& cases) {
+  for (const std::int64_t dim : {128, 64}) {
+    OracleProblem p = problem_of(DType::bf16, 400, dim);
+    p.batch = 2;
+    p.terms = {Mask::Window{100, 0}};
+    cases.whole("window", p, kFast);
+    p.terms = {Mask::Documents{{100, 0, 37, 1, 262}, true}};
+    cases.whole("documents", p, kFast);
+    p.terms = {Mask::Prefix{150}};
+    cases.whole("prefix", p, kFast);
+    Mask::Rows rows;  // half of the rows see nothing, others two intervals
+    for (std::int64_t i = 0; i < 400; ++i) {
+      rows.intervals.push_back(
+          i % 2 == 0 || (i > 128 && i < 390)
+              ? RowIntervals{}
+              : RowIntervals{KeyInterval{i / 4, i / 2}, KeyInterval{i / 2 + 3, i / 2 + 90}});
+    }
+    p.terms = {rows};
+    cases.whole("rows", p, kAll);
+    p.terms = {Mask::Causal{}};
+    p.softcap = 5.0;
+    cases.whole("softcap", p, kAll);
+    p.softcap = 0.0;
+    p.seq = 70;
+    cases.whole("fewer queries", p, kFast);
+    p.seq = 400;
+    p.seq_kv = 90;
+    cases.whole("fewer keys", p, kFast);
+    p.seq_kv = 400;
+    cases.whole("small tiles", p, kFast, {48, 40});
+    Case visited{name_of("masked tiles", p), {make_launch(p, one_segment(p), kGrid)}};
+    visited.chain[0].tiles.clear();
+    for (std::int32_t row = 0; row < 400; row += 128) {
+      for (std::int32_t key = 0; key < 400; key += 128) {
+        visited.chain[0].tiles.push_back(
+            {row, std::min(128, 400 - row), 0, std::min(128, 400 - key), key, false});
+      }
+    }
+    cases.run(visited, kAll);
+  }
+}
+
+/// Two tiles begin at row 0 and are full, but the second ends after 21 of the 90 rows: with halves
+/// that it does not reach.
+void uneven_tiles(const Cases& cases, std::int64_t dim) {
+  OracleProblem p = problem_of(DType::bf16, 90, dim);
+  p.seq_kv = 60;
+  Mask::Rows rows;
+  for (std::int64_t i = 0; i < 90; ++i) {
+    rows.intervals.push_back({KeyInterval{0, i < 21 ? 60 : 20}});
+  }
+  p.terms = {rows};
+  Case c{name_of("uneven tiles", p), {make_launch(p, one_segment(p), kGrid)}};
+  c.chain[0].tiles = {{0, 90, 0, 20, 0, true}, {0, 21, 0, 40, 20, true}};
+  cases.run(c, kAll);
+}
+
+void cuts(const Cases& cases) {
+  for (const std::int64_t dim : {128, 64}) {
+    const OracleProblem p = problem_of(DType::bf16, 413, dim);
+    cases.run({name_of("odd segments", p),
+               {make_launch(p, segments_cut_at(413, {1, 8, 8, 77, 140, 300}), kGrid)}},
+              kAll);
+    auto mixed = segments_cut_at(413, {30, 301});
+    std::swap(mixed[0], mixed[2]);
+    cases.run({name_of("segments in any order", p), {make_launch(p, mixed, kGrid)}}, kFast);
+    OracleProblem window = p;
+    window.terms.emplace_back(Mask::Window{150, 0});
+    cases.run({name_of("striped", p), {make_launch(window, striped(413, 4), kGrid)}}, kAll);
+    cases.chained("resumed", p, {5, 5, 180, 333}, kAll);
+    cases.chained("resumed past empty", p, {0, 200, 200, 413}, kFast);
+    cases.run({name_of("misaligned", p), {make_launch(p, one_segment(p), kGrid)}, {.gap = 3}},
+              kFast);
+    // Two launches name all keys, each with its part of the tiles: dk and dv add up. The oracle
+    // kernel looks at no tiles and cannot know.
+    Case halves{name_of("added key gradients", p), {}};
+    halves.chain.assign(2, make_launch(p, one_segment(p), kGrid));
+    const auto tiles = halves.chain[0].tiles;
+    for (std::size_t i = 0; i < 2; ++i) {
+      halves.chain[i].tiles.clear();
+      for (const attn::Tile& tile : tiles) {
+        if ((tile.key < 200) == (i == 0)) halves.chain[i].tiles.push_back(tile);
+      }
+    }
+    halves.options.add_key_gradients = true;
+    cases.run(halves, {"flash2", "flash1", "naive"});
+    uneven_tiles(cases, dim);
+    Case queries{name_of("query segments", p), {make_launch(p, one_segment(p), kGrid)}};
+    queries.chain[0].queries = {{0, 0, 100}, {100, 100, 1}, {101, 101, 312}};
+    cases.run(queries, kFast);
+  }
+  OracleProblem p = problem_of(DType::f32, 145, 24);
+  p.head_dim_v = 24;
+  Case c{name_of("state in out", p), {}};
+  for (const KeySegment& segment : segments_cut_at(145, {5, 80})) {
+    c.chain.push_back(make_launch(p, {segment}, kGrid));
+  }
+  c.options.state_in_out = true;
+  cases.run(c, kAll);
+}
+
+int run(const std::string& only) {
+  Tally tally;
+  const Cases cases(only, tally);
+  std::printf(
+      "errors are shares of the bound (2 x naive low precision + rounding of f32 logits)\n");
+  shapes(cases);
+  masks(cases);
+  cuts(cases);
+  std::printf("%d cases, %d failed\n", tally.cases, tally.failed);
+  return tally.failed == 0 && tally.cases > 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace annulus::testing
+
+int main(int argc, char** argv) {
+  int devices = 0;
+  const cudaError_t status = cudaGetDeviceCount(&devices);
+  if (status != cudaSuccess || devices == 0) {
+    std::printf("skipped: no CUDA device (%s)\n", cudaGetErrorString(status));
+    return 77;
+  }
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  try {
+    if (arguments == std::vector<std::string>{"--time"}) {
+      annulus::testing::time_kernels();
+      return 0;
+    }
+    if (arguments.size() == 2 && arguments[0] == "--only") {
+      return annulus::testing::run(arguments[1]);
+    }
+    if (arguments.empty()) return annulus::testing::run("");
+    std::fprintf(stderr, "kernels_gpu [--time | --only TEXT]\n");
+    return 2;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
