@@ -48,7 +48,8 @@ refused "window_left" plan --seq 8 --mask window
 refused "needs documents" plan --seq 8 --mask documents
 refused "sum to 7" plan --seq 8 --mask documents --documents 3,4
 refused "prefix_length" plan --seq 8 --mask prefix
-refused "segments" plan --seq 8 --mask causal+segments
+refused "needs segments" plan --seq 8 --mask causal+segments
+refused "needs mask_file" plan --seq 8 --mask custom
 refused "twice" plan --seq 8 --mask causal+causal
 refused "ulysses_degree" plan --seq 8 --world 4 --algorithm hybrid
 refused "--ulysses-degree: '3'" plan --seq 8 --world 4 --algorithm hybrid --ulysses-degree 3

@@ -7,6 +7,7 @@
 #include <annulus/collective.h>
 #include <annulus/cost.h>
 #include <annulus/error.h>
+#include <annulus/key_lists.h>
 #include <annulus/latency.h>
 #include <annulus/layout.h>
 #include <annulus/local_kernel.h>
