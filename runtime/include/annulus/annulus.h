@@ -6,6 +6,7 @@
 #include <annulus/built.h>
 #include <annulus/collective.h>
 #include <annulus/cost.h>
+#include <annulus/counters.h>
 #include <annulus/error.h>
 #include <annulus/latency.h>
 #include <annulus/layout.h>
