@@ -8,6 +8,7 @@
 #include <annulus/cost.h>
 #include <annulus/counters.h>
 #include <annulus/error.h>
+#include <annulus/gpu.h>
 #include <annulus/latency.h>
 #include <annulus/layout.h>
 #include <annulus/local_kernel.h>
