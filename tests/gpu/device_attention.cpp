@@ -145,6 +145,11 @@ std::int64_t DeviceAttention::executed_flops() const {
   return counted;
 }
 
+std::int64_t DeviceAttention::padded_pairs() const {
+  const auto tiles = static_cast<std::int64_t>(tiles_.size());
+  return tiles * kernel_.tile_q * kernel_.tile_k * shape_.heads;
+}
+
 std::int64_t DeviceAttention::exact_pairs() const {
   const std::int64_t seq = shape_.seq;
   return shape_.heads * (shape_.causal ? seq * (seq + 1) / 2 : seq * seq);

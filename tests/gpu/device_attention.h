@@ -30,6 +30,8 @@ class DeviceAttention {
   std::int64_t executed_flops() const;
   /// Pairs of the tiles listed, all heads.
   std::int64_t tile_pairs() const { return tile_pairs_; }
+  /// The same with every tile whole: what tensor cores do, who pad.
+  std::int64_t padded_pairs() const;
   /// Pairs that the mask allows, all heads.
   std::int64_t exact_pairs() const;
 

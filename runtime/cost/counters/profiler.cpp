@@ -36,14 +36,14 @@ RangeProfiler::RangeProfiler(CUcontext context, int device, const std::vector<st
   ANNULUS_CALL(cuptiProfilerInitialize, &start);
   const std::string chip = chip_of(device);
   availability_ = availability_of(context);
-  ANNULUS_PARAMS(CUpti_Profiler_Host_Initialize_Params, host);
-  host.profilerType = CUPTI_PROFILER_TYPE_RANGE_PROFILER;
-  host.pChipName = chip.c_str();
-  host.pCounterAvailabilityImage = availability_.data();
-  ANNULUS_CALL(cuptiProfilerHostInitialize, &host);
-  host_ = host.pHostObject;
+  std::vector<std::string> all = needed;
+  all.insert(all.end(), wanted.begin(), wanted.end());
   try {
-    add_metrics(needed, wanted);
+    try {
+      open_host(chip, all);
+    } catch (const CuptiError&) {
+      open_host(chip, needed);  // this chip has not all that is wanted
+    }
     configure();
     ANNULUS_PARAMS(CUpti_RangeProfiler_Enable_Params, enable);
     enable.ctx = context_;
@@ -64,30 +64,34 @@ void RangeProfiler::close() noexcept {
     params.pRangeProfilerObject = profiler_;
     cupti().cuptiRangeProfilerDisable(&params);
   }
-  if (host_ != nullptr) {
-    ANNULUS_PARAMS(CUpti_Profiler_Host_Deinitialize_Params, params);
-    params.pHostObject = host_;
-    cupti().cuptiProfilerHostDeinitialize(&params);
-  }
+  close_host();
 }
 
-void RangeProfiler::add_metrics(const std::vector<std::string>& needed,
-                                const std::vector<std::string>& wanted) {
-  const auto add = [&](const std::string& metric) {
-    const char* name = metric.c_str();
-    ANNULUS_PARAMS(CUpti_Profiler_Host_ConfigAddMetrics_Params, params);
-    params.pHostObject = host_;
-    params.ppMetricNames = &name;
-    params.numMetrics = 1;
-    return cupti().cuptiProfilerHostConfigAddMetrics(&params);
-  };
-  for (const std::string& metric : needed) {
-    check_cupti(add(metric), metric.c_str());
-    metrics_.push_back(metric);
-  }
-  for (const std::string& metric : wanted) {
-    if (add(metric) == CUPTI_SUCCESS) metrics_.push_back(metric);
-  }
+void RangeProfiler::close_host() noexcept {
+  if (host_ == nullptr) return;
+  ANNULUS_PARAMS(CUpti_Profiler_Host_Deinitialize_Params, params);
+  params.pHostObject = host_;
+  cupti().cuptiProfilerHostDeinitialize(&params);
+  host_ = nullptr;
+}
+
+/// All metrics in one call: those of separate calls take passes of their own.
+void RangeProfiler::open_host(const std::string& chip, const std::vector<std::string>& metrics) {
+  close_host();
+  ANNULUS_PARAMS(CUpti_Profiler_Host_Initialize_Params, host);
+  host.profilerType = CUPTI_PROFILER_TYPE_RANGE_PROFILER;
+  host.pChipName = chip.c_str();
+  host.pCounterAvailabilityImage = availability_.data();
+  ANNULUS_CALL(cuptiProfilerHostInitialize, &host);
+  host_ = host.pHostObject;
+  metrics_ = metrics;
+  std::vector<const char*> all = names();
+  ANNULUS_PARAMS(CUpti_Profiler_Host_ConfigAddMetrics_Params, add);
+  add.pHostObject = host_;
+  add.ppMetricNames = all.data();
+  add.numMetrics = all.size();
+  const std::string call = "cuptiProfilerHostConfigAddMetrics of " + metrics.front();
+  check_cupti(cupti().cuptiProfilerHostConfigAddMetrics(&add), call.c_str());
 }
 
 void RangeProfiler::configure() {

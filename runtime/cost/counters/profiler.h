@@ -12,7 +12,7 @@ namespace annulus::cost {
 /// CuptiError.
 class RangeProfiler {
  public:
-  /// `needed` must exist on this chip; of `wanted` those are taken that do.
+  /// `needed` must exist on this chip; `wanted` are read too where all of them do.
   RangeProfiler(CUcontext context, int device, const std::vector<std::string>& needed,
                 const std::vector<std::string>& wanted);
   RangeProfiler(const RangeProfiler&) = delete;
@@ -30,11 +30,12 @@ class RangeProfiler {
   std::vector<double> values() const;
 
  private:
-  void add_metrics(const std::vector<std::string>& needed, const std::vector<std::string>& wanted);
+  void open_host(const std::string& chip, const std::vector<std::string>& metrics);
   void configure();
   void start_over();
   std::vector<const char*> names() const;
   void close() noexcept;
+  void close_host() noexcept;
 
   CUcontext context_ = nullptr;
   CUpti_Profiler_Host_Object* host_ = nullptr;
