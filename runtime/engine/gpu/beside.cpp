@@ -6,6 +6,7 @@
 #include <annulus/error.h>
 
 #include <functional>
+#include <optional>
 #include <string>
 
 namespace annulus::engine {
@@ -83,13 +84,10 @@ std::vector<BesideFullKernel> try_beside_full_kernel(int peer, double timeout_s)
   const OnDevice on(0);
   const DeviceMemory a = make_memory(kBytes);
   const DeviceMemory b = make_memory(kBytes);
-  DeviceMemory far;
-  if (peer >= 0) {
-    const OnDevice there(peer);
-    far = make_memory(kBytes);
-  }
+  std::optional<SharedDeviceMemory> far;
+  if (peer >= 0) far.emplace(peer, 0, 2 * kBytes);
   SharedWords host(kBytes / sizeof(std::uint32_t));
-  const DriverFunctions driver = driver_functions();
+  const DriverFunctions& driver = driver_functions();
   const auto write_value = [&](cudaStream_t stream) {
     if (driver.write_value(stream, reinterpret_cast<CUdeviceptr>(a.get()), 1, 0) != CUDA_SUCCESS) {
       throw DeviceError("cuStreamWriteValue32 failed");
@@ -102,7 +100,7 @@ std::vector<BesideFullKernel> try_beside_full_kernel(int peer, double timeout_s)
        {}},
       {"small kernel", [&](auto s) { launch_small(static_cast<std::uint32_t*>(a.get()), s); }, {}},
       {"copy to host", [&](auto s) { copy(host.data(), a.get(), cudaMemcpyDeviceToHost, s); }, {}},
-      {"peer copy", [&](auto s) { copy(b.get(), far.get(), cudaMemcpyDeviceToDevice, s); },
+      {"peer copy", [&](auto s) { copy(b.get(), far->data(), cudaMemcpyDeviceToDevice, s); },
        peer < 0 ? "one GPU" : ""},
       {"stream write-value", write_value,
        driver.write_value == nullptr ? "the driver has no cuStreamWriteValue32" : ""}};

@@ -12,18 +12,6 @@ constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 constexpr std::int64_t kLargest = 64 * kMiB;
 constexpr int kRepeats = 9;
 
-/// Peer access stays on: taking it back would disturb others of this process that use it.
-void allow_peer(int device, int peer) {
-  if (device == peer) return;
-  const OnDevice on(device);
-  const cudaError_t status = cudaDeviceEnablePeerAccess(peer, 0);
-  if (status == cudaErrorPeerAccessAlreadyEnabled) {
-    cudaGetLastError();  // forget it
-  } else {
-    check_cuda(status, "cudaDeviceEnablePeerAccess");
-  }
-}
-
 /// Seconds on the device from when the first of `enqueue`'s work may start until the last is done;
 /// all of it is queued before. Median of kRepeats after one for warming up.
 double seconds_of(int device, double timeout_s, const std::function<void(cudaStream_t)>& enqueue) {
@@ -51,33 +39,21 @@ double seconds_of(int device, double timeout_s, const std::function<void(cudaStr
 
 /// A source on one GPU and a destination on another (or the same).
 struct Ends {
-  Ends(int to_, int from_) : to(to_), from(from_) {
-    allow_peer(to, from);
-    allow_peer(from, to);
-    {
-      const OnDevice on(from);
-      source = make_memory(kLargest);
-      check_cuda(cudaMemset(source.get(), 1, kLargest), "cudaMemset");
-    }
-    const OnDevice on(to);
-    destination = make_memory(kLargest);
-  }
+  Ends(int to, int from) : source(from, to, kLargest), destination(to, from, kLargest) {}
 
   /// One after another over the buffers, from their start again where they end.
   void copy(cudaStream_t stream, std::int64_t bytes, int copies) const {
     std::int64_t at = 0;
     for (int i = 0; i < copies; ++i) {
       if (at + bytes > kLargest) at = 0;
-      check_cuda(cudaMemcpyAsync(static_cast<std::byte*>(destination.get()) + at,
-                                 static_cast<const std::byte*>(source.get()) + at,
+      check_cuda(cudaMemcpyAsync(destination.data() + at, source.data() + at,
                                  static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice, stream),
                  "cudaMemcpyAsync");
       at += bytes;
     }
   }
 
-  int to, from;
-  DeviceMemory source, destination;
+  SharedDeviceMemory source, destination;
 };
 
 }  // namespace

@@ -53,7 +53,7 @@ QueueLimits measure_queues(double timeout_s) {
   const char* set = std::getenv("CUDA_DEVICE_MAX_CONNECTIONS");
   QueueLimits limits;
   limits.max_connections = set == nullptr ? "8 (default)" : set;
-  const DriverFunctions driver = driver_functions();
+  const DriverFunctions& driver = driver_functions();
   if (driver.wait_value == nullptr) throw DeviceError("the driver has no cuStreamWaitValue32");
   const OnDevice on(0);
   SharedWords word(1);
