@@ -1,11 +1,12 @@
 #include "attention/bands.h"
 
-#include <annulus/error.h>
+#include "attention/band_join.h"
+#include "attention/band_rows.h"
+
 #include <annulus/reference.h>
 
-#include <fmt/format.h>
-
 #include <algorithm>
+#include <utility>
 
 namespace annulus::attn {
 namespace {
@@ -81,10 +82,25 @@ struct TermBands {
     }
     return bands;
   }
-  /// Rows come last and all at once: see intersect_row_terms.
-  std::vector<Band> operator()(const Mask::Rows&) const {
-    return {one_interval(0, p.seq, {-kFar, 0}, {kFar, 0})};
+  /// Ids that each lie in one run of keys. Others are row terms.
+  std::vector<Band> operator()(const Mask::Segments& s) const {
+    const SegmentKeys keys(s);
+    std::vector<Band> bands;
+    for (std::size_t begin = 0, end = 0; begin < s.ids.size(); begin = end) {
+      while (end < s.ids.size() && s.ids[end] == s.ids[begin]) ++end;
+      Band band{static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end)};
+      if (const auto seen = keys.of(s.ids[begin]); !seen.empty()) {
+        band.count = 1;
+        band.intervals[0] = {{seen[0].begin, 0}, {seen[0].end, 0}};
+      }
+      bands.push_back(band);
+    }
+    return bands;
   }
+  /// Row terms, which cut_rows meets.
+  std::vector<Band> operator()(const Mask::Rows&) const { return anything(); }
+  std::vector<Band> operator()(const Mask::Lists&) const { return anything(); }
+  std::vector<Band> anything() const { return {one_interval(0, p.seq, {-kFar, 0}, {kFar, 0})}; }
 };
 
 Affine upper(Affine a, Affine b) {
@@ -132,60 +148,6 @@ void intersect_rows(const Band& a, const Band& b, std::vector<Band>& out) {
   }
 }
 
-bool continues(const Band& a, const Band& b) {
-  if (a.end != b.begin || a.count != b.count) return false;
-  for (int i = 0; i < a.count; ++i) {
-    const AffineInterval& x = a.intervals[static_cast<std::size_t>(i)];
-    const AffineInterval& y = b.intervals[static_cast<std::size_t>(i)];
-    if (shifted(x.lo, a.rows()).base != y.lo.base || shifted(x.hi, a.rows()).base != y.hi.base ||
-        x.lo.step != y.lo.step || x.hi.step != y.hi.step) {
-      return false;
-    }
-  }
-  return true;
-}
-
-/// A single row has no step of its own: it takes the one that continues its neighbour.
-bool adopt_step(Band& a, const Band& b) {
-  if (a.end != b.begin || a.count != b.count || a.rows() != 1 || b.rows() != 1) return false;
-  Band grown = a;
-  for (int i = 0; i < a.count; ++i) {
-    AffineInterval& x = grown.intervals[static_cast<std::size_t>(i)];
-    const AffineInterval& y = b.intervals[static_cast<std::size_t>(i)];
-    x.lo.step = y.lo.base - x.lo.base;
-    x.hi.step = y.hi.base - x.hi.base;
-    if (x.lo.step < 0 || x.lo.step > 1 || x.hi.step < 0 || x.hi.step > 1) return false;
-  }
-  grown.end = b.end;
-  a = grown;
-  return true;
-}
-
-bool extends_by_row(Band& a, const Band& b) {
-  if (b.rows() != 1 || a.end != b.begin || a.count != b.count) return false;
-  for (int i = 0; i < a.count; ++i) {
-    const AffineInterval& x = a.intervals[static_cast<std::size_t>(i)];
-    const AffineInterval& y = b.intervals[static_cast<std::size_t>(i)];
-    if (x.lo.at(a.rows()) != y.lo.base || x.hi.at(a.rows()) != y.hi.base) return false;
-  }
-  a.end = b.end;
-  return true;
-}
-
-std::vector<Band> joined(const std::vector<Band>& bands) {
-  std::vector<Band> out;
-  for (const Band& band : bands) {
-    if (band.rows() == 0) continue;
-    if (!out.empty() && continues(out.back(), band)) {
-      out.back().end = band.end;
-    } else if (out.empty() || (!(out.back().rows() > 1 && extends_by_row(out.back(), band)) &&
-                               !adopt_step(out.back(), band))) {
-      out.push_back(band);
-    }
-  }
-  return out;
-}
-
 std::vector<Band> intersect(const std::vector<Band>& a, const std::vector<Band>& b) {
   std::vector<Band> out;
   std::size_t i = 0;
@@ -196,50 +158,6 @@ std::vector<Band> intersect(const std::vector<Band>& a, const std::vector<Band>&
     if (begin < end) intersect_rows(slice(a[i], begin, end), slice(b[j], begin, end), out);
     if (a[i].end == end) ++i;
     if (j < b.size() && b[j].end == end) ++j;
-  }
-  return out;
-}
-
-std::vector<KeyInterval> intersect(const std::vector<KeyInterval>& a, const RowIntervals& b) {
-  std::vector<KeyInterval> both;
-  for (const KeyInterval& x : a) {
-    for (const KeyInterval& y : b) {
-      const KeyInterval cut{std::max(x.begin, y.begin), std::min(x.end, y.end)};
-      if (cut.begin >= cut.end) continue;
-      // Given intervals may touch; compiled ones do not.
-      if (!both.empty() && both.back().end == cut.begin) {
-        both.back().end = cut.end;
-      } else {
-        both.push_back(cut);
-      }
-    }
-  }
-  return both;
-}
-
-/// Cuts bands of at most one interval to what every one of the row terms allows. All of them
-/// together, so that only what a row sees in the end has to fit two intervals.
-std::vector<Band> intersect_row_terms(const std::vector<Band>& bands,
-                                      const std::vector<const Mask::Rows*>& terms) {
-  std::vector<Band> out;
-  for (const Band& band : bands) {
-    for (std::int64_t r = 0; r < band.rows(); ++r) {
-      const std::int64_t query = band.begin + r;
-      std::vector<KeyInterval> sees;
-      if (band.count > 0) sees = {{band.intervals[0].lo.at(r), band.intervals[0].hi.at(r)}};
-      for (const Mask::Rows* term : terms) {
-        sees = intersect(sees, term->intervals[static_cast<std::size_t>(query)]);
-      }
-      if (sees.size() > 2) {
-        throw Unsupported(fmt::format("mask: query {} would see {} key intervals; kernels know two",
-                                      query, sees.size()));
-      }
-      Band row{query, query + 1, static_cast<int>(sees.size()), {}};
-      for (std::size_t i = 0; i < sees.size(); ++i) {
-        row.intervals[i] = {{sees[i].begin, 0}, {sees[i].end, 0}};
-      }
-      out.push_back(row);
-    }
   }
   return out;
 }
@@ -256,15 +174,15 @@ std::vector<Band> compile_bands(const Problem& problem) {
   // The clamp to [0, seq_kv) comes first: intersecting keeps every later bound inside it.
   std::vector<Band> bands{one_interval(0, problem.seq, {0, 0}, {*problem.seq_kv, 0})};
   if (*problem.seq_kv == 0) bands[0].count = 0;
-  std::vector<const Mask::Rows*> rows;
+  std::vector<RowKeys> rows;
   for (const Mask::Term& term : problem.mask.terms()) {
-    if (const auto* given = std::get_if<Mask::Rows>(&term)) {
-      rows.push_back(given);
+    if (RowKeys keys = row_keys_of(term)) {
+      rows.push_back(std::move(keys));
     } else {
       bands = joined(intersect(bands, std::visit(TermBands{problem}, term)));
     }
   }
-  return rows.empty() ? bands : joined(intersect_row_terms(bands, rows));
+  return rows.empty() ? bands : cut_rows(bands, rows);
 }
 
 std::int64_t count_pairs(const std::vector<Band>& bands, std::int64_t begin, std::int64_t end) {
@@ -278,6 +196,7 @@ std::int64_t count_pairs(const std::vector<Band>& bands, std::int64_t begin, std
       const AffineInterval& x = band->intervals[static_cast<std::size_t>(i)];
       pairs += series(x.hi, r0, r1) - series(x.lo, r0, r1);
     }
+    for (const KeyInterval& k : band->fixed_keys()) pairs += (r1 - r0) * (k.end - k.begin);
   }
   return pairs;
 }
@@ -286,15 +205,18 @@ std::int64_t count_pairs(const std::vector<Band>& bands, std::int64_t begin, std
 
 namespace annulus {
 
-std::vector<RowIntervals> compile_mask(const Problem& problem) {
+KeyLists compile_mask(const Problem& problem) {
   const Problem p = resolved(problem);
-  std::vector<RowIntervals> rows(static_cast<std::size_t>(p.seq));
+  KeyLists rows;
+  std::vector<KeyInterval> row;
   for (const attn::Band& band : attn::compile_bands(p)) {
     for (std::int64_t r = 0; r < band.rows(); ++r) {
+      row.assign(band.fixed_keys().begin(), band.fixed_keys().end());
       for (std::size_t i = 0; i < static_cast<std::size_t>(band.count); ++i) {
-        rows[static_cast<std::size_t>(band.begin + r)][i] = {band.intervals[i].lo.at(r),
-                                                             band.intervals[i].hi.at(r)};
+        row.push_back({band.intervals[i].lo.at(r), band.intervals[i].hi.at(r)});
       }
+      if (band.fixed) std::ranges::sort(row, {}, &KeyInterval::begin);
+      rows.add_row(row);
     }
   }
   return rows;

@@ -19,6 +19,8 @@ struct TermName {
   std::string operator()(const Mask::Documents&) const { return "documents"; }
   std::string operator()(const Mask::Prefix&) const { return "prefix"; }
   std::string operator()(const Mask::Rows&) const { return "custom"; }
+  std::string operator()(const Mask::Lists&) const { return "custom"; }
+  std::string operator()(const Mask::Segments&) const { return "segments"; }
 };
 
 }  // namespace
@@ -71,6 +73,40 @@ Mask Mask::prefix(std::int64_t length, CausalAlign align) {
 Mask Mask::rows(std::vector<RowIntervals> intervals) {
   Mask mask;
   mask.terms_.push_back(term(Rows{std::move(intervals)}));
+  return mask;
+}
+
+Mask Mask::lists(KeyLists intervals) {
+  Mask mask;
+  mask.terms_.push_back(term(Lists{std::make_shared<const KeyLists>(std::move(intervals))}));
+  return mask;
+}
+
+Mask Mask::dense(std::span<const std::uint8_t> allowed, std::int64_t seq) {
+  const auto size = static_cast<std::int64_t>(allowed.size());
+  if (seq < 1 || size % seq != 0) {
+    throw InvalidArgument(
+        fmt::format("mask of {} entries: must be a multiple of seq {}", size, seq));
+  }
+  const std::int64_t seq_kv = size / seq;
+  KeyLists rows;
+  std::vector<KeyInterval> runs;
+  for (std::int64_t i = 0; i < seq; ++i) {
+    runs.clear();
+    const std::uint8_t* row = allowed.data() + i * seq_kv;
+    for (std::int64_t j = 0; j < seq_kv; ++j) {
+      if (row[j] == 0) continue;
+      if (runs.empty() || runs.back().end != j) runs.push_back({j, j});
+      ++runs.back().end;
+    }
+    rows.add_row(runs);
+  }
+  return Mask::lists(std::move(rows));
+}
+
+Mask Mask::segments(std::vector<std::int64_t> ids, std::vector<std::int64_t> ids_kv) {
+  Mask mask;
+  mask.terms_.push_back(term(Segments{std::move(ids), std::move(ids_kv)}));
   return mask;
 }
 

@@ -80,6 +80,7 @@ struct MaskTiles::Impl {
       const KeyInterval all{x.lo.at(piece.rows - 1), x.hi.base};
       if (all.begin < all.end) keys.push_back(all);
     }
+    keys.insert(keys.end(), piece.fixed_keys().begin(), piece.fixed_keys().end());
     join(keys);
     Intervals tiles;
     for (const KeyInterval k : keys) {
@@ -94,6 +95,9 @@ struct MaskTiles::Impl {
       const attn::AffineInterval& x = piece.intervals[static_cast<std::size_t>(i)];
       const std::int64_t last = x.hi.at(piece.rows - 1) - 1;
       touched.push_back({x.lo.base / tile_k, last / tile_k + 1});
+    }
+    for (const KeyInterval& k : piece.fixed_keys()) {
+      touched.push_back({k.begin / tile_k, (k.end - 1) / tile_k + 1});
     }
   }
 

@@ -38,6 +38,24 @@ struct CheckTerm {
             fmt::format("mask rows: {} entries for seq {}", r.intervals.size(), p.seq));
     for (std::size_t i = 0; i < r.intervals.size(); ++i) check_row(i, r.intervals[i]);
   }
+  void operator()(const Mask::Lists& l) const {
+    require(l.rows->rows() == p.seq,
+            fmt::format("mask rows: {} entries for seq {}", l.rows->rows(), p.seq));
+    for (std::int64_t i = 0; i < p.seq; ++i) {
+      const std::span<const KeyInterval> row = l.rows->row(i);
+      require(row.empty() || row.back().end <= *p.seq_kv,
+              fmt::format("mask row {}: key {} is not within [0, {})", i,
+                          row.empty() ? 0 : row.back().end - 1, *p.seq_kv));
+    }
+  }
+  void operator()(const Mask::Segments& s) const {
+    const auto count = static_cast<std::int64_t>(s.ids.size());
+    const bool same = s.ids_kv.empty() && *p.seq_kv > 0;
+    const auto count_kv = same ? count : static_cast<std::int64_t>(s.ids_kv.size());
+    require(count == p.seq && count_kv == *p.seq_kv,
+            fmt::format("segments: {} ids of queries and {} of keys for seq {} and seq_kv {}",
+                        count, count_kv, p.seq, *p.seq_kv));
+  }
   void check_row(std::size_t i, const RowIntervals& row) const {
     std::int64_t last = 0;
     for (const KeyInterval& k : row) {

@@ -12,12 +12,19 @@
 namespace annulus::attn {
 
 /// Consecutive rows of a row table whose key intervals move evenly. `r` counts from the piece's
-/// first row.
+/// first row. All rows see `fixed` beside the intervals.
 struct RowPiece {
   std::int64_t row = 0;
   std::int64_t rows = 0;
   int count = 0;
   std::array<AffineInterval, 2> intervals{};
+  FixedKeys fixed{};
+
+  std::span<const KeyInterval> fixed_keys() const {
+    return fixed ? std::span<const KeyInterval>(*fixed) : std::span<const KeyInterval>();
+  }
+  /// The intervals and the fixed keys, ascending.
+  std::vector<AffineInterval> all_intervals() const;
 };
 
 /// The size of a kernel's tiles.
@@ -43,7 +50,8 @@ class RowTable {
   std::vector<KeyInterval> needed_keys() const;
 
   /// Appends the full and partial tiles of all rows with one segment, key tiles anchored at
-  /// position 0. Sorted by (row, key).
+  /// position 0. Sorted by (row, key). Rows with fixed keys share no tile with others, and each of
+  /// their intervals has tiles of its own, cut to it, so that no tile needs a third interval.
   void tiles(const TileGrid& grid, std::int32_t segment, const TokenRange& keys,
              std::vector<Tile>& out) const;
 
@@ -54,12 +62,16 @@ class RowTable {
   /// segments where what it sees begins or ends: thousands of them cost little.
   std::int64_t tile_pairs(const TileGrid& grid, std::vector<TokenRange> keys) const;
 
-  /// The intervals, row by row.
+  /// The intervals, row by row, without the fixed keys: those lie in full tiles.
   std::vector<RowIntervals> intervals() const;
 
  private:
+  template <typename Fn>
+  void for_query_tiles(std::int64_t tile_q, Fn&& fn) const;
+
   std::int64_t rows_ = 0;
   std::vector<RowPiece> pieces_;  ///< by row; rows that see no key have count 0
+  bool any_fixed_ = false;
 };
 
 /// First local key index of the tile that holds index `t`, and so on: tiles of `keys` are cut where

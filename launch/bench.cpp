@@ -185,8 +185,9 @@ class BenchRank {
   void fill_throughput(BenchReport& report) const {
     const Problem& p = request_.problem;
     double pairs = 0;
-    for (const RowIntervals& row : compile_mask(p)) {
-      for (const KeyInterval& keys : row) pairs += static_cast<double>(keys.end - keys.begin);
+    const KeyLists mask = compile_mask(p);
+    for (const KeyInterval& keys : mask.intervals()) {
+      pairs += static_cast<double>(keys.end - keys.begin);
     }
     const double each = 2.0 * static_cast<double>(p.batch * p.heads) * pairs /
                         static_cast<double>(mesh_.world()) * 1e-12;

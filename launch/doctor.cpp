@@ -1,6 +1,7 @@
 #include "launch/bench/measure.h"
 #include "launch/command.h"
 #include "launch/doctor/findings.h"
+#include "launch/doctor/gpu.h"
 #include "launch/doctor/matrix.h"
 #include "launch/doctor/self_test.h"
 #include "launch/error.h"
@@ -25,6 +26,7 @@ using nlohmann::ordered_json;
 
 struct Diagnosis {
   Findings findings;
+  GpuSurvey gpus;
   std::vector<MatrixRow> matrix;  ///< empty: nobody asked
   std::vector<Trial> trials;
 
@@ -41,6 +43,7 @@ std::string to_text(const Diagnosis& d) {
   for (const Finding& line : d.findings.lines) {
     text += fmt::format("{:<11}{}\n", line.label, line.value);
   }
+  text += gpu_text(d.gpus);
   if (!d.matrix.empty()) {
     text += fmt::format("\n{:<9} {:<10} {:<6} {:<14} {:<7} {}\n", "back end", "kernel", "dtype",
                         "head_dim", "mask", "pass");
@@ -66,6 +69,7 @@ std::string to_json(const Diagnosis& d) {
   ordered_json json{
       {"schema", "annulus.doctor/1"}, {"annulus", ANNULUS_VERSION}, {"compiler", __VERSION__}};
   for (const Finding& line : d.findings.lines) json["machine"][line.key] = line.value;
+  json["gpu"] = ordered_json::parse(gpu_json(d.gpus));
   json["kernels"] = ordered_json::array();
   for (const KernelInfo& kernel : kernels_built()) {
     json["kernels"].push_back({{"name", kernel.name}, {"backend", kernel.backend}});
@@ -103,6 +107,7 @@ Diagnosis look(const Settings& settings) {
   find_mpi(diagnosis.findings);
   find_gpus(diagnosis.findings);
   find_counters(diagnosis.findings);
+  diagnosis.gpus = survey_gpus();
   if (settings.flag("matrix")) diagnosis.matrix = kernel_matrix();
   diagnosis.trials = try_kernels();
   for (Trial& trial : try_local()) diagnosis.trials.push_back(std::move(trial));

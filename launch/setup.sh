@@ -5,7 +5,7 @@
 readonly packages=(
   openmpi-bin libopenmpi-dev libboost-program-options-dev libspdlog-dev libfmt-dev libgtest-dev
   libgmock-dev librapidcheck-dev libbenchmark-dev nlohmann-json3-dev libhwy-dev libhwloc-dev
-  ninja-build ccache clang-format cmake pkg-config g++
+  ninja-build ccache clang-format cmake pkg-config g++ clang libclang-rt-dev
 )
 
 say() { printf '== %s\n' "$*"; }

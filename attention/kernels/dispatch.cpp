@@ -5,13 +5,13 @@
 #include "attention/kernels/cpu/naive.h"
 #include "attention/kernels/cuda/table.h"
 #include "attention/kernels/reference/kernel.h"
+#include "attention/kernels/registry.h"
 
 #include <annulus/error.h>
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <iterator>
+#include <span>
 
 namespace annulus::attn {
 
@@ -25,21 +25,19 @@ std::string describe(std::string_view name, const KernelQuery& query) {
 
 }  // namespace
 
-std::span<const Kernel* const> kernels() {
-  static const std::vector<const Kernel*> table = [] {
-    std::vector<const Kernel*> rows{&cpu::flash2_kernel(), &cpu::flash1_kernel(),
-                                    &cpu::naive_kernel(), &reference::reference_kernel()};
-    const std::span<const Kernel* const> device = cuda::kernels();
-    rows.insert(rows.end(), device.begin(), device.end());
-    return rows;
-  }();
-  return table;
+std::vector<const Kernel*> kernels() {
+  std::vector<const Kernel*> rows{&cpu::flash2_kernel(), &cpu::flash1_kernel(),
+                                  &cpu::naive_kernel(), &reference::reference_kernel()};
+  const std::span<const Kernel* const> device = cuda::kernels();
+  rows.insert(rows.end(), device.begin(), device.end());
+  const std::vector<const Kernel*> added = registered_kernels();
+  rows.insert(rows.end(), added.begin(), added.end());
+  return rows;
 }
 
 std::vector<const Kernel*> kernels(std::string_view backend) {
-  std::vector<const Kernel*> rows;
-  std::copy_if(kernels().begin(), kernels().end(), std::back_inserter(rows),
-               [&](const Kernel* kernel) { return kernel->backend == backend; });
+  std::vector<const Kernel*> rows = kernels();
+  std::erase_if(rows, [&](const Kernel* kernel) { return kernel->backend != backend; });
   return rows;
 }
 

@@ -3,7 +3,7 @@
 #include "attention/kernels/params.h"
 
 #include <cstdint>
-#include <span>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,8 +39,27 @@ struct Kernel {
   void (*backward)(const BackwardParams& params, const LaunchContext& context) = nullptr;
 };
 
-/// Every kernel that is built, best first, the CPU's before those of devices.
-std::span<const Kernel* const> kernels();
+/// Every kernel that is built, best first, the CPU's before those of devices, and then those that
+/// are registered, in their order. Thread-safe, as are the other functions here.
+std::vector<const Kernel*> kernels();
+
+/// A row of the dispatch table while it lives: how a back end that is not built here comes in
+/// (docs/backends.md). Owns a copy of the row; the strings it points to must outlive it, and it
+/// must outlive whatever uses the kernel: sessions, attentions and pointers from kernels().
+class RegisteredKernel {
+ public:
+  /// Throws InvalidArgument for a row that lacks a name, a tile or a function, or whose backend has
+  /// a kernel of that name.
+  explicit RegisteredKernel(const Kernel& row);
+  RegisteredKernel(RegisteredKernel&&) noexcept = default;
+  RegisteredKernel& operator=(RegisteredKernel&& other) noexcept;
+  ~RegisteredKernel();
+
+  const Kernel& kernel() const { return *row_; }
+
+ private:
+  std::unique_ptr<const Kernel> row_;
+};
 
 /// Those of one backend.
 std::vector<const Kernel*> kernels(std::string_view backend);

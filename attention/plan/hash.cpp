@@ -53,6 +53,11 @@ void add_bands(Fnv& fnv, const std::vector<Band>& bands) {
       const AffineInterval& x = band.intervals[static_cast<std::size_t>(i)];
       for (const std::int64_t v : {x.lo.base, x.lo.step, x.hi.base, x.hi.step}) fnv.add(v);
     }
+    if (band.fixed) fnv.add(static_cast<std::int64_t>(band.fixed->size()));
+    for (const KeyInterval& k : band.fixed_keys()) {
+      fnv.add(k.begin);
+      fnv.add(k.end);
+    }
   }
 }
 

@@ -95,7 +95,7 @@ class Checker {
                                   .k = k.data(),
                                   .v = v.data(),
                                   .dout = dout.data(),
-                                  .mask = mask_,
+                                  .mask = &mask_,
                                   .softmax_scale = *p_.softmax_scale,
                                   .softcap = p_.softcap};
     std::vector<double> out(rows_.size() * index(dim_v));
@@ -185,7 +185,7 @@ class Checker {
   const Sharding& sharding_;
   const Shards& shards_;
   Generator generator_;
-  std::vector<RowIntervals> mask_;
+  KeyLists mask_;
   std::vector<std::int64_t> positions_, positions_kv_;  ///< of the local tokens
   std::vector<std::int64_t> rows_, keys_;               ///< local indices that are checked
   std::vector<std::int64_t> row_positions_, key_positions_;

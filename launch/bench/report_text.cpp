@@ -65,8 +65,9 @@ std::string to_text(const BenchReport& r) {
                   static_cast<double>(r.planned_peak_bytes) / (1 << 20),
                   static_cast<double>(r.measured_peak_bytes) / (1 << 20));
   text += comm_text(r);
-  if (r.hardware_counters)
+  if (r.hardware_counters && !r.cost.hardware.available()) {
     text += "hardware   counters unavailable: " + r.cost.hardware_unavailable + "\n";
+  }
   return text + "\n" + to_text(r.cost);
 }
 

@@ -47,9 +47,15 @@ double pair_cost(const CheckRequest& request) {
   return heads * static_cast<double>(6 * p.head_dim + 4 * *p.head_dim_v);
 }
 
-bool sees(const RowIntervals& row, std::int64_t key) {
-  return std::ranges::any_of(
-      row, [&](const KeyInterval& keys) { return keys.begin <= key && key < keys.end; });
+/// Query rows that see each key: a running sum over where intervals begin and end.
+std::vector<std::int64_t> rows_of_keys(const KeyLists& mask, std::int64_t seq_kv) {
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(seq_kv) + 1);
+  for (const KeyInterval& k : mask.intervals()) {
+    ++rows[static_cast<std::size_t>(k.begin)];
+    --rows[static_cast<std::size_t>(k.end)];
+  }
+  std::partial_sum(rows.begin(), rows.end(), rows.begin());
+  return rows;
 }
 
 }  // namespace
@@ -66,29 +72,26 @@ std::vector<HeadGroup> choose_groups(const CheckRequest& request) {
   return groups;
 }
 
-std::vector<std::int64_t> choose_rows(const CheckRequest& request,
-                                      std::span<const RowIntervals> mask,
+std::vector<std::int64_t> choose_rows(const CheckRequest& request, const KeyLists& mask,
                                       std::span<const std::int64_t> positions) {
   if (!request.sampled) return all(positions.size());
   const double each = pair_cost(request);
   return take(shuffled(positions.size(), request.seed + 1), [&](std::int64_t index) {
-    const auto position = static_cast<std::size_t>(positions[static_cast<std::size_t>(index)]);
+    const std::int64_t position = positions[static_cast<std::size_t>(index)];
     std::int64_t keys = 0;
-    for (const KeyInterval& interval : mask[position]) keys += interval.end - interval.begin;
+    for (const KeyInterval& interval : mask.row(position)) keys += interval.end - interval.begin;
     return each * static_cast<double>(keys);
   });
 }
 
-std::vector<std::int64_t> choose_keys(const CheckRequest& request,
-                                      std::span<const RowIntervals> mask,
+std::vector<std::int64_t> choose_keys(const CheckRequest& request, const KeyLists& mask,
                                       std::span<const std::int64_t> positions) {
   if (!request.sampled) return all(positions.size());
   const double each = pair_cost(request);
+  const std::vector<std::int64_t> rows = rows_of_keys(mask, *request.problem.seq_kv);
   return take(shuffled(positions.size(), request.seed + 2), [&](std::int64_t index) {
-    const std::int64_t key = positions[static_cast<std::size_t>(index)];
-    const auto rows =
-        std::ranges::count_if(mask, [&](const RowIntervals& row) { return sees(row, key); });
-    return each * static_cast<double>(rows);
+    const auto key = static_cast<std::size_t>(positions[static_cast<std::size_t>(index)]);
+    return each * static_cast<double>(rows[key]);
   });
 }
 

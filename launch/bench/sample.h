@@ -20,12 +20,10 @@ struct HeadGroup {
 std::vector<HeadGroup> choose_groups(const CheckRequest& request);
 
 /// Indices into `positions` (a rank's query rows) to check; within the budget of FLOPs.
-std::vector<std::int64_t> choose_rows(const CheckRequest& request,
-                                      std::span<const RowIntervals> mask,
+std::vector<std::int64_t> choose_rows(const CheckRequest& request, const KeyLists& mask,
                                       std::span<const std::int64_t> positions);
 /// The same of a rank's keys.
-std::vector<std::int64_t> choose_keys(const CheckRequest& request,
-                                      std::span<const RowIntervals> mask,
+std::vector<std::int64_t> choose_keys(const CheckRequest& request, const KeyLists& mask,
                                       std::span<const std::int64_t> positions);
 
 }  // namespace annulus::launch

@@ -160,27 +160,39 @@ Extent find_header(const InputFile& file) {
 
 }  // namespace
 
-StoredTensor read_npy_header(const InputFile& file) {
+NpyArray read_npy_array(const InputFile& file) {
   const Extent extent = find_header(file);
   Described described;
   if (!DictReader(read_text(file, extent.begin, extent.end - extent.begin)).read(described)) {
     file.refuse("has a header that is not {'descr': ..., 'fortran_order': ..., 'shape': (...)}");
   }
-  StoredTensor tensor{
-      .dtype = dtype_of(file, *described.descr), .shape = *described.shape, .offset = extent.end};
-  if (*described.fortran && tensor.shape.size() > 1) {
+  return {.descr = *described.descr,
+          .fortran = *described.fortran && described.shape->size() > 1,
+          .shape = *described.shape,
+          .offset = extent.end};
+}
+
+void check_npy_data(const InputFile& file, const NpyArray& array, std::int64_t bytes,
+                    std::string_view dtype) {
+  if (array.fortran) {
     file.refuse("is in Fortran order; allowed: C order, as of numpy.ascontiguousarray");
   }
-  const std::string shape = fmt::format("[{}]", fmt::join(tensor.shape, ","));
-  if (!countable(tensor)) file.refuse(fmt::format("has the shape {}, too large to be", shape));
-  const std::int64_t there = file.size() - tensor.offset;
-  if (there < tensor.bytes()) {
-    file.refuse(fmt::format("is cut off: {} of {} needs {} bytes, {} are there", shape,
-                            name_of(tensor.dtype), tensor.bytes(), there));
+  const std::int64_t there = file.size() - array.offset;
+  if (there < bytes) {
+    file.refuse(fmt::format("is cut off: [{}] of {} needs {} bytes, {} are there",
+                            fmt::join(array.shape, ","), dtype, bytes, there));
   }
-  if (there > tensor.bytes()) {
-    file.refuse(fmt::format("has {} bytes behind its data", there - tensor.bytes()));
+  if (there > bytes) file.refuse(fmt::format("has {} bytes behind its data", there - bytes));
+}
+
+StoredTensor read_npy_header(const InputFile& file) {
+  const NpyArray array = read_npy_array(file);
+  StoredTensor tensor{
+      .dtype = dtype_of(file, array.descr), .shape = array.shape, .offset = array.offset};
+  if (!array.fortran && !countable(tensor)) {
+    file.refuse(fmt::format("has the shape [{}], too large to be", fmt::join(array.shape, ",")));
   }
+  check_npy_data(file, array, array.fortran ? 0 : tensor.bytes(), name_of(tensor.dtype));
   return tensor;
 }
 

@@ -1,6 +1,7 @@
 #include "launch/request/problem.h"
 
 #include "launch/options/value.h"
+#include "launch/request/mask_file.h"
 
 #include <fmt/format.h>
 
@@ -14,35 +15,56 @@ namespace {
 
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 32;
 
-std::int64_t read_length(const std::string& text, const std::string& where) {
-  std::int64_t length = 0;
-  if (!read_integer(text, length) || length < 0 || length > kMostTokens) {
-    throw UsageError(
-        fmt::format("{}: '{}' is not allowed; allowed: whole numbers from 0 to 4G", where, text));
-  }
-  return length;
-}
+/// Numbers that a key holds: separated by commas, or one a line of @FILE, # comments aside.
+class NumberList {
+ public:
+  NumberList(const Settings& settings, const char* key, std::int64_t least)
+      : settings_(settings), key_(key), least_(least) {}
 
-std::vector<std::int64_t> read_lengths_file(const std::filesystem::path& file,
-                                            const std::string& where) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(file, error)) {
-    throw UsageError(fmt::format("{}: '@{}' is not a regular file", where, file.string()));
+  std::vector<std::int64_t> read() const {
+    const std::string& text = settings_.text(key_);
+    const std::string where = settings_.where(key_);
+    if (text.starts_with('@')) return read_file(settings_.beside(key_, text.substr(1)), where);
+    std::vector<std::int64_t> numbers;
+    for (const std::string& word : split(text, ',')) numbers.push_back(read_number(word, where));
+    return numbers;
   }
-  std::ifstream stream(file);
-  std::vector<std::int64_t> lengths;
-  int number = 0;
-  for (std::string text; std::getline(stream, text);) {
-    ++number;
-    const std::string word = trim(text.substr(0, text.find('#')));
-    if (word.empty()) continue;
-    lengths.push_back(read_length(word, fmt::format("{}:{}: documents", file.string(), number)));
+
+ private:
+  std::int64_t read_number(const std::string& text, const std::string& where) const {
+    std::int64_t number = 0;
+    if (!read_integer(text, number) || number < least_ || number > kMostTokens) {
+      throw UsageError(fmt::format("{}: '{}' is not allowed; allowed: whole numbers from {} to 4G",
+                                   where, text, least_));
+    }
+    return number;
   }
-  if (lengths.empty()) {
-    throw UsageError(fmt::format("{}: '@{}' holds no length", where, file.string()));
+
+  std::vector<std::int64_t> read_file(const std::filesystem::path& file,
+                                      const std::string& where) const {
+    std::error_code error;
+    if (!std::filesystem::is_regular_file(file, error)) {
+      throw UsageError(fmt::format("{}: '@{}' is not a regular file", where, file.string()));
+    }
+    std::ifstream stream(file);
+    std::vector<std::int64_t> numbers;
+    int line = 0;
+    for (std::string text; std::getline(stream, text);) {
+      ++line;
+      const std::string word = trim(text.substr(0, text.find('#')));
+      if (word.empty()) continue;
+      numbers.push_back(read_number(word, fmt::format("{}:{}: {}", file.string(), line, key_)));
+    }
+    if (numbers.empty()) {
+      throw UsageError(fmt::format("{}: '@{}' holds no number", where, file.string()));
+    }
+    return numbers;
   }
-  return lengths;
-}
+
+  const Settings& settings_;
+  const char* key_;
+  std::int64_t least_;
+};
 
 CausalAlign align_of(const Settings& settings) {
   return settings.text("causal_align") == "top_left" ? CausalAlign::top_left
@@ -64,6 +86,38 @@ Mask documents_mask(const Settings& settings, std::int64_t seq, std::int64_t seq
   return Mask::documents(std::move(lengths), settings.text("document_mask") == "causal");
 }
 
+std::vector<std::int64_t> segment_ids(const Settings& settings, const char* key,
+                                      std::int64_t tokens, const char* length_key) {
+  std::vector<std::int64_t> ids = NumberList(settings, key, -1).read();
+  if (static_cast<std::int64_t>(ids.size()) != tokens) {
+    throw UsageError(fmt::format("{}: {} ids; allowed: one a token, {} is {}", settings.where(key),
+                                 ids.size(), length_key, tokens));
+  }
+  return ids;
+}
+
+Mask segments_mask(const Settings& settings, std::int64_t seq, std::int64_t seq_kv) {
+  if (!settings.has("segments")) {
+    settings.refuse("mask", "needs segments: an id a token, or @FILE");
+  }
+  std::vector<std::int64_t> ids = segment_ids(settings, "segments", seq, "seq");
+  if (settings.has("segments_kv")) {
+    return Mask::segments(std::move(ids), segment_ids(settings, "segments_kv", seq_kv, "seq_kv"));
+  }
+  if (seq_kv != seq) {
+    settings.refuse("mask",
+                    fmt::format("needs segments_kv, since seq_kv {} is not seq {}", seq_kv, seq));
+  }
+  return Mask::segments(std::move(ids));
+}
+
+Mask custom_mask(const Settings& settings, std::int64_t seq, std::int64_t seq_kv) {
+  if (!settings.has("mask_file")) {
+    settings.refuse("mask", "needs mask_file: a .npy of bool or uint8 [seq, seq_kv]");
+  }
+  return read_mask_file(settings.path("mask_file"), settings.where("mask_file"), seq, seq_kv);
+}
+
 Mask term_of(const std::string& word, const Settings& settings, std::int64_t seq,
              std::int64_t seq_kv) {
   if (word == "causal") return Mask::causal(align_of(settings));
@@ -77,10 +131,8 @@ Mask term_of(const std::string& word, const Settings& settings, std::int64_t seq
     if (!settings.has("prefix_length")) settings.refuse("mask", "needs prefix_length");
     return Mask::prefix(settings.integer("prefix_length"), align_of(settings));
   }
-  if (word != "full")
-    settings.refuse("mask", fmt::format("names {}, which is not built yet; built: "
-                                        "full, causal, window, documents, prefix",
-                                        word));
+  if (word == "segments") return segments_mask(settings, seq, seq_kv);
+  if (word == "custom") return custom_mask(settings, seq, seq_kv);
   return Mask::full();
 }
 
@@ -114,14 +166,7 @@ void check_heads(const Settings& settings, const Problem& problem) {
 }  // namespace
 
 std::vector<std::int64_t> document_lengths(const Settings& settings) {
-  const std::string& text = settings.text("documents");
-  const std::string where = settings.where("documents");
-  if (text.starts_with('@')) {
-    return read_lengths_file(settings.beside("documents", text.substr(1)), where);
-  }
-  std::vector<std::int64_t> lengths;
-  for (const std::string& word : split(text, ',')) lengths.push_back(read_length(word, where));
-  return lengths;
+  return NumberList(settings, "documents", 0).read();
 }
 
 Problem problem_of(const Settings& settings) {

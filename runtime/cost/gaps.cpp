@@ -146,22 +146,6 @@ std::string heads_gap(const CostReport& report) {
   return text;
 }
 
-void check_counted(const CostReport& report, std::string_view name,
-                   const std::vector<std::int64_t>& flops, bool backward, std::string& text) {
-  if (flops.empty()) return;
-  const Real exact = real(masked_flops_of(report, flops, backward));
-  const std::string claim =
-      fmt::format("{} {} >= exact masked", name, backward ? "backward" : "forward");
-  if (sum_of(flops) >= exact) {
-    text += paragraph("check", claim + ": ok");
-    return;
-  }
-  text += paragraph("WARNING:", fmt::format("not {}: {:.0f} < {:.0f} FLOP; a mask, a layout or a "
-                                            "counter is wrong.",
-                                            claim, static_cast<double>(sum_of(flops)),
-                                            static_cast<double>(exact)));
-}
-
 }  // namespace
 
 std::int64_t masked_flops_of(const CostReport& report, const std::vector<std::int64_t>& flops,
@@ -179,15 +163,6 @@ std::int64_t masked_flops_of(const CostReport& report, const std::vector<std::in
 std::string gaps_text(const CostReport& report) {
   return mask_gap(report) + tile_gap(report) + replication_gap(report) + split_gap(report) +
          softmax_gap(report) + whole_gap(report) + heads_gap(report);
-}
-
-std::string checks_text(const CostReport& report) {
-  std::string text;
-  check_counted(report, "planned", report.planned.flops_rank_layer, false, text);
-  check_counted(report, "planned", report.planned.backward_flops_rank_layer, true, text);
-  check_counted(report, "executed", report.executed.flops_rank_layer, false, text);
-  check_counted(report, "executed", report.executed.backward_flops_rank_layer, true, text);
-  return text;
 }
 
 }  // namespace annulus::cost

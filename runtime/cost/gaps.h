@@ -8,7 +8,7 @@ namespace annulus::cost {
 
 /// A line for each reason why two rows of the table differ, with its number.
 std::string gaps_text(const CostReport& report);
-/// What can be checked of the report itself: "ok", or lines that start with WARNING.
+/// self_checks as lines: "ok", or lines that start with WARNING.
 std::string checks_text(const CostReport& report);
 
 /// What the entries of `flops` sum to when every pair is computed once: the sp ranks of one tp

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <numeric>
+
 namespace annulus {
 namespace {
 
@@ -64,6 +66,39 @@ Json counted_json(const CountedFlops& counted) {
   return json;
 }
 
+Json hardware_json(const CostReport& report) {
+  const HardwareCounts& read = report.hardware;
+  if (!read.available()) {
+    return report.hardware_unavailable.empty() ? Json(nullptr)
+                                               : Json{{"unavailable", report.hardware_unavailable}};
+  }
+  Json json;
+  const auto add = [&](const char* key, const std::vector<std::int64_t>& counts) {
+    if (!counts.empty()) json[key] = counts;
+  };
+  add("flops_rank_layer", read.flops_rank_layer);
+  add("backward_flops_rank_layer", read.backward_flops_rank_layer);
+  add("hbm_bytes_rank_layer", read.hbm_bytes_rank_layer);
+  add("backward_hbm_bytes_rank_layer", read.backward_hbm_bytes_rank_layer);
+  const std::vector<std::int64_t>& bytes = read.hbm_bytes_rank_layer;
+  json["hbm_bytes"] = bytes.empty()
+                          ? Json(nullptr)
+                          : Json(std::accumulate(bytes.begin(), bytes.end(), std::int64_t{0}));
+  json["memory_efficiency"] =
+      read.memory_efficiency > 0 ? Json(read.memory_efficiency) : Json(nullptr);
+  json["source"] = read.source;
+  return json;
+}
+
+Json checks_json(const CostReport& report) {
+  Json json = Json::array();
+  for (const CostCheck& check : self_checks(report)) {
+    json.push_back(
+        {{"claim", check.claim}, {"outcome", name_of(check.outcome)}, {"detail", check.detail}});
+  }
+  return json;
+}
+
 Json predicted_json(const CostReport& report) {
   const CostRequest& r = report.request;
   if (r.peak_tflops <= 0) return nullptr;
@@ -95,9 +130,8 @@ std::string to_json(const CostReport& report) {
   json["exact"] = exact_json(report.exact);
   json["planned"] = counted_json(report.planned);
   json["executed"] = counted_json(report.executed);
-  json["hardware"] = report.hardware_unavailable.empty()
-                         ? Json(nullptr)
-                         : Json{{"unavailable", report.hardware_unavailable}};
+  json["hardware"] = hardware_json(report);
+  json["checks"] = checks_json(report);
   json["predicted"] = predicted_json(report);
   return json.dump(2, ' ', false, Json::error_handler_t::replace);
 }

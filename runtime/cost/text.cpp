@@ -122,8 +122,8 @@ std::string accountings(const CostReport& report) {
 }
 
 TextRow rank_row(std::string name, std::string_view pass, const std::vector<std::int64_t>& flops,
-                 std::string_view missing) {
-  TextRow row = {std::move(name), "rank", "FLOP", std::string(pass)};
+                 std::string_view missing, std::string_view unit = "FLOP") {
+  TextRow row = {std::move(name), "rank", std::string(unit), std::string(pass)};
   if (flops.empty()) {
     row.insert(row.end(), {std::string(missing), "-", "-", "-", "-"});
     return row;
@@ -135,7 +135,7 @@ TextRow rank_row(std::string name, std::string_view pass, const std::vector<std:
       mean > 0 ? static_cast<double>(static_cast<long double>(*most) / mean) : 1;
   row.insert(row.end(), {count(*least), fmt::format("{:.0f}", static_cast<double>(mean)),
                          count(*most), fmt::format("{:.3f}", imbalance),
-                         cost::human(static_cast<long double>(*most), "FLOP")});
+                         cost::human(static_cast<long double>(*most), unit)});
   return row;
 }
 
@@ -144,6 +144,32 @@ void add_counted(std::vector<TextRow>& rows, const std::string& name, const Coun
   rows.push_back(rank_row(name, "forward", counted.flops_rank_layer, missing));
   if (counted.backward_flops_rank_layer.empty()) return;
   rows.push_back(rank_row(name, "backward", counted.backward_flops_rank_layer, missing));
+}
+
+void add_hardware(std::vector<TextRow>& rows, const HardwareCounts& read) {
+  const auto add = [&](const char* name, const char* pass, const char* unit,
+                       const std::vector<std::int64_t>& counts) {
+    if (!counts.empty()) rows.push_back(rank_row(name, pass, counts, "", unit));
+  };
+  add("hardware", "forward", "FLOP", read.flops_rank_layer);
+  add("hardware", "backward", "FLOP", read.backward_flops_rank_layer);
+  add("hardware hbm", "forward", "B", read.hbm_bytes_rank_layer);
+  add("hardware hbm", "backward", "B", read.backward_hbm_bytes_rank_layer);
+}
+
+std::string hardware_text(const CostReport& report) {
+  const HardwareCounts& read = report.hardware;
+  const std::string& reason = report.hardware_unavailable;
+  if (!read.available()) {
+    return fmt::format("hardware: unavailable: {}\n", reason.empty() ? "not asked for" : reason);
+  }
+  std::string text = cost::paragraph("hardware:", read.source);
+  if (read.memory_efficiency > 0) {
+    text += cost::paragraph("memory",
+                            fmt::format("efficiency {:.2f}: HBM bytes of naive over this kernel's",
+                                        read.memory_efficiency));
+  }
+  return text;
 }
 
 std::string by_rank(const CostReport& report) {
@@ -158,10 +184,9 @@ std::string by_rank(const CostReport& report) {
   }
   add_counted(rows, "planned", report.planned, "no plan");
   add_counted(rows, "executed", report.executed, "not run");
+  add_hardware(rows, report.hardware);
   std::string text = cost::table(std::move(rows), 4);
-  const std::string& reason = report.hardware_unavailable;
-  return text +
-         fmt::format("hardware: unavailable: {}\n", reason.empty() ? "not asked for" : reason);
+  return text + hardware_text(report);
 }
 
 std::string legend(const CostRequest& r) {

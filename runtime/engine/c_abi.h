@@ -39,6 +39,10 @@ struct annulus_plan {
   annulus::Plan plan;
 };
 
+struct annulus_local_kernel {
+  annulus::LocalKernel kernel;
+};
+
 namespace annulus::c_abi {
 
 /// Writes the exception in flight to `error`, if there is one, and returns its status.

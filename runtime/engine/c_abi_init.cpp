@@ -49,6 +49,54 @@ void annulus_attention_options_init(annulus_attention_options* options, size_t s
   copy_out(defaults, options, size);
 }
 
+void annulus_local_options_init(annulus_local_options* options, size_t size) {
+  annulus_local_options defaults{};
+  defaults.threads = 1;
+  copy_out(defaults, options, size);
+}
+
+void annulus_cost_request_init(annulus_cost_request* request, size_t size) {
+  const annulus::CostRequest preset;
+  annulus_cost_request defaults{};
+  defaults.mode = ANNULUS_CORRECTED;
+  defaults.batch = preset.batch;
+  defaults.heads = preset.heads;
+  defaults.heads_kv = -1;
+  defaults.head_dim = preset.head_dim;
+  defaults.head_dim_v = -1;
+  defaults.layers = preset.layers;
+  defaults.seq_kv = -1;
+  defaults.beam = preset.beam;
+  defaults.sp = preset.sp;
+  defaults.tp = preset.tp;
+  defaults.ep = preset.ep;
+  defaults.softmax_factor = preset.softmax_factor;
+  copy_out(defaults, request, size);
+}
+
+void annulus_latency_request_init(annulus_latency_request* request, size_t size) {
+  const annulus::LatencyRequest preset;
+  annulus_latency_request defaults{};
+  defaults.mode = ANNULUS_ORIGINAL;
+  defaults.precision = ANNULUS_WIDTH_BF16;
+  defaults.heads = preset.model.heads;
+  defaults.heads_kv = -1;
+  defaults.head_dim = preset.model.head_dim;
+  defaults.ffn_inputs = preset.model.ffn_inputs;
+  defaults.layers = preset.model.layers;
+  defaults.link_latency_us = preset.system.link_latency_us;
+  defaults.onchip_gib_s = preset.system.onchip_gib_s;
+  defaults.host_gib_s = preset.system.host_gib_s;
+  defaults.efficiency = preset.system.efficiency;
+  defaults.batch = preset.batch;
+  defaults.beam = preset.beam;
+  defaults.tp = preset.tp;
+  defaults.sp = preset.sp;
+  defaults.pp = preset.pp;
+  defaults.softmax_factor = preset.softmax_factor;
+  copy_out(defaults, request, size);
+}
+
 void annulus_tensor_init(annulus_tensor* tensor, void* data, int32_t dtype, int32_t rank,
                          const int64_t* shape) {
   if (tensor == nullptr) return;

@@ -164,6 +164,43 @@ annulus_status annulus_mask_rows(const int64_t* intervals, int64_t rows, annulus
   });
 }
 
+annulus_status annulus_mask_lists(const int64_t* counts, const int64_t* intervals, int64_t rows,
+                                  annulus_mask** mask, annulus_error* error) {
+  return made(mask, error, [&] {
+    annulus::KeyLists list;
+    std::vector<annulus::KeyInterval> row;
+    const int64_t* at = intervals;
+    for (std::size_t i = 0; i < count_of(rows, "rows"); ++i) {
+      row.clear();
+      for (std::size_t n = count_of((&need(counts, "counts"))[i], "a count"); n > 0; --n, at += 2) {
+        need(at, "intervals");
+        row.push_back({at[0], at[1]});
+      }
+      list.add_row(row);
+    }
+    return Mask::lists(std::move(list));
+  });
+}
+
+annulus_status annulus_mask_dense(const uint8_t* allowed, int64_t seq, int64_t seq_kv,
+                                  annulus_mask** mask, annulus_error* error) {
+  return made(mask, error, [&] {
+    const std::size_t size = count_of(seq, "seq") * count_of(seq_kv, "seq_kv");
+    if (size > 0) need(allowed, "allowed");
+    return Mask::dense({allowed, size}, seq);
+  });
+}
+
+annulus_status annulus_mask_segments(const int64_t* ids, int64_t count, const int64_t* ids_kv,
+                                     int64_t count_kv, annulus_mask** mask, annulus_error* error) {
+  return made(mask, error, [&] {
+    const std::span given(&need(ids, "ids"), count_of(count, "count"));
+    std::vector<int64_t> kv;
+    if (ids_kv != nullptr) kv.assign(ids_kv, ids_kv + count_of(count_kv, "count_kv"));
+    return Mask::segments({given.begin(), given.end()}, std::move(kv));
+  });
+}
+
 annulus_status annulus_mask_and(const annulus_mask* a, const annulus_mask* b, annulus_mask** mask,
                                 annulus_error* error) {
   return made(mask, error, [&] { return need(a, "a").mask & need(b, "b").mask; });

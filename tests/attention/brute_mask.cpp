@@ -34,6 +34,16 @@ struct Allows {
     return std::any_of(row.begin(), row.end(),
                        [&](const KeyInterval& k) { return k.begin <= j && j < k.end; });
   }
+  bool operator()(const Mask::Lists& l) const {
+    const auto row = l.rows->row(i);
+    return std::any_of(row.begin(), row.end(),
+                       [&](const KeyInterval& k) { return k.begin <= j && j < k.end; });
+  }
+  bool operator()(const Mask::Segments& s) const {
+    const std::vector<std::int64_t>& ids_kv = s.ids_kv.empty() ? s.ids : s.ids_kv;
+    const std::int64_t id = s.ids[static_cast<std::size_t>(i)];
+    return id >= 0 && id == ids_kv[static_cast<std::size_t>(j)];
+  }
 };
 
 }  // namespace

@@ -120,6 +120,7 @@ TEST(RandomPlans, CountTheFlopsOfTheirTiles) {
   for_random_plans([](const Plan& plan, const std::vector<RankPlan>& ranks, std::uint64_t) {
     const Problem& p = plan.request().problem;
     const BruteMask mask(p);
+    if (mask.most_runs() > 2) return;  // tiles cut to intervals: see row_table_test
     const std::int64_t widths = plan.request().pass == Pass::forward
                                     ? p.head_dim + *p.head_dim_v
                                     : 3 * p.head_dim + 2 * *p.head_dim_v;

@@ -228,6 +228,146 @@ static void merge_weighs_by_lse(void) {
   CHECK(annulus_merge(a, NULL, b, b_lse, 1, 2, &error) == ANNULUS_INVALID_ARGUMENT);
 }
 
+static int64_t pairs_of(const annulus_mask* mask, int64_t seq_kv) {
+  annulus_error error;
+  annulus_problem problem = small_problem();
+  annulus_plan* plan;
+  annulus_plan_totals totals;
+  problem.heads = 1;
+  problem.seq = 4;
+  problem.seq_kv = seq_kv;
+  problem.mask = mask;
+  totals.size = sizeof totals;
+  must(annulus_plan_make(&problem, NULL, ANNULUS_RING, 1, 1, ANNULUS_FORWARD, &plan, &error),
+       &error);
+  must(annulus_plan_totals_of(plan, 0, &totals, &error), &error);
+  annulus_plan_free(plan);
+  return totals.masked_pairs;
+}
+
+static void masks_of_any_shape_are_taken(void) {
+  annulus_error error;
+  annulus_mask *dense, *lists, *segments;
+  const uint8_t allowed[4 * 7] = {1, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0,
+                                  1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1, 0, 1, 0};
+  must(annulus_mask_dense(allowed, 4, 7, &dense, &error), &error);
+  CHECK(pairs_of(dense, 7) == 4 + 0 + 7 + 3);
+  const int64_t counts[4] = {3, 0, 1, 2}, intervals[12] = {0, 1, 2, 3, 4, 7, 0, 7, 1, 2, 3, 6};
+  must(annulus_mask_lists(counts, intervals, 4, &lists, &error), &error);
+  CHECK(pairs_of(lists, 7) == 5 + 0 + 7 + 4);
+  const int64_t ids[4] = {5, 6, 5, -1};
+  must(annulus_mask_segments(ids, 4, NULL, 0, &segments, &error), &error);
+  CHECK(pairs_of(segments, 4) == 2 + 1 + 2 + 0);
+  annulus_mask_free(segments);
+  const int64_t ids_kv[7] = {5, 5, 6, 5, -1, 6, 5};
+  must(annulus_mask_segments(ids, 4, ids_kv, 7, &segments, &error), &error);
+  CHECK(pairs_of(segments, 7) == 4 + 2 + 4 + 0);
+  annulus_mask_free(segments);
+  annulus_mask_free(lists);
+  annulus_mask_free(dense);
+  CHECK(annulus_mask_lists(counts, (const int64_t[]){3, 4, 2, 3, 5, 6}, 1, &lists, &error) ==
+        ANNULUS_INVALID_ARGUMENT);
+  CHECK(lists == NULL && strstr(error.text, "got [2, 3)") != NULL);
+  CHECK(annulus_mask_dense(NULL, 4, 7, &dense, &error) == ANNULUS_INVALID_ARGUMENT);
+}
+
+/* One kernel without a mesh: q = 0 under a causal mask gives means, as above. */
+static void a_local_kernel_agrees_with_arithmetic(void) {
+  annulus_error error;
+  annulus_problem problem = small_problem();
+  annulus_local_options options;
+  annulus_local_kernel* kernel;
+  char* text;
+  must(annulus_local_kernels(&problem, &text, &error), &error);
+  CHECK(strncmp(text, "flash2\tcpu\t", 11) == 0 && strstr(text, "\nreference\t") != NULL);
+  annulus_text_free(text);
+  annulus_local_options_init(&options, sizeof options);
+  options.kernel = "flash1";
+  must(annulus_local_kernel_create(&problem, &options, &kernel, &error), &error);
+  must(annulus_local_kernel_name(kernel, &text, &error), &error);
+  CHECK(strcmp(text, "flash1") == 0);
+  annulus_text_free(text);
+  float q[kSeq * 16] = {0}, k[kSeq * 8] = {0}, v[kSeq * 8], out[kSeq * 16], lse[kSeq * 2];
+  for (int i = 0; i < kSeq * 8; ++i) v[i] = (float)(i / 8) + 1;
+  annulus_tensor t_q = compact(q, 1, kSeq, 2, 8), t_k = compact(k, 1, kSeq, 1, 8);
+  annulus_tensor t_v = compact(v, 1, kSeq, 1, 8), t_out = compact(out, 1, kSeq, 2, 8);
+  annulus_tensor t_lse = compact(lse, 1, 2, kSeq, 0);
+  must(annulus_local_kernel_forward(kernel, &t_q, &t_k, &t_v, &t_out, &t_lse, &error), &error);
+  for (int i = 0; i < kSeq; ++i) {
+    for (int d = 0; d < 16; ++d) CHECK(fabs(out[i * 16 + d] - (i / 2.0 + 1)) < 1e-4);
+    for (int h = 0; h < 2; ++h) CHECK(fabs(lse[h * kSeq + i] - log(i + 1.0)) < 1e-4);
+  }
+  annulus_local_counters counters;
+  counters.size = sizeof counters;
+  must(annulus_local_kernel_counters(kernel, &counters, &error), &error);
+  CHECK(counters.flops >= 2 * 2 * 16 * kSeq * (kSeq + 1) / 2 && counters.traffic_bytes > 0);
+  CHECK(annulus_local_kernel_forward(kernel, &t_k, &t_k, &t_v, &t_out, &t_lse, &error) ==
+        ANNULUS_INVALID_ARGUMENT);
+  annulus_local_kernel_free(kernel);
+  annulus_local_kernel_free(NULL);
+  options.kernel = "no such kernel";
+  CHECK(annulus_local_kernel_create(&problem, &options, &kernel, &error) != ANNULUS_OK);
+  CHECK(kernel == NULL && strstr(error.text, "no such kernel") != NULL);
+}
+
+static void prices_are_those_of_the_formulas(void) {
+  annulus_error error;
+  annulus_cost_request request;
+  char* text;
+  annulus_cost_request_init(&request, sizeof request);
+  request.seq = 80;
+  request.heads = 32;
+  request.head_dim = 128;
+  request.sp = 2;
+  must(annulus_price_json(&request, &text, &error), &error);
+  /* Corrected: heads * seq * seq * head_dim MACs of the logits; original: seq // sp keys. */
+  CHECK(strstr(text, "26214400") != NULL && strstr(text, "13107200") != NULL);
+  annulus_text_free(text);
+  must(annulus_price_text(&request, &text, &error), &error);
+  CHECK(strlen(text) > 100);
+  annulus_text_free(text);
+  request.stage = ANNULUS_CHUNKED;
+  request.chunks = "0-300";
+  CHECK(annulus_price_json(&request, &text, &error) == ANNULUS_INVALID_ARGUMENT);
+  CHECK(text == NULL && strstr(error.text, "0-300") != NULL);
+  CHECK(annulus_price_json(NULL, &text, &error) == ANNULUS_INVALID_ARGUMENT);
+}
+
+static void latencies_add_up(void) {
+  annulus_error error;
+  annulus_latency_request request;
+  annulus_latency latency;
+  char* text;
+  annulus_latency_request_init(&request, sizeof request);
+  request.hidden = 4096;
+  request.heads = 32;
+  request.head_dim = 128;
+  request.ffn = 11008;
+  request.vocab = 32000;
+  request.layers = 32;
+  request.tflops = 989;
+  request.memory_gib = 80;
+  request.memory_gib_s = 3350;
+  request.link_gib_s = 450;
+  request.seq = 512;
+  latency.size = sizeof latency;
+  must(annulus_latency_estimate(&request, &latency, &error), &error);
+  CHECK(latency.fits == 1 && latency.offloaded == 0);
+  CHECK(latency.attention_macs == 2LL * 32 * 32 * 512 * 512 * 128);
+  CHECK(fabs(latency.latency_s - latency.attention_s - latency.linear_s - latency.comm_s) <
+        1e-9 * latency.latency_s);
+  const annulus_latency_request* stages[2] = {&request, &request};
+  must(annulus_latency_compare_json(stages, 2, &text, &error), &error);
+  CHECK(strstr(text, "annulus.latency/1") != NULL);
+  annulus_text_free(text);
+  must(annulus_latency_compare_text(stages, 1, &text, &error), &error);
+  CHECK(strlen(text) > 100);
+  annulus_text_free(text);
+  request.precision = 8;
+  CHECK(annulus_latency_estimate(&request, &latency, &error) == ANNULUS_INVALID_ARGUMENT);
+  CHECK(strstr(error.text, "precision 8") != NULL);
+}
+
 int main(void) {
   one_rank_agrees_with_arithmetic();
   four_threads_agree_with_arithmetic();
@@ -235,6 +375,10 @@ int main(void) {
   structs_of_other_sizes_are_understood();
   plans_count_every_pair_once();
   merge_weighs_by_lse();
+  masks_of_any_shape_are_taken();
+  a_local_kernel_agrees_with_arithmetic();
+  prices_are_those_of_the_formulas();
+  latencies_add_up();
   printf("annulus %s from C: all hold\n", annulus_version());
   return 0;
 }

@@ -29,6 +29,15 @@ class SessionOptions(c.Structure):
                 ("threads", c.c_int32), ("kernel", c.c_char_p), ("arena", c.c_void_p), ("arena_bytes", c.c_int64)]
 
 
+class CostRequest(c.Structure):
+    _fields_ = ([("size", c.c_size_t), ("stage", c.c_int32), ("mode", c.c_int32)]
+                + [(name, c.c_int64) for name in ("batch", "heads", "heads_kv", "head_dim", "head_dim_v", "layers",
+                                                  "seq", "seq_kv", "prompt", "generated", "beam")]
+                + [("chunks", c.c_char_p), ("decode_kv", c.c_char_p), ("sp", c.c_int64), ("tp", c.c_int64),
+                   ("ep", c.c_int64), ("softmax_factor", c.c_double),
+                   ("masked_pairs_by_rank", c.POINTER(c.c_int64)), ("peak_tflops", c.c_double)])
+
+
 class Tensor(c.Structure):
     _fields_ = [("data", c.c_void_p), ("dtype", c.c_int32), ("rank", c.c_int32),
                 ("shape", c.c_int64 * 5), ("strides", c.c_int64 * 5)]
@@ -99,6 +108,40 @@ def run_rank(mesh, seq=29):
         free(handle)
 
 
+def told(function, *arguments):
+    """Of a call that gives a text away."""
+    text = c.c_void_p()
+    call(function, *arguments, c.byref(text))
+    try:
+        return c.string_at(text).decode()
+    finally:
+        lib.annulus_text_free(text)
+
+
+def prices_are_those_of_the_formulas():
+    request = CostRequest()
+    lib.annulus_cost_request_init(c.byref(request), c.c_size_t(c.sizeof(request)))
+    request.seq, request.heads, request.head_dim, request.sp = 80, 32, 128, 2
+    request.masked_pairs_by_rank = (c.c_int64 * 2)(1000, 2240)
+    report = json.loads(told(lib.annulus_price_json, c.byref(request)))
+    assert report["corrected"]["logit_macs_rank_layer"] == 32 * 80 * 80 * 128, report
+    assert report["original"]["logit_macs_rank_layer"] == 32 * 80 * 40 * 128, report
+    assert report["exact"]["masked_flops_rank_layer"] == [4 * 32 * 128 * 1000, 4 * 32 * 128 * 2240], report
+
+
+def a_local_kernel_runs(seq=9):
+    problem, kernel = make_problem(seq), c.c_void_p()
+    names = [line.split("\t")[0] for line in told(lib.annulus_local_kernels, c.byref(problem)).splitlines()]
+    assert names[0] == "flash2" and "reference" in names, names
+    call(lib.annulus_local_kernel_create, c.byref(problem), None, c.byref(kernel))
+    q, k, out, lse = floats(seq * 8), floats(seq * 8), floats(seq * 8), floats(seq * 2)
+    v = array.array("f", [float(i) for i in range(seq) for _ in range(8)])
+    views = [tensor(x, 1, seq, 2, 4) for x in (q, k, v, out)] + [tensor(lse, 1, 2, seq)]
+    call(lib.annulus_local_kernel_forward, kernel, *[c.byref(x) for x in views])
+    assert all(abs(out[8 * i] - i / 2) < 1e-5 for i in range(seq)), out
+    lib.annulus_local_kernel_free(kernel)
+
+
 def refusals_become_exceptions_of_the_caller():
     problem, plan = make_problem(-1), c.c_void_p()
     try:
@@ -132,6 +175,8 @@ def alone():
     run_rank(mesh)
     lib.annulus_mesh_free(mesh)
     refusals_become_exceptions_of_the_caller()
+    prices_are_those_of_the_formulas()
+    a_local_kernel_runs()
     print("ctypes on one rank: all hold")
 
 

@@ -20,14 +20,18 @@ command -v ccache >/dev/null && clang="ccache $clang"
 
 flags="-std=c++20 -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
   -I$source -I$source/runtime/include -DFMT_HEADER_ONLY"
+# Two at a time: most of this test is compiling.
+files=()
 objects=()
 for file in launch/options/{command_line,config_file,environment,grid,keys,model,settings,value}.cpp \
   launch/io/{npy,safetensors,tensor_file}.cpp runtime/base/tensor.cpp; do
-  object=${file//\//_}.o
-  # shellcheck disable=SC2086
-  $clang $flags -c "$source/$file" -o "$object" || exit 1
-  objects+=("$object")
+  files+=("$file")
+  objects+=("${file//\//_}.o")
 done
+export clang flags source
+# shellcheck disable=SC2016
+printf '%s\n' "${files[@]}" |
+  xargs -P 2 -I{} bash -c '$clang $flags -c "$source/$1" -o "${1//\//_}.o"' compile {} || exit 1
 
 # Seeds: what the repository holds, and one small tensor file of each kind.
 mkdir -p seeds/{config,model,npy,safetensors}

@@ -47,7 +47,16 @@ TEST_P(Throwing, PassesOnWhatPollThrowsAndStopsItsThreads) {
         static_cast<std::size_t>(kernel.workspace_bytes(params.geometry, false, threads)));
     attn::LaunchContext context = context_of(workspace, threads);
     context.poll = [] { throw Timeout("no answer"); };
-    EXPECT_THROW(kernel.forward(params, context), Timeout);
+    // The calling thread polls; on a loaded machine the other one may have done all by then.
+    bool thrown = false;
+    for (int call = 0; call < (threads == 1 ? 1 : 100) && !thrown; ++call) {
+      try {
+        kernel.forward(params, context);
+      } catch (const Timeout&) {
+        thrown = true;
+      }
+    }
+    EXPECT_TRUE(thrown) << threads << " threads";
   }
 }
 

@@ -1,6 +1,7 @@
 // How a launch may be cut: segments, strides of positions, resumed states, tiles, threads.
 #include "attention/kernels/dispatch.h"
 #include "tests/kernels/kernel_checks.h"
+#include "tests/kernels/under_test.h"
 #include "tests/support/random.h"
 
 #include <random>
@@ -49,7 +50,7 @@ void expect_matches_oracle(const Kernel& kernel, const std::vector<TestLaunch>& 
 }
 
 TEST(Launch, MatchesTheOracleWhenKeysAreCutIntoOddSegments) {
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       const OracleProblem problem = problem_of(dtype);
       const auto segments = segments_cut_at(problem, {1, 8, 8, 77, 140});
@@ -59,7 +60,7 @@ TEST(Launch, MatchesTheOracleWhenKeysAreCutIntoOddSegments) {
 }
 
 TEST(Launch, MatchesTheOracleWhenSegmentsComeInAnyOrder) {
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     const OracleProblem problem = problem_of();
     auto segments = segments_cut_at(problem, {30, 101});
     std::swap(segments[0], segments[2]);
@@ -68,7 +69,7 @@ TEST(Launch, MatchesTheOracleWhenSegmentsComeInAnyOrder) {
 }
 
 TEST(Launch, MatchesTheOracleWhenPositionsAreStriped) {
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     OracleProblem problem = problem_of();
     problem.terms.emplace_back(Mask::Window{50, 0});
     std::vector<KeySegment> segments;
@@ -83,7 +84,7 @@ TEST(Launch, MatchesTheOracleWhenPositionsAreStriped) {
 }
 
 TEST(Launch, MatchesTheOracleWhenResumedFromAState) {
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
       const OracleProblem problem = problem_of(dtype);
       std::vector<TestLaunch> chain;
@@ -96,7 +97,7 @@ TEST(Launch, MatchesTheOracleWhenResumedFromAState) {
 }
 
 TEST(Launch, KeepsItsStateWhereTheOutputGoes) {
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     const OracleProblem problem = problem_of();
     const OracleInputs inputs = random_inputs(problem, 12);
     std::vector<TestLaunch> chain;
@@ -110,7 +111,7 @@ TEST(Launch, KeepsItsStateWhereTheOutputGoes) {
 }
 
 TEST(Launch, ResumesPastLaunchesThatSeeNothing) {
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     for (const std::size_t empty_at : {0U, 1U, 2U}) {
       const OracleProblem problem = problem_of();
       std::vector<TestLaunch> chain;
@@ -125,7 +126,7 @@ TEST(Launch, ResumesPastLaunchesThatSeeNothing) {
 }
 
 TEST(Launch, ResumesPastTilesWhoseEveryPairIsMasked) {
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     OracleProblem problem = problem_of();
     problem.terms = {Mask::Causal{}, Mask::Window{30, 0}};
     TestLaunch launch = make_launch(problem, one_segment(problem), {64, 32});
@@ -149,7 +150,7 @@ TEST(Launch, KeepsRowsApartThatATileDoesNotCover) {
   for (std::int64_t i = 0; i < 50; ++i)
     rows.intervals.push_back({KeyInterval{0, i < 21 ? 40 : 20}});
   problem.terms = {rows};
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     TestLaunch launch = make_launch(problem, one_segment(problem));
     launch.tiles = {{0, 50, 0, 20, 0, true}, {0, 21, 0, 20, 20, true}};
     expect_matches_oracle(*kernel, {launch}, 18);
@@ -160,7 +161,7 @@ TEST(Launch, GivesTheSameBitsForAnyRowTiling) {
   const OracleProblem problem = problem_of();
   const OracleInputs inputs = random_inputs(problem, 19);
   const auto segments = segments_cut_at(problem, {50});
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     if (kernel->name == "flash1") continue;  // a visit rounds O, even if the row sees no key of it
     const TestLaunch usual = make_launch(problem, segments, {64, 48});
     const RunResult expected = run_kernel(*kernel, {usual}, inputs);
@@ -176,7 +177,7 @@ TEST(Launch, GivesTheSameBitsForAnyRowTiling) {
 }
 
 TEST(Launch, GivesTheSameBitsForAnyThreadCount) {
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     const OracleProblem problem = problem_of(DType::bf16);
     const OracleInputs inputs = random_inputs(problem, 23);
     const std::vector<TestLaunch> chain{make_launch(problem, one_segment(problem))};
@@ -199,7 +200,7 @@ TEST(Launch, GivesTheSameBitsWhenThreadsShareOneKeyHead) {
   const OracleInputs inputs = random_inputs(problem, 24);
   const std::vector<TestLaunch> chain{
       make_launch(problem, segments_cut_at(problem, {300, 301}), {64, 96})};
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     if (kernel->name == "reference") continue;  // one thread
     const RunResult one = run_kernel(*kernel, chain, inputs, {.threads = 1});
     for (const int threads : {2, 5}) {
@@ -219,7 +220,7 @@ std::int64_t tile_pairs(const TestLaunch& launch) {
 }
 
 TEST(Launch, CountsTheFlopsOfEveryTileVisited) {
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     const OracleProblem problem = problem_of();
     const OracleInputs inputs = random_inputs(problem, 29);
     TestLaunch launch = make_launch(problem, segments_cut_at(problem, {77}), {60, 200});
@@ -236,7 +237,7 @@ TEST(Launch, CountsTheFlopsOfEveryTileVisited) {
 }
 
 TEST(Launch, PollsAtLeastOnceForEachTile) {
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     const OracleProblem problem = problem_of();
     const TestLaunch launch = make_launch(problem, one_segment(problem));
     const RunResult result = run_kernel(*kernel, {launch}, random_inputs(problem, 31));
@@ -263,7 +264,7 @@ TEST(Launch, ServesSomeHeadsOfAGroup) {
     for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::int64_t>(i);
     return all;
   }();
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     TestTensor q(DType::f32, 1, 40, 6, 8, 0), k(DType::f32, 1, 40, 2, 8, 0),
         v(DType::f32, 1, 40, 2, 8, 0), out(DType::f32, 1, 40, 6, 8, 0),
         lse(DType::f32, 1, 40, 6, 1, 0);
@@ -307,7 +308,7 @@ TEST(Launch, AddsGradientsUnlessToldToAssign) {
                               .softmax_scale = 0.3};
   const OracleInputs inputs = random_inputs(problem, 41);
   const OracleResult truth = oracle_attention(problem, inputs);
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     // Both launches name all keys, but each its half of the tiles: dk and dv add up.
     std::vector<TestLaunch> chain(2, make_launch(problem, one_segment(problem), {50, 20}));
     const auto tiles = chain[0].tiles;

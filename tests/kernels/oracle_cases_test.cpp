@@ -1,6 +1,7 @@
 // All kernels against the oracle, one launch at a time: sizes, heads, masks, score rules.
 #include "attention/kernels/dispatch.h"
 #include "tests/kernels/kernel_checks.h"
+#include "tests/kernels/under_test.h"
 #include "tests/support/random.h"
 
 #include <random>
@@ -30,7 +31,7 @@ void check_kernels(const OracleProblem& problem, std::uint64_t seed, Which which
   const OracleResult truth = oracle_attention(problem, inputs);
   const OracleResult naive = naive_attention(problem, inputs);
   const TestLaunch launch = make_launch(problem, one_segment(problem), grid);
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     if (which == Which::f32_arithmetic && kernel->name == "reference") continue;
     SCOPED_TRACE(describe(*kernel, problem, seed));
     const RunResult result = run_kernel(*kernel, {launch}, inputs);
@@ -192,7 +193,7 @@ TEST(Kernels, GiveZeroAndMinusInfinityForRowsThatSeeNothing) {
   problem.seq_kv = 37;
   for (const double input_scale : {1.0, 100.0}) {
     const OracleInputs inputs = random_inputs(problem, 41, input_scale);
-    for (const Kernel* kernel : attn::kernels("cpu")) {
+    for (const Kernel* kernel : kernels_under_test()) {
       SCOPED_TRACE(describe(*kernel, problem, 41));
       const TestLaunch launch = make_launch(problem, one_segment(problem), {97, 37});
       const RunResult result = run_kernel(*kernel, {launch}, inputs);
@@ -212,7 +213,7 @@ TEST(Kernels, KeepNanInputsVisible) {
   const OracleProblem problem = small_problem({Mask::Causal{}});
   OracleInputs inputs = random_inputs(problem, 43);
   inputs.q[0] = std::nan("");
-  for (const Kernel* kernel : attn::kernels("cpu")) {
+  for (const Kernel* kernel : kernels_under_test()) {
     const RunResult result =
         run_kernel(*kernel, {make_launch(problem, one_segment(problem))}, inputs);
     EXPECT_TRUE(std::isnan(result.values.out[0])) << kernel->name;

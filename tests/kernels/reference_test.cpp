@@ -24,7 +24,7 @@ struct Case {
           i % 5 == 0 ? RowIntervals{}
                      : RowIntervals{KeyInterval{i / 3, i / 2}, KeyInterval{i / 2 + 2, i + 20}});
     }
-    intervals = rows.intervals;
+    for (const RowIntervals& row : rows.intervals) mask.add_row(row);
     problem.terms = {rows};
     inputs = random_inputs(problem, 3);
     truth = oracle_attention(problem, inputs);
@@ -42,7 +42,7 @@ struct Case {
             .k = inputs.k.data(),
             .v = inputs.v.data(),
             .dout = inputs.dout.data(),
-            .mask = intervals,
+            .mask = &mask,
             .softmax_scale = problem.softmax_scale,
             .softcap = problem.softcap};
   }
@@ -55,7 +55,7 @@ struct Case {
                         .terms = {},
                         .softcap = 5.0,
                         .softmax_scale = 0.2};
-  std::vector<RowIntervals> intervals;
+  KeyLists mask;
   OracleInputs inputs;
   OracleResult truth;
   std::vector<double> delta = std::vector<double>(83, 0.0);

@@ -123,7 +123,7 @@ class Attend : public Scratch {
                                 .head_dim = kDim,
                                 .head_dim_v = kDimV,
                                 .mask = Mask::causal()});
-    const std::vector<RowIntervals> mask = compile_mask(p);
+    const KeyLists mask = compile_mask(p);
     const auto n = [](std::int64_t heads, std::int64_t dim) {
       return Values(static_cast<std::size_t>(kBatch * kSeq * heads * dim));
     };
@@ -149,7 +149,7 @@ class Attend : public Scratch {
                                 .k = k.data(),
                                 .v = v.data(),
                                 .dout = dout.data(),
-                                .mask = mask,
+                                .mask = &mask,
                                 .softmax_scale = *p.softmax_scale};
         Values out(kSeq * kDimV), lse(kSeq), delta(kSeq), dq(kSeq * kDim), dk(kSeq * kDim),
             dv(kSeq * kDimV);

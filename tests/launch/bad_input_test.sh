@@ -25,6 +25,11 @@ npy() {
   head -c "$4" /dev/zero >>"$1"
 }
 
+npy mask.npy '|b1' '(8, 9)' 72
+npy mask32.npy '<f4' '(8, 8)' 256
+npy maskcut.npy '|u1' '(8, 8)' 63
+npy maskf.npy '|b1' '(8, 8)' 64 True
+printf '1\n2 # two\nx\n' >ids.txt
 npy q.npy '<f4' '(1, 613, 24, 128)' 7532544
 npy k.npy '<f4' '(1, 613, 8, 128)' 2510848
 npy h.npy '<f2' '(1, 613, 8, 128)' 1255424
@@ -70,6 +75,20 @@ done <<TABLE
 --documents: 2 lengths sum to 7|the sum is seq (8)|mask --seq 8 --mask documents --documents 3,4
 --documents: '@none.txt'|not a regular file|mask --seq 8 --mask documents --documents @none.txt
 --documents: '-1'|whole numbers from 0|mask --seq 8 --mask documents --documents 9,-1
+--mask: 'custom'|needs mask_file|bench --seq 8 --mask custom
+--mask-file: 'none.npy'|does not exist|mask --seq 8 --mask custom --mask-file none.npy
+--mask-file: 'mask.npy'|allowed: [8,8], seq and seq_kv|bench --seq 8 --mask custom --mask-file mask.npy
+--mask-file: 'mask32.npy'|is of dtype '<f4'; allowed|mask --seq 8 --mask custom --mask-file mask32.npy
+--mask-file: 'maskcut.npy'|needs 64 bytes, 63 are there|mask --seq 8 --mask custom --mask-file maskcut.npy
+--mask-file: 'maskf.npy'|Fortran order|mask --seq 8 --mask custom --mask-file maskf.npy
+--mask-file: 'text.npy'|is no .npy file|mask --seq 8 --mask custom --mask-file text.npy
+--mask: 'causal+segments'|needs segments|mask --seq 8 --mask causal+segments
+--segments: 2 ids|seq is 8|bench --seq 8 --mask segments --segments 1,2
+--segments: '-2'|whole numbers from -1|bench --seq 2 --mask segments --segments 1,-2
+--segments: '@none.txt'|not a regular file|bench --seq 2 --mask segments --segments @none.txt
+ids.txt:3: segments: 'x'|whole numbers|bench --seq 2 --mask segments --segments @ids.txt
+--segments-kv: 3 ids|seq_kv is 2|bench --seq 2 --mask segments --segments 1,2 --segments-kv 1,2,3
+--mask: 'segments'|needs segments_kv|bench --seq 2 --seq-kv 3 --mask segments --segments 1,2
 --ulysses-degree: '8'|a divisor of the world|plan --seq 8 --world 4 --algorithm hybrid --ulysses-degree 8
 --ulysses-degree: '8'|4, the world|plan --seq 8 --world 4 --algorithm ulysses --ulysses-degree 8
 --timeout-s: '0'|a number above 0|bench --seq 8 --timeout-s 0

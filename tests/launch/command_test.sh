@@ -48,7 +48,8 @@ refused "window_left" plan --seq 8 --mask window
 refused "needs documents" plan --seq 8 --mask documents
 refused "sum to 7" plan --seq 8 --mask documents --documents 3,4
 refused "prefix_length" plan --seq 8 --mask prefix
-refused "segments" plan --seq 8 --mask causal+segments
+refused "needs segments" plan --seq 8 --mask causal+segments
+refused "needs mask_file" plan --seq 8 --mask custom
 refused "twice" plan --seq 8 --mask causal+causal
 refused "ulysses_degree" plan --seq 8 --world 4 --algorithm hybrid
 refused "--ulysses-degree: '3'" plan --seq 8 --world 4 --algorithm hybrid --ulysses-degree 3
@@ -126,6 +127,13 @@ seq 40 >"$scratch/labels"
 has '<title>query39&quot;40&quot;seeskey0&quot;1&quot;' "$scratch/m.svg"
 passes annulus.doctor/1 doctor --matrix
 has '"self_test":{"passed":true' "$scratch/out"
+"$annulus" doctor >"$scratch/doctor" 2>&1 || fail "doctor: exit $?"
+if [ -e /dev/nvidia0 ]; then
+  grep -qE '^beside +a kernel on every SM:' "$scratch/doctor" || fail "doctor: GPUs are not measured"
+else
+  grep -qE '^GPU +no GPU: .{9}' "$scratch/doctor" || fail "doctor: does not say why there is no GPU"
+  has '"gpu":{"unavailable":"' "$scratch/out"
+fi
 has '{"backend":"cpu","kernel":"flash2","dtype":"bf16","head_dim":"1-512","mask":"every","pass":"backward"}' "$scratch/out"
 
 # A grid is one line a point; points that cannot be are found before the first runs.

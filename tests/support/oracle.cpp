@@ -49,6 +49,18 @@ struct TermAllows {
     }
     return false;
   }
+  bool operator()(const Mask::Lists& t) const {
+    for (const KeyInterval& interval : t.rows->row(i)) {
+      if (interval.begin <= j && j < interval.end) return true;
+    }
+    return false;
+  }
+  bool operator()(const Mask::Segments& t) const {
+    const std::int64_t of_query = t.ids.at(static_cast<std::size_t>(i));
+    const std::int64_t of_key =
+        (t.ids_kv.empty() ? t.ids : t.ids_kv).at(static_cast<std::size_t>(j));
+    return of_query == of_key && of_query >= 0;
+  }
 };
 
 /// One query head and its key/value head, in the precision Real. `Round` is what is done to P, dS

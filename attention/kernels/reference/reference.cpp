@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <iterator>
 
 namespace annulus {
 
@@ -25,14 +26,9 @@ std::int64_t size(std::span<const std::int64_t> indices) {
   return static_cast<std::int64_t>(indices.size());
 }
 
-const RowIntervals& mask_of(const ReferenceHead& head, std::int64_t row) {
-  return head.mask[static_cast<std::size_t>(row)];
-}
-
-bool sees(const RowIntervals& intervals, std::int64_t key) {
-  return std::any_of(intervals.begin(), intervals.end(), [&](const KeyInterval& interval) {
-    return key >= interval.begin && key < interval.end;
-  });
+bool sees(std::span<const KeyInterval> intervals, std::int64_t key) {
+  const auto after = std::ranges::upper_bound(intervals, key, {}, &KeyInterval::begin);
+  return after != intervals.begin() && key < std::prev(after)->end;
 }
 
 /// fn(i, key) for each visible pair of rows[first, last) and all keys.
@@ -42,7 +38,7 @@ void for_each_pair(const ReferenceHead& head, std::span<const std::int64_t> rows
   for (std::int64_t block = 0; block < head.seq_kv; block += kKeyBlock) {
     const std::int64_t block_end = std::min(head.seq_kv, block + kKeyBlock);
     for (std::int64_t i = first; i < last; ++i) {
-      for (const KeyInterval& interval : mask_of(head, rows[static_cast<std::size_t>(i)])) {
+      for (const KeyInterval& interval : head.mask->row(rows[static_cast<std::size_t>(i)])) {
         const std::int64_t end = std::min(interval.end, block_end);
         for (std::int64_t key = std::max(interval.begin, block); key < end; ++key) fn(i, key);
       }
@@ -129,7 +125,7 @@ void reference_backward_keys(const ReferenceHead& head, std::span<const std::int
     for (std::int64_t row = 0; row < head.seq; ++row) {
       for (std::int64_t j = first; j < last; ++j) {
         const std::int64_t key = keys[static_cast<std::size_t>(j)];
-        if (!sees(mask_of(head, row), key)) continue;
+        if (!sees(head.mask->row(row), key)) continue;
         const PairGradient pair = gradient(head, row, key, lse[row], delta[row]);
         add_scaled(pair.p, head.dout + row * head.head_dim_v, head.head_dim_v,
                    dv + j * head.head_dim_v);

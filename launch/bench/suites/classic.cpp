@@ -104,7 +104,7 @@ class ClassicCase {
                                   .q = q.data(),
                                   .k = k.data(),
                                   .v = v.data(),
-                                  .mask = mask_,
+                                  .mask = &mask_,
                                   .softmax_scale = 1 / std::sqrt(static_cast<double>(shape_.dim))};
     const std::size_t begin = truth_.size();
     truth_.resize(begin + rows_.size() * static_cast<std::size_t>(shape_.dim));
@@ -116,7 +116,7 @@ class ClassicCase {
   Generator generator_;
   Shards shards_;
   std::vector<std::int64_t> rows_;
-  std::vector<RowIntervals> mask_;
+  KeyLists mask_;
   std::vector<double> truth_;
 };
 

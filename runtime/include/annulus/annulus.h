@@ -6,7 +6,10 @@
 #include <annulus/built.h>
 #include <annulus/collective.h>
 #include <annulus/cost.h>
+#include <annulus/counters.h>
 #include <annulus/error.h>
+#include <annulus/gpu.h>
+#include <annulus/key_lists.h>
 #include <annulus/latency.h>
 #include <annulus/layout.h>
 #include <annulus/local_kernel.h>

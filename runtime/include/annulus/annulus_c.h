@@ -58,6 +58,7 @@ typedef struct annulus_layout annulus_layout;
 typedef struct annulus_session annulus_session;
 typedef struct annulus_attention annulus_attention;
 typedef struct annulus_plan annulus_plan;
+typedef struct annulus_local_kernel annulus_local_kernel;
 
 /* "0.1.0" */
 ANNULUS_API const char* annulus_version(void);
@@ -124,6 +125,19 @@ ANNULUS_API annulus_status annulus_mask_prefix(int64_t length, int32_t align, an
  */
 ANNULUS_API annulus_status annulus_mask_rows(const int64_t* intervals, int64_t rows,
                                              annulus_mask** mask, annulus_error* error);
+/* The same with any number of intervals: row i has counts[i] of them, ascending; `intervals` holds
+   begin, end of each, row after row. */
+ANNULUS_API annulus_status annulus_mask_lists(const int64_t* counts, const int64_t* intervals,
+                                              int64_t rows, annulus_mask** mask,
+                                              annulus_error* error);
+/* Row-major [seq, seq_kv]: nonzero where query i may see key j. */
+ANNULUS_API annulus_status annulus_mask_dense(const uint8_t* allowed, int64_t seq, int64_t seq_kv,
+                                              annulus_mask** mask, annulus_error* error);
+/* A query sees the keys of its own id; negative ids are padding. `ids_kv` NULL: those of the
+   queries. */
+ANNULUS_API annulus_status annulus_mask_segments(const int64_t* ids, int64_t count,
+                                                 const int64_t* ids_kv, int64_t count_kv,
+                                                 annulus_mask** mask, annulus_error* error);
 /* Both must allow. */
 ANNULUS_API annulus_status annulus_mask_and(const annulus_mask* a, const annulus_mask* b,
                                             annulus_mask** mask, annulus_error* error);
@@ -325,5 +339,9 @@ ANNULUS_API annulus_status annulus_merge(float* into_o, float* into_lse, const f
 #ifdef __cplusplus
 }
 #endif
+
+/* The rest of the interface. */
+#include <annulus/annulus_c_cost.h>
+#include <annulus/annulus_c_local.h>
 
 #endif

@@ -101,6 +101,23 @@ struct CountedFlops {
   std::vector<std::int64_t> backward_flops_rank_layer;
 };
 
+/// Read from performance counters (annulus/counters.h), one call of each pass, by rank, in the
+/// order of CountedFlops. Empty: not available.
+struct HardwareCounts {
+  std::vector<std::int64_t> flops_rank_layer;  ///< of tensor cores; 0: the kernel does not use them
+  std::vector<std::int64_t> backward_flops_rank_layer;
+  std::vector<std::int64_t> hbm_bytes_rank_layer;  ///< read and written
+  std::vector<std::int64_t> backward_hbm_bytes_rank_layer;
+  /// HBM bytes of the naive kernel over this kernel's, same problem, forward; 0: not measured.
+  double memory_efficiency = 0.0;
+  std::string source;  ///< the counters' names
+
+  bool available() const {
+    return !flops_rank_layer.empty() || !backward_flops_rank_layer.empty() ||
+           !hbm_bytes_rank_layer.empty() || !backward_hbm_bytes_rank_layer.empty();
+  }
+};
+
 /// The accountings beside each other. They contradict each other: docs/cost.md says why.
 struct CostReport {
   CostRequest request;
@@ -111,7 +128,8 @@ struct CostReport {
   ExactAccounting exact;
   CountedFlops planned;
   CountedFlops executed;
-  /// Why there are no counter readings; empty: nobody asked.
+  HardwareCounts hardware;
+  /// Why `hardware` is empty; empty: it is not, or nobody asked.
   std::string hardware_unavailable = "no hardware counters on this back end";
   /// Analytic: 2 * MACs of the accounting that `mode` names over peak_tflops; one rank, forward,
   /// all layers, no memory traffic or communication. 0 without a peak.
@@ -121,6 +139,19 @@ struct CostReport {
 /// Fills everything but planned, executed and hardware. Throws InvalidArgument, with the values,
 /// for sizes that cannot be, and rather than let a count pass 2^63.
 ANNULUS_API CostReport price(const CostRequest& request);
+
+/// One thing that the report can check of itself.
+struct CostCheck {
+  enum class Outcome : std::uint8_t { passed, failed, not_comparable };
+  std::string claim;  ///< "hardware forward = executed within 1 %"
+  Outcome outcome = Outcome::passed;
+  std::string detail;  ///< which differs and by how much; empty where it passed
+};
+ANNULUS_API std::string_view name_of(CostCheck::Outcome outcome);
+
+/// Exact <= executed <= tile bound (the tiles of the plan), and hardware = executed within 1 %,
+/// rank by rank, for what the report holds. Pure.
+ANNULUS_API std::vector<CostCheck> self_checks(const CostReport& report);
 
 /// The table that `bench` and `cost` print: basis and unit in the header, a line for each gap.
 ANNULUS_API std::string to_text(const CostReport& report);

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <annulus/export.h>
+#include <annulus/key_lists.h>
 #include <annulus/tensor.h>
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,13 +18,6 @@ namespace annulus {
 /// Where a causal diagonal (or window) sits when seq_kv != seq: bottom_right adds seq_kv - seq to
 /// the query's position.
 enum class CausalAlign : std::uint8_t { bottom_right, top_left };
-
-/// The keys [begin, end) that a query row may see.
-struct KeyInterval {
-  std::int64_t begin = 0;
-  std::int64_t end = 0;
-  bool operator==(const KeyInterval&) const = default;
-};
 
 /// Up to two disjoint intervals for one query row, ascending; empty ones are {0, 0}.
 using RowIntervals = std::array<KeyInterval, 2>;
@@ -60,7 +55,21 @@ class ANNULUS_API Mask {
     std::vector<RowIntervals> intervals;
     bool operator==(const Rows&) const = default;
   };
-  using Term = std::variant<Causal, Window, Documents, Prefix, Rows>;
+  /// The same with any number of intervals a row. Shared, since it may be large.
+  struct Lists {
+    std::shared_ptr<const KeyLists> rows;
+    bool operator==(const Lists& other) const {
+      return rows == other.rows || (rows && other.rows && *rows == *other.rows);
+    }
+  };
+  /// A query sees the keys whose segment id is its own; ids may come back anywhere. Negative ids
+  /// are padding, which sees nothing and is seen by nothing.
+  struct Segments {
+    std::vector<std::int64_t> ids;     ///< one a query
+    std::vector<std::int64_t> ids_kv;  ///< one a key; empty: those of the queries
+    bool operator==(const Segments&) const = default;
+  };
+  using Term = std::variant<Causal, Window, Documents, Prefix, Rows, Lists, Segments>;
 
   static Mask full();
   static Mask causal(CausalAlign align = CausalAlign::bottom_right);
@@ -72,6 +81,10 @@ class ANNULUS_API Mask {
                                         bool causal = true);
   static Mask prefix(std::int64_t length, CausalAlign align = CausalAlign::bottom_right);
   static Mask rows(std::vector<RowIntervals> intervals);
+  static Mask lists(KeyLists intervals);
+  /// Row-major [seq, seq_kv], seq_kv = allowed.size() / seq: nonzero where query i may see key j.
+  static Mask dense(std::span<const std::uint8_t> allowed, std::int64_t seq);
+  static Mask segments(std::vector<std::int64_t> ids, std::vector<std::int64_t> ids_kv = {});
 
   /// Both must allow.
   friend ANNULUS_API Mask operator&(const Mask& a, const Mask& b);
@@ -107,7 +120,8 @@ struct Problem {
 };
 
 /// `problem` with every default filled in. Throws InvalidArgument, with the values, on a size that
-/// cannot be, heads that are no multiple of heads_kv, or document lengths that do not sum to seq.
+/// cannot be, heads that are no multiple of heads_kv, or document lengths, segment ids or mask rows
+/// that do not fit seq and seq_kv.
 ANNULUS_API Problem resolved(const Problem& problem);
 
 }  // namespace annulus

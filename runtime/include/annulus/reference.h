@@ -9,9 +9,8 @@
 
 namespace annulus {
 
-/// The key positions that each of problem.seq query rows may see: what a mask means, and the one
-/// form that kernels know. Intervals are disjoint, ascending, not adjacent; empty ones are {0, 0}.
-ANNULUS_API std::vector<RowIntervals> compile_mask(const Problem& problem);
+/// The key positions that each of problem.seq query rows may see: what a mask means.
+ANNULUS_API KeyLists compile_mask(const Problem& problem);
 
 /// One query head and its key/value head in float64, compact: q, dout [seq, dim]; k, v
 /// [seq_kv, dim]. Borrowed.
@@ -23,8 +22,8 @@ struct ReferenceHead {
   const double* q = nullptr;
   const double* k = nullptr;
   const double* v = nullptr;
-  const double* dout = nullptr;  ///< backward only
-  std::span<const RowIntervals> mask;
+  const double* dout = nullptr;    ///< backward only
+  const KeyLists* mask = nullptr;  ///< of seq rows
   double softmax_scale = 1.0;
   double softcap = 0.0;
 };
