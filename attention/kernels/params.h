@@ -106,6 +106,9 @@ struct LaunchContext {
   /// are device memory; the sizes of spans are known on the host. `threads`, `poll` and
   /// `traffic_bytes` are not used.
   void* stream = nullptr;
+  /// CUDA backward: same bits from run to run. Else blocks add to dq in the order in which they get
+  /// there. Forward and the CPU's kernels give the same bits in any case.
+  bool deterministic = false;
   /// A nonzero value ends every wait inside a kernel, which then returns: results are void.
   const std::uint32_t* abort = nullptr;
 };

@@ -15,7 +15,9 @@ using attn::AttendGeometry;
 using attn::Kernel;
 using attn::LaunchContext;
 
-const Kernel* g_kernel = nullptr;  // on_device says so
+// on_device says so
+const Kernel* g_kernel = nullptr;
+bool g_deterministic = false;
 
 /// An operand's copy in device memory. Test operands end where their last batch does.
 template <typename Pointer>
@@ -60,6 +62,7 @@ void launch(const AttendGeometry& host, bool backward, const LaunchContext& cont
   device.flops = reinterpret_cast<std::int64_t*>(flops.data());
   device.workspace = {workspace.data(), workspace.size()};
   device.stream = stream;
+  device.deterministic = g_deterministic;
   fn(device);
   check_cuda(cudaStreamSynchronize(stream), g_kernel->name.data());
   check_cuda(cudaStreamDestroy(stream), "cudaStreamDestroy");
@@ -157,7 +160,9 @@ DeviceGeometry::DeviceGeometry(const AttendGeometry& host, const Kernel& kernel)
   const std::vector<std::uint32_t> flags(host.keys.size(), 7);
   const auto device_flags = to_device(std::span<const std::uint32_t>(flags));
   std::vector<attn::KeySegment> keys(host.keys.begin(), host.keys.end());
-  for (std::size_t i = 0; i < keys.size(); ++i) keys[i].ready = device_flags.data() + i;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (keys[i].ready == nullptr) keys[i].ready = device_flags.data() + i;
+  }
   geometry_.queries = to_device(host.queries);
   geometry_.keys = to_device(std::span<const attn::KeySegment>(keys));
   geometry_.tiles = to_device(host.tiles);
@@ -168,9 +173,10 @@ DeviceGeometry::DeviceGeometry(const AttendGeometry& host, const Kernel& kernel)
   geometry_.places = to_device(std::span<const attn::TilePlace>(index.places));
 }
 
-const Kernel& on_device(const Kernel& kernel) {
+const Kernel& on_device(const Kernel& kernel, bool deterministic) {
   static Kernel adapter;
   g_kernel = &kernel;
+  g_deterministic = deterministic;
   adapter = kernel;
   adapter.backend = "host";
   adapter.workspace_bytes = no_workspace;

@@ -38,7 +38,8 @@ DeviceBytes upload(std::span<const T> values) {
   return DeviceBytes(std::as_bytes(values));
 }
 
-/// A launch's geometry with its index, in device memory. The host geometry has no index.
+/// A launch's geometry with its index, in device memory. The host geometry has no index; segments
+/// without a flag get one that is raised.
 class DeviceGeometry {
  public:
   DeviceGeometry(const attn::AttendGeometry& host, const attn::Kernel& kernel);
@@ -52,6 +53,6 @@ class DeviceGeometry {
 /// `kernel`, a CUDA one, as a kernel of host memory: each launch uploads its operands with their
 /// gaps, runs on a stream of its own, and downloads what it may have written. Not for two kernels
 /// at once: the last one asked for is meant. Segments get flags that are raised already.
-const attn::Kernel& on_device(const attn::Kernel& kernel);
+const attn::Kernel& on_device(const attn::Kernel& kernel, bool deterministic);
 
 }  // namespace annulus::testing

@@ -1,9 +1,13 @@
 // The CUDA kernels against the oracle on the host, and their speed:
 //   kernels_gpu                 checks; a line a case, exit status 1 if one fails, 77 without a GPU
 //   kernels_gpu --only TEXT     only cases whose name contains TEXT
-//   kernels_gpu --time          times flash2 instead
+//   kernels_gpu --time [TEXT] [deterministic] [once]   times flash2 instead: shapes whose name,
+//   such
+//                               as "bf16 128 causal 16384", contains TEXT; once: for profilers
 #include "attention/kernels/cuda/table.h"
+#include "tests/gpu/contract_cases.h"
 #include "tests/gpu/device_kernel.h"
+#include "tests/gpu/shares.h"
 #include "tests/gpu/time_kernels.h"
 #include "tests/support/launch.h"
 
@@ -20,58 +24,6 @@ namespace {
 
 using attn::Kernel;
 using attn::KeySegment;
-
-struct Tally {
-  int cases = 0;
-  int failed = 0;
-};
-
-double largest(const std::vector<double>& values) {
-  double worst = 0.0;
-  for (const double x : values) worst = std::isfinite(x) ? std::max(worst, std::abs(x)) : worst;
-  return worst;
-}
-
-/// Infinities must agree, a NaN is infinitely far.
-double max_error(const std::vector<double>& a, const std::vector<double>& b) {
-  double worst = a.size() == b.size() ? 0.0 : HUGE_VAL;
-  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    if (a[i] == b[i]) continue;
-    const double error = std::abs(a[i] - b[i]);
-    worst = std::isnan(error) ? HUGE_VAL : std::max(worst, error);
-  }
-  return worst;
-}
-
-/// Error over bound: twice the naive formula's error, what f32 logits and lse leave unknown, and a
-/// little for what the naive formula gets exact by luck. ex2.approx and tensor-core sums cost a few
-/// units more than libm.
-double share_of_bound(const std::vector<double>& actual, const std::vector<double>& truth,
-                      const std::vector<double>& naive, double lse, double slack) {
-  const double unknown = std::max(8.0, 4.0 * lse) * 0x1p-23;
-  const double bound = 2.0 * max_error(naive, truth) + unknown * largest(truth) + slack;
-  return max_error(actual, truth) / bound;
-}
-
-struct Shares {
-  double out, lse, dq, dk, dv;
-  double worst() const { return std::max({out, lse, dq, dk, dv}); }
-};
-
-Shares shares_of(const OracleResult& actual, const OracleResult& truth, const OracleResult& naive) {
-  const double lse = largest(truth.lse);
-  return {share_of_bound(actual.out, truth.out, naive.out, lse, 1e-6),
-          share_of_bound(actual.lse, truth.lse, naive.lse, 4.0, 4e-6),
-          share_of_bound(actual.dq, truth.dq, naive.dq, lse, 8e-6),
-          share_of_bound(actual.dk, truth.dk, naive.dk, lse, 8e-6),
-          share_of_bound(actual.dv, truth.dv, naive.dv, lse, 1e-6)};
-}
-
-bool same_bits(const OracleResult& a, const OracleResult& b) {
-  return max_error(a.out, b.out) == 0.0 && max_error(a.lse, b.lse) == 0.0 &&
-         max_error(a.dq, b.dq) == 0.0 && max_error(a.dk, b.dk) == 0.0 &&
-         max_error(a.dv, b.dv) == 0.0;
-}
 
 /// One case: launches that make up one problem. The first launch of the chain starts it.
 struct Case {
@@ -101,11 +53,13 @@ void check(const Case& c, const std::vector<std::string_view>& names, Tally& tal
     std::string problems;
     Shares shares{};
     try {
-      const Kernel& adapter = on_device(*kernel);
+      const Kernel& adapter = on_device(*kernel, true);
       const RunResult result = run_kernel(adapter, c.chain, inputs, c.options);
       const RunResult again = run_kernel(adapter, c.chain, inputs, c.options);
+      const RunResult free = run_kernel(on_device(*kernel, false), c.chain, inputs, c.options);
       shares = shares_of(result.values, truth, naive);
       if (!(shares.worst() <= 1.0)) problems += " ERROR";
+      if (!(shares_of(free.values, truth, naive).worst() <= 1.0)) problems += " UNORDERED";
       if (!same_bits(result.values, again.values)) problems += " BITS";
       if (!result.gaps_untouched) problems += " GAPS";
       if (result.forward_flops != 2 * pairs * (p.head_dim + p.head_dim_v) ||
@@ -333,8 +287,23 @@ int run(const std::string& only) {
   shapes(cases);
   masks(cases);
   cuts(cases);
+  contract_cases(only, tally);
   std::printf("%d cases, %d failed\n", tally.cases, tally.failed);
   return tally.failed == 0 && tally.cases > 0 ? 0 : 1;
+}
+
+TimeOptions time_options(const std::vector<std::string>& arguments) {
+  TimeOptions options;
+  for (std::size_t i = 1; i < arguments.size(); ++i) {
+    if (arguments[i] == "deterministic") {
+      options.deterministic = true;
+    } else if (arguments[i] == "once") {
+      options.repeats = 1;
+    } else {
+      options.only = arguments[i];
+    }
+  }
+  return options;
 }
 
 }  // namespace
@@ -349,15 +318,15 @@ int main(int argc, char** argv) {
   }
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   try {
-    if (arguments == std::vector<std::string>{"--time"}) {
-      annulus::testing::time_kernels();
+    if (!arguments.empty() && arguments[0] == "--time") {
+      annulus::testing::time_kernels(annulus::testing::time_options(arguments));
       return 0;
     }
     if (arguments.size() == 2 && arguments[0] == "--only") {
       return annulus::testing::run(arguments[1]);
     }
     if (arguments.empty()) return annulus::testing::run("");
-    std::fprintf(stderr, "kernels_gpu [--time | --only TEXT]\n");
+    std::fprintf(stderr, "kernels_gpu [--time [TEXT] [deterministic] [once] | --only TEXT]\n");
     return 2;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <string>
 #include <functional>
 #include <random>
 #include <string_view>
@@ -82,28 +83,29 @@ DeviceBytes random_elements(DType dtype, std::int64_t count, unsigned seed) {
   return memory;
 }
 
-double median_ms(const std::function<void()>& fn) {
+double median_ms(int repeats, const std::function<void()>& fn) {
   cudaEvent_t begin = nullptr;
   cudaEvent_t end = nullptr;
   check_cuda(cudaEventCreate(&begin), "cudaEventCreate");
   check_cuda(cudaEventCreate(&end), "cudaEventCreate");
   std::vector<float> times;
-  for (int i = 0; i < 23; ++i) {
+  for (int i = repeats == 1 ? 0 : -3; i < repeats; ++i) {
     check_cuda(cudaEventRecord(begin), "cudaEventRecord");
     fn();
     check_cuda(cudaEventRecord(end), "cudaEventRecord");
     check_cuda(cudaEventSynchronize(end), "timed launch");
     float ms = 0.0F;
     check_cuda(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
-    if (i >= 3) times.push_back(ms);
+    if (i >= 0) times.push_back(ms);
   }
   check_cuda(cudaEventDestroy(begin), "cudaEventDestroy");
   check_cuda(cudaEventDestroy(end), "cudaEventDestroy");
-  std::nth_element(times.begin(), times.begin() + 10, times.end());
-  return static_cast<double>(times[10]);
+  const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
+  std::nth_element(times.begin(), middle, times.end());
+  return static_cast<double>(*middle);
 }
 
-void time_case(const attn::Kernel& kernel, const Case& c) {
+void time_case(const attn::Kernel& kernel, const Case& c, const TimeOptions& options) {
   const Sequences s(c, kernel);
   const DeviceGeometry geometry(s.geometry, kernel);
   const std::int64_t token = 16 * c.dim;
@@ -150,8 +152,10 @@ void time_case(const attn::Kernel& kernel, const Case& c) {
                                       .dkv_assign = true};
   attn::LaunchContext context;
   context.workspace = {workspace.data(), workspace.size()};
-  const double forward_ms = median_ms([&] { kernel.forward(forward, context); });
-  const double backward_ms = median_ms([&] { kernel.backward(backward, context); });
+  context.deterministic = options.deterministic;
+  const double forward_ms = median_ms(options.repeats, [&] { kernel.forward(forward, context); });
+  const double backward_ms =
+      median_ms(options.repeats, [&] { kernel.backward(backward, context); });
   const double gflop = 2.0 * s.pairs * static_cast<double>(c.dim) * 1e-9;
   std::printf("%-5s %4d %-6s %6d x %2d  %9.3f ms %7.1f TFLOP/s  %9.3f ms %7.1f TFLOP/s\n",
               c.dtype == DType::bf16 ? "bf16" : "f16", static_cast<int>(c.dim),
@@ -163,19 +167,24 @@ void time_case(const attn::Kernel& kernel, const Case& c) {
 
 }  // namespace
 
-void time_kernels() {
+void time_kernels(const TimeOptions& options) {
   const attn::Kernel* flash2 = nullptr;
   for (const attn::Kernel* kernel : attn::cuda::kernels()) {
     if (kernel->name == std::string_view("flash2")) flash2 = kernel;
   }
-  std::printf("flash2, 16 heads, random normal inputs, median of 20\n");
+  std::printf("flash2, 16 heads, random normal inputs, median of %d%s\n", options.repeats,
+              options.deterministic ? ", deterministic" : "");
   std::printf("dtype  dim mask      seq x  b        forward                    backward\n");
   for (const DType dtype : {DType::bf16, DType::f16}) {
     for (const std::int64_t dim : {128, 64}) {
       for (const bool causal : {false, true}) {
         for (const std::int64_t seq : {2048, 4096, 8192, 16384, 32768}) {
           if (dtype == DType::f16 && seq != 8192) continue;
-          time_case(*flash2, {dtype, dim, causal, seq});
+          const std::string name = std::string(dtype == DType::bf16 ? "bf16 " : "f16 ") +
+                                   std::to_string(dim) + (causal ? " causal " : " full ") +
+                                   std::to_string(seq);
+          if (name.find(options.only) == std::string::npos) continue;
+          time_case(*flash2, {dtype, dim, causal, seq}, options);
         }
       }
     }

@@ -1,9 +1,17 @@
 #pragma once
 
+#include <string>
+
 namespace annulus::testing {
 
+struct TimeOptions {
+  std::string only;            ///< part of "bf16 128 causal 16384"; empty: all
+  bool deterministic = false;  ///< backward
+  int repeats = 20;            ///< after three that do not count; 1: none before it, for profilers
+};
+
 /// flash2, 16 heads, 16k tokens a launch (32k for 32k), bf16 and f16: a table of TFLOP/s by exact
-/// FLOPs (causal: the visible pairs), median of 20, CUDA events.
-void time_kernels();
+/// FLOPs (causal: the visible pairs), median, CUDA events.
+void time_kernels(const TimeOptions& options);
 
 }  // namespace annulus::testing

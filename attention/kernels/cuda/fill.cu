@@ -1,6 +1,5 @@
 // What no tile names: rows without keys, and the zeroes that gradients begin with. Grids follow the
-// tile index: block x of the first kernel serves the rows between query tile x - 1 and query tile
-// x.
+// tile index.
 #include "attention/kernels/cuda/device/blocks.cuh"
 #include "attention/kernels/cuda/device/numbers.cuh"
 #include "attention/kernels/cuda/launch.h"
@@ -11,11 +10,14 @@ namespace {
 
 constexpr int kThreads = 128;
 
+/// Warp x of all blocks: the rows between query tile x - 1 and query tile x.
 __global__ void fill_rows(const __grid_constant__ Geometry g,
                           const __grid_constant__ ForwardParams p) {
-  const int x = static_cast<int>(blockIdx.x);
+  const auto lane = static_cast<int>(threadIdx.x);
+  const auto x = static_cast<int>(blockIdx.x * blockDim.y + threadIdx.y);
   const auto head = static_cast<int>(blockIdx.y);
   const auto batch = static_cast<int>(blockIdx.z);
+  if (x > g.row_tile_count) return;
   std::int64_t first = 0;
   if (x > 0) {
     const int begin = g.row_tiles[x - 1];
@@ -27,7 +29,7 @@ __global__ void fill_rows(const __grid_constant__ Geometry g,
     float* lse = f32_row(p.lse, batch, token, head);
     const bool seen = p.resume && *lse != -kInfinity;
     const float* state = seen ? f32_row(p.state, batch, token, head) : nullptr;
-    for (int d = static_cast<int>(threadIdx.x); d < g.head_dim_v; d += kThreads) {
+    for (int d = lane; d < g.head_dim_v; d += 32) {
       const float value = seen ? state[d] : 0.0F;
       if (p.finish) {
         store_element(p.out.data, p.out.dtype, index_of(p.out, batch, token, head) + d, value);
@@ -35,26 +37,69 @@ __global__ void fill_rows(const __grid_constant__ Geometry g,
         f32_row(p.state, batch, token, head)[d] = value;
       }
     }
-    __syncthreads();
-    if (!seen && threadIdx.x == 0) *lse = -kInfinity;
+    __syncwarp();
+    if (!seen && lane == 0) *lse = -kInfinity;
   }
 }
 
-__global__ void clear_rows(const __grid_constant__ Geometry g, const Output to) {
-  for (std::int64_t row = blockIdx.x; row < g.rows; row += gridDim.x) {
-    float* values = f32_row(to, blockIdx.z, token_of_row(g, row), blockIdx.y);
-    for (int d = static_cast<int>(threadIdx.x); d < g.head_dim; d += kThreads) values[d] = 0.0F;
-  }
-}
-
-__global__ void clear_keys(const __grid_constant__ Geometry g, const Output to, std::int64_t dim) {
-  const std::int64_t kv_head = blockIdx.y + g.first_kv_head;
-  for (int i = 0; i < g.key_count; ++i) {
-    for (std::int64_t j = blockIdx.x; j < g.keys[i].count; j += gridDim.x) {
-      float* values = f32_row(to, blockIdx.z, g.keys[i].token + j, kv_head);
-      for (int d = static_cast<int>(threadIdx.x); d < dim; d += kThreads) values[d] = 0.0F;
+/// Blocks of 32 x 8 threads, for clearing: 32 across a row, in pieces of 16 bytes where `wide`.
+__device__ void clear_row(float* values, std::int64_t dim, bool wide) {
+  const auto x = static_cast<int>(threadIdx.x);
+  if (wide) {
+    for (int d = 4 * x; d < dim; d += 128) {
+      *reinterpret_cast<float4*>(values + d) = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
     }
+  } else {
+    for (int d = x; d < dim; d += 32) values[d] = 0.0F;
   }
+}
+
+__global__ void clear_rows(const __grid_constant__ Geometry g, const Output to, bool wide) {
+  for (std::int64_t row = blockIdx.x * 8 + threadIdx.y; row < g.rows; row += gridDim.x * 8) {
+    clear_row(f32_row(to, blockIdx.z, token_of_row(g, row), blockIdx.y), g.head_dim, wide);
+  }
+}
+
+/// Keys from `first` on, to before `last`, of one segment.
+__device__ void clear_segment(const Geometry& g, const Output& to, std::int64_t dim, bool wide,
+                              const KeySegment& segment, std::int64_t first, std::int64_t last) {
+  for (std::int64_t j = first + threadIdx.y; j < last; j += 8) {
+    clear_row(f32_row(to, blockIdx.z, segment.token + j, blockIdx.y + g.first_kv_head), dim, wide);
+  }
+}
+
+__global__ void clear_keys(const __grid_constant__ Geometry g, const Output to, std::int64_t dim,
+                           bool wide) {
+  for (int i = 0; i < g.key_count; ++i) {
+    const std::int64_t count = g.keys[i].count;
+    const std::int64_t share = (count + gridDim.x - 1) / gridDim.x;
+    const std::int64_t first = blockIdx.x * share;
+    clear_segment(g, to, dim, wide, g.keys[i], first,
+                  first + share < count ? first + share : count);
+  }
+}
+
+/// Block x: the keys between key tile x - 1 and key tile x.
+__global__ void clear_key_gaps(const __grid_constant__ Geometry g, const Output to,
+                               std::int64_t dim, bool wide) {
+  const int x = static_cast<int>(blockIdx.x);
+  int segment = 0;
+  std::int64_t key = 0;
+  if (x > 0) {
+    const int begin = g.key_tiles[x - 1];
+    segment = g.tiles_by_key[begin].segment;
+    key = g.tiles_by_key[begin].key + totals_of(g.tiles_by_key, begin, g.key_tiles[x]).keys;
+  }
+  int end_segment = g.key_count;
+  std::int64_t end_key = 0;
+  if (x < g.key_tile_count) {
+    end_segment = g.tiles_by_key[g.key_tiles[x]].segment;
+    end_key = g.tiles_by_key[g.key_tiles[x]].key;
+  }
+  for (; segment < end_segment; ++segment, key = 0) {
+    clear_segment(g, to, dim, wide, g.keys[segment], key, g.keys[segment].count);
+  }
+  if (segment < g.key_count) clear_segment(g, to, dim, wide, g.keys[segment], key, end_key);
 }
 
 __global__ void clear_turns(int* turns, std::int64_t count) {
@@ -62,19 +107,26 @@ __global__ void clear_turns(int* turns, std::int64_t count) {
   if (i < count) turns[i] = 0;
 }
 
+/// May rows of `dim` floats be written 16 bytes at a time?
+bool aligned_rows(const Output& to, std::int64_t dim) {
+  const auto address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to.data));
+  return ((address / 4 | to.batch_stride | to.token_stride | to.head_stride | dim) & 3) == 0;
+}
+
 }  // namespace
 
 void fill_unvisited_rows(const ForwardParams& params, const LaunchContext& context) {
   const Geometry g = geometry_of(params.geometry, context);
   if (g.heads == 0 || g.batch == 0 || g.rows == 0) return;
-  const dim3 grid(static_cast<unsigned>(g.row_tile_count + 1), static_cast<unsigned>(g.heads),
+  const dim3 threads(32, 8);
+  const dim3 grid(static_cast<unsigned>(g.row_tile_count / 8 + 1), static_cast<unsigned>(g.heads),
                   static_cast<unsigned>(g.batch));
-  fill_rows<<<grid, kThreads, 0, static_cast<cudaStream_t>(context.stream)>>>(g, params);
+  fill_rows<<<grid, threads, 0, static_cast<cudaStream_t>(context.stream)>>>(g, params);
   check_launch("fill_rows");
 }
 
-void clear_gradients(const BackwardParams& params, const LaunchContext& context,
-                     std::int64_t turns) {
+void clear_gradients(const BackwardParams& params, const LaunchContext& context, std::int64_t turns,
+                     KeyGradients keys) {
   const Geometry g = geometry_of(params.geometry, context);
   auto* stream = static_cast<cudaStream_t>(context.stream);
   if (g.heads == 0 || g.batch == 0) return;
@@ -84,18 +136,24 @@ void clear_gradients(const BackwardParams& params, const LaunchContext& context,
     check_launch("clear_turns");
   }
   const auto heads = static_cast<unsigned>(g.heads);
+  const auto kv_heads = static_cast<unsigned>(g.kv_heads);
   const auto batch = static_cast<unsigned>(g.batch);
+  const dim3 threads(32, 8);
   if (params.dq_assign && g.rows > 0) {
-    const auto blocks = static_cast<unsigned>(g.rows < 65536 ? g.rows : 65536);
-    clear_rows<<<dim3(blocks, heads, batch), kThreads, 0, stream>>>(g, params.dq);
+    const std::int64_t blocks = (g.rows + 31) / 32;  // 4 rows a thread
+    const dim3 grid(static_cast<unsigned>(blocks < 65536 ? blocks : 65536), heads, batch);
+    clear_rows<<<grid, threads, 0, stream>>>(g, params.dq, aligned_rows(params.dq, g.head_dim));
     check_launch("clear_rows");
   }
-  if (params.dkv_assign && g.key_count > 0) {
-    const dim3 grid(1024, static_cast<unsigned>(g.kv_heads), batch);
-    clear_keys<<<grid, kThreads, 0, stream>>>(g, params.dk, g.head_dim);
-    clear_keys<<<grid, kThreads, 0, stream>>>(g, params.dv, g.head_dim_v);
-    check_launch("clear_keys");
-  }
+  if (!params.dkv_assign || g.key_count == 0) return;
+  const bool gaps = keys == KeyGradients::kernel_assigns && g.key_tile_count > 0;
+  const dim3 grid(gaps ? static_cast<unsigned>(g.key_tile_count + 1) : 256, kv_heads, batch);
+  const auto kernel = gaps ? &clear_key_gaps : &clear_keys;
+  kernel<<<grid, threads, 0, stream>>>(g, params.dk, g.head_dim,
+                                       aligned_rows(params.dk, g.head_dim));
+  kernel<<<grid, threads, 0, stream>>>(g, params.dv, g.head_dim_v,
+                                       aligned_rows(params.dv, g.head_dim_v));
+  check_launch("clear_keys");
 }
 
 }  // namespace annulus::attn::cuda

@@ -87,7 +87,7 @@ void flash2_backward(const BackwardParams& params, const LaunchContext& context)
   }
   const std::int64_t turns = turn_count(p.geometry);
   check_arguments(p.geometry, context, true, turns * static_cast<std::int64_t>(sizeof(int)));
-  clear_gradients(params, context, turns);
+  clear_gradients(params, context, context.deterministic ? turns : 0, KeyGradients::kernel_assigns);
   if (!p.geometry.tiles.empty() && p.geometry.heads > 0 && p.geometry.batch > 0) {
     variant(params, context);
   }

@@ -18,10 +18,13 @@ void allow_shared_memory(const void* kernel, int bytes);
 
 /// out, lse, state of rows that no tile names. The kernels write all others.
 void fill_unvisited_rows(const ForwardParams& params, const LaunchContext& context);
-/// Zero in dq, dk and dv where they are to be assigned; kernels then add. Also the zeroes of
-/// `turns` ints at the start of the workspace.
-void clear_gradients(const BackwardParams& params, const LaunchContext& context,
-                     std::int64_t turns);
+/// What a kernel does with dk and dv: adds to all of them, or assigns those of its key tiles where
+/// the launch says so.
+enum class KeyGradients { kernel_adds, kernel_assigns };
+/// Zero in dq, dk and dv where they are to be assigned and the kernel does not do it. Also the
+/// zeroes of `turns` ints at the start of the workspace.
+void clear_gradients(const BackwardParams& params, const LaunchContext& context, std::int64_t turns,
+                     KeyGradients keys = KeyGradients::kernel_adds);
 /// One counter for each query tile and half of it, of every head.
 std::int64_t turn_count(const AttendGeometry& geometry);
 

@@ -11,7 +11,7 @@ namespace annulus::attn::cuda {
 /// Rows of kDim elements to a swizzled matrix of kRows, one 16-byte chunk a thread at a time;
 /// source(row) is the address of a row and is asked for rows < rows alone. The rest is zero.
 template <typename T, int kDim, int kRows, int kThreads, typename Source>
-__device__ inline void copy_rows(std::uint32_t to, int rows, Source&& source) {
+__device__ inline void copy_rows_from(std::uint32_t to, int rows, Source&& source) {
   constexpr int kChunks = kDim / 8;
   constexpr int kStep = kThreads / kChunks;
   const int chunk = static_cast<int>(threadIdx.x) % kChunks;
@@ -22,6 +22,23 @@ __device__ inline void copy_rows(std::uint32_t to, int rows, Source&& source) {
     const bool real = row < rows;
     const T* from = source(real ? row : 0);
     copy16(swizzled<kDim>(to, row, chunk), from + chunk * 8, real);
+  }
+}
+
+/// The same for rows that lie `stride` elements apart.
+template <typename T, int kDim, int kRows, int kThreads>
+__device__ inline void copy_rows(std::uint32_t to, const T* from, std::int64_t stride, int rows) {
+  constexpr int kChunks = kDim / 8;
+  constexpr int kStep = kThreads / kChunks;
+  static_assert(kStep % 8 == 0);  // then the swizzle of all rows of a thread is the same
+  const int chunk = static_cast<int>(threadIdx.x) % kChunks;
+  const int first = static_cast<int>(threadIdx.x) / kChunks;
+  const std::uint32_t place = swizzled<kDim>(to, first, chunk);
+  const T* row = from + first * stride + chunk * 8;
+#pragma unroll
+  for (int i = 0; i < kRows / kStep; ++i) {
+    copy16(place + static_cast<std::uint32_t>(i * kStep * kDim * 2), row, first + i * kStep < rows);
+    row += kStep * stride;
   }
 }
 
@@ -46,6 +63,33 @@ __device__ inline void multiply(float (&c)[kM][kN][4], LoadA&& load_a_at, LoadB&
   }
 }
 
+/// The same with the fragments of a slice of 16 loaded under the products of the one before it,
+/// where there are registers for two.
+template <typename T, int kM, int kN, int kDepth, typename LoadA, typename LoadB>
+__device__ inline void multiply_ahead(float (&c)[kM][kN][4], LoadA&& load_a_at, LoadB&& load_b_at) {
+  std::uint32_t a[2][kM][4], b[2][kN / 2][4];
+  const auto load = [&](int stage, int k) {
+#pragma unroll
+    for (int m = 0; m < kM; ++m) load_a_at(a[stage][m], 16 * m, k);
+#pragma unroll
+    for (int n = 0; n < kN / 2; ++n) load_b_at(b[stage][n], 16 * n, k);
+  };
+  load(0, 0);
+#pragma unroll
+  for (int k = 0; k < kDepth; k += 16) {
+    const int stage = k / 16 % 2;
+    if (k + 16 < kDepth) load(stage ^ 1, k + 16);
+#pragma unroll
+    for (int n = 0; n < kN / 2; ++n) {
+#pragma unroll
+      for (int m = 0; m < kM; ++m) {
+        mma(c[m][2 * n], a[stage][m], b[stage][n][0], b[stage][n][1], T());
+        mma(c[m][2 * n + 1], a[stage][m], b[stage][n][2], b[stage][n][3], T());
+      }
+    }
+  }
+}
+
 template <int kM, int kN>
 __device__ inline void clear(float (&c)[kM][kN][4]) {
 #pragma unroll
@@ -65,6 +109,44 @@ __device__ inline float4 four_columns(const float (&c)[4], int lane) {
   const float x = __shfl_xor_sync(0xffffffffU, odd ? c[0] : c[2], 1);
   const float y = __shfl_xor_sync(0xffffffffU, odd ? c[1] : c[3], 1);
   return odd ? make_float4(x, y, c[2], c[3]) : make_float4(c[0], c[1], x, y);
+}
+
+/// By value: a choice of two lvalues would be one of addresses.
+__device__ inline float4 pick(bool first, float4 a, float4 b) {
+  return make_float4(first ? a.x : b.x, first ? a.y : b.y, first ? a.z : b.z, first ? a.w : b.w);
+}
+
+/// What lane `lane ^ kMask` holds.
+template <int kMask>
+__device__ inline float4 exchange(const float4& v) {
+  return make_float4(
+      __shfl_xor_sync(0xffffffffU, v.x, kMask), __shfl_xor_sync(0xffffffffU, v.y, kMask),
+      __shfl_xor_sync(0xffffffffU, v.z, kMask), __shfl_xor_sync(0xffffffffU, v.w, kMask));
+}
+
+/// A 16 x 32 product as whole rows: with g = lane / 4, rows[i] are four columns of row
+/// 4 i + g % 4, from columns_of_row(lane) on. Eight lanes hold the 128 bytes of a row.
+__device__ inline int columns_of_row(int lane) {
+  return (lane & 16) + 8 * (lane & 1) + 2 * (lane & 2);
+}
+__device__ inline void gather_rows(float4 (&rows)[4], const float (&c)[4][4], int lane) {
+  const bool odd = (lane & 1) != 0;
+  const bool high = (lane & 16) != 0;
+  float4 upper[2], lower[2];  // rows g and g + 8, 64 bytes in four lanes
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const float4 left = four_columns(c[2 * i], lane);
+    const float4 right = four_columns(c[2 * i + 1], lane);
+    const float4 other = exchange<1>(pick(odd, left, right));
+    upper[i] = pick(odd, other, left);
+    lower[i] = pick(odd, right, other);
+  }
+  const float4 u = exchange<16>(pick(high, upper[0], upper[1]));
+  const float4 l = exchange<16>(pick(high, lower[0], lower[1]));
+  rows[0] = pick(high, u, upper[0]);
+  rows[1] = pick(high, upper[1], u);
+  rows[2] = pick(high, l, lower[0]);
+  rows[3] = pick(high, lower[1], l);
 }
 
 /// *to += v in L2, nothing returned.

@@ -40,36 +40,26 @@ __device__ inline void load_blocks_transposed(std::uint32_t (&r)[4], std::uint32
                : "memory");
 }
 
-/// A of rows [m, m+16), columns [k, k+16) from a shared [m][k] matrix. Blocks: (m, k), (m+8, k),
-/// (m, k+8), (m+8, k+8).
+// A 16 x 16 piece of a shared matrix is four blocks, and two orders of them serve all operands:
+//   down      (r, c), (r+8, c), (r, c+8), (r+8, c+8)    A of [m][k]; transposed B of [k][n]
+//   across    (r, c), (r, c+8), (r+8, c), (r+8, c+8)    B of [n][k]; transposed A of [k][m]
+// A thread's place in the piece at (0, 0) is found once; the piece at (row, column) is then one XOR
+// and an offset away, for rows and columns of pieces are multiples of 16 (row % 8 is the thread's
+// own, and so is the lowest bit of a chunk).
 template <int kCols>
-__device__ inline void load_a(std::uint32_t (&a)[4], std::uint32_t base, int m, int k, int lane) {
-  load_blocks(a, swizzled<kCols>(base, m + (lane & 15), (k >> 3) + (lane >> 4)));
+__device__ inline std::uint32_t down_place(std::uint32_t base, int lane) {
+  return swizzled<kCols>(base, lane & 15, lane >> 4);
+}
+template <int kCols>
+__device__ inline std::uint32_t across_place(std::uint32_t base, int lane) {
+  return swizzled<kCols>(base, (lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1);
 }
 
-/// The same A from a shared [k][m] matrix, transposed: blocks (k, m), (k, m+8), (k+8, m),
-/// (k+8, m+8) of the storage.
+/// Of the piece at (row, column), from that at another whose column has none of the same bits.
 template <int kCols>
-__device__ inline void load_a_transposed(std::uint32_t (&a)[4], std::uint32_t base, int m, int k,
-                                         int lane) {
-  const int row = k + (lane & 7) + ((lane >> 4) << 3);
-  load_blocks_transposed(a, swizzled<kCols>(base, row, (m >> 3) + ((lane >> 3) & 1)));
-}
-
-/// B of columns [n, n+16), rows [k, k+16) from a shared [n][k] matrix: b[0], b[1] for the columns
-/// n.., b[2], b[3] for n+8... Blocks: (n, k), (n, k+8), (n+8, k), (n+8, k+8).
-template <int kCols>
-__device__ inline void load_b(std::uint32_t (&b)[4], std::uint32_t base, int n, int k, int lane) {
-  const int row = n + (lane & 7) + ((lane >> 4) << 3);
-  load_blocks(b, swizzled<kCols>(base, row, (k >> 3) + ((lane >> 3) & 1)));
-}
-
-/// The same B from a shared [k][n] matrix, transposed: blocks (k, n), (k+8, n), (k, n+8),
-/// (k+8, n+8) of the storage.
-template <int kCols>
-__device__ inline void load_b_transposed(std::uint32_t (&b)[4], std::uint32_t base, int n, int k,
-                                         int lane) {
-  load_blocks_transposed(b, swizzled<kCols>(base, k + (lane & 15), (n >> 3) + (lane >> 4)));
+__device__ inline std::uint32_t piece(std::uint32_t place, int row, int column) {
+  return (place ^ static_cast<std::uint32_t>((column & 63) * 2)) +
+         static_cast<std::uint32_t>(row * (kCols * 2) + (column >> 6) * 128);
 }
 
 __device__ inline void mma(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,

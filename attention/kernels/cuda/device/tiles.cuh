@@ -18,6 +18,23 @@ __device__ inline std::int64_t token_of_row(const Geometry& g, std::int64_t row)
   return 0;
 }
 
+/// Tokens of the launch rows [row, row + rows): looked up one by one only where they are of several
+/// segments.
+struct RowTokens {
+  std::int64_t shift = 0;
+  bool one = false;
+  __device__ RowTokens(const Geometry& g, std::int64_t row, std::int64_t rows) {
+    for (int i = 0; i < g.query_count && !one; ++i) {
+      const QuerySegment& segment = g.queries[i];
+      one = segment.row <= row && row + rows <= segment.row + segment.count;
+      shift = segment.token - segment.row;
+    }
+  }
+  __device__ std::int64_t of(const Geometry& g, std::int64_t row) const {
+    return one ? row + shift : token_of_row(g, row);
+  }
+};
+
 __device__ inline std::int64_t kv_head_of(const Geometry& g, std::int64_t head) {
   return (g.head_offset + head) / g.group;
 }
@@ -40,9 +57,19 @@ __device__ inline int rows_of(const Tile* tiles, int begin, int end) {
   return rows;
 }
 
+/// The lowest `n` of 32 bits; n is cut to [0, 32].
+__device__ inline std::uint32_t low_bits(int n) {
+  return static_cast<std::uint32_t>((std::uint64_t{1} << max(0, min(n, 32))) - 1);
+}
+
 /// Keys that a row sees of some consecutive keys: [begin, end) of each interval, as indices.
 struct VisibleKeys {
   int begin[2], end[2];
+  /// Of the keys first .. first + 31, one bit each.
+  __device__ std::uint32_t bits(int first) const {
+    return (low_bits(end[0] - first) & ~low_bits(begin[0] - first)) |
+           (low_bits(end[1] - first) & ~low_bits(begin[1] - first));
+  }
   __device__ bool sees(int key) const {
     return (key >= begin[0] && key < end[0]) || (key >= begin[1] && key < end[1]);
   }

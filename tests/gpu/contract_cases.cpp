@@ -1,0 +1,239 @@
+#include "tests/gpu/contract_cases.h"
+
+#include "attention/kernels/cuda/table.h"
+#include "tests/gpu/device_run.h"
+#include "tests/gpu/shares.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <string_view>
+#include <thread>
+
+namespace annulus::testing {
+
+namespace {
+
+using attn::Kernel;
+using attn::KeySegment;
+
+constexpr TileGrid kGrid{128, 128};
+
+OracleProblem problem_of(std::int64_t dim, std::int64_t seq) {
+  return {.seq = seq,
+          .seq_kv = seq,
+          .heads = 6,
+          .heads_kv = 3,
+          .head_dim = dim,
+          .head_dim_v = dim,
+          .dtype = DType::bf16,
+          .terms = {Mask::Causal{}},
+          .softmax_scale = 1.0 / std::sqrt(static_cast<double>(dim))};
+}
+
+/// A problem whose keys are two segments, and its truth.
+struct Setting {
+  explicit Setting(const OracleProblem& p)
+      : cut(p.seq_kv / 2 + 3),
+        launch(make_launch(p, {{0, 0, 1, cut, nullptr}, {cut, cut, 1, p.seq_kv - cut, nullptr}},
+                           kGrid)),
+        inputs(random_inputs(p, 23)),
+        truth(oracle_attention(p, inputs)),
+        naive(naive_attention(p, inputs)) {}
+  std::int64_t cut;
+  TestLaunch launch;
+  OracleInputs inputs;
+  OracleResult truth, naive;
+
+  void expect_right(const DeviceRun& run) const {
+    if (const double worst = shares_of(run.results(), truth, naive).worst(); !(worst <= 1.0)) {
+      throw std::runtime_error("error of " + std::to_string(worst) + " bounds");
+    }
+  }
+};
+
+void expect(bool condition, const char* what) {
+  if (!condition) throw std::runtime_error(what);
+}
+
+void sleep() { std::this_thread::sleep_for(std::chrono::milliseconds(30)); }
+
+/// A stream that hangs cannot be destroyed either.
+void expect_end(const DeviceRun& run) {
+  if (run.wait()) return;
+  std::printf("FAIL the launch did not end\n");
+  std::fflush(stdout);
+  std::_Exit(1);
+}
+
+void both_passes(DeviceRun& run) {
+  run.poison_results();
+  run.forward_pass();
+  run.backward_pass();
+}
+
+void placed(const Kernel& kernel, const Setting& s, Placing placing) {
+  DeviceRun run(kernel, s.launch, s.inputs, s.truth, placing);
+  both_passes(run);
+  s.expect_right(run);
+}
+
+/// Keys and flag of the second segment come while the kernel waits for them.
+void late_flag(const Kernel& kernel, const Setting& s) {
+  DeviceRun run(kernel, s.launch, s.inputs, s.truth);
+  run.poison_results();
+  const auto late = [&](const auto& pass) {
+    run.k.poison(run.other);
+    run.v.poison(run.other);
+    run.set_flag(1, 0);
+    run.k.set(s.inputs.k, run.other);  // the first segment, and NaN behind it
+    run.v.set(s.inputs.v, run.other);
+    std::vector<double> nan(s.inputs.k.size(), std::nan(""));
+    run.k.set(nan, run.other, s.cut);
+    run.v.set(nan, run.other, s.cut);
+    pass();
+    sleep();
+    expect(!run.finished(), "it did not wait for the flag");
+    run.k.set(s.inputs.k, run.other, s.cut);
+    run.v.set(s.inputs.v, run.other, s.cut);
+    run.set_flag(1, 1);
+    expect_end(run);
+  };
+  late([&] { run.forward_pass(); });
+  late([&] { run.backward_pass(); });
+  s.expect_right(run);
+}
+
+/// A word in host memory ends waits for flags, and for turns that depend on them.
+void abort_ends(const Kernel& kernel, const Setting& s) {
+  std::uint32_t* word = nullptr;
+  check_cuda(cudaHostAlloc(reinterpret_cast<void**>(&word), 4, cudaHostAllocMapped), "host word");
+  {
+    DeviceRun run(kernel, s.launch, s.inputs, s.truth);
+    run.context.abort = word;
+    const auto aborted = [&](std::size_t segment, const auto& pass) {
+      *word = 0;
+      run.set_flag(segment, 0);
+      pass();
+      sleep();
+      expect(!run.finished(), "it did not wait for the flag");
+      *static_cast<volatile std::uint32_t*>(word) = 1;
+      expect_end(run);
+      run.set_flag(segment, 1);
+    };
+    for (std::size_t segment = 0; segment < 2; ++segment) {
+      aborted(segment, [&] { run.forward_pass(); });
+      for (const bool deterministic : {false, true}) {
+        run.context.deterministic = deterministic;
+        aborted(segment, [&] { run.backward_pass(); });
+      }
+    }
+    *word = 0;
+    both_passes(run);  // nothing of it is left
+    s.expect_right(run);
+  }
+  check_cuda(cudaFreeHost(word), "host word");
+}
+
+void captured(const Kernel& kernel, const Setting& s) {
+  DeviceRun run(kernel, s.launch, s.inputs, s.truth);
+  run.context.deterministic = true;
+  both_passes(run);
+  const OracleResult eager = run.results();
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t instance = nullptr;
+  check_cuda(cudaStreamBeginCapture(run.stream, cudaStreamCaptureModeThreadLocal), "capture");
+  run.forward_pass();
+  run.backward_pass();
+  check_cuda(cudaStreamEndCapture(run.stream, &graph), "capture");
+  check_cuda(cudaGraphInstantiate(&instance, graph, 0), "instantiate");
+  for (int i = 0; i < 2; ++i) {
+    run.poison_results();
+    check_cuda(cudaGraphLaunch(instance, run.stream), "replay");
+    expect(same_bits(run.results(), eager), "a replay has other bits");
+  }
+  check_cuda(cudaGraphExecDestroy(instance), "graph");
+  check_cuda(cudaGraphDestroy(graph), "graph");
+}
+
+/// Heads 0 and 1 .. 5 in launches of their own: the second begins within a group.
+void head_offset(const Kernel& kernel, const Setting& s) {
+  DeviceRun run(kernel, s.launch, s.inputs, s.truth);
+  run.poison_results();
+  const std::vector<double> zeroes(s.inputs.k.size(), 0.0);
+  run.dk.set(zeroes, run.other);
+  run.dv.set(zeroes, run.other);
+  run.backward.dkv_assign = false;
+  const attn::ForwardParams forward = run.forward;
+  const attn::BackwardParams backward = run.backward;
+  const auto from_head = [](auto operand, std::int64_t head) {
+    using Pointer = decltype(operand.data);
+    const auto address =
+        reinterpret_cast<std::uintptr_t>(operand.data) +
+        static_cast<std::uintptr_t>(head * operand.head_stride *
+                                    static_cast<std::int64_t>(size_of(operand.dtype)));
+    operand.data = reinterpret_cast<Pointer>(address);
+    return operand;
+  };
+  for (const std::int64_t first : {0, 1}) {
+    run.forward = forward;
+    run.backward = backward;
+    for (attn::AttendGeometry* g : {&run.forward.geometry, &run.backward.geometry}) {
+      g->head_offset = first;
+      g->heads = first == 0 ? 1 : 5;
+    }
+    run.forward.q = from_head(forward.q, first);
+    run.forward.out = from_head(forward.out, first);
+    run.forward.lse = from_head(forward.lse, first);
+    run.backward.q = run.forward.q;
+    run.backward.dout = from_head(backward.dout, first);
+    run.backward.lse = from_head(backward.lse, first);
+    run.backward.delta = from_head(backward.delta, first);
+    run.backward.dq = from_head(backward.dq, first);
+    run.forward_pass();
+    run.backward_pass();
+  }
+  s.expect_right(run);
+}
+
+}  // namespace
+
+void contract_cases(const std::string& only, Tally& tally) {
+  // `few`: flash2 and flash1 alone, with few rows. Beside a grid of naive that waits on every SM
+  // the copies of a late flag do not start.
+  const auto run = [&](const char* what, std::int64_t dim, bool few, const auto& body) {
+    const std::string name = std::string(what) + " dim " + std::to_string(dim);
+    if (name.find(only) == std::string::npos) return;
+    const Setting setting(problem_of(dim, few ? 150 : 400));
+    for (const Kernel* kernel : attn::cuda::kernels()) {
+      if (few && kernel->name != "flash2" && kernel->name != "flash1") continue;
+      ++tally.cases;
+      std::string problem;
+      try {
+        body(*kernel, setting);
+      } catch (const std::exception& error) {
+        problem = error.what();
+      }
+      std::printf("%-4s %-9s %s%s%s\n", problem.empty() ? "ok" : "FAIL", kernel->name.data(),
+                  name.c_str(), problem.empty() ? "" : ": ", problem.c_str());
+      std::fflush(stdout);
+      tally.failed += problem.empty() ? 0 : 1;
+    }
+  };
+  for (const std::int64_t dim : {128, 64}) {
+    run("heads outermost", dim, false,
+        [](const Kernel& kernel, const Setting& s) { placed(kernel, s, Placing::head_major); });
+    run("more than 2^31 elements", dim, true,
+        [](const Kernel& kernel, const Setting& s) { placed(kernel, s, Placing::far); });
+    run("head offset", dim, false, head_offset);
+    run("late flag", dim, true, late_flag);
+    run("abort", dim, false, abort_ends);
+    run("graph", dim, false, captured);
+  }
+}
+
+}  // namespace annulus::testing
