@@ -51,6 +51,9 @@ bool mpi_built();
 /// Duplicates the given communicator (MPI_Comm_c2f). Throws Unsupported where MPI is not built.
 std::unique_ptr<Communicator> make_mpi_communicator(int fortran_communicator, double timeout_s);
 
+/// How many ranks before this one are on its host. Collective.
+int local_rank(Communicator& communicator);
+
 /// Text that differs between ranks makes all of them throw the same CommError that shows the
 /// values, rank by rank. Used to agree on arguments and on a plan's hash before any payload.
 void require_agreement(Communicator& communicator, std::string_view what, std::string_view value);

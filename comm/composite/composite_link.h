@@ -1,0 +1,46 @@
+#pragma once
+
+#include "comm/device/device_link.h"
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace annulus::comm::composite {
+
+/// One plan's transfers through two links that know all of them by the same index: ranks that can
+/// address each other by the first, the others by the second.
+class CompositeLink final : public DeviceLink {
+ public:
+  /// `near`: by transfer, whether it goes through `first`. Only that one may send by flags.
+  CompositeLink(std::unique_ptr<DeviceLink> first, std::unique_ptr<DeviceLink> second,
+                std::vector<bool> near)
+      : first_(std::move(first)), second_(std::move(second)), near_(std::move(near)) {}
+
+  const char* name() const override { return "composite"; }
+  std::int32_t group_end(std::int32_t transfer) const override {
+    return of(transfer).group_end(transfer);
+  }
+  bool sends_by_flag(std::int32_t transfer) const override {
+    return of(transfer).sends_by_flag(transfer);
+  }
+  void start(std::int32_t transfer, const LinkStream& on) const override {
+    of(transfer).start(transfer, on);
+  }
+  void await_free(std::span<const std::int32_t> sends, const LinkStream& on) const override {
+    first_->await_free(sends, on);
+  }
+
+ private:
+  const DeviceLink& of(std::int32_t transfer) const {
+    return near_[static_cast<std::size_t>(transfer)] ? *first_ : *second_;
+  }
+
+  std::unique_ptr<DeviceLink> first_;
+  std::unique_ptr<DeviceLink> second_;
+  std::vector<bool> near_;
+};
+
+}  // namespace annulus::comm::composite

@@ -1,0 +1,53 @@
+#pragma once
+
+#include "comm/transport.h"
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <span>
+
+namespace annulus::comm {
+
+/// One end of a transfer between GPUs. Regions of both ends have the same shape; `theirs` is
+/// another rank's memory as this GPU addresses it, and empty where it cannot be addressed.
+struct DeviceTransfer {
+  bool sends = false;
+  int peer = 0;
+  std::int32_t tag = 0;    ///< unique for (sender, receiver) in a plan
+  std::int32_t round = 0;  ///< the same on both ends; transfers of one may be one launch
+  Region own;
+  Region theirs;
+};
+
+/// A stream that transfers are enqueued on, and the mapped host word that says what it waits for:
+/// 1 + transfer, 0: nothing. A watch reads it.
+struct LinkStream {
+  cudaStream_t stream = nullptr;
+  std::uint32_t* awaited = nullptr;
+};
+
+/// How the transfers of one plan are enqueued on streams. Transfers are named by their index in the
+/// plan. Enqueues only: nothing waits on the host and nothing is allocated, so that graphs capture
+/// it.
+class DeviceLink {
+ public:
+  virtual ~DeviceLink() = default;
+  virtual const char* name() const = 0;
+
+  /// Transfers that go in one launch are a group, which starts with its last member in enqueue
+  /// order: the index of that one. Alone in its group: `transfer`.
+  virtual std::int32_t group_end(std::int32_t transfer) const = 0;
+
+  /// True: a send only raises a flag, and is over when its receiver says so (await_free). False: it
+  /// moves the data itself and is over when the stream has passed it.
+  virtual bool sends_by_flag(std::int32_t transfer) const = 0;
+
+  /// Enqueues the transfer, or the whole group when it is the group's end.
+  virtual void start(std::int32_t transfer, const LinkStream& on) const = 0;
+
+  /// Holds the stream until the receivers of these sends have given them free.
+  virtual void await_free(std::span<const std::int32_t> sends, const LinkStream& on) const = 0;
+};
+
+}  // namespace annulus::comm

@@ -1,0 +1,49 @@
+#pragma once
+
+#include "comm/peer/driver.h"
+#include "comm/transport.h"
+
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+namespace annulus::comm::peer {
+
+/// Memory operations that the front end of a GPU does in stream order without an SM: a few of them
+/// in one call. They are ordered among themselves.
+class StreamBatch {
+ public:
+  explicit StreamBatch(const Driver& driver) : driver_(driver) {}
+
+  /// Writes `value`, to our memory, a peer's or the host's, after what is before it in the stream.
+  void write(std::uint32_t* word, std::uint32_t value);
+  /// Holds the stream until the word is >= 1, then resets it.
+  void consume(std::uint32_t* signal);
+  void enqueue(cudaStream_t stream) const;
+
+ private:
+  static constexpr std::size_t kMost = 64;
+
+  const Driver& driver_;
+  std::array<CUstreamBatchMemOpParams, kMost> ops_;
+  std::size_t count_ = 0;
+};
+
+/// A copy as the copy engines take it: `rows` runs of `run` bytes.
+struct Plane {
+  std::byte* to = nullptr;
+  const std::byte* from = nullptr;
+  std::int64_t to_pitch = 0;
+  std::int64_t from_pitch = 0;
+  std::int64_t run = 0;
+  std::int64_t rows = 1;
+};
+
+/// Few, large copies: one for a dense or once-strided region. Both have the same shape.
+std::vector<Plane> planes(const Region& source, const Region& target);
+
+void copy(cudaStream_t stream, const Plane& plane);
+
+}  // namespace annulus::comm::peer

@@ -1,0 +1,139 @@
+#include "comm/peer/watch.h"
+
+#include "comm/peer/stream_ops.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/cuda_check.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+namespace annulus::comm::peer {
+namespace {
+
+/// Any value >= 1 ends a wait.
+constexpr int kRaised = 0x01;
+
+Watch::Words read(const volatile Watch::Words* words) {
+  return {words->calls, words->pass, {words->awaited[0], words->awaited[1]}};
+}
+
+bool waits(const Watch::Words& w) { return w.awaited[0] != 0 || w.awaited[1] != 0; }
+
+bool same(const Watch::Words& a, const Watch::Words& b) {
+  return std::memcmp(&a, &b, sizeof a) == 0;
+}
+
+}  // namespace
+
+Watch::Watch(const Driver& driver, int rank, int device, std::vector<ControlBlock> blocks,
+             double timeout_s)
+    : driver_(driver),
+      rank_(rank),
+      device_(device),
+      blocks_(std::move(blocks)),
+      timeout_s_(timeout_s) {
+  const DeviceScope scope(device);
+  void* pinned = nullptr;
+  check_cuda(cudaHostAlloc(&pinned, 256, cudaHostAllocMapped | cudaHostAllocPortable),
+             "cudaHostAlloc");
+  std::memset(pinned, 0, 256);
+  words_ = static_cast<Words*>(pinned);
+  abort_copy_ = reinterpret_cast<std::uint32_t*>(static_cast<std::byte*>(pinned) + 128);
+  int least = 0;
+  int greatest = 0;
+  check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "stream priorities");
+  check_cuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest),
+             "cudaStreamCreateWithPriority");
+  thread_ = std::thread([this] { look(); });
+}
+
+Watch::~Watch() {
+  {
+    const std::scoped_lock lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+  if (stream_ != nullptr) (void)cudaStreamDestroy(stream_);
+  if (words_ != nullptr) (void)cudaFreeHost(words_);
+}
+
+bool Watch::aborted() const {
+  const std::scoped_lock lock(mutex_);
+  const DeviceScope scope(device_);
+  const ControlBlock& own = blocks_[static_cast<std::size_t>(rank_)];
+  check_cuda(cudaMemcpyAsync(abort_copy_, own.abort(), sizeof(std::uint32_t),
+                             cudaMemcpyDeviceToHost, stream_),
+             "read of the abort word");
+  check_cuda(cudaStreamSynchronize(stream_), "read of the abort word");
+  return *abort_copy_ != 0;
+}
+
+void Watch::release() const {
+  const std::scoped_lock lock(mutex_);
+  const DeviceScope scope(device_);
+  for (const ControlBlock& block : blocks_) {
+    if (!block) continue;
+    StreamBatch abort(driver_);
+    abort.write(block.abort(), static_cast<std::uint32_t>(rank_) + 1);
+    abort.enqueue(stream_);
+  }
+  const ControlBlock& own = blocks_[static_cast<std::size_t>(rank_)];
+  check_cuda(cudaMemsetAsync(own.signals(), kRaised,
+                             static_cast<std::size_t>(own.signal_words()) * 4, stream_),
+             "raise of all signals");
+}
+
+void Watch::fire() noexcept {
+  if (!fired_.exchange(true)) found_ = read(words_);
+  try {
+    release();
+  } catch (...) {
+    // The device is gone: so are its streams.
+  }
+  if (let_go_) let_go_();
+}
+
+bool Watch::told_to_stop() const noexcept {
+  try {
+    return aborted();
+  } catch (...) {
+    return false;  // the device is gone: calls say so
+  }
+}
+
+void Watch::look() {
+  const double period = std::clamp(timeout_s_ / 20, 0.005, 0.25);
+  Words last = read(words_);
+  std::optional<Deadline> deadline;
+  for (;;) {
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait_for(lock, std::chrono::duration<double>(period), [this] { return stop_; });
+      if (stop_) return;
+    }
+    if (fired()) {
+      fire();  // calls that were enqueued behind wait again
+      continue;
+    }
+    const Words now = read(words_);
+    if (waits(now) && told_to_stop()) {
+      fire();
+      continue;
+    }
+    if (!waits(now) || !same(now, last)) {
+      last = now;
+      deadline.reset();
+      continue;
+    }
+    if (!deadline) deadline.emplace(timeout_s_);
+    if (!deadline->expired()) continue;
+    waited_s_ = deadline->elapsed_s();
+    fire();
+  }
+}
+
+}  // namespace annulus::comm::peer

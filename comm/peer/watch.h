@@ -1,0 +1,84 @@
+#pragma once
+
+#include "comm/peer/control_block.h"
+#include "comm/peer/driver.h"
+
+#include <cuda_runtime_api.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace annulus::comm::peer {
+
+/// Gives the waits of a GPU's streams a deadline. A thread looks at mapped host words that say what
+/// each stream waits for. When nothing has changed for `timeout_s`, it raises every signal of this
+/// rank and the abort words of all ranks, so that streams and spinning kernels go on; results are
+/// void. The same when another rank raised our abort word.
+class Watch {
+ public:
+  /// What the streams of one rank say, in mapped host memory. Written in stream order.
+  struct Words {
+    std::uint32_t calls;       ///< counts calls, replays of a graph included
+    std::uint32_t pass;        ///< of the call that runs: an index of the caller's
+    std::uint32_t awaited[2];  ///< by lane: 1 + transfer, 0: none
+  };
+
+  /// `blocks`: of every rank; empty ones cannot be told.
+  Watch(const Driver& driver, int rank, int device, std::vector<ControlBlock> blocks,
+        double timeout_s);
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+  ~Watch();
+
+  Words* words() const { return words_; }
+
+  /// True once the streams were let go.
+  bool fired() const { return fired_.load(std::memory_order_acquire); }
+  /// What the streams waited for when it happened; awaited 0 both: another rank gave up.
+  Words found() const { return found_; }
+  double waited_s() const { return waited_s_; }
+
+  /// Reads our abort word now.
+  bool aborted() const;
+
+  /// Lets everything go, here and on the other ranks, as after a timeout.
+  void fire() noexcept;
+
+  /// Called each time that everything is let go, by the watch's thread. Must return at once and not
+  /// throw. Set before the first call.
+  void also(std::function<void()> let_go) {
+    const std::scoped_lock lock(mutex_);
+    let_go_ = std::move(let_go);
+  }
+
+ private:
+  void look();
+  bool told_to_stop() const noexcept;
+  void release() const;
+
+  const Driver& driver_;
+  int rank_;
+  int device_;
+  std::vector<ControlBlock> blocks_;
+  double timeout_s_;
+  Words* words_ = nullptr;
+  std::uint32_t* abort_copy_ = nullptr;  ///< pinned
+  cudaStream_t stream_ = nullptr;        ///< highest priority: runs where others wait
+  Words found_{};
+  double waited_s_ = 0;
+  std::atomic<bool> fired_{false};
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::function<void()> let_go_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace annulus::comm::peer
