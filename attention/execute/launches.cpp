@@ -45,6 +45,10 @@ AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& laun
   g.queries = launch.queries;
   g.keys = launch.keys;
   g.tiles = launch.tiles;
+  g.row_tiles = launch.index.row_tiles;
+  g.tiles_by_key = launch.index.tiles_by_key;
+  g.key_tiles = launch.index.key_tiles;
+  g.places = launch.index.places;
   return g;
 }
 
@@ -52,9 +56,18 @@ AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& laun
 
 std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
                              int threads) {
+  std::int64_t bytes = 0;
+  if (kernel.backend != "cpu") {
+    const Launches launches(plan, rank, kernel);
+    for (std::size_t i = 0; i < rank.attends.size(); ++i) {
+      const bool backward = rank.attends[i].pass == Pass::backward;
+      const AttendGeometry g = launches.geometry(static_cast<std::int32_t>(i));
+      bytes = std::max(bytes, kernel.workspace_bytes(g, backward, threads));
+    }
+    return bytes;
+  }
   std::int64_t rows = 0;
   for (const TokenRange& range : rank.rows) rows += range.count;
-  std::int64_t bytes = 0;
   for (const Attend& a : rank.attends) {
     const Launch launch = segments_of(rank, a);
     const AttendGeometry g = geometry_of(plan.request().problem, a, launch, rows);
@@ -77,15 +90,28 @@ Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel)
     // A query tile meets all its segments before the next one starts.
     std::stable_sort(launch.tiles.begin(), launch.tiles.end(),
                      [](const Tile& x, const Tile& y) { return x.row < y.row; });
+    if (kernel.backend != "cpu") {
+      launch.index = make_tile_index(launch.tiles, {kernel.tile_q, kernel.tile_k});
+    }
     launches_.push_back(std::move(launch));
   }
 }
 
-void Launches::run(std::int32_t index, const Memory& memory, const LaunchContext& context) const {
-  const Attend& a = rank_.attends[static_cast<std::size_t>(index)];
-  AttendGeometry g = geometry_of(problem_, a, launches_[static_cast<std::size_t>(index)],
+AttendGeometry Launches::geometry(std::int32_t index) const {
+  const auto i = static_cast<std::size_t>(index);
+  AttendGeometry g = geometry_of(problem_, rank_.attends[i], launches_[i],
                                  static_cast<std::int64_t>(intervals_.size()));
   g.intervals = intervals_;
+  return g;
+}
+
+void Launches::run(std::int32_t index, const Memory& memory, const LaunchContext& context) const {
+  run_attend(kernel_, rank_.attends[static_cast<std::size_t>(index)], geometry(index), memory,
+             context);
+}
+
+void run_attend(const Kernel& kernel, const Attend& a, const AttendGeometry& g,
+                const Memory& memory, const LaunchContext& context) {
   const auto kv_head = static_cast<std::int32_t>(a.head / g.group);
   const Input q = operand<const void*>(memory, a.q, a.head);
   const Input k = operand<const void*>(memory, a.k, kv_head);
@@ -100,7 +126,7 @@ void Launches::run(std::int32_t index, const Memory& memory, const LaunchContext
                     operand<void*>(memory, a.state, a.head),
                     a.resume,
                     a.finish};
-    kernel_.forward(p, context);
+    kernel.forward(p, context);
     return;
   }
   BackwardParams p{g,
@@ -115,7 +141,7 @@ void Launches::run(std::int32_t index, const Memory& memory, const LaunchContext
                    operand<void*>(memory, a.dv, kv_head),
                    a.dq_assign,
                    a.dkv_assign};
-  kernel_.backward(p, context);
+  kernel.backward(p, context);
 }
 
 }  // namespace annulus::attn

@@ -2,6 +2,7 @@
 
 #include "attention/execute/memory.h"
 #include "attention/kernels/dispatch.h"
+#include "attention/kernels/tile_index.h"
 
 #include <annulus/plan.h>
 
@@ -15,18 +16,28 @@ struct Launch {
   std::vector<QuerySegment> queries;
   std::vector<KeySegment> keys;
   std::vector<Tile> tiles;
+  TileIndex index;  ///< device kernels only
 };
 
-/// Bytes of kernel workspace that the largest attend of a rank's plan wants.
+/// Bytes of kernel workspace that the largest attend of a rank's plan wants. Device kernels size it
+/// by their tiles, which take a while to list.
 std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
                              int threads);
 
-/// The attend tasks of one rank's plan, compiled for one kernel's tiles.
+/// The attend tasks of one rank's plan, compiled for one kernel's tiles, in host memory.
 class Launches {
  public:
   Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel);
 
-  /// Runs attend `index` of the rank's plan.
+  const RankPlan& rank() const { return rank_; }
+  const Kernel& kernel() const { return kernel_; }
+  const std::vector<RowIntervals>& intervals() const { return intervals_; }
+  const std::vector<Launch>& launches() const { return launches_; }
+
+  /// What the kernel is told of attend `index`: spans refer to this object.
+  AttendGeometry geometry(std::int32_t index) const;
+
+  /// Runs attend `index` of the rank's plan, on the host.
   void run(std::int32_t index, const Memory& memory, const LaunchContext& context) const;
 
  private:
@@ -36,5 +47,9 @@ class Launches {
   std::vector<RowIntervals> intervals_;
   std::vector<Launch> launches_;
 };
+
+/// Calls `kernel` for one attend with the operands that `memory` holds.
+void run_attend(const Kernel& kernel, const Attend& attend, const AttendGeometry& geometry,
+                const Memory& memory, const LaunchContext& context);
 
 }  // namespace annulus::attn

@@ -167,6 +167,7 @@ void RankBuilder::transfer(bool sends, int peer, const Block& block, int step) {
   t.sends = sends;
   t.peer = peer;
   t.tag = (sends ? send_tags_ : receive_tags_)[static_cast<std::size_t>(peer)]++;
+  t.round = round_;
   t.block = block;
   t.bytes = problem().batch * block.tokens * block.heads * block.dims *
             size_of(out_.slots[static_cast<std::size_t>(block.slot)].dtype);

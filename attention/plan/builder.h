@@ -49,6 +49,11 @@ class RankBuilder {
   Block whole(std::int32_t slot) const;
   std::int64_t tokens(std::int32_t slot) const;
 
+  /// Transfers from here on are a new round, one launch where a transport groups them. Called at
+  /// the same places by all ranks that exchange.
+  void next_round() { ++round_; }
+  /// The same where those before made different numbers of rounds.
+  void next_stage() { round_ = (round_ / kStage + 1) * kStage; }
   void transfer(bool sends, int peer, const Block& block, int step);
   void copy(const Block& source, const Block& target, int step);
   /// fp32 to the input dtype (a copy where that is fp32).
@@ -67,6 +72,8 @@ class RankBuilder {
   RankPlan finish();
 
  private:
+  static constexpr std::int32_t kStage = 1 << 24;
+
   std::int64_t pairs(const std::vector<Segment>& keys) const;
   std::int32_t like(std::int32_t slot);
   void add(ItemKind kind, std::size_t payload, int step, std::span<const Access> accesses);
@@ -79,6 +86,7 @@ class RankBuilder {
   const Plan::Impl& plan_;
   int rank_;
   Detail detail_;
+  std::int32_t round_ = 0;
   RowTable rows_;
   RankPlan out_;
   std::vector<std::int32_t> caller_slots_;

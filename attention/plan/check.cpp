@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <tuple>
@@ -35,7 +36,10 @@ class Checker {
       fault("deadlock: items wait for each other in a circle");
       return std::move(faults_);
     }
-    for (const RankPlan& plan : ranks_) check_hazards(plan, order);
+    for (const RankPlan& plan : ranks_) {
+      check_rounds(plan);
+      check_hazards(plan, order);
+    }
     return std::move(faults_);
   }
 
@@ -64,6 +68,33 @@ class Checker {
       if (plan.items[i].kind == ItemKind::transfer) check_transfer(plan, id);
     }
     check_arena(plan);
+  }
+
+  /// A round may be one launch: nothing waits for it before all of it was enqueued.
+  void check_rounds(const RankPlan& plan) {
+    std::int32_t last = -1;
+    std::int32_t awaited = -1;
+    for (std::size_t i = 0; i < plan.items.size(); ++i) {
+      const Item& item = plan.items[i];
+      for (const std::int32_t w : plan.waits(item)) {
+        if (w >= 0 && w < static_cast<std::int32_t>(i)) {
+          awaited = std::max(awaited, round_of(plan, plan.items[static_cast<std::size_t>(w)]));
+        }
+      }
+      if (item.kind != ItemKind::transfer) continue;
+      const std::int32_t round = round_of(plan, item);
+      if (round < last || round <= awaited) {
+        fault("{}: is of round {}, after round {} and a wait for round {}",
+              describe(plan, static_cast<std::int32_t>(i)), round, last, awaited);
+      }
+      last = std::max(last, round);
+    }
+  }
+
+  /// -1: no transfer.
+  static std::int32_t round_of(const RankPlan& plan, const Item& item) {
+    if (item.kind != ItemKind::transfer) return -1;
+    return plan.transfers[static_cast<std::size_t>(item.payload)].round;
   }
 
   /// A transfer moves what it says it touches: hazards are judged by accesses.
@@ -142,6 +173,14 @@ class Checker {
           .transfers[static_cast<std::size_t>(plan.items[static_cast<std::size_t>(item)].payload)]
           .bytes;
     };
+    const auto round = [&](int rank, std::int32_t item) {
+      const RankPlan& plan = ranks_[static_cast<std::size_t>(rank)];
+      return round_of(plan, plan.items[static_cast<std::size_t>(item)]);
+    };
+    if (round(from, ends.send) != round(to, ends.receive)) {
+      fault("transfer {} from rank {} to rank {}: leaves in round {}, arrives in round {}", tag,
+            from, to, round(from, ends.send), round(to, ends.receive));
+    }
     if (bytes(from, ends.send) != bytes(to, ends.receive)) {
       fault("transfer {} from rank {} to rank {}: {} bytes leave, {} arrive", tag, from, to,
             bytes(from, ends.send), bytes(to, ends.receive));

@@ -1,7 +1,7 @@
 // Key/value heads are pulled from their owners, slice by slice (Llama 3, Dubey et al. 2024, section
 // 3.3.2): slice i + 1 moves while slice i computes, two are held. A slice lands in global position
 // order and holds only the keys that some row of the receiver sees. Backward: each slice's dK/dV go
-// back to their owners, who add them in rank order.
+// back to their owners, who add them in a fixed order: their own, then from the next neighbour on.
 
 #include "attention/plan/stages.h"
 
@@ -11,7 +11,7 @@ namespace annulus::attn {
 namespace {
 
 constexpr int kDefaultSlices = 4;
-/// Contributions an owner may hold at once while it waits for the one whose turn it is.
+/// Contributions an owner may hold at once: those of a round.
 constexpr int kReceiveSlots = 4;
 
 /// Tokens that move together: `source` tokens of an owner's slot, one after the other, to every
@@ -100,6 +100,7 @@ class Exchange {
   /// Keys of slice i come into `buffer`; own ones are given to whoever needs them.
   void pull(std::int32_t buffer, int i) {
     const int me = b_.ring_index();
+    b_.next_round();
     for (const Run& run : given(me)) {
       b_.copy(own(t_.packed_kv, i, run), part(buffer, i, run), i);
     }
@@ -154,7 +155,8 @@ class Exchange {
   std::int64_t tokens_ = 0;
 };
 
-/// Owners add what came back for slice i, in rank order: receivers' parts and their own.
+/// Owners add what came back for slice i, in a fixed order: their own part, then receivers' ones
+/// from the nearest on, a few in a round.
 class Return {
  public:
   Return(RankBuilder& b, Exchange& exchange) : b_(b), x_(exchange) {
@@ -171,35 +173,51 @@ class Return {
 
   void push(std::int32_t part, int i) {
     const int me = b_.ring_index();
-    for (int d = 1; d < x_.groups(); ++d) {
-      const int to = (me + d) % x_.groups();
-      for (const Run& run : x_.taken(to)) {
-        b_.transfer(true, x_.rank_of(to), x_.part(part, i, run), i);
-      }
+    for (const Run& run : x_.given(me)) {
+      b_.reduce(x_.part(part, i, run), x_.own(sum_, i, run), false, i);
     }
-    for (int g = 0; g < x_.groups(); ++g) add_from(g, part, i);
+    const int slots = static_cast<int>(receive_.size());
+    for (int d = 1; d < x_.groups(); d += slots)
+      exchange(part, i, d, std::min(d + slots, x_.groups()));
   }
 
  private:
+  /// The group that is `d` further.
+  int at(int d) const { return (b_.ring_index() + d + x_.groups()) % x_.groups(); }
+
   std::int64_t run_tokens(int group) const {
     std::int64_t n = 0;
     for (const Run& run : x_.given(group)) n += run.count;
     return group == b_.ring_index() ? 0 : n;
   }
 
-  void add_from(int group, std::int32_t part, int i) {
-    if (group == b_.ring_index()) {
-      for (const Run& run : x_.given(group))
-        b_.reduce(x_.part(part, i, run), x_.own(sum_, i, run), false, i);
-      return;
+  /// Parts go to the groups that are first, ..., last - 1 further, and come from as far behind, so
+  /// that each rank sends and receives the same number in a round.
+  void exchange(std::int32_t part, int i, int first, int last) {
+    b_.next_round();
+    for (int d = first; d < last; ++d) {
+      for (const Run& run : x_.taken(at(d))) {
+        b_.transfer(true, x_.rank_of(at(d)), x_.part(part, i, run), i);
+      }
     }
-    if (run_tokens(group) == 0) return;
-    const std::int32_t slot = receive_[turn_++ % receive_.size()];
+    for (int d = first; d < last; ++d) {
+      for_received(at(-d), i, d - first, [&](const Run&, const Block& block) {
+        b_.transfer(false, x_.rank_of(at(-d)), block, i);
+      });
+    }
+    for (int d = first; d < last; ++d) {
+      for_received(at(-d), i, d - first, [&](const Run& run, const Block& block) {
+        b_.reduce(block, x_.own(sum_, i, run), false, i);
+      });
+    }
+  }
+
+  /// Calls fn(run, where it lands in receive slot `slot`) for what comes from a group.
+  template <typename Fn>
+  void for_received(int group, int i, int slot, Fn fn) {
     std::int64_t token = 0;
     for (const Run& run : x_.given(group)) {
-      const Block block = x_.part(slot, i, {0, token, run.count, 1});
-      b_.transfer(false, x_.rank_of(group), block, i);
-      b_.reduce(block, x_.own(sum_, i, run), false, i);
+      fn(run, x_.part(receive_[static_cast<std::size_t>(slot)], i, {0, token, run.count, 1}));
       token += run.count;
     }
   }
@@ -207,7 +225,6 @@ class Return {
   RankBuilder& b_;
   Exchange& x_;
   std::vector<std::int32_t> receive_;
-  std::size_t turn_ = 0;
   std::int64_t widest_ = 0;
   std::int32_t sum_ = -1;
 };

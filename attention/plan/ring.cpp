@@ -160,6 +160,7 @@ void ring_forward(RankBuilder& b, const GroupTensors& t) {
   ForwardSteps steps(b, t, Steps(b, ring));
   const std::int32_t origin = b.heads_kv().first;
   for (int s = 0; s < ring.size; ++s) {
+    b.next_round();
     if (s + 1 < ring.size) pass_on(b, ring, kv, s);
     steps.attend(s, view(kv[s], origin), view(kv[s], origin, b.dim()),
                  segments_of(ring.group(s).keys));
@@ -179,6 +180,7 @@ GroupGradients ring_backward(RankBuilder& b, const GroupTensors& t) {
             b.dim()},
            0);
   }
+  b.next_round();
   for (int s = 0; s < ring.size; ++s) {
     const Group& chunk = ring.group(s);
     if (s + 1 < ring.size) pass_on(b, ring, kv, s);
@@ -206,7 +208,8 @@ GroupGradients ring_backward(RankBuilder& b, const GroupTensors& t) {
       b.zero(chunk_of(b, grads.sum[0], chunk), s);
     }
     // The sum of the next step's chunk comes in as this one leaves; after R steps it is the own
-    // one.
+    // one. The next chunk, whose slot is free by now, goes in the same round.
+    b.next_round();
     b.transfer(true, ring.next(), chunk_of(b, grads.sum[s], chunk), s);
     b.transfer(false, ring.previous(), chunk_of(b, grads.sum[s + 1], ring.group(s + 1)), s);
   }

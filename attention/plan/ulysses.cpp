@@ -40,29 +40,56 @@ void scatter(RankBuilder& b, std::int32_t source, const Block& target, bool keys
   for (const int m : peers(b)) {
     const HeadRange theirs = heads_of(b, m, keys);
     b.transfer(true, rank_of(b, m), with_heads(from, theirs.first, theirs.count), 0);
+  }
+  // All that is given comes before the first wait, so that one queue is enough.
+  for (const int m : peers(b)) {
     b.transfer(false, rank_of(b, m), tokens_of(b, target, m, keys), 0);
   }
 }
 
-/// The group's tokens, own heads -> own tokens, all heads (a caller's tensor).
-void gather(RankBuilder& b, const Block& source, Role role, bool keys) {
+/// The group's tokens, own heads -> own tokens, all heads (a caller's tensor). What comes from
+/// others may land in a slot of its own: see land().
+void send_home(RankBuilder& b, const Block& source, Role role, std::int32_t landing, bool keys) {
   const int step = b.plan().request.mesh.ring;
   const int me = b.ulysses_index();
   const HeadRange mine = heads_of(b, me, keys);
   const Block to = b.whole(b.caller(role));
-  const Block landing = b.whole(b.landing(role));
   b.copy(tokens_of(b, source, me, keys), with_heads(to, mine.first, mine.count), step);
   for (const int m : peers(b)) {
-    const HeadRange theirs = heads_of(b, m, keys);
     b.transfer(true, rank_of(b, m), tokens_of(b, source, m, keys), step);
-    b.transfer(false, rank_of(b, m), with_heads(landing, theirs.first, theirs.count), step);
   }
-  if (landing.slot == to.slot) return;
   for (const int m : peers(b)) {
     const HeadRange theirs = heads_of(b, m, keys);
-    b.copy(with_heads(landing, theirs.first, theirs.count),
-           with_heads(to, theirs.first, theirs.count), step);
+    b.transfer(false, rank_of(b, m), with_heads(b.whole(landing), theirs.first, theirs.count),
+               step);
   }
+}
+
+void land(RankBuilder& b, std::int32_t landing, Role role, bool keys) {
+  const std::int32_t to = b.caller(role);
+  if (landing == to) return;
+  for (const int m : peers(b)) {
+    const HeadRange theirs = heads_of(b, m, keys);
+    b.copy(with_heads(b.whole(landing), theirs.first, theirs.count),
+           with_heads(b.whole(to), theirs.first, theirs.count), b.plan().request.mesh.ring);
+  }
+}
+
+/// A result on its way home.
+struct Home {
+  Block source;
+  Role role;
+  bool keys;
+  std::int32_t landing = -1;
+};
+
+/// All of them in one round.
+void gather(RankBuilder& b, std::vector<Home> results) {
+  for (Home& h : results) {
+    h.landing = b.landing(h.role);
+    send_home(b, h.source, h.role, h.landing, h.keys);
+  }
+  for (const Home& h : results) land(b, h.landing, h.role, h.keys);
 }
 
 std::int32_t rows_slot(RankBuilder& b, std::string_view name, DType dtype, std::int32_t dim) {
@@ -107,7 +134,7 @@ GroupTensors callers(RankBuilder& b, bool pack, std::int64_t kv_tokens) {
 }
 
 /// A key/value head with one reader goes home rounded; with several, owners add in fp32.
-void gather_kv_once(RankBuilder& b, const GroupGradients& g) {
+void gather_once(RankBuilder& b, const Block& dq, const GroupGradients& g) {
   const HeadRange kv = b.heads_kv();
   std::int32_t slot = g.dk.slot;
   const Block grads = with_tokens(b.whole(slot), 0, b.group().seq_kv);
@@ -117,11 +144,14 @@ void gather_kv_once(RankBuilder& b, const GroupGradients& g) {
     b.convert(grads, b.whole(slot), b.plan().request.mesh.ring);
   }
   const Block out = with_tokens(b.whole(slot), 0, b.group().seq_kv);
-  gather(b, with_dims(out, 0, b.dim()), Role::dk, true);
-  gather(b, with_dims(out, b.dim(), b.dim_v()), Role::dv, true);
+  gather(b, {{dq, Role::dq, false},
+             {with_dims(out, 0, b.dim()), Role::dk, true},
+             {with_dims(out, b.dim(), b.dim_v()), Role::dv, true}});
 }
 
-void gather_kv_shared(RankBuilder& b, const GroupGradients& g) {
+void gather_shared(RankBuilder& b, const Block& dq, const GroupGradients& g) {
+  gather(b, {{dq, Role::dq, false}});
+  b.next_round();
   const int step = b.plan().request.mesh.ring;
   const int members = b.plan().request.mesh.ulysses;
   const std::int64_t own = b.plan().sharding.seq_kv_local(b.rank());
@@ -130,6 +160,8 @@ void gather_kv_shared(RankBuilder& b, const GroupGradients& g) {
   std::vector<std::int32_t> parts(static_cast<std::size_t>(members), -1);
   for (const int m : peers(b)) {
     b.transfer(true, rank_of(b, m), tokens_of(b, mine, m, true), step);
+  }
+  for (const int m : peers(b)) {
     std::int32_t& part = parts[static_cast<std::size_t>(m)];
     part = b.slot("dkv part", DType::f32, own, heads_of(b, m, true).count, width);
     b.transfer(false, rank_of(b, m), b.whole(part), step);
@@ -193,8 +225,8 @@ GroupTensors scatter_heads(RankBuilder& b, bool pack, std::int64_t kv_tokens) {
 
 void gather_heads_forward(RankBuilder& b, const GroupTensors& t) {
   if (b.plan().request.mesh.ulysses == 1) return;
-  gather(b, b.whole(t.out.slot), Role::out, false);
-  gather(b, b.whole(t.lse.slot), Role::lse, false);
+  b.next_stage();
+  gather(b, {{b.whole(t.out.slot), Role::out, false}, {b.whole(t.lse.slot), Role::lse, false}});
 }
 
 void gather_heads_backward(RankBuilder& b, const GroupGradients& g) {
@@ -207,12 +239,8 @@ void gather_heads_backward(RankBuilder& b, const GroupGradients& g) {
     dq = rows_slot(b, "dq rounded", b.problem().dtype, b.dim());
     b.convert(b.whole(g.dq.slot), b.whole(dq), b.plan().request.mesh.ring);
   }
-  gather(b, b.whole(dq), Role::dq, false);
-  if (b.plan().kv_heads_shared) {
-    gather_kv_shared(b, g);
-  } else {
-    gather_kv_once(b, g);
-  }
+  b.next_stage();
+  (b.plan().kv_heads_shared ? gather_shared : gather_once)(b, b.whole(dq), g);
 }
 
 SlotView dq_target(RankBuilder& b) {

@@ -1,0 +1,125 @@
+#include "attention/execute/cuda/device_executor.h"
+
+#include "attention/execute/cuda/device_ops.h"
+#include "runtime/base/cuda_check.h"
+
+#include <exception>
+#include <utility>
+
+namespace annulus::attn {
+namespace {
+
+std::vector<TransferTraits> traits_of(const RankPlan& plan, const comm::DeviceLink& link) {
+  std::vector<TransferTraits> traits;
+  for (std::size_t i = 0; i < plan.transfers.size(); ++i) {
+    const auto t = static_cast<std::int32_t>(i);
+    traits.push_back({link.group_end(t), link.sends_by_flag(t)});
+  }
+  return traits;
+}
+
+}  // namespace
+
+DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
+                               const DeviceLaunches& launches, const comm::DeviceLink& link,
+                               std::span<std::byte> workspace, const DeviceReport& report,
+                               bool deterministic)
+    : plan_(plan),
+      launches_(launches),
+      link_(link),
+      report_(report),
+      schedule_(make_schedule(plan, traits_of(plan, link))) {
+  context_.workspace = workspace;
+  context_.flops = report.words.flops;
+  context_.abort = report.abort;
+  context_.deterministic = deterministic;
+  if (schedule_.copies) copy_ = make_urgent_stream();
+  begin_ = make_event();
+  for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
+  load_code(memory);
+}
+
+/// A call that is captured into a graph, which is made ready and dropped: nothing runs.
+void DeviceExecutor::load_code(const Memory& memory) {
+  const CudaStream stream = make_stream();
+  check_cuda(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal),
+             "cudaStreamBeginCapture");
+  std::exception_ptr error;
+  try {
+    enqueue(memory, stream.get(), DeviceMode::compute_alone);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  cudaGraph_t graph = nullptr;
+  const cudaError_t ended = cudaStreamEndCapture(stream.get(), &graph);
+  if (error) std::rethrow_exception(error);
+  check_cuda(ended, "cudaStreamEndCapture");
+  cudaGraphExec_t ready = nullptr;
+  const cudaError_t made = cudaGraphInstantiate(&ready, graph, 0);
+  (void)cudaGraphDestroy(graph);
+  check_cuda(made, "cudaGraphInstantiate");
+  (void)cudaGraphExecDestroy(ready);
+}
+
+void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode) {
+  context_.stream = stream;
+  lanes_ = {
+      comm::LinkStream{stream, report_.awaited[0]},
+      comm::LinkStream{mode == DeviceMode::blocking ? stream : copy_.get(), report_.awaited[1]}};
+  launch_begin(report_.words, report_.pass, stream);
+  if (schedule_.copies && mode != DeviceMode::blocking) {
+    // Copies belong to the caller's stream from here on, which also lets a graph capture them.
+    check_cuda(cudaEventRecord(begin_.get(), stream), "cudaEventRecord");
+    check_cuda(cudaStreamWaitEvent(copy_.get(), begin_.get(), 0), "cudaStreamWaitEvent");
+  }
+  for (const Step& step : schedule_.steps) play(step, memory, mode);
+}
+
+void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mode) {
+  const comm::LinkStream& lane = on(step.lane);
+  const auto i = static_cast<std::size_t>(step.index);
+  const bool moves = mode != DeviceMode::compute_alone;
+  switch (step.kind) {
+    case Step::Kind::compute:
+      if (mode != DeviceMode::transfers_alone) compute(plan_.items[i], memory);
+      break;
+    case Step::Kind::transfer:
+      if (moves) link_.start(step.index, lane);
+      break;
+    case Step::Kind::await_free:
+      if (moves) {
+        const auto count = static_cast<std::size_t>(step.count);
+        link_.await_free(std::span(schedule_.awaited).subspan(i, count), lane);
+      }
+      break;
+    case Step::Kind::record:
+      check_cuda(cudaEventRecord(events_[i].get(), lane.stream), "cudaEventRecord");
+      break;
+    case Step::Kind::wait:
+      check_cuda(cudaStreamWaitEvent(lane.stream, events_[i].get(), 0), "cudaStreamWaitEvent");
+      break;
+  }
+}
+
+void DeviceExecutor::compute(const Item& item, const Memory& memory) {
+  const auto i = static_cast<std::size_t>(item.payload);
+  const auto stream = static_cast<cudaStream_t>(context_.stream);
+  switch (item.kind) {
+    case ItemKind::attend:
+      launches_.run(item.payload, memory, context_);
+      break;
+    case ItemKind::merge:
+      enqueue_merge(plan_.merges[i], memory, stream);
+      break;
+    case ItemKind::reduce:
+      enqueue_reduce(plan_.reduces[i], memory, stream);
+      break;
+    case ItemKind::prepare:
+      enqueue_prepare(plan_.prepares[i], memory, stream);
+      break;
+    case ItemKind::transfer:
+      break;
+  }
+}
+
+}  // namespace annulus::attn

@@ -1,0 +1,68 @@
+#pragma once
+
+#include "attention/execute/cuda/device_launches.h"
+#include "attention/execute/cuda/row_kernels.h"
+#include "attention/execute/memory.h"
+#include "attention/execute/schedule.h"
+#include "comm/device/device_link.h"
+#include "runtime/base/cuda_handles.h"
+
+#include <annulus/plan.h>
+
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace annulus::attn {
+
+enum class DeviceMode : std::uint8_t {
+  overlapped,
+  blocking,         ///< copies on the caller's stream too, to compare with
+  transfers_alone,  ///< nothing computes: results are void
+  compute_alone     ///< nothing moves: results are void
+};
+
+/// What a rank's calls report while they run.
+struct DeviceReport {
+  CallWords words{};
+  std::uint32_t pass = 0;                   ///< what words.pass is set to
+  const std::uint32_t* abort = nullptr;     ///< device memory; ends the waits of kernels
+  std::array<std::uint32_t*, 2> awaited{};  ///< by lane: LinkStream::awaited
+};
+
+/// Plays one rank's plan on two streams: compute items on the caller's, copies on one of its own
+/// that starts and ends with it. Enqueues only: nothing waits on the host, nothing is allocated, so
+/// a graph may capture a call.
+class DeviceExecutor {
+ public:
+  /// On the current device. References must outlive this. Loads the device code that calls run:
+  /// a launch that had to load its own would wait for the whole GPU, whose streams may wait for a
+  /// rank that this very call has not told yet.
+  DeviceExecutor(const RankPlan& plan, const Memory& memory, const DeviceLaunches& launches,
+                 const comm::DeviceLink& link, std::span<std::byte> workspace,
+                 const DeviceReport& report, bool deterministic);
+
+  void enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode);
+
+ private:
+  void load_code(const Memory& memory);
+  void play(const Step& step, const Memory& memory, DeviceMode mode);
+  void compute(const Item& item, const Memory& memory);
+  const comm::LinkStream& on(Lane lane) const { return lanes_[static_cast<std::size_t>(lane)]; }
+
+  const RankPlan& plan_;
+  const DeviceLaunches& launches_;
+  const comm::DeviceLink& link_;
+  DeviceReport report_;
+  Schedule schedule_;
+  LaunchContext context_;
+  CudaStream copy_;
+  CudaEvent begin_;
+  std::vector<CudaEvent> events_;
+  std::array<comm::LinkStream, 2> lanes_;
+};
+
+}  // namespace annulus::attn

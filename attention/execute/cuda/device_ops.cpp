@@ -1,0 +1,49 @@
+#include "attention/execute/cuda/device_ops.h"
+
+#include "attention/execute/cuda/row_kernels.h"
+
+namespace annulus::attn {
+namespace {
+
+DeviceRows rows_of(const Memory& memory, const Block& b) {
+  if (b.slot < 0) return {};
+  const SlotMemory& m = memory.slot(b.slot);
+  return {memory.at(b), m.dtype, m.batch_stride, m.token_stride * b.token_step, m.head_stride};
+}
+
+RowShape shape_of(const Memory& memory, const Block& b) {
+  return {memory.batch(), b.tokens, b.heads, b.dims};
+}
+
+}  // namespace
+
+void enqueue_prepare(const Prepare& p, const Memory& memory, cudaStream_t stream) {
+  const RowShape shape = shape_of(memory, p.target);
+  switch (p.kind) {
+    case PrepareKind::copy:
+    case PrepareKind::convert:
+      launch_convert(rows_of(memory, p.source), rows_of(memory, p.target), shape, stream);
+      break;
+    case PrepareKind::zero:
+      launch_zero(rows_of(memory, p.target), shape, stream);
+      break;
+    case PrepareKind::row_sums:
+      launch_row_sums(rows_of(memory, p.source), rows_of(memory, p.source2),
+                      rows_of(memory, p.target), shape_of(memory, p.source), stream);
+      break;
+  }
+}
+
+void enqueue_reduce(const Reduce& r, const Memory& memory, cudaStream_t stream) {
+  launch_reduce(rows_of(memory, r.source), rows_of(memory, r.target), r.assign,
+                shape_of(memory, r.target), stream);
+}
+
+void enqueue_merge(const Merge& m, const Memory& memory, cudaStream_t stream) {
+  const bool rounds = m.out.slot >= 0 && m.out.slot != m.state.slot;
+  launch_merge(rows_of(memory, m.state), rows_of(memory, m.lse), rows_of(memory, m.other),
+               rows_of(memory, m.other_lse), rounds ? rows_of(memory, m.out) : DeviceRows{},
+               shape_of(memory, m.state), stream);
+}
+
+}  // namespace annulus::attn

@@ -1,0 +1,255 @@
+// Row operations of plans on the GPU: one warp a row, any strides, no shared memory. They are bound
+// by memory and small beside attention. A lane takes four neighbours at once where rows allow it.
+
+#include "attention/execute/cuda/row_kernels.h"
+
+#include <annulus/error.h>
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <initializer_list>
+#include <string>
+
+namespace annulus::attn {
+namespace {
+
+constexpr int kWarp = 32;
+constexpr int kWarpsPerBlock = 8;
+constexpr int kWide = 4;
+
+template <int Width>
+struct Values {
+  float v[Width];
+};
+
+template <typename T>
+__device__ float to_float(T x) {
+  return static_cast<float>(x);
+}
+template <typename T>
+__device__ T from_float(float x) {
+  return static_cast<T>(x);
+}
+
+/// T[Width], aligned to its size: one load.
+template <typename T, int Width>
+struct alignas(sizeof(T) * Width) Pack {
+  T v[Width];
+};
+
+template <int Width, typename T>
+__device__ Values<Width> load_as(const void* data, std::int64_t i) {
+  const auto pack = *reinterpret_cast<const Pack<T, Width>*>(static_cast<const T*>(data) + i);
+  Values<Width> out;
+  for (int k = 0; k < Width; ++k) out.v[k] = to_float(pack.v[k]);
+  return out;
+}
+
+template <int Width, typename T>
+__device__ void store_as(void* data, std::int64_t i, const Values<Width>& values) {
+  Pack<T, Width> pack;
+  for (int k = 0; k < Width; ++k) pack.v[k] = from_float<T>(values.v[k]);
+  *reinterpret_cast<Pack<T, Width>*>(static_cast<T*>(data) + i) = pack;
+}
+
+template <int Width>
+__device__ Values<Width> load(const DeviceRows& x, std::int64_t i) {
+  if (x.dtype == DType::f16) return load_as<Width, __half>(x.data, i);
+  if (x.dtype == DType::bf16) return load_as<Width, __nv_bfloat16>(x.data, i);
+  return load_as<Width, float>(x.data, i);
+}
+
+template <int Width>
+__device__ void store(const DeviceRows& x, std::int64_t i, const Values<Width>& values) {
+  if (x.dtype == DType::f16) {
+    store_as<Width, __half>(x.data, i, values);
+  } else if (x.dtype == DType::bf16) {
+    store_as<Width, __nv_bfloat16>(x.data, i, values);
+  } else {
+    store_as<Width, float>(x.data, i, values);
+  }
+}
+
+struct Row {
+  std::int64_t batch, token, head;
+};
+
+/// The row of this warp; false past the end.
+__device__ bool find_row(const RowShape& shape, Row& row) {
+  std::int64_t i = std::int64_t{blockIdx.x} * kWarpsPerBlock + threadIdx.x / kWarp;
+  if (i >= shape.batch * shape.tokens * shape.heads) return false;
+  row.head = i % shape.heads;
+  i /= shape.heads;
+  row.token = i % shape.tokens;
+  row.batch = i / shape.tokens;
+  return true;
+}
+
+__device__ std::int64_t at(const DeviceRows& x, const Row& row) {
+  return row.batch * x.batch_stride + row.token * x.token_stride + row.head * x.head_stride;
+}
+
+template <int Width>
+__device__ std::int64_t first_element() {
+  return threadIdx.x % kWarp * Width;
+}
+
+template <int Width>
+__global__ void convert_rows(DeviceRows from, DeviceRows to, RowShape shape) {
+  Row row;
+  if (!find_row(shape, row)) return;
+  for (std::int64_t d = first_element<Width>(); d < shape.dims; d += kWarp * Width) {
+    store<Width>(to, at(to, row) + d, load<Width>(from, at(from, row) + d));
+  }
+}
+
+template <int Width>
+__global__ void zero_rows(DeviceRows to, RowShape shape) {
+  Row row;
+  if (!find_row(shape, row)) return;
+  for (std::int64_t d = first_element<Width>(); d < shape.dims; d += kWarp * Width) {
+    store<Width>(to, at(to, row) + d, Values<Width>{});
+  }
+}
+
+template <int Width>
+__global__ void sum_rows(DeviceRows a, DeviceRows b, DeviceRows to, RowShape shape) {
+  Row row;
+  if (!find_row(shape, row)) return;
+  float sum = 0.0F;
+  for (std::int64_t d = first_element<Width>(); d < shape.dims; d += kWarp * Width) {
+    const Values<Width> x = load<Width>(a, at(a, row) + d);
+    const Values<Width> y = load<Width>(b, at(b, row) + d);
+    for (int k = 0; k < Width; ++k) sum += x.v[k] * y.v[k];
+  }
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    sum += __shfl_xor_sync(0xffffffffU, sum, offset);
+  }
+  if (threadIdx.x % kWarp == 0) store<1>(to, at(to, row), Values<1>{{sum}});
+}
+
+template <int Width>
+__global__ void reduce_rows(DeviceRows from, DeviceRows to, bool assign, RowShape shape) {
+  Row row;
+  if (!find_row(shape, row)) return;
+  for (std::int64_t d = first_element<Width>(); d < shape.dims; d += kWarp * Width) {
+    Values<Width> sum = load<Width>(from, at(from, row) + d);
+    if (!assign) {
+      const Values<Width> before = load<Width>(to, at(to, row) + d);
+      for (int k = 0; k < Width; ++k) sum.v[k] += before.v[k];
+    }
+    store<Width>(to, at(to, row) + d, sum);
+  }
+}
+
+struct MergeRows {
+  DeviceRows o, lse, other, other_lse, out;
+};
+
+template <int Width>
+__global__ void merge_rows(MergeRows m, RowShape shape) {
+  Row row;
+  if (!find_row(shape, row)) return;
+  const float a = load<1>(m.lse, at(m.lse, row)).v[0];
+  const float b = load<1>(m.other_lse, at(m.other_lse, row)).v[0];
+  const float top = fmaxf(a, b);
+  // (0, -inf) on both sides stays the identity; -inf on one side has weight 0.
+  const float wa = top == -INFINITY ? 0.0F : expf(a - top);
+  const float wb = top == -INFINITY ? 0.0F : expf(b - top);
+  const float total = wa + wb;
+  for (std::int64_t d = first_element<Width>(); d < shape.dims; d += kWarp * Width) {
+    Values<Width> sum{};
+    if (wa > 0.0F) {
+      const Values<Width> mine = load<Width>(m.o, at(m.o, row) + d);
+      for (int k = 0; k < Width; ++k) sum.v[k] += wa / total * mine.v[k];
+    }
+    if (wb > 0.0F) {
+      const Values<Width> theirs = load<Width>(m.other, at(m.other, row) + d);
+      for (int k = 0; k < Width; ++k) sum.v[k] += wb / total * theirs.v[k];
+    }
+    store<Width>(m.o, at(m.o, row) + d, sum);
+    if (m.out.data != nullptr) store<Width>(m.out, at(m.out, row) + d, sum);
+  }
+  __syncwarp();
+  if (threadIdx.x % kWarp != 0) return;
+  store<1>(m.lse, at(m.lse, row), Values<1>{{total > 0.0F ? top + logf(total) : -INFINITY}});
+}
+
+__global__ void begin_call(CallWords words, std::uint32_t pass) {
+  *words.flops = 0;
+  *words.calls += 1;
+  *words.pass = pass;
+}
+
+/// True where every row of every operand can be read four elements at a time.
+bool wide(const RowShape& shape, std::initializer_list<DeviceRows> operands) {
+  if (shape.dims % kWide != 0) return false;
+  for (const DeviceRows& x : operands) {
+    if (x.data == nullptr) continue;
+    const std::int64_t strides = x.batch_stride | x.token_stride | x.head_stride;
+    const auto address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(x.data));
+    if (strides % kWide != 0 || address % (kWide * size_of(x.dtype)) != 0) return false;
+  }
+  return true;
+}
+
+/// Calls `launch(blocks, threads)` unless there is nothing to do.
+template <typename Launch>
+void run(const RowShape& shape, const char* what, Launch&& launch) {
+  const std::int64_t rows = shape.batch * shape.tokens * shape.heads;
+  if (rows * shape.dims == 0) return;
+  launch(static_cast<unsigned>((rows + kWarpsPerBlock - 1) / kWarpsPerBlock),
+         kWarp * kWarpsPerBlock);
+  const cudaError_t code = cudaGetLastError();
+  if (code != cudaSuccess) {
+    throw DeviceError(std::string("launch of ") + what + ": " + cudaGetErrorString(code));
+  }
+}
+
+}  // namespace
+
+void launch_convert(const DeviceRows& from, const DeviceRows& to, const RowShape& shape,
+                    cudaStream_t stream) {
+  const auto kernel = wide(shape, {from, to}) ? convert_rows<kWide> : convert_rows<1>;
+  run(shape, "convert", [&](unsigned blocks, int threads) {
+    kernel<<<blocks, threads, 0, stream>>>(from, to, shape);
+  });
+}
+
+void launch_zero(const DeviceRows& to, const RowShape& shape, cudaStream_t stream) {
+  const auto kernel = wide(shape, {to}) ? zero_rows<kWide> : zero_rows<1>;
+  run(shape, "zero",
+      [&](unsigned blocks, int threads) { kernel<<<blocks, threads, 0, stream>>>(to, shape); });
+}
+
+void launch_row_sums(const DeviceRows& a, const DeviceRows& b, const DeviceRows& to,
+                     const RowShape& shape, cudaStream_t stream) {
+  const auto kernel = wide(shape, {a, b}) ? sum_rows<kWide> : sum_rows<1>;
+  run(shape, "row sums", [&](unsigned blocks, int threads) {
+    kernel<<<blocks, threads, 0, stream>>>(a, b, to, shape);
+  });
+}
+
+void launch_reduce(const DeviceRows& from, const DeviceRows& to, bool assign, const RowShape& shape,
+                   cudaStream_t stream) {
+  const auto kernel = wide(shape, {from, to}) ? reduce_rows<kWide> : reduce_rows<1>;
+  run(shape, "reduce", [&](unsigned blocks, int threads) {
+    kernel<<<blocks, threads, 0, stream>>>(from, to, assign, shape);
+  });
+}
+
+void launch_merge(const DeviceRows& o, const DeviceRows& lse, const DeviceRows& other,
+                  const DeviceRows& other_lse, const DeviceRows& out, const RowShape& shape,
+                  cudaStream_t stream) {
+  const MergeRows m{o, lse, other, other_lse, out};
+  const auto kernel = wide(shape, {o, other, out}) ? merge_rows<kWide> : merge_rows<1>;
+  run(shape, "merge",
+      [&](unsigned blocks, int threads) { kernel<<<blocks, threads, 0, stream>>>(m, shape); });
+}
+
+void launch_begin(const CallWords& words, std::uint32_t pass, cudaStream_t stream) {
+  run({1, 1, 1, 1}, "begin", [&](unsigned, int) { begin_call<<<1, 1, 0, stream>>>(words, pass); });
+}
+
+}  // namespace annulus::attn

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <annulus/tensor.h>
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace annulus::attn {
+
+/// Rows of one operand: [batch, tokens, heads] of them, `dims` elements each; strides in elements.
+struct DeviceRows {
+  void* data = nullptr;
+  DType dtype = DType::f32;
+  std::int64_t batch_stride = 0;
+  std::int64_t token_stride = 0;
+  std::int64_t head_stride = 0;
+};
+
+struct RowShape {
+  std::int64_t batch = 1;
+  std::int64_t tokens = 0;
+  std::int64_t heads = 0;
+  std::int64_t dims = 0;
+};
+
+// One warp a row. All return after the launch; its errors throw DeviceError.
+void launch_convert(const DeviceRows& from, const DeviceRows& to, const RowShape& shape,
+                    cudaStream_t stream);
+void launch_zero(const DeviceRows& to, const RowShape& shape, cudaStream_t stream);
+/// to = sum over dims of a * b.
+void launch_row_sums(const DeviceRows& a, const DeviceRows& b, const DeviceRows& to,
+                     const RowShape& shape, cudaStream_t stream);
+/// to (+)= from, fp32.
+void launch_reduce(const DeviceRows& from, const DeviceRows& to, bool assign, const RowShape& shape,
+                   cudaStream_t stream);
+/// (o, lse) <- merge with (other, other_lse); then out, if given, in its dtype.
+void launch_merge(const DeviceRows& o, const DeviceRows& lse, const DeviceRows& other,
+                  const DeviceRows& other_lse, const DeviceRows& out, const RowShape& shape,
+                  cudaStream_t stream);
+
+/// A call begins: its FLOP counter is 0; mapped host memory counts one call more and names `pass`.
+struct CallWords {
+  std::int64_t* flops = nullptr;
+  std::uint32_t* calls = nullptr;
+  std::uint32_t* pass = nullptr;
+};
+void launch_begin(const CallWords& words, std::uint32_t pass, cudaStream_t stream);
+
+}  // namespace annulus::attn
