@@ -1,6 +1,7 @@
 #include <annulus/attention.h>
 
 #include "runtime/engine/bound_pass.h"
+#include "runtime/engine/device_pass.h"
 #include "runtime/engine/request.h"
 #include "runtime/engine/shapes.h"
 
@@ -17,24 +18,6 @@
 
 namespace annulus {
 namespace {
-
-/// The kernel that was asked for, or the best one and why.
-struct KernelChoice {
-  const attn::Kernel* kernel = nullptr;
-  std::string fallback_reason;
-};
-
-KernelChoice choose_kernel(const std::string& name, const attn::KernelQuery& query) {
-  try {
-    const attn::Kernel& kernel = attn::find_kernel(name, query);
-    const attn::Kernel& best = *attn::kernels("cpu").front();
-    if (name != "auto" || &kernel == &best) return {&kernel, {}};
-    return {&kernel, fmt::format("{}, the best one: {}", best.name, best.refuses(query))};
-  } catch (const Unsupported& error) {
-    if (name == "auto") throw;
-    return {&attn::find_kernel("auto", query), error.what()};
-  }
-}
 
 TensorView writable(const ConstTensorView& view) {
   TensorView out;
@@ -75,8 +58,9 @@ struct Attention::Impl {
     problem = resolved(p);
     const bool both = session.impl().options.backward;
     decision = engine::decide(problem, options.layout, options.algorithm, session.mesh(), both);
-    choice = choose_kernel(options.kernel,
-                           engine::kernel_query(problem, both ? Pass::backward : Pass::forward));
+    choice = engine::choose_kernel(
+        options.kernel, engine::kernel_query(problem, both ? Pass::backward : Pass::forward,
+                                             session.impl().backend));
     forward = bind_pass(Pass::forward);
     if (both) backward = bind_pass(Pass::backward);
     shapes.emplace(problem, forward->plan().sharding(), session.mesh().rank());
@@ -86,7 +70,7 @@ struct Attention::Impl {
     Plan plan =
         make_plan(engine::plan_request(problem, options.layout, decision, pass, *choice.kernel,
                                        {options.outer, options.tile_q, options.tile_k}));
-    const RankPlan rank = plan.rank(session.mesh().rank());
+    RankPlan rank = plan.rank(session.mesh().rank());
     const std::int64_t bytes =
         engine::arena_bytes(plan, rank, *choice.kernel, session.impl().options.threads);
     if (bytes > session.arena_bytes()) {
@@ -95,7 +79,12 @@ struct Attention::Impl {
                       "raise its max_problem",
                       bytes, session.arena_bytes()));
     }
-    return std::make_unique<engine::BoundPass>(session.impl(), std::move(plan), *choice.kernel);
+    Session::Impl& on = session.impl();
+    if (on.device) {
+      return engine::make_device_pass(on, std::move(plan), std::move(rank), *choice.kernel,
+                                      options.deterministic);
+    }
+    return engine::make_host_pass(on, std::move(plan), std::move(rank), *choice.kernel);
   }
 
   std::uint32_t hash() const {
@@ -114,16 +103,16 @@ struct Attention::Impl {
     bound.set(role, tensor);
   }
 
-  void run(engine::BoundPass& bound) const {
-    bound.run(options.blocking_transfers ? attn::ExecuteMode::blocking
-                                         : attn::ExecuteMode::overlapped);
+  void run(engine::BoundPass& bound, Stream stream) const {
+    bound.run(options.blocking_transfers ? engine::RunMode::blocking : engine::RunMode::overlapped,
+              stream);
   }
 
   Session& session;
   AttentionOptions options;
   Problem problem;
   engine::Decision decision;
-  KernelChoice choice;
+  engine::KernelChoice choice;
   std::unique_ptr<engine::BoundPass> forward;
   std::unique_ptr<engine::BoundPass> backward;
   std::optional<engine::LocalShapes> shapes;
@@ -136,21 +125,21 @@ Attention::~Attention() = default;
 
 void Attention::forward(const ConstTensorView& q, const ConstTensorView& k,
                         const ConstTensorView& v, const TensorView& out, const TensorView& lse,
-                        Stream /*stream*/) {
+                        Stream stream) {
   engine::BoundPass& bound = impl_->pass(Pass::forward);
   impl_->set(bound, Role::q, writable(q));
   impl_->set(bound, Role::k, writable(k));
   impl_->set(bound, Role::v, writable(v));
   impl_->set(bound, Role::out, out);
   impl_->set(bound, Role::lse, lse);
-  impl_->run(bound);
+  impl_->run(bound, stream);
 }
 
 void Attention::backward(const ConstTensorView& dout, const ConstTensorView& q,
                          const ConstTensorView& k, const ConstTensorView& v,
                          const ConstTensorView& out, const ConstTensorView& lse,
                          const TensorView& dq, const TensorView& dk, const TensorView& dv,
-                         Stream /*stream*/) {
+                         Stream stream) {
   engine::BoundPass& bound = impl_->pass(Pass::backward);
   impl_->set(bound, Role::dout, writable(dout));
   impl_->set(bound, Role::q, writable(q));
@@ -161,12 +150,18 @@ void Attention::backward(const ConstTensorView& dout, const ConstTensorView& q,
   impl_->set(bound, Role::dq, dq);
   impl_->set(bound, Role::dk, dk);
   impl_->set(bound, Role::dv, dv);
-  impl_->run(bound);
+  impl_->run(bound, stream);
 }
 
 CallStats Attention::transfers_alone(Pass pass) {
-  return impl_->pass(pass).run(attn::ExecuteMode::transfers_alone);
+  return impl_->pass(pass).replay(engine::RunMode::transfers_alone);
 }
+
+CallStats Attention::compute_alone(Pass pass) {
+  return impl_->pass(pass).replay(engine::RunMode::compute_alone);
+}
+
+void Attention::synchronize(Stream stream) const { impl_->pass(Pass::forward).synchronize(stream); }
 
 CostReport Attention::cost() const {
   const Problem& p = impl_->problem;

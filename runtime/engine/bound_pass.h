@@ -5,39 +5,46 @@
 
 #include <annulus/plan.h>
 
-#include <cstdint>
-#include <utility>
-#include <vector>
+#include <string>
 
 namespace annulus::engine {
 
-/// One pass of one attention, bound to a session's arena. Never moves: its parts refer to each
-/// other.
+enum class RunMode : std::uint8_t { overlapped, blocking, transfers_alone, compute_alone };
+
+/// One pass of one attention, bound to a session's memory. Never moves: its parts refer to each
+/// other. One implementation for the host, one for GPUs.
 class BoundPass {
  public:
-  BoundPass(Session::Impl& session, Plan plan, const attn::Kernel& kernel);
+  BoundPass() = default;
   BoundPass(const BoundPass&) = delete;
   BoundPass& operator=(const BoundPass&) = delete;
+  virtual ~BoundPass() = default;
 
-  const Plan& plan() const { return plan_; }
-  const RankPlan& rank() const { return rank_; }
-  const CallStats& stats() const { return stats_; }
-
-  void set(Role role, const TensorView& tensor) { memory_.set_caller(rank_, role, tensor); }
+  virtual const Plan& plan() const = 0;
+  virtual const RankPlan& rank() const = 0;
+  virtual void set(Role role, const TensorView& tensor) = 0;
 
   /// Throws Timeout or CommError that says what every rank reported; the session is dead then.
-  CallStats run(attn::ExecuteMode mode);
+  /// Host: returns when it is done. GPU: enqueues.
+  virtual void run(RunMode mode, Stream stream) = 0;
 
- private:
-  [[noreturn]] void fail(const std::string& reason, bool timeout);
+  /// Of the last run; waits for it.
+  virtual CallStats stats() = 0;
 
-  Session::Impl& session_;
-  Plan plan_;
-  RankPlan rank_;
-  attn::Launches launches_;
-  attn::Memory memory_;
-  attn::Executor executor_;
-  CallStats stats_;
+  /// Plays the last run again in part, on a stream of its own, and waits for it. stats() stays.
+  virtual CallStats replay(RunMode mode) = 0;
+
+  /// Waits until what was enqueued on `stream` is over. Throws as run does.
+  virtual void synchronize(Stream stream) = 0;
 };
+
+std::unique_ptr<BoundPass> make_host_pass(Session::Impl& session, Plan plan, RankPlan rank,
+                                          const attn::Kernel& kernel);
+
+/// Throws CommError where an earlier call failed.
+void require_alive(const Session::Impl& session);
+
+/// Tells the other ranks, hears them, logs, and throws Timeout or CommError; the session is dead.
+[[noreturn]] void fail_call(Session::Impl& session, const std::string& reason, bool timeout);
 
 }  // namespace annulus::engine

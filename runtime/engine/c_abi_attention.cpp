@@ -21,6 +21,10 @@ annulus::SessionOptions options_of(const annulus_session_options* given) {
                                   .backward = o.backward != 0,
                                   .arena = {},
                                   .threads = o.threads};
+  if (o.backend != nullptr) options.backend = o.backend;
+  if (o.transport != nullptr) options.transport = o.transport;
+  options.device = o.device;
+  options.ranks_per_host = o.ranks_per_host;
   if (o.arena != nullptr) {
     options.arena = {static_cast<std::byte*>(o.arena), static_cast<std::size_t>(o.arena_bytes)};
   }

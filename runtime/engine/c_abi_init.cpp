@@ -40,6 +40,7 @@ void annulus_session_options_init(annulus_session_options* options, size_t size)
   defaults.outer = ANNULUS_RING;
   defaults.backward = 1;
   defaults.threads = 1;
+  defaults.device = -1;
   copy_out(defaults, options, size);
 }
 

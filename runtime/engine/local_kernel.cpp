@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include <initializer_list>
+#include <memory>
 
 namespace annulus {
 namespace {
@@ -41,11 +42,45 @@ attn::Output lse_operand(const TensorView& view) {
 
 }  // namespace
 
+namespace {
+
+/// On a GPU a kernel runs as the attention of one rank, which has no transfer.
+struct OneRank {
+  OneRank(const Problem& problem, const LocalOptions& options)
+      : session(mesh, session_options(problem, options)),
+        attention(session, problem, attention_options(options)) {}
+
+  static SessionOptions session_options(const Problem& problem, const LocalOptions& options) {
+    SessionOptions o;
+    o.max_problem = problem;
+    o.kernel = options.kernel;
+    o.backward = false;
+    o.backend = options.backend;
+    o.device = options.device;
+    return o;
+  }
+
+  static AttentionOptions attention_options(const LocalOptions& options) {
+    AttentionOptions o;
+    o.kernel = options.kernel;
+    o.tile_q = options.tile_q;
+    o.tile_k = options.tile_k;
+    return o;
+  }
+
+  Mesh mesh = Mesh::single();
+  Session session;
+  Attention attention;
+};
+
+}  // namespace
+
 struct LocalKernel::Impl {
   Impl(const Problem& p, const LocalOptions& options)
       : problem(resolved(p)),
         threads(options.threads),
-        kernel(attn::find_kernel(options.kernel, engine::kernel_query(problem, Pass::forward))),
+        kernel(attn::find_kernel(options.kernel,
+                                 engine::kernel_query(problem, Pass::forward, options.backend))),
         name(kernel.name) {
     const std::vector<attn::Band> bands = attn::compile_bands(problem);
     const TokenRange rows{.begin = 0, .count = problem.seq};
@@ -57,7 +92,11 @@ struct LocalKernel::Impl {
     table.tiles(grid, 0, all_keys, tiles);
     queries = {{.row = 0, .token = 0, .count = problem.seq}};
     keys = {{.token = 0, .position = 0, .stride = 1, .count = *problem.seq_kv}};
-    workspace = Buffer(kernel.workspace_bytes(geometry(), false, threads));
+    if (options.backend == "cpu") {
+      workspace = Buffer(kernel.workspace_bytes(geometry(), false, threads));
+    } else {
+      on_device = std::make_unique<OneRank>(problem, options);
+    }
   }
 
   attn::AttendGeometry geometry() const {
@@ -96,13 +135,14 @@ struct LocalKernel::Impl {
   std::vector<attn::QuerySegment> queries;
   std::vector<attn::KeySegment> keys;
   Buffer workspace;
+  std::unique_ptr<OneRank> on_device;  ///< null on the CPU
   LocalCounters counters;
 };
 
-std::vector<LocalKernelInfo> local_kernels(const Problem& problem) {
-  const attn::KernelQuery query = engine::kernel_query(resolved(problem), Pass::forward);
+std::vector<LocalKernelInfo> local_kernels(const Problem& problem, const std::string& backend) {
+  const attn::KernelQuery query = engine::kernel_query(resolved(problem), Pass::forward, backend);
   std::vector<LocalKernelInfo> list;
-  for (const attn::Kernel* kernel : attn::kernels("cpu")) {
+  for (const attn::Kernel* kernel : attn::kernels(backend)) {
     list.push_back({std::string(kernel->name), std::string(kernel->backend), kernel->tile_q,
                     kernel->tile_k, kernel->refuses(query)});
   }
@@ -115,10 +155,16 @@ LocalKernel::LocalKernel(LocalKernel&&) noexcept = default;
 LocalKernel::~LocalKernel() = default;
 
 void LocalKernel::forward(const ConstTensorView& q, const ConstTensorView& k,
-                          const ConstTensorView& v, const TensorView& out, const TensorView& lse) {
+                          const ConstTensorView& v, const TensorView& out, const TensorView& lse,
+                          Stream stream) {
   Impl& self = *impl_;
   self.require(q, k, v, out, lse);
   self.counters = {};
+  self.counters.materialized_bytes = self.kernel.materialized_bytes(self.geometry(), false);
+  if (self.on_device) {
+    self.on_device->attention.forward(q, k, v, out, lse, stream);
+    return;
+  }
   attn::LaunchContext context;
   context.threads = self.threads;
   context.flops = &self.counters.flops;
@@ -131,11 +177,19 @@ void LocalKernel::forward(const ConstTensorView& q, const ConstTensorView& k,
   params.v = operand(v);
   params.out = operand(out);
   params.lse = lse_operand(lse);
-  self.counters.materialized_bytes = self.kernel.materialized_bytes(params.geometry, false);
   self.kernel.forward(params, context);
 }
 
 const std::string& LocalKernel::name() const { return impl_->name; }
-const LocalCounters& LocalKernel::counters() const { return impl_->counters; }
+
+const LocalCounters& LocalKernel::counters() const {
+  Impl& self = *impl_;
+  if (self.on_device) {
+    const CallStats stats = self.on_device->attention.stats(Pass::forward);
+    self.counters.flops = stats.flops;
+    self.counters.seconds = stats.total_s;
+  }
+  return self.counters;
+}
 
 }  // namespace annulus

@@ -1,12 +1,35 @@
 #include "runtime/engine/request.h"
 
-namespace annulus::engine {
+#include <annulus/error.h>
 
-attn::KernelQuery kernel_query(const Problem& p, Pass pass) {
+#include <fmt/format.h>
+
+namespace annulus::engine {
+namespace {
+
+/// Enough that copies hide under the first slices, few enough that launches fill the GPU.
+constexpr int kDeviceSlices = 2;
+
+}  // namespace
+
+attn::KernelQuery kernel_query(const Problem& p, Pass pass, std::string_view backend) {
   return {.dtype = p.dtype,
           .head_dim = p.head_dim,
           .head_dim_v = *p.head_dim_v,
-          .backward = pass == Pass::backward};
+          .backward = pass == Pass::backward,
+          .backend = backend};
+}
+
+KernelChoice choose_kernel(const std::string& name, const attn::KernelQuery& query) {
+  try {
+    const attn::Kernel& kernel = attn::find_kernel(name, query);
+    const attn::Kernel& best = *attn::kernels(query.backend).front();
+    if (name != "auto" || &kernel == &best) return {&kernel, {}};
+    return {&kernel, fmt::format("{}, the best one: {}", best.name, best.refuses(query))};
+  } catch (const Unsupported& error) {
+    if (name == "auto") throw;
+    return {&attn::find_kernel("auto", query), error.what()};
+  }
 }
 
 PlanRequest plan_request(const Problem& problem, const Layout& layout, const Decision& decision,
@@ -20,6 +43,10 @@ PlanRequest plan_request(const Problem& problem, const Layout& layout, const Dec
   request.options.outer = choice.outer;
   request.options.tile_q = choice.tile_q > 0 ? choice.tile_q : kernel.tile_q;
   request.options.tile_k = choice.tile_k > 0 ? choice.tile_k : kernel.tile_k;
+  // Transfers between GPUs read and write the arena alone: peers cannot address a caller's tensors.
+  request.options.stage_caller = kernel.backend != "cpu";
+  // A launch a slice: with few heads the last of its blocks run alone.
+  if (kernel.backend != "cpu") request.options.gather_slices = kDeviceSlices;
   return request;
 }
 

@@ -6,6 +6,9 @@
 #include <annulus/attention.h>
 #include <annulus/plan.h>
 
+#include <string>
+#include <string_view>
+
 namespace annulus::engine {
 
 struct TileChoice {
@@ -14,7 +17,14 @@ struct TileChoice {
   std::int64_t tile_k = 0;
 };
 
-attn::KernelQuery kernel_query(const Problem& problem, Pass pass);
+attn::KernelQuery kernel_query(const Problem& problem, Pass pass, std::string_view backend);
+
+/// The kernel that was asked for, or the best one and why.
+struct KernelChoice {
+  const attn::Kernel* kernel = nullptr;
+  std::string fallback_reason;
+};
+KernelChoice choose_kernel(const std::string& name, const attn::KernelQuery& query);
 
 PlanRequest plan_request(const Problem& problem, const Layout& layout, const Decision& decision,
                          Pass pass, const attn::Kernel& kernel, const TileChoice& choice);

@@ -1,8 +1,10 @@
 #include "runtime/engine/session.h"
 
 #include "attention/execute/launches.h"
+#include "runtime/engine/device_pass.h"
 #include "runtime/engine/request.h"
 
+#include <annulus/device_memory.h>
 #include <annulus/error.h>
 #include <annulus/machine.h>
 
@@ -61,19 +63,33 @@ std::int64_t arena_bytes(const Plan& plan, const RankPlan& rank, const attn::Ker
 
 namespace {
 
+/// The kernels that the session makes room for. Memory of a GPU is dear: the one that is asked for.
+std::vector<const attn::Kernel*> candidates(const std::string& name,
+                                            const attn::KernelQuery& query) {
+  if (query.backend != "cpu") return {choose_kernel(name, query).kernel};
+  std::vector<const attn::Kernel*> list;
+  for (const attn::Kernel* kernel : attn::kernels(query.backend)) {
+    if (kernel->quadratic_workspace && kernel->name != name) continue;
+    if (kernel->refuses(query).empty()) list.push_back(kernel);
+  }
+  return list;
+}
+
 /// The largest arena that an attention within the options can ask for.
-std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options) {
+std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options,
+                           std::string_view backend) {
   const Problem problem = resolved(options.max_problem);
   const Decision decision =
       decide(problem, options.layout, options.algorithm, mesh, options.backward);
   std::int64_t bytes = 0;
   for (const Pass pass : {Pass::forward, Pass::backward}) {
     if (pass == Pass::backward && !options.backward) continue;
-    for (const attn::Kernel* kernel : attn::kernels("cpu")) {
-      if (kernel->quadratic_workspace && kernel->name != options.kernel) continue;
-      if (!kernel->refuses(kernel_query(problem, pass)).empty()) continue;
-      const Plan plan = make_plan(
-          plan_request(problem, options.layout, decision, pass, *kernel, {.outer = options.outer}));
+    const attn::KernelQuery query = kernel_query(problem, pass, backend);
+    for (const attn::Kernel* kernel : candidates(options.kernel, query)) {
+      TileChoice choice;
+      choice.outer = options.outer;
+      const Plan plan =
+          make_plan(plan_request(problem, options.layout, decision, pass, *kernel, choice));
       bytes = std::max(bytes, arena_bytes(plan, plan.rank(mesh.rank()), *kernel, options.threads));
     }
   }
@@ -83,34 +99,83 @@ std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options) {
 }  // namespace
 }  // namespace engine
 
+namespace {
+
+std::string backend_of(const SessionOptions& options) {
+  if (options.backend == "cpu" || options.backend == "cuda") return options.backend;
+  if (options.backend != "auto") {
+    throw InvalidArgument(
+        fmt::format("session backend {}: auto, cpu or cuda is allowed", options.backend));
+  }
+  return device_count() > 0 ? "cuda" : "cpu";
+}
+
+}  // namespace
+
 Session::Session(Mesh& mesh, const SessionOptions& options) : impl_(std::make_unique<Impl>()) {
   impl_->mesh = &mesh;
   impl_->options = options;
-  std::exception_ptr error;
-  try {
+  std::int64_t bytes = 0;
+  int device = -1;
+  const auto agreed = [&](const auto& work) {
+    std::exception_ptr error;
+    try {
+      work();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    engine::agree_on_errors(impl_->communicator(), "session", error);
+  };
+  agreed([&] {
     if (options.threads < 1) {
       throw InvalidArgument(fmt::format("session threads {}: must be >= 1", options.threads));
     }
-    const std::int64_t bytes = engine::largest_arena(mesh, options);
-    impl_->arena = options.arena;
-    if (options.arena.empty()) {
+    impl_->backend = backend_of(options);
+    bytes = engine::largest_arena(mesh, options, impl_->backend);
+    const auto given = static_cast<std::int64_t>(options.arena.size());
+    if (!options.arena.empty() && given < bytes) {
+      throw InvalidArgument(
+          fmt::format("session arena has {} bytes, the largest problem needs {}", given, bytes));
+    }
+  });
+  comm::require_agreement(impl_->communicator(), "session backend", impl_->backend);
+  if (impl_->backend == "cuda") {
+    const int local_rank = comm::local_rank(impl_->communicator());
+    agreed([&] { device = engine::choose_device(options, local_rank); });
+  }
+  agreed([&] {
+    if (impl_->backend == "cuda") {
+      impl_->device_bytes_before = device_memory_used(device);
+      impl_->device = engine::make_device_memory(impl_->communicator(), options, device, bytes);
+      impl_->arena = impl_->device->arena();
+    } else if (options.arena.empty()) {
       impl_->own = Buffer(bytes);
       impl_->arena = {impl_->own.data(), static_cast<std::size_t>(bytes)};
+    } else {
+      impl_->arena = options.arena;
     }
-    if (static_cast<std::int64_t>(impl_->arena.size()) < bytes) {
-      throw InvalidArgument(fmt::format("session arena has {} bytes, the largest problem needs {}",
-                                        impl_->arena.size(), bytes));
-    }
-  } catch (...) {
-    error = std::current_exception();
-  }
-  engine::agree_on_errors(impl_->communicator(), "session", error);
+  });
 }
 
 Session::Session(Session&&) noexcept = default;
 Session::~Session() = default;
 
 Mesh& Session::mesh() const { return *impl_->mesh; }
+std::string Session::backend() const { return impl_->backend; }
+int Session::device() const { return impl_->device ? impl_->device->device() : -1; }
+
+std::int64_t Session::device_bytes() const {
+  return impl_->device ? device_memory_used(device()) - impl_->device_bytes_before : 0;
+}
+
+std::string Session::transport() const {
+  return impl_->device ? impl_->device->transport() : impl_->mesh->transport();
+}
+
+std::string Session::transport_reason() const {
+  return impl_->device ? impl_->device->transport_reason() : "the mesh's own";
+}
+
 std::int64_t Session::arena_bytes() const { return static_cast<std::int64_t>(impl_->arena.size()); }
 
 }  // namespace annulus

@@ -8,17 +8,37 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
+#include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace annulus {
+
+namespace engine {
+
+/// A session's memory on a GPU, and how it reaches other ranks'. Back ends derive from it.
+class DeviceMemory {
+ public:
+  virtual ~DeviceMemory() = default;
+  virtual int device() const = 0;
+  virtual std::span<std::byte> arena() const = 0;
+  virtual std::string transport() const = 0;
+  virtual std::string transport_reason() const = 0;
+};
+
+}  // namespace engine
 
 /// The arena of one rank: first the slots of a plan, then the kernels' workspace.
 struct Session::Impl {
   Mesh* mesh = nullptr;
   SessionOptions options;
+  std::string backend = "cpu";
   Buffer own;
+  std::unique_ptr<engine::DeviceMemory> device;  ///< null on the CPU
+  std::int64_t device_bytes_before = 0;
   std::span<std::byte> arena;
   bool dead = false;  ///< a call failed: the mesh is unusable
 

@@ -7,6 +7,7 @@
 #include <annulus/collective.h>
 #include <annulus/cost.h>
 #include <annulus/counters.h>
+#include <annulus/device_memory.h>
 #include <annulus/error.h>
 #include <annulus/gpu.h>
 #include <annulus/key_lists.h>

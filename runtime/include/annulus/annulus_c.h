@@ -199,6 +199,10 @@ typedef struct annulus_session_options {
   const char* kernel;           /* to leave workspace for; NULL: auto */
   void* arena;                  /* the caller's memory, 256-byte aligned; NULL: the library's own */
   int64_t arena_bytes;
+  const char* backend;    /* "cpu", "cuda"; NULL: auto, cuda where a GPU is */
+  const char* transport;  /* between GPUs: "peer", "nccl", "composite"; NULL: auto */
+  int32_t device;         /* the GPU; -1: the ranks of a host take its GPUs in turn */
+  int32_t ranks_per_host; /* 0; else so many ranks count as one host */
 } annulus_session_options;
 ANNULUS_API void annulus_session_options_init(annulus_session_options* options, size_t size);
 

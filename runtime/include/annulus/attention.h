@@ -15,7 +15,7 @@
 
 namespace annulus {
 
-/// A CUDA stream as void*; ignored by CPU back ends, where calls return when the work is done.
+/// A cudaStream_t as void*; ignored by CPU back ends, where calls return when the work is done.
 using Stream = void*;
 
 struct SessionOptions {
@@ -25,15 +25,30 @@ struct SessionOptions {
   Algorithm algorithm = Algorithm::automatic;
   Layout layout = Layout::zigzag();
   Algorithm outer = Algorithm::ring;  ///< hybrid only
-  /// The kernel to leave workspace for; auto: any that does not need rows x keys of it.
+  /// The kernel to leave workspace for. auto: on the CPU any that does not need rows x keys of it,
+  /// on a GPU the best one.
   std::string kernel = "auto";
   bool backward = true;
-  /// The caller's memory instead of our own, 256-byte aligned.
+  /// The caller's memory instead of our own, 256-byte aligned. On GPUs, ranks that are processes
+  /// share it by CUDA IPC, so it must come from cudaMalloc.
   std::span<std::byte> arena{};
-  int threads = 1;  ///< per rank
+  int threads = 1;  ///< per rank, on the CPU
+  /// "cpu", "cuda", or "auto": cuda where it is built and a GPU is there.
+  std::string backend = "auto";
+  int device = -1;  ///< the GPU of this rank; -1: the ranks of a host take its GPUs in turn
+  /// How data moves between GPUs: "peer" (one host, copy engines), "nccl", "composite" (peer inside
+  /// a host, nccl between hosts), or "auto": by topology. On the CPU the mesh's own moves it.
+  std::string transport = "auto";
+  /// ncclComm_t of the mesh's ranks in rank order, on the ranks' GPUs; null: one is made where it
+  /// is needed. It stays the caller's, but after a Timeout it was aborted and may not be used
+  /// again.
+  void* nccl = nullptr;
+  /// Not 0: so many neighbouring ranks count as one host, to try on one host what runs on several.
+  int ranks_per_host = 0;
 };
 
-/// Takes all memory once, shared by all layers. Collective. Outlives its Attentions.
+/// Takes all memory once, shared by all layers. Collective. Outlives its Attentions. On a GPU its
+/// calls are in stream order: two Attentions of one session may not run on two streams at once.
 class ANNULUS_API Session {
  public:
   Session(Mesh& mesh, const SessionOptions& options);
@@ -42,6 +57,12 @@ class ANNULUS_API Session {
 
   Mesh& mesh() const;
   std::int64_t arena_bytes() const;
+  std::string backend() const;  ///< "cpu" or "cuda"
+  int device() const;           ///< the GPU; -1 on the CPU
+  /// By how much the GPU's used memory grew since the session was begun, whoever took it.
+  std::int64_t device_bytes() const;
+  std::string transport() const;         ///< never "auto"
+  std::string transport_reason() const;  ///< why this one
 
   struct Impl;
   Impl& impl() const { return *impl_; }
@@ -63,8 +84,8 @@ struct AttentionOptions {
 
 /// Figures of the last forward or backward on this rank, in seconds and bytes.
 struct CallStats {
-  double total_s = 0;
-  double exposed_s = 0;  ///< waiting for transfers with nothing to compute
+  double total_s = 0;  ///< GPU: between events around the call; 0 for a call that a graph captured
+  double exposed_s = 0;  ///< waiting for transfers with nothing to compute; GPU: see compute_alone
   std::int64_t bytes_sent = 0;
   std::int64_t flops = 0;  ///< counted by the kernels
 };
@@ -76,6 +97,11 @@ struct CallStats {
 /// Construction is collective: ranks agree on arguments and plan, else all throw CommError.
 /// Calls are collective too. They throw InvalidArgument for a shape that does not fit, Timeout and
 /// CommError once the mesh is unusable. Nothing is allocated in a call.
+///
+/// On a GPU a call only enqueues on `stream`, and a CUDA graph may capture it. Tensors must stay
+/// until the stream has passed the call. A rank that waits longer than the mesh's timeout_s ends
+/// all waits on every rank; what was computed is void, and stats(), synchronize() and the next call
+/// throw Timeout, which names the transfer, or CommError.
 class ANNULUS_API Attention {
  public:
   Attention(Session& session, const Problem& problem, const AttentionOptions& options = {});
@@ -97,11 +123,16 @@ class ANNULUS_API Attention {
   Algorithm algorithm() const;
   std::string kernel_used() const;
   std::string fallback_reason() const;  ///< empty: none
+  /// On a GPU it waits for the last call.
   CallStats stats(Pass pass) const;
+  /// Waits until calls on `stream` are over; throws as stats() does.
+  void synchronize(Stream stream = nullptr) const;
 
   /// Plays the transfers of the last call again with nothing computed, to compare exposed time
   /// with. The tensors of that call must still be there; outputs and gradients become void.
   CallStats transfers_alone(Pass pass);
+  /// The same with nothing moved; GPU only. total_s of the call minus this is exposed_s.
+  CallStats compute_alone(Pass pass);
 
  private:
   struct Impl;

@@ -95,7 +95,10 @@ struct Transfer {
   bool sends = false;
   std::int32_t peer = 0;
   std::int32_t tag = 0;  ///< unique for (sender, receiver) in a plan
-  Block block;           ///< of this rank: the source where it sends, else the destination
+  /// The same on both ends, never falling along a rank's items. Nothing waits for a transfer before
+  /// the last one of its round, so that a round may be one launch.
+  std::int32_t round = 0;
+  Block block;  ///< of this rank: the source where it sends, else the destination
   std::int64_t bytes = 0;
 };
 

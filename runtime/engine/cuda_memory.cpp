@@ -1,0 +1,110 @@
+#include "runtime/engine/cuda_memory.h"
+
+#include "comm/composite/composite_link.h"
+#include "comm/nccl/nccl_link.h"
+#include "comm/peer/peer_link.h"
+#include "runtime/base/cuda_check.h"
+
+#include <annulus/error.h>
+
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace annulus::engine {
+namespace {
+
+using comm::peer::ControlBlock;
+
+/// Ranks with the same text are beside each other.
+std::string host_of(const comm::Communicator& communicator, const SessionOptions& options) {
+  if (options.ranks_per_host <= 0) return std::string(communicator.host());
+  return fmt::format("{}#{}", communicator.host(), communicator.rank() / options.ranks_per_host);
+}
+
+}  // namespace
+
+CudaMemory::CudaMemory(comm::Communicator& communicator, const SessionOptions& options, int device,
+                       std::int64_t arena_bytes)
+    : driver_(comm::peer::Driver::load()),
+      rank_(communicator.rank()),
+      control_(communicator, driver_, host_of(communicator, options), device,
+               ControlBlock::bytes(communicator.size())),
+      arena_(communicator, driver_, host_of(communicator, options), device, arena_bytes,
+             options.arena) {
+  const DeviceScope scope(device);
+  check_cuda(cudaMemset(control_.local(), 0, static_cast<std::size_t>(control_.bytes())),
+             "cudaMemset of the signals");
+  check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  for (int r = 0; r < communicator.size(); ++r) {
+    blocks_.emplace_back(control_.of(r), communicator.size());
+  }
+  choose_transport(communicator, options);
+  watch_ = std::make_unique<comm::peer::Watch>(driver_, rank_, device, blocks_,
+                                               communicator.timeout_s());
+  if (nccl_) watch_->also([nccl = nccl_.get()] { nccl->abort(); });
+}
+
+CudaMemory::~CudaMemory() {
+  watch_.reset();  // no abort from here on
+  if (nccl_) nccl_->detach(attached_);
+}
+
+std::span<std::byte> CudaMemory::arena() const {
+  return {arena_.local(), static_cast<std::size_t>(arena_.bytes())};
+}
+
+const ControlBlock& CudaMemory::control() const { return blocks_[static_cast<std::size_t>(rank_)]; }
+
+void CudaMemory::choose_transport(comm::Communicator& communicator, const SessionOptions& options) {
+  std::vector<bool> reaches;
+  std::string why_not;
+  for (int r = 0; r < arena_.world(); ++r) {
+    reaches.push_back(arena_.of(r) != nullptr && control_.of(r) != nullptr);
+    if (reaches.back() || !why_not.empty()) continue;
+    why_not = arena_.of(r) == nullptr ? arena_.why_not(r) : control_.why_not(r);
+  }
+  // A process that needs no NCCL does not open it.
+  const bool may_need = options.transport != "peer" && arena_.world() > 1 &&
+                        (options.transport == "nccl" || !why_not.empty());
+  reach_ = comm::composite::Reach::gather(communicator, reaches, why_not,
+                                          may_need ? comm::nccl::why_not() : std::string());
+  const comm::composite::Choice choice = comm::composite::choose(options.transport, reach_);
+  transport_ = choice.transport;
+  reason_ = choice.reason;
+  open_nccl(communicator, options);
+}
+
+void CudaMemory::open_nccl(comm::Communicator& communicator, const SessionOptions& options) {
+  if (transport_ == "nccl" ? arena_.world() == 1 : reach_.all()) return;
+  std::vector<int> peers;
+  for (int r = 0; r < arena_.world(); ++r) {
+    if (!near(r) && r != rank_) peers.push_back(r);
+  }
+  if (options.ranks_per_host > 0) comm::nccl::pretend_host(host_of(communicator, options));
+  nccl_ = std::make_unique<comm::nccl::NcclCommunicator>(communicator, arena_.device(),
+                                                         options.nccl, peers);
+  attached_ = nccl_->attach(arena());
+}
+
+std::unique_ptr<comm::DeviceLink> CudaMemory::make_link(std::vector<comm::DeviceTransfer> transfers,
+                                                        std::uint32_t hash) const {
+  std::vector<bool> near_by;
+  std::vector<bool> far;
+  for (const comm::DeviceTransfer& t : transfers) {
+    near_by.push_back(near(t.peer));
+    far.push_back(!near_by.back());
+  }
+  std::unique_ptr<comm::DeviceLink> by_peer;
+  std::unique_ptr<comm::DeviceLink> by_nccl;
+  if (transport_ != "nccl") {
+    by_peer = std::make_unique<comm::peer::PeerLink>(driver_, rank_, blocks_, transfers, hash);
+  }
+  if (transport_ == "peer") return by_peer;
+  by_nccl = std::make_unique<comm::nccl::NcclLink>(driver_, nccl_.get(), std::move(transfers), far);
+  if (transport_ == "nccl") return by_nccl;
+  return std::make_unique<comm::composite::CompositeLink>(std::move(by_peer), std::move(by_nccl),
+                                                          std::move(near_by));
+}
+
+}  // namespace annulus::engine

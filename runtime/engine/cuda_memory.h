@@ -1,0 +1,64 @@
+#pragma once
+
+#include "comm/composite/choice.h"
+#include "comm/device/device_link.h"
+#include "comm/nccl/nccl_communicator.h"
+#include "comm/peer/control_block.h"
+#include "comm/peer/driver.h"
+#include "comm/peer/symmetric_memory.h"
+#include "comm/peer/watch.h"
+#include "runtime/engine/session.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace annulus::engine {
+
+/// A session's memory on a GPU: signals and counters, and the arena; both can be addressed by the
+/// ranks beside it.
+class CudaMemory final : public DeviceMemory {
+ public:
+  CudaMemory(comm::Communicator& communicator, const SessionOptions& options, int device,
+             std::int64_t arena_bytes);
+  ~CudaMemory() override;
+
+  int device() const override { return arena_.device(); }
+  std::span<std::byte> arena() const override;
+  std::string transport() const override { return transport_; }
+  std::string transport_reason() const override { return reason_; }
+
+  int rank() const { return rank_; }
+  /// Rank r's arena as this GPU addresses it; null where it cannot or another way was chosen.
+  std::byte* arena_of(int rank) const { return near(rank) ? arena_.of(rank) : nullptr; }
+  const comm::peer::ControlBlock& control() const;
+  comm::peer::Watch& watch() { return *watch_; }
+
+  std::unique_ptr<comm::DeviceLink> make_link(std::vector<comm::DeviceTransfer> transfers,
+                                              std::uint32_t hash) const;
+
+  /// A number for each pass that is bound, so that a watch can say whose call it found.
+  std::uint32_t next_pass() { return ++passes_; }
+
+ private:
+  void choose_transport(comm::Communicator& communicator, const SessionOptions& options);
+  void open_nccl(comm::Communicator& communicator, const SessionOptions& options);
+  /// Transfers with this rank go by `peer`.
+  bool near(int rank) const { return transport_ != "nccl" && reach_.between(rank_, rank); }
+
+  comm::peer::Driver driver_;
+  int rank_;
+  comm::peer::SymmetricMemory control_;
+  comm::peer::SymmetricMemory arena_;
+  std::vector<comm::peer::ControlBlock> blocks_;
+  comm::composite::Reach reach_;
+  std::unique_ptr<comm::nccl::NcclCommunicator> nccl_;  ///< null: not needed
+  void* attached_ = nullptr;                            ///< the arena, known to NCCL
+  std::unique_ptr<comm::peer::Watch> watch_;
+  std::string transport_;
+  std::string reason_;
+  std::uint32_t passes_ = 0;
+};
+
+}  // namespace annulus::engine

@@ -1,0 +1,119 @@
+#include <annulus/device_memory.h>
+
+#include "comm/peer/stream_ops.h"
+#include "runtime/base/cuda_check.h"
+#include "runtime/base/device_buffer.h"
+
+#include <annulus/error.h>
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <utility>
+
+namespace annulus {
+namespace {
+
+void require_size(std::size_t given, std::int64_t bytes) {
+  if (static_cast<std::int64_t>(given) == bytes) return;
+  throw InvalidArgument(
+      fmt::format("device memory of {} bytes meets host memory of {} bytes", bytes, given));
+}
+
+}  // namespace
+
+DeviceBytes::DeviceBytes(std::int64_t bytes, int device) : bytes_(bytes), device_(device) {
+  const DeviceScope scope(device);
+  DeviceBuffer buffer(bytes);
+  if (bytes > 0) {
+    check_cuda(cudaMemset(buffer.data(), 0xff, static_cast<std::size_t>(bytes)), "cudaMemset");
+    check_cuda(cudaStreamSynchronize(nullptr), "cudaMemset");
+  }
+  data_ = buffer.data();
+  buffer.leak();
+}
+
+DeviceBytes::DeviceBytes(DeviceBytes&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)),
+      device_(other.device_) {}
+
+DeviceBytes& DeviceBytes::operator=(DeviceBytes&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  std::swap(device_, other.device_);
+  return *this;
+}
+
+DeviceBytes::~DeviceBytes() {
+  if (data_ != nullptr) (void)cudaFree(data_);
+}
+
+void DeviceBytes::upload(std::span<const std::byte> from) {
+  require_size(from.size(), bytes_);
+  const DeviceScope scope(device_);
+  check_cuda(cudaMemcpy(data_, from.data(), from.size(), cudaMemcpyHostToDevice), "upload");
+}
+
+void DeviceBytes::download(std::span<std::byte> to) const {
+  require_size(to.size(), bytes_);
+  const DeviceScope scope(device_);
+  check_cuda(cudaMemcpy(to.data(), data_, to.size(), cudaMemcpyDeviceToHost), "download");
+}
+
+DeviceStream::DeviceStream(int device) {
+  const DeviceScope scope(device);
+  cudaStream_t stream = nullptr;
+  check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  stream_ = stream;
+  void* gate = nullptr;
+  check_cuda(cudaHostAlloc(&gate, sizeof *gate_, cudaHostAllocMapped), "cudaHostAlloc");
+  gate_ = static_cast<std::uint32_t*>(gate);
+  *gate_ = 0;
+}
+
+DeviceStream::DeviceStream(DeviceStream&& other) noexcept
+    : stream_(std::exchange(other.stream_, nullptr)), gate_(std::exchange(other.gate_, nullptr)) {}
+
+DeviceStream& DeviceStream::operator=(DeviceStream&& other) noexcept {
+  std::swap(stream_, other.stream_);
+  std::swap(gate_, other.gate_);
+  return *this;
+}
+
+DeviceStream::~DeviceStream() {
+  if (stream_ != nullptr) (void)cudaStreamDestroy(static_cast<cudaStream_t>(stream_));
+  if (gate_ != nullptr) (void)cudaFreeHost(gate_);
+}
+
+void DeviceStream::hold() const {
+  const comm::peer::Driver driver = comm::peer::Driver::load();
+  comm::peer::StreamBatch wait(driver);
+  wait.consume(gate_);
+  wait.enqueue(static_cast<cudaStream_t>(stream_));
+}
+
+void DeviceStream::release() const { std::atomic_ref(*gate_).store(1, std::memory_order_release); }
+
+int device_count() {
+  int count = 0;
+  const cudaError_t code = cudaGetDeviceCount(&count);
+  (void)cudaGetLastError();
+  return code == cudaSuccess ? count : 0;
+}
+
+std::int64_t device_memory_used(int device) {
+  const DeviceScope scope(device);
+  std::size_t free = 0;
+  std::size_t total = 0;
+  check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return static_cast<std::int64_t>(total - free);
+}
+
+std::string device_name(int device) {
+  cudaDeviceProp properties{};
+  check_cuda(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  return properties.name;
+}
+
+}  // namespace annulus

@@ -1,0 +1,250 @@
+#include "runtime/engine/device_pass.h"
+
+#include "attention/execute/cuda/device_executor.h"
+#include "attention/execute/cuda/device_transfers.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/cuda_handles.h"
+#include "runtime/engine/cuda_memory.h"
+
+#include <annulus/device_memory.h>
+#include <annulus/error.h>
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+
+namespace annulus::engine {
+namespace {
+
+constexpr int kBackward = 1;
+
+attn::DeviceMode mode_of(RunMode mode) {
+  switch (mode) {
+    case RunMode::blocking:
+      return attn::DeviceMode::blocking;
+    case RunMode::transfers_alone:
+      return attn::DeviceMode::transfers_alone;
+    case RunMode::compute_alone:
+      return attn::DeviceMode::compute_alone;
+    case RunMode::overlapped:
+      break;
+  }
+  return attn::DeviceMode::overlapped;
+}
+
+bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status{};
+  check_cuda(cudaStreamIsCapturing(stream, &status), "cudaStreamIsCapturing");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+class DevicePass final : public BoundPass {
+ public:
+  DevicePass(Session::Impl& session, Plan plan, RankPlan rank, const attn::Kernel& kernel,
+             bool deterministic)
+      : session_(session),
+        memory_(dynamic_cast<CudaMemory&>(*session.device)),
+        plan_(std::move(plan)),
+        rank_(std::move(rank)),
+        id_(memory_.next_pass()),
+        launches_(attn::Launches(plan_, rank_, kernel)),
+        slots_(rank_, plan_.request().problem.batch, memory_.arena().data()),
+        link_(memory_.make_link(attn::device_transfers(plan_, rank_, slots_,
+                                                       [&](int r) { return memory_.arena_of(r); }),
+                                plan_.hash())),
+        executor_(rank_, slots_, launches_, *link_,
+                  memory_.arena().subspan(static_cast<std::size_t>(rank_.arena_bytes)), report(),
+                  deterministic),
+        first_(make_event(true)),
+        last_(make_event(true)) {}
+
+  ~DevicePass() override {
+    // Calls may still run that read the lists.
+    const DeviceScope scope(memory_.device());
+    (void)cudaDeviceSynchronize();
+  }
+
+  const Plan& plan() const override { return plan_; }
+  const RankPlan& rank() const override { return rank_; }
+
+  void set(Role role, const TensorView& tensor) override { slots_.set_caller(rank_, role, tensor); }
+
+  void run(RunMode mode, Stream stream) override {
+    require_alive(session_);
+    const DeviceScope scope(memory_.device());
+    const auto on = static_cast<cudaStream_t>(stream);
+    captured_ = is_capturing(on);
+    if (memory_.watch().fired()) give_up();
+    enqueue(mode, on);
+    ran_ = true;
+  }
+
+  CallStats stats() override {
+    CallStats stats;
+    if (!ran_) return stats;
+    stats = finish();
+    stats.bytes_sent = rank_.bytes_sent;
+    return stats;
+  }
+
+  CallStats replay(RunMode mode) override {
+    require_alive(session_);
+    const DeviceScope scope(memory_.device());
+    const CudaStream stream = make_stream();
+    std::int64_t flops = 0;
+    check_cuda(cudaMemcpy(&flops, counter(), sizeof flops, cudaMemcpyDefault), "FLOP counter");
+    captured_ = false;
+    enqueue(mode, stream.get());
+    const CallStats stats = finish();
+    // What the last call counted stays.
+    check_cuda(cudaMemcpy(counter(), &flops, sizeof flops, cudaMemcpyDefault), "FLOP counter");
+    return stats;
+  }
+
+  void synchronize(Stream stream) override {
+    require_alive(session_);
+    const DeviceScope scope(memory_.device());
+    drain([&] { return cudaStreamQuery(static_cast<cudaStream_t>(stream)); });
+    require_no_timeout();
+  }
+
+ private:
+  std::int64_t* counter() const {
+    return memory_.control().counter(rank_.pass == Pass::backward ? kBackward : 0);
+  }
+
+  attn::DeviceReport report() {
+    comm::peer::Watch::Words* words = memory_.watch().words();
+    return {.words = {counter(), &words->calls, &words->pass},
+            .pass = id_,
+            .abort = memory_.control().abort(),
+            .awaited = {&words->awaited[0], &words->awaited[1]}};
+  }
+
+  void enqueue(RunMode mode, cudaStream_t stream) {
+    if (!captured_) check_cuda(cudaEventRecord(first_.get(), stream), "cudaEventRecord");
+    executor_.enqueue(slots_, stream, mode_of(mode));
+    if (!captured_) check_cuda(cudaEventRecord(last_.get(), stream), "cudaEventRecord");
+  }
+
+  CallStats finish() {
+    const DeviceScope scope(memory_.device());
+    CallStats stats;
+    if (captured_) {
+      check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    } else {
+      drain([&] { return cudaEventQuery(last_.get()); });
+    }
+    require_no_timeout();
+    if (!captured_) {
+      float ms = 0;
+      check_cuda(cudaEventElapsedTime(&ms, first_.get(), last_.get()), "cudaEventElapsedTime");
+      stats.total_s = ms * 1e-3;
+    }
+    check_cuda(cudaMemcpy(&stats.flops, counter(), sizeof stats.flops, cudaMemcpyDefault),
+               "cudaMemcpy of the FLOP counter");
+    return stats;
+  }
+
+  /// Until `query` is done. The watch ends waits for other ranks; if even that does not help, this
+  /// gives up.
+  template <typename Query>
+  void drain(Query&& query) {
+    std::optional<Deadline> after;
+    for (cudaError_t code = query(); code != cudaSuccess; code = query()) {
+      if (code != cudaErrorNotReady) check_cuda(code, "attention on the GPU");
+      if (memory_.watch().fired()) {
+        if (!after) after.emplace(session_.communicator().timeout_s());
+        if (after->expired()) break;
+      }
+      std::this_thread::sleep_for(std::chrono::microseconds(20));
+    }
+    (void)cudaGetLastError();
+  }
+
+  void require_no_timeout() {
+    if (memory_.watch().fired() || memory_.watch().aborted()) give_up();
+  }
+
+  [[noreturn]] void give_up() {
+    const comm::peer::Watch& watch = memory_.watch();
+    const auto found = watch.found();
+    if (!watch.fired() || watch.waited_s() == 0) {
+      fail_call(session_, fmt::format("rank {}: another rank gave up", rank_.rank), false);
+    }
+    const std::uint32_t awaited = found.awaited[0] != 0 ? found.awaited[0] : found.awaited[1];
+    fail_call(session_,
+              fmt::format("{} did not complete in {:.1f} s", name_of_wait(found.pass, awaited - 1),
+                          watch.waited_s()),
+              true);
+  }
+
+  std::string name_of_wait(std::uint32_t pass, std::uint32_t transfer) const {
+    if (pass == id_) {
+      for (std::size_t i = 0; i < rank_.items.size(); ++i) {
+        const Item& item = rank_.items[i];
+        if (item.kind == ItemKind::transfer &&
+            item.payload == static_cast<std::int32_t>(transfer)) {
+          return describe(rank_, static_cast<std::int32_t>(i)) + others_of(item.payload);
+        }
+      }
+    }
+    return fmt::format("rank {} transfer {} of another pass", rank_.rank, transfer);
+  }
+
+  /// A launch of several transfers does not tell which one is missing.
+  std::string others_of(std::int32_t transfer) const {
+    std::ptrdiff_t others = -1;
+    for (std::size_t i = 0; i < rank_.transfers.size(); ++i) {
+      others += link_->group_end(static_cast<std::int32_t>(i)) == transfer ? 1 : 0;
+    }
+    return others > 0 ? fmt::format(", or one of {} others of its launch,", others) : "";
+  }
+
+  Session::Impl& session_;
+  CudaMemory& memory_;
+  Plan plan_;
+  RankPlan rank_;
+  std::uint32_t id_;
+  attn::DeviceLaunches launches_;
+  attn::Memory slots_;
+  std::unique_ptr<comm::DeviceLink> link_;
+  attn::DeviceExecutor executor_;
+  CudaEvent first_;
+  CudaEvent last_;
+  bool captured_ = false;
+  bool ran_ = false;
+};
+
+}  // namespace
+
+int choose_device(const SessionOptions& options, int local_rank) {
+  const int count = device_count();
+  if (count == 0) throw Unsupported("back end cuda: no GPU was found; built: cpu, cuda");
+  (void)comm::peer::Driver::load();
+  if (options.device >= count || options.device < -1) {
+    throw InvalidArgument(fmt::format("device {}: there are {} GPUs", options.device, count));
+  }
+  return options.device >= 0 ? options.device : local_rank % count;
+}
+
+std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator& communicator,
+                                                 const SessionOptions& options, int device,
+                                                 std::int64_t arena_bytes) {
+  return std::make_unique<CudaMemory>(communicator, options, device, arena_bytes);
+}
+
+std::unique_ptr<BoundPass> make_device_pass(Session::Impl& session, Plan plan, RankPlan rank,
+                                            const attn::Kernel& kernel, bool deterministic) {
+  const DeviceScope scope(session.device->device());
+  return std::make_unique<DevicePass>(session, std::move(plan), std::move(rank), kernel,
+                                      deterministic);
+}
+
+}  // namespace annulus::engine

@@ -1,0 +1,25 @@
+#pragma once
+
+#include "runtime/engine/bound_pass.h"
+#include "runtime/engine/session.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace annulus::engine {
+
+/// The GPU of the rank that is number `local_rank` on its host. Throws Unsupported where CUDA is
+/// not built, no GPU is there or its driver lacks what is needed; InvalidArgument for an
+/// options.device that is not there.
+int choose_device(const SessionOptions& options, int local_rank);
+
+/// The memory of a rank on its GPU. Collective to make and to drop; throws on all ranks alike.
+std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator& communicator,
+                                                 const SessionOptions& options, int device,
+                                                 std::int64_t arena_bytes);
+
+std::unique_ptr<BoundPass> make_device_pass(Session::Impl& session, Plan plan, RankPlan rank,
+                                            const attn::Kernel& kernel, bool deterministic);
+
+}  // namespace annulus::engine

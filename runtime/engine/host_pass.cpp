@@ -1,0 +1,84 @@
+#include "runtime/engine/bound_pass.h"
+
+#include <annulus/error.h>
+
+#include <memory>
+#include <utility>
+
+namespace annulus::engine {
+namespace {
+
+attn::ExecuteOptions execute_options(const Session::Impl& session, const RankPlan& rank) {
+  attn::ExecuteOptions options;
+  options.threads = session.options.threads;
+  options.timeout_s = session.communicator().timeout_s();
+  options.workspace = session.arena.subspan(static_cast<std::size_t>(rank.arena_bytes));
+  return options;
+}
+
+attn::ExecuteMode mode_of(RunMode mode) {
+  switch (mode) {
+    case RunMode::blocking:
+      return attn::ExecuteMode::blocking;
+    case RunMode::transfers_alone:
+      return attn::ExecuteMode::transfers_alone;
+    case RunMode::compute_alone:
+      throw Unsupported("back end cpu: compute alone is not built; stats() has exposed_s");
+    case RunMode::overlapped:
+      break;
+  }
+  return attn::ExecuteMode::overlapped;
+}
+
+class HostPass final : public BoundPass {
+ public:
+  HostPass(Session::Impl& session, Plan plan, RankPlan rank, const attn::Kernel& kernel)
+      : session_(session),
+        plan_(std::move(plan)),
+        rank_(std::move(rank)),
+        launches_(plan_, rank_, kernel),
+        memory_(rank_, plan_.request().problem.batch, session.arena.data()),
+        executor_(rank_, plan_.hash(), launches_, session.communicator().transport(),
+                  execute_options(session, rank_)) {}
+
+  const Plan& plan() const override { return plan_; }
+  const RankPlan& rank() const override { return rank_; }
+  void set(Role role, const TensorView& tensor) override {
+    memory_.set_caller(rank_, role, tensor);
+  }
+
+  void run(RunMode mode, Stream /*stream*/) override { stats_ = replay(mode); }
+
+  CallStats replay(RunMode mode) override {
+    require_alive(session_);
+    const attn::ExecuteMode how = mode_of(mode);
+    try {
+      return executor_.run(memory_, how);
+    } catch (const Timeout& error) {
+      fail_call(session_, error.what(), true);
+    } catch (const std::exception& error) {
+      fail_call(session_, error.what(), false);
+    }
+  }
+
+  CallStats stats() override { return stats_; }
+  void synchronize(Stream /*stream*/) override {}
+
+ private:
+  Session::Impl& session_;
+  Plan plan_;
+  RankPlan rank_;
+  attn::Launches launches_;
+  attn::Memory memory_;
+  attn::Executor executor_;
+  CallStats stats_;
+};
+
+}  // namespace
+
+std::unique_ptr<BoundPass> make_host_pass(Session::Impl& session, Plan plan, RankPlan rank,
+                                          const attn::Kernel& kernel) {
+  return std::make_unique<HostPass>(session, std::move(plan), std::move(rank), kernel);
+}
+
+}  // namespace annulus::engine

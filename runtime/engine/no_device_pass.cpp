@@ -1,0 +1,24 @@
+// Where CUDA is not built.
+
+#include "runtime/engine/device_pass.h"
+
+#include <annulus/error.h>
+
+namespace annulus::engine {
+
+int choose_device(const SessionOptions&, int) {
+  throw Unsupported(
+      "back end cuda is not built: install the CUDA Toolkit and configure again; built: cpu");
+}
+
+std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator&, const SessionOptions&, int,
+                                                 std::int64_t) {
+  throw Unsupported("back end cuda is not built; built: cpu");
+}
+
+std::unique_ptr<BoundPass> make_device_pass(Session::Impl&, Plan, RankPlan, const attn::Kernel&,
+                                            bool) {
+  throw Unsupported("back end cuda is not built; built: cpu");
+}
+
+}  // namespace annulus::engine
