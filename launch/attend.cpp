@@ -2,6 +2,7 @@
 #include "launch/attend/move.h"
 #include "launch/attend/shapes.h"
 #include "launch/bench/measure.h"
+#include "launch/bench/place.h"
 #include "launch/bench/tensors.h"
 #include "launch/command.h"
 #include "launch/error.h"
@@ -80,18 +81,20 @@ class AttendRank {
     refuse_fallback(settings_, problem_);
     open_outputs();
     const AttentionOptions options = attention_options_of(settings_);
-    Session session(mesh_, {.max_problem = problem_,
-                            .algorithm = options.algorithm,
-                            .layout = options.layout,
-                            .outer = options.outer,
-                            .kernel = options.kernel,
-                            .backward = backward(),
-                            .arena = {},
-                            .threads = threads_of(settings_, mesh_.world())});
+    SessionOptions where{.max_problem = problem_,
+                         .algorithm = options.algorithm,
+                         .layout = options.layout,
+                         .outer = options.outer,
+                         .kernel = options.kernel,
+                         .backward = backward(),
+                         .threads = threads_of(settings_, mesh_.world())};
+    place_session(settings_, where);
+    Session session(mesh_, where);
     Attention attention(session, problem_, options);
     Shards shards = allocate(attention.layout());
     scatter_inputs(attention.layout(), shards);
-    compute(attention, shards);
+    const Place place(mesh_, session, shards);
+    compute(attention, place);
     gather_outputs(attention.layout(), shards);
     if (mesh_.rank() == 0) finish(attention);
     return kPassed;
@@ -236,14 +239,10 @@ class AttendRank {
     });
   }
 
-  void compute(Attention& attention, const Shards& s) {
-    times_.forward_s = timed(
-        [&] { attention.forward(s.q.view(), s.k.view(), s.v.view(), s.out.view(), s.lse.view()); });
-    if (!backward()) return;
-    times_.backward_s = timed([&] {
-      attention.backward(s.dout.view(), s.q.view(), s.k.view(), s.v.view(), s.out.view(),
-                         s.lse.view(), s.dq.view(), s.dk.view(), s.dv.view());
-    });
+  void compute(Attention& attention, const Place& place) {
+    times_.forward_s = place.timed(attention, Pass::forward);
+    if (backward()) times_.backward_s = place.timed(attention, Pass::backward);
+    place.download(attention);
   }
 
   void gather_outputs(const Sharding& sharding, const Shards& s) {

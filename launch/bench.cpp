@@ -1,6 +1,7 @@
 #include "launch/agree.h"
 #include "launch/bench/check.h"
 #include "launch/bench/measure.h"
+#include "launch/bench/place.h"
 #include "launch/bench/report.h"
 #include "launch/bench/suites/suite.h"
 #include "launch/command.h"
@@ -16,7 +17,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <numeric>
@@ -63,12 +63,6 @@ BenchRequest request_of(const Call& call, const GridPoint& point) {
   return request;
 }
 
-double seconds_of(const auto& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 /// Where the points of a grid report to; rank 0 only. A file appears when the last one is through.
 struct BenchOutput {
   std::unique_ptr<OutputFile> json;
@@ -86,23 +80,27 @@ class BenchRank {
   int run(bool first) {
     require_same_settings(mesh_, settings_);
     if (first) open_output();
-    const std::int64_t memory_before = start_memory();
-    Session session(mesh_, {.max_problem = request_.problem,
-                            .algorithm = request_.attention.algorithm,
-                            .layout = request_.attention.layout,
-                            .outer = request_.attention.outer,
-                            .kernel = request_.attention.kernel,
-                            .backward = request_.backward,
-                            .arena = {},
-                            .threads = request_.threads});
+    start_memory();
+    SessionOptions options{.max_problem = request_.problem,
+                           .algorithm = request_.attention.algorithm,
+                           .layout = request_.attention.layout,
+                           .outer = request_.attention.outer,
+                           .kernel = request_.attention.kernel,
+                           .backward = request_.backward,
+                           .threads = request_.threads};
+    place_session(settings_, options);
+    Session session(mesh_, options);
     Attention attention(session, request_.problem, request_.attention);
     const Generator generator(seed(), request_.problem.dtype);
     const Shards shards = make_shards(request_.problem, attention.layout(), mesh_.rank(), generator,
                                       request_.backward);
-    BenchReport report = describe(attention);
-    time(attention, shards, report);
-    measure_memory(attention, memory_before, report);
+    const Place place(mesh_, session, shards);
+    BenchReport report = describe(session, attention);
+    time(attention, place, report);
+    measure_memory(attention, session, report);
+    place.download(attention);
     report.cost = priced(attention.cost());
+    count_hardware(attention, session, place, report);
     if (settings_.text("check") != "none") {
       report.check = check(mesh_,
                            {.problem = request_.problem,
@@ -127,22 +125,26 @@ class BenchRank {
     });
   }
 
-  std::int64_t start_memory() {
+  /// Of the CPU's memory.
+  void start_memory() {
     barrier(mesh_, "bench: before memory");
     // Threads share one process: one of them starts its new peak.
     if (mesh_.rank() == 0 || request_.transport != "local") reset_peak_memory();
     barrier(mesh_, "bench: memory");
-    return peak_memory_bytes();
+    memory_before_ = peak_memory_bytes();
   }
 
-  BenchReport describe(const Attention& attention) const {
+  BenchReport describe(const Session& session, const Attention& attention) const {
     BenchReport report;
     report.problem = request_.problem;
     report.world = mesh_.world();
     report.mesh = mesh_.shape();
     report.algorithm = name_of(attention.algorithm());
     report.layout = request_.attention.layout.name();
-    report.transport = mesh_.transport();
+    report.backend = session.backend();
+    report.device = session.device() >= 0 ? device_name(session.device()) : processor_name();
+    report.transport = session.transport();
+    report.transport_reason = session.transport_reason();
     report.kernel_used = attention.kernel_used();
     report.fallback_reason = attention.fallback_reason();
     report.command_line = request_.call.command_line;
@@ -152,27 +154,17 @@ class BenchRank {
     return report;
   }
 
-  static void forward(Attention& attention, const Shards& s) {
-    attention.forward(s.q.view(), s.k.view(), s.v.view(), s.out.view(), s.lse.view());
-  }
-  static void backward(Attention& attention, const Shards& s) {
-    attention.backward(s.dout.view(), s.q.view(), s.k.view(), s.v.view(), s.out.view(),
-                       s.lse.view(), s.dq.view(), s.dk.view(), s.dv.view());
-  }
-
-  void time(Attention& attention, const Shards& shards, BenchReport& report) {
+  void time(Attention& attention, const Place& place, BenchReport& report) {
     const std::int64_t warmup = settings_.integer("warmup");
     const std::int64_t calls = settings_.integer("iterations");
     Progress progress("bench", warmup + calls, mesh_.rank() == 0);
     std::vector<double> forward_s;
     std::vector<double> backward_s;
     for (std::int64_t call = -warmup; call < calls; ++call) {
-      barrier(mesh_, "bench: before forward");
-      const double f = seconds_of([&] { forward(attention, shards); });
+      const double f = place.timed(attention, Pass::forward);
       if (call >= 0) forward_s.push_back(f);
       if (request_.backward) {
-        barrier(mesh_, "bench: before backward");
-        const double b = seconds_of([&] { backward(attention, shards); });
+        const double b = place.timed(attention, Pass::backward);
         if (call >= 0) backward_s.push_back(b);
       }
       progress.step(call < 0 ? "warm-up" : "timed");
@@ -205,15 +197,39 @@ class BenchRank {
     return {Pass::forward};
   }
 
-  void measure_memory(const Attention& attention, std::int64_t before, BenchReport& report) {
+  void measure_memory(const Attention& attention, const Session& session, BenchReport& report) {
     std::int64_t planned = 0;
     for (const Pass pass : passes()) {
       planned = std::max(planned, attention.plan(pass).rank(mesh_.rank()).peak_bytes());
     }
-    std::int64_t growth = peak_memory_bytes() - before;
+    std::int64_t growth = peak_memory_bytes() - memory_before_;
     if (request_.transport == "local") growth /= mesh_.world();  // one process holds all ranks
+    if (session.device() >= 0) growth = session.device_bytes();
     report.planned_peak_bytes = std::ranges::max(gather_one(mesh_, planned));
     report.measured_peak_bytes = std::ranges::max(gather_one(mesh_, growth));
+  }
+
+  /// Outside the timed calls: counting slows launches. Every rank makes the same calls.
+  void count_hardware(Attention& attention, const Session& session, const Place& place,
+                      BenchReport& report) {
+    if (!report.hardware_counters || !place.on_device()) return;
+    HardwareCounters counters(session.device(), request_.problem.dtype);
+    const std::string why = first_text(mesh_, counters.unavailable());
+    HardwareCounts& counts = report.cost.hardware;
+    report.cost.hardware_unavailable = why;
+    if (!why.empty()) return;
+    counts.source = counters.source();
+    for (const Pass pass : passes()) {
+      const HardwareReadings& read =
+          counters.measure(nullptr, [&] { (void)place.timed(attention, pass); });
+      report.cost.hardware_unavailable = first_text(mesh_, read.unavailable);
+      if (!report.cost.hardware_unavailable.empty()) return;
+      const auto ops = gather_one(mesh_, read.tensor_ops.value_or(0));
+      const auto bytes = gather_one(mesh_, read.dram_bytes());
+      const bool forward = pass == Pass::forward;
+      (forward ? counts.flops_rank_layer : counts.backward_flops_rank_layer) = ops;
+      (forward ? counts.hbm_bytes_rank_layer : counts.backward_hbm_bytes_rank_layer) = bytes;
+    }
   }
 
   /// Exposed time of the last timed calls, and of one more round that overlaps nothing: those are
@@ -228,6 +244,9 @@ class BenchRank {
       exposed += stats.exposed_s;
       barrier(mesh_, "bench: before transfers alone");
       alone += attention.transfers_alone(pass).total_s;
+      if (report.backend != "cuda") continue;
+      barrier(mesh_, "bench: before compute alone");
+      exposed += std::max(0.0, stats.total_s - attention.compute_alone(pass).total_s);
     }
     report.bytes_sent = gather_one(mesh_, sent);
     report.exposed_s = std::ranges::max(gather_one(mesh_, exposed));
@@ -280,6 +299,7 @@ class BenchRank {
   const Settings& settings_;
   Mesh& mesh_;
   BenchOutput& output_;
+  std::int64_t memory_before_ = 0;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "launch/bench/measure.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <string>
@@ -28,6 +29,15 @@ Timing timing_over_ranks(Mesh& mesh, std::span<const double> seconds) {
     worst = std::max(worst, all[i]);
   }
   return timing_of(slowest);
+}
+
+std::string first_text(Mesh& mesh, const std::string& mine) {
+  std::array<char, 256> text{};
+  mine.copy(text.data(), text.size() - 1);
+  for (const auto& one : gather_one(mesh, text)) {
+    if (one[0] != 0) return one.data();
+  }
+  return {};
 }
 
 void reset_peak_memory() { std::ofstream("/proc/self/clear_refs") << "5"; }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace annulus::launch {
@@ -29,6 +30,9 @@ std::vector<T> gather_one(Mesh& mesh, const T& mine) {
              "bench: figures of the ranks");
   return all;
 }
+
+/// The text of the lowest rank that has one; collective.
+std::string first_text(Mesh& mesh, const std::string& mine);
 
 /// Starts a new peak of this process's memory, where the kernel allows it.
 void reset_peak_memory();

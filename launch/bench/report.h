@@ -17,7 +17,9 @@ struct BenchReport {
   Problem problem;  ///< resolved
   int world = 1;
   MeshShape mesh;
-  std::string algorithm, layout, transport;
+  std::string algorithm, layout;
+  std::string backend, device;
+  std::string transport, transport_reason;
   std::string kernel_used, fallback_reason;
   std::optional<Timing> forward, backward;
   double forward_tflops_per_rank = 0;

@@ -36,6 +36,7 @@ ordered_json parallel_json(const BenchReport& report) {
           {"algorithm", report.algorithm},
           {"layout", report.layout},
           {"transport", report.transport},
+          {"transport_reason", report.transport_reason},
           {"ulysses_degree", report.mesh.ulysses}};
 }
 
@@ -62,7 +63,7 @@ std::string to_json(const BenchReport& report) {
       {"schema", "annulus.bench/1"},
       {"problem", ordered_json::parse(problem_json(report.problem))},
       {"parallel", parallel_json(report)},
-      {"device", {{"backend", "cpu"}, {"name", processor_name()}, {"count", report.world}}},
+      {"device", {{"backend", report.backend}, {"name", report.device}, {"count", report.world}}},
       {"kernel",
        {{"used", report.kernel_used},
         {"fallback_reason", report.fallback_reason.empty()

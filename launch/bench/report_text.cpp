@@ -52,6 +52,9 @@ std::string to_text(const BenchReport& r) {
   text +=
       fmt::format("ranks      {} ({} ring x {} ulysses), {} layout, algorithm {}, transport {}\n",
                   r.world, r.mesh.ring, r.mesh.ulysses, r.layout, r.algorithm, r.transport);
+  if (r.backend != "cpu") {
+    text += fmt::format("device     {}; {}: {}\n", r.device, r.transport, r.transport_reason);
+  }
   text += fmt::format("kernel     {}, {} threads a rank{}{}\n", r.kernel_used, r.threads,
                       r.fallback_reason.empty() ? "" : "; fallback: ", r.fallback_reason);
   text += fmt::format("  {:<9} {:>10} {:>10} {:>10} {:>10} {:>14}\n", "pass", "median s", "min s",
@@ -60,10 +63,10 @@ std::string to_text(const BenchReport& r) {
   text += timing_line("backward", r.backward, r.backward_tflops_per_rank);
   text += "  slowest rank of each call; exact masked FLOPs over the median\n";
   text += check_text(r.check);
-  text +=
-      fmt::format("memory     {:.1f} MiB a rank planned, {:.1f} MiB measured (growth of VmHWM)\n",
-                  static_cast<double>(r.planned_peak_bytes) / (1 << 20),
-                  static_cast<double>(r.measured_peak_bytes) / (1 << 20));
+  text += fmt::format("memory     {:.1f} MiB a rank planned, {:.1f} MiB measured (growth of {})\n",
+                      static_cast<double>(r.planned_peak_bytes) / (1 << 20),
+                      static_cast<double>(r.measured_peak_bytes) / (1 << 20),
+                      r.backend == "cpu" ? "VmHWM" : "the GPU's used memory");
   text += comm_text(r);
   if (r.hardware_counters && !r.cost.hardware.available()) {
     text += "hardware   counters unavailable: " + r.cost.hardware_unavailable + "\n";

@@ -37,8 +37,7 @@ void refuse_unbuilt_run(const Settings& settings) {
   refuse_unbuilt(settings);
   if (!settings.has("suite")) leave_out(settings, "svg");
   allow(settings, "op", {"attention", "local"});
-  allow(settings, "backend", {"auto", "cpu"});
-  allow(settings, "transport", {"auto", "local", "mpi"});
+  allow(settings, "transport", {"auto", "local", "mpi", "peer", "nccl", "composite"});
 }
 
 void refuse_unbuilt_prediction(const Settings& settings) {

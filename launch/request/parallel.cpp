@@ -9,6 +9,10 @@
 namespace annulus::launch {
 namespace {
 
+bool between_devices(std::string_view transport) {
+  return transport == "peer" || transport == "nccl" || transport == "composite";
+}
+
 Algorithm algorithm_named(std::string_view name) {
   if (name == "ring") return Algorithm::ring;
   if (name == "gather") return Algorithm::gather;
@@ -72,9 +76,36 @@ std::vector<Pass> passes_of(const Settings& settings) {
   return {Pass::forward, Pass::backward};
 }
 
+std::string backend_of(const Settings& settings) {
+  const std::string& name = settings.text("backend");
+  const bool there = device_count() > 0;
+  if (name == "cuda" && !there) {
+    settings.refuse("backend",
+                    "is not possible: CUDA is not built or no GPU was found (annulus "
+                    "doctor says which); allowed here: auto, cpu");
+  }
+  const bool cuda = name == "cuda" || (name == "auto" && there);
+  if (!cuda && between_devices(settings.text("transport"))) {
+    settings.refuse("transport",
+                    "moves data between GPUs, and this runs on the CPU; allowed: "
+                    "auto, local, mpi");
+  }
+  return cuda ? "cuda" : "cpu";
+}
+
+void place_session(const Settings& settings, SessionOptions& options) {
+  options.backend = backend_of(settings);
+  if (options.backend != "cuda") return;
+  const std::string& transport = settings.text("transport");
+  if (between_devices(transport)) options.transport = transport;
+  if (settings.has("ranks_per_host")) {
+    options.ranks_per_host = static_cast<int>(settings.integer("ranks_per_host"));
+  }
+}
+
 std::string transport_of(const Settings& settings, const World& started) {
   const std::string& name = settings.text("transport");
-  if (name == "auto") return started.launched() ? "mpi" : "local";
+  if (name == "auto" || between_devices(name)) return started.launched() ? "mpi" : "local";
   if (name == "mpi" && !started.launched()) {
     settings.refuse("transport", "needs ranks that mpirun or srun started; allowed here: local");
   }
@@ -95,7 +126,8 @@ int world_of(const Settings& settings, const World& started) {
     }
     return started.size;
   }
-  if (asked.value_or(1) != 1 && settings.text("transport") != "local") {
+  const std::string& transport = settings.text("transport");
+  if (asked.value_or(1) != 1 && transport != "local" && !between_devices(transport)) {
     settings.refuse("world", fmt::format("ranks were not started; use mpirun -np {} or --transport "
                                          "local",
                                          *asked));

@@ -45,8 +45,14 @@ std::vector<Pass> passes_of(const Settings& settings);
 int world_of(const Settings& settings, const World& started);
 /// Ranks that `plan` and `mask` describe: any number outside mpirun.
 int planned_world_of(const Settings& settings, const World& started);
-/// "local" or "mpi": what `transport = auto` means here.
+/// "local" or "mpi": what ranks are. `transport = auto`, and those between GPUs: threads unless
+/// ranks were started.
 std::string transport_of(const Settings& settings, const World& started);
+
+/// "cpu" or "cuda": what `backend = auto` means here.
+std::string backend_of(const Settings& settings);
+/// What the settings say of a session but its problem and algorithm: where it computes.
+void place_session(const Settings& settings, SessionOptions& options);
 
 PlanRequest plan_request_of(const Settings& settings, int world, Pass pass);
 AttentionOptions attention_options_of(const Settings& settings);

@@ -1,5 +1,6 @@
 #include "launch/bench/suites/accounting.h"
 
+#include "launch/bench/place.h"
 #include "launch/bench/tensors.h"
 #include "launch/error.h"
 #include "launch/progress.h"
@@ -23,10 +24,6 @@ double thread_seconds() {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-double wall_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 /// All ranks of one point; rank 0 fills `point`.
 class AccountingRank {
  public:
@@ -35,17 +32,19 @@ class AccountingRank {
 
   int measure(AccountingPoint& point, Progress* progress) {
     AttentionOptions options = attention_options_of(settings_);
-    Session session(mesh_, {.max_problem = problem_,
-                            .algorithm = options.algorithm,
-                            .layout = options.layout,
-                            .backward = false,
-                            .arena = {},
-                            .threads = 1});
+    SessionOptions where{.max_problem = problem_,
+                         .algorithm = options.algorithm,
+                         .layout = options.layout,
+                         .backward = false};
+    place_session(settings_, where);
+    Session session(mesh_, where);
     Attention attention(session, problem_, options);
     const Generator generator(static_cast<std::uint64_t>(settings_.integer("seed")),
                               problem_.dtype);
     const Shards shards = make_shards(problem_, attention.layout(), mesh_.rank(), generator, false);
-    time(attention, shards, point, progress);
+    const Place place(mesh_, session, shards);
+    run_.device = session.device() >= 0 ? device_name(session.device()) : processor_name();
+    time(attention, place, point, progress);
     const CostReport cost = attention.cost();
     if (mesh_.rank() != 0) return kPassed;
     point.original_macs = sum(cost.original);
@@ -63,17 +62,16 @@ class AccountingRank {
     return macs.logit_macs_rank_layer + macs.attend_macs_rank_layer;
   }
 
-  void time(Attention& attention, const Shards& s, AccountingPoint& point, Progress* progress) {
+  void time(Attention& attention, const Place& place, AccountingPoint& point, Progress* progress) {
     std::vector<double> wall;
     std::vector<double> cpu;
     for (std::int64_t call = -settings_.integer("warmup"); call < run_.calls; ++call) {
-      barrier(mesh_, "accounting: before forward");
-      const double w = wall_seconds();
-      const double c = thread_seconds();
-      attention.forward(s.q.view(), s.k.view(), s.v.view(), s.out.view(), s.lse.view());
+      const double before = thread_seconds();
+      const double seconds = place.timed(attention, Pass::forward);
       if (call >= 0) {
-        cpu.push_back(thread_seconds() - c);
-        wall.push_back(wall_seconds() - w);
+        // A GPU's rank has it to itself: its time is the call's.
+        cpu.push_back(place.on_device() ? seconds : thread_seconds() - before);
+        wall.push_back(seconds);
       }
       if (progress != nullptr) progress->step(fmt::format("sp {}", point.sp));
     }

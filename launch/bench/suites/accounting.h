@@ -30,6 +30,7 @@ struct AccountingRun {
   int hardware_threads = 1;
   double load_average = 0;              ///< of the last minute, before the first call
   std::vector<AccountingPoint> points;  ///< the first is sp = 1
+  std::string device{};
 };
 
 /// Speed-ups over sp = 1.

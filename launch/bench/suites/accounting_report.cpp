@@ -141,7 +141,7 @@ std::string json_of(const AccountingRun& run) {
                       {"points", points},
                       {"passed", plausible(run)},
                       {"verdict", verdict(run)},
-                      {"device", processor_name()},
+                      {"device", run.device},
                       {"command_line", run.command_line}}
       .dump();
 }
@@ -209,8 +209,8 @@ std::string svg_of(const AccountingRun& run) {
   return to_svg({.title = "One prefill on sp ranks: which accounting predicts a rank's work?",
                  .notes = {describe(run),
                            "dashed: predicted; solid: what ran, of the busiest or slowest rank",
-                           fmt::format("ranks are threads of {}, median of {} calls{}",
-                                       processor_name(), run.calls, load_note(run))},
+                           fmt::format("ranks are threads of {}, median of {} calls{}", run.device,
+                                       run.calls, load_note(run))},
                  .panels = {panel}});
 }
 

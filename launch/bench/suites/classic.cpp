@@ -1,6 +1,7 @@
 #include "launch/bench/suites/classic.h"
 
 #include "launch/bench/measure.h"
+#include "launch/bench/place.h"
 #include "launch/bench/tensors.h"
 #include "launch/error.h"
 #include "launch/progress.h"
@@ -13,6 +14,7 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 namespace annulus::launch {
 namespace {
@@ -49,7 +51,7 @@ std::int64_t calls_for(const ClassicShape& shape) {
 /// The inputs of one shape, the output, and float64 truth of some rows.
 class ClassicCase {
  public:
-  ClassicCase(const ClassicShape& shape, std::uint64_t seed)
+  ClassicCase(const ClassicShape& shape, std::uint64_t seed, int device)
       : shape_(shape),
         generator_(seed, DType::f32),
         shards_(make_shards(classic_problem(shape), one_rank(shape), 0, generator_, false)) {
@@ -58,11 +60,20 @@ class ClassicCase {
     for (std::int64_t i = 0; i < count; ++i) rows_.push_back(i * shape.seq / count);
     mask_ = compile_mask(classic_problem(shape));
     for (std::int64_t b = 0; b < shape.batch; ++b) add_truth(b);
+    if (device >= 0) place_.emplace(device, shards_);
   }
 
-  void run(LocalKernel& kernel) const {
+  /// Seconds of one call.
+  double run(LocalKernel& kernel) const {
+    if (place_) return place_->timed(kernel);
+    const auto start = std::chrono::steady_clock::now();
     kernel.forward(shards_.q.view(), shards_.k.view(), shards_.v.view(), shards_.out.view(),
                    shards_.lse.view());
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  /// The last call's output becomes the one that is compared.
+  void fetch() const {
+    if (place_) place_->download();
   }
 
   double rel_err() const {
@@ -115,6 +126,7 @@ class ClassicCase {
   ClassicShape shape_;
   Generator generator_;
   Shards shards_;
+  std::optional<LocalPlace> place_;  ///< on a GPU
   std::vector<std::int64_t> rows_;
   KeyLists mask_;
   std::vector<double> truth_;
@@ -124,37 +136,42 @@ struct Plan {
   std::int64_t warmups = 10;
   std::int64_t calls = 0;  ///< 0: by the shape
   int threads = 1;
+  std::string backend = "cpu";
 };
 
 ClassicRow measure(const ClassicShape& shape, const ClassicCase& one, std::string_view name,
                    const Plan& plan) {
-  LocalKernel kernel(classic_problem(shape),
-                     {.kernel = std::string(name), .threads = plan.threads});
+  LocalKernel kernel(classic_problem(shape), {.kernel = std::string(name),
+                                              .threads = plan.threads,
+                                              .tile_q = 0,
+                                              .tile_k = 0,
+                                              .backend = plan.backend,
+                                              .device = 0});
   ClassicRow row{.shape = shape,
                  .kernel = kernel.name(),
                  .warmups = plan.warmups,
                  .calls = plan.calls > 0 ? plan.calls : calls_for(shape)};
   std::vector<double> seconds;
   for (std::int64_t call = -row.warmups; call < row.calls; ++call) {
-    const auto start = std::chrono::steady_clock::now();
-    one.run(kernel);
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    if (call >= 0) seconds.push_back(took.count());
+    const double took = one.run(kernel);
+    if (call >= 0) seconds.push_back(took);
   }
   row.mean_s =
       std::accumulate(seconds.begin(), seconds.end(), 0.0) / static_cast<double>(seconds.size());
   row.median_s = timing_of(seconds).median_s;
   row.min_s = timing_of(seconds).min_s;
   row.counters = kernel.counters();
+  one.fetch();
   row.rel_err = one.rel_err();
   row.rows_compared = one.rows_compared();
   return row;
 }
 
 /// Those of the classic three that are built.
-std::vector<std::string_view> kernels_built() {
+std::vector<std::string_view> kernels_built(const std::string& backend) {
   std::vector<std::string_view> names;
-  const std::vector<LocalKernelInfo> built = local_kernels(classic_problem(kShapes.front()));
+  const std::vector<LocalKernelInfo> built =
+      local_kernels(classic_problem(kShapes.front()), backend);
   for (const std::string_view name : kKernels) {
     const auto found = std::ranges::find(built, name, &LocalKernelInfo::name);
     if (found != built.end() && found->refusal.empty()) names.push_back(name);
@@ -173,16 +190,18 @@ int run_classic_suite(const Call& call) {
     settings.refuse("suite", "compares kernels of one process: run it without mpirun");
   }
   SuiteOutputs outputs(settings);
-  Plan plan{.threads = threads_of(settings, 1)};
+  Plan plan{.threads = threads_of(settings, 1), .backend = backend_of(settings)};
   if (settings.given("warmup")) plan.warmups = settings.integer("warmup");
   if (settings.given("iterations")) plan.calls = settings.integer("iterations");
   ClassicRun run{.rows = {}, .threads = plan.threads, .command_line = call.command_line};
+  run.device = plan.backend == "cuda" ? device_name(0) : processor_name();
   run.bound = 1e-5;
   run.load_average = load_average();
-  const std::vector<std::string_view> kernels = kernels_built();
+  const std::vector<std::string_view> kernels = kernels_built(plan.backend);
   Progress progress("classic", static_cast<std::int64_t>(kShapes.size() * kernels.size()), true);
   for (const ClassicShape& shape : kShapes) {
-    const ClassicCase one(shape, static_cast<std::uint64_t>(settings.integer("seed")));
+    const ClassicCase one(shape, static_cast<std::uint64_t>(settings.integer("seed")),
+                          plan.backend == "cuda" ? 0 : -1);
     for (const std::string_view kernel : kernels) {
       run.rows.push_back(measure(shape, one, kernel, plan));
       progress.step(fmt::format("{} {}", shape.name(), kernel));

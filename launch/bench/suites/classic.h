@@ -43,6 +43,7 @@ struct ClassicRun {
   int threads = 1;
   double load_average = 0;  ///< before the first call
   std::string command_line{};
+  std::string device{};
   double bound = 0;  ///< of rel_err
 };
 

@@ -47,7 +47,7 @@ std::string text_of(const ClassicRun& run) {
   std::string text = fmt::format(
       "classic  local attention: batch x seq x dim, one head, f32, full mask, {} threads, {}\n"
       "  {:<11} {:<7} {:>5} {:>10} {:>10} {:>8} {:>13} {:>8} {:>9} {:>14} {:>9}\n",
-      run.threads, processor_name(), "shape", "kernel", "calls", "mean ms", "median ms", "x naive",
+      run.threads, run.device, "shape", "kernel", "calls", "mean ms", "median ms", "x naive",
       "temp+out B", "saved", "LSE B", "traffic B", "rel_err");
   const ClassicRow* before = nullptr;
   for (const ClassicRow& row : run.rows) {
@@ -106,7 +106,7 @@ std::string json_of(const ClassicRun& run) {
                       {"bound", run.bound},
                       {"passed", passed(run)},
                       {"rows", rows},
-                      {"device", processor_name()},
+                      {"device", run.device},
                       {"command_line", run.command_line}}
       .dump();
 }
@@ -152,7 +152,7 @@ std::string svg_of(const ClassicRun& run) {
       .title = "Local attention kernels: naive, flash1, flash2",
       .notes = {fmt::format(
           "batch x seq x dim, one head, f32, full mask, {} threads of {}; load average {:.1f}",
-          run.threads, processor_name(), run.load_average)},
+          run.threads, run.device, run.load_average)},
       .panels = {time}};
   if (!run.rows.empty() && row_of(run, run.rows.front(), "naive") != nullptr) {
     chart.panels.push_back(panel_of(

@@ -1,0 +1,62 @@
+#pragma once
+
+#include "launch/bench/tensors.h"
+
+#include <annulus/annulus.h>
+
+#include <array>
+#include <cstddef>
+
+namespace annulus::launch {
+
+/// Where a rank's tensors are while attention runs: the shards themselves, or copies of them on the
+/// session's GPU. Collective where it says so, because ranks may share a GPU: cudaMalloc and
+/// cudaFree wait for it.
+class Place {
+ public:
+  /// Collective. `shards` outlive it.
+  Place(Mesh& mesh, const Session& session, const Shards& shards);
+
+  bool on_device() const { return device_ >= 0; }
+
+  void forward(Attention& attention) const;
+  void backward(Attention& attention) const;
+
+  /// Seconds of one call on this rank. Collective. GPU: between events around the call, which is
+  /// enqueued on every rank before the first one starts, so that no host time is in it.
+  double timed(Attention& attention, Pass pass) const;
+
+  /// Collective: waits for the calls, then the results are in the shards.
+  void download(const Attention& attention) const;
+
+ private:
+  enum Index : std::size_t { kQ, kK, kV, kOut, kLse, kDout, kDq, kDk, kDv, kCount };
+
+  const TensorView& view(Index i) const { return views_[i]; }
+  void run(Attention& attention, Pass pass) const;
+
+  Mesh& mesh_;
+  int device_;
+  DeviceStream stream_;
+  std::array<TensorView, kCount> host_;
+  std::array<TensorView, kCount> views_;
+  std::array<DeviceBytes, kCount> copies_;
+};
+
+/// The same for one kernel on one GPU, forward.
+class LocalPlace {
+ public:
+  LocalPlace(int device, const Shards& shards);
+
+  /// Seconds of one call, between events around it.
+  double timed(LocalKernel& kernel) const;
+  void download() const;
+
+ private:
+  DeviceStream stream_;
+  std::array<TensorView, 5> host_;  ///< q, k, v, out, lse
+  std::array<TensorView, 5> views_;
+  std::array<DeviceBytes, 5> copies_;
+};
+
+}  // namespace annulus::launch
