@@ -265,6 +265,22 @@ TEST(PlanChecker, FindsRanksThatWaitForEachOther) {
   EXPECT_THAT(check_plan(ranks), Contains(HasSubstr("deadlock")));
 }
 
+TEST(PlanChecker, FindsRoundsThatCannotBeOneLaunch) {
+  Ranks one_end = ring_ranks();
+  one_end[0].transfers[0].round += 1;
+  EXPECT_THAT(check_plan(one_end), Contains(HasSubstr("arrives in round")));
+  Ranks awaited = ring_ranks();
+  Ranks falling = ring_ranks();
+  for (RankPlan& plan : awaited) {
+    for (Transfer& t : plan.transfers) t.round = 0;
+  }
+  EXPECT_THAT(check_plan(awaited), Contains(HasSubstr("and a wait for round 0")));
+  for (RankPlan& plan : falling) {
+    for (Transfer& t : plan.transfers) t.round = -t.round;
+  }
+  EXPECT_THAT(check_plan(falling), Contains(HasSubstr("is of round")));
+}
+
 TEST(PlanChecker, FindsWaitsThatPointNowhere) {
   Ranks later = ring_ranks();
   *edges_of(later[0], later[0].items.back().waits)[0] =

@@ -57,7 +57,7 @@ TEST(Overlap, ExposesLessThanHalfOfTheBlockingRun) {
 TEST(Agreement, ThrowsOnEveryRankWhenShapesDiffer) {
   each_world(
       [](Mesh& mesh) {
-        Session session(mesh, {.max_problem = small(128)});
+        Session session(mesh, {.max_problem = small(128), .backend = "cpu"});
         const Problem mine = small(mesh.rank() == mesh.world() - 1 ? 65 : 64);
         try {
           Attention attention(session, mine, {.algorithm = Algorithm::ring});
@@ -72,7 +72,7 @@ TEST(Agreement, ThrowsOnEveryRankWhenShapesDiffer) {
 TEST(Agreement, ThrowsOnEveryRankWhenOneRankIsWrong) {
   each_world(
       [](Mesh& mesh) {
-        Session session(mesh, {.max_problem = small()});
+        Session session(mesh, {.max_problem = small(), .backend = "cpu"});
         Problem mine = small();
         if (mesh.rank() == 1) mine.heads = 3;
         EXPECT_THROW(Attention(session, mine, {.algorithm = Algorithm::ring}), InvalidArgument);
@@ -87,7 +87,9 @@ TEST(Deadline, NamesRankAndItemWhenARankStaysAway) {
       [](Mesh& mesh) {
         if (mesh.world() > 3) return;
         const Problem p = small();
-        Session session(mesh, {.max_problem = p, .algorithm = Algorithm::ring, .backward = false});
+        Session session(
+            mesh,
+            {.max_problem = p, .algorithm = Algorithm::ring, .backward = false, .backend = "cpu"});
         Attention attention(session, p, {.algorithm = Algorithm::ring});
         if (mesh.rank() == 1) {  // comes to no call, and answers nothing
           std::this_thread::sleep_for(std::chrono::milliseconds(3500));
@@ -118,7 +120,7 @@ TEST(Deadline, NamesRankAndItemWhenARankStaysAway) {
 TEST(Errors, NameTensorAndShapeThatDoNotFit) {
   Mesh mesh = Mesh::single();
   const Problem p = small(8);
-  Session session(mesh, {.max_problem = p});
+  Session session(mesh, {.max_problem = p, .backend = "cpu"});
   Attention attention(session, p);
   std::vector<float> data(8 * 4 * 16);
   const TensorView right(data.data(), DType::f32, {1, 8, 4, 16});
@@ -143,7 +145,7 @@ TEST(Cost, ExecutedEqualsPlannedAndCoversExact) {
   const OracleInputs inputs = random_inputs(oracle_problem(p), 9);
   each_world([&](Mesh& mesh) {
     for (const Algorithm a : {Algorithm::ring, Algorithm::gather, Algorithm::ulysses}) {
-      Session session(mesh, {.max_problem = p, .algorithm = a});
+      Session session(mesh, {.max_problem = p, .algorithm = a, .backend = "cpu"});
       Attention attention(session, p, {.algorithm = a});
       const auto n = attention.layout().seq_local(mesh.rank());
       std::vector<float> x(static_cast<std::size_t>(2 * n * 4 * 16) + 1, 0.5F);
@@ -172,7 +174,7 @@ TEST(Cost, ExecutedEqualsPlannedAndCoversExact) {
 
 TEST(Automatic, PicksAnAlgorithmAlikeOnEveryRank) {
   each_world([](Mesh& mesh) {
-    Session session(mesh, {.max_problem = small()});
+    Session session(mesh, {.max_problem = small(), .backend = "cpu"});
     Attention attention(session, small());
     EXPECT_NE(attention.algorithm(), Algorithm::automatic);
   });

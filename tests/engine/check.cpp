@@ -9,8 +9,15 @@ namespace {
 
 /// A state that passes through `world` launches is rounded to f32 as often, LSE and O, and so are
 /// sums of gradients: on shapes this small that is as much as all other error of one rank in f32.
-/// Next to f16 and bf16 it is nothing.
-double state_rounding(int world) { return (4 + world) * 0x1p-24; }
+/// Next to f16 and bf16 it is nothing. GPU kernels take ex2.approx, whose own error is up to two
+/// units in the last place (CUDA's table), where the CPU's exp stays within one.
+double state_rounding(int world, DType dtype) {
+  if (test_place().backend != "cuda") return (4 + world) * 0x1p-24;
+  // Tensor cores take P in the input dtype, rounded against the running maximum, which is another
+  // one when keys come in another order.
+  const double p = dtype == DType::f16 ? 0x1p-14 : dtype == DType::bf16 ? 0x1p-11 : 0.0;
+  return (4 + world) * 0x1p-23 + p;
+}
 
 /// What one problem's runs are held against.
 class Expectation {
@@ -47,7 +54,7 @@ class Expectation {
   void expect(std::size_t i, int world, const Errors& e) const {
     const std::string what = describe(problem_, runs_[i], world) + " seed " + std::to_string(seed_);
     const auto near = [&](const char* name, double error, double single) {
-      EXPECT_LE(error, 1.1 * single + state_rounding(world))
+      EXPECT_LE(error, 1.1 * single + state_rounding(world, problem_.dtype))
           << name << " of " << what << ", single rank " << single;
     };
     near("out", e.out, single_[i].out);

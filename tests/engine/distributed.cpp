@@ -8,25 +8,28 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <map>
 #include <span>
+#include <string>
 
 namespace annulus::testing {
 namespace {
 
-constexpr std::int64_t kPad = 3;  // elements between tokens that belong to nobody
-
 /// A [batch, tokens, heads, dim] tensor with padding after each token, NaN all over.
 class Padded {
  public:
-  Padded(DType dtype, std::int64_t batch, std::int64_t tokens, std::int64_t heads, std::int64_t dim)
+  Padded(std::int64_t pad, DType dtype, std::int64_t batch, std::int64_t tokens, std::int64_t heads,
+         std::int64_t dim)
       : row_(heads * dim),
-        bytes_(static_cast<std::size_t>(batch * tokens * (row_ + kPad) * size_of(dtype) + 8),
+        pad_(pad),
+        bytes_(static_cast<std::size_t>(batch * tokens * (row_ + pad_) * size_of(dtype) + 8),
                std::byte{0xff}) {
     view_ = TensorView(bytes_.data(), dtype, {batch, tokens, heads, dim});
-    view_.strides[1] = row_ + kPad;
+    view_.strides[1] = row_ + pad_;
     view_.strides[0] = tokens * view_.strides[1];
   }
 
@@ -55,7 +58,7 @@ class Padded {
   void expect_padding(const char* name) const {
     for (std::int64_t b = 0; b < view_.shape[0]; ++b) {
       for (std::int64_t t = 0; t < view_.shape[1]; ++t) {
-        for (std::int64_t i = row_; i < row_ + kPad; ++i) {
+        for (std::int64_t i = row_; i < row_ + pad_; ++i) {
           ASSERT_TRUE(std::isnan(load_f64(view_.data, view_.dtype, index(b, t, i))))
               << name << ": padding of token " << t << " was written";
         }
@@ -74,8 +77,57 @@ class Padded {
   }
 
   std::int64_t row_;
+  std::int64_t pad_;
   std::vector<std::byte> bytes_;
   TensorView view_;
+};
+
+/// The tensors of one rank on its GPU, or where they are without one.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) : device_(device) {
+    if (device >= 0) stream_ = DeviceStream(device);
+  }
+
+  Stream stream() const { return stream_.get(); }
+  TensorView in(const TensorView& host) { return copy_of(host, false); }
+  TensorView out(const TensorView& host) { return copy_of(host, true); }
+
+  void download() const {
+    for (const auto& [host, copy] : copies_) {
+      if (copy.written) copy.bytes.download({static_cast<std::byte*>(host), copy.size});
+    }
+  }
+
+ private:
+  struct Copy {
+    DeviceBytes bytes;
+    std::size_t size = 0;
+    bool written = false;
+  };
+
+  TensorView copy_of(const TensorView& host, bool written) {
+    if (device_ < 0) return host;
+    Copy& copy = copies_[host.data];
+    if (copy.size == 0) {
+      copy.size = extent(host);
+      copy.bytes = DeviceBytes(static_cast<std::int64_t>(copy.size), device_);
+      copy.bytes.upload({static_cast<const std::byte*>(host.data), copy.size});
+    }
+    copy.written = copy.written || written;
+    TensorView view = host;
+    view.data = copy.bytes.data();
+    return view;
+  }
+
+  /// Bytes from the first element to the end of the last batch element's padding.
+  static std::size_t extent(const TensorView& view) {
+    return static_cast<std::size_t>(view.shape[0] * view.strides[0] * size_of(view.dtype) + 8);
+  }
+
+  int device_;
+  DeviceStream stream_;
+  std::map<void*, Copy> copies_;
 };
 
 double relative(double error, double largest) { return largest > 0 ? error / largest : error; }
@@ -125,15 +177,28 @@ double worst_lse(const std::vector<double>& local, const std::vector<double>& fu
 
 }  // namespace
 
+TestPlace test_place() {
+  const auto text = [](const char* name, const char* otherwise) {
+    const char* value = std::getenv(name);
+    return std::string(value == nullptr ? otherwise : value);
+  };
+  return {text("ANNULUS_TEST_BACKEND", "cpu"), text("ANNULUS_TEST_TRANSPORT", "auto"),
+          std::stoi(text("ANNULUS_TEST_RANKS_PER_HOST", "0"))};
+}
+
 RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inputs,
                     const RunOptions& options) {
   const Problem p = resolved(problem);
+  const TestPlace place = test_place();
   Session session(mesh, {.max_problem = p,
                          .algorithm = options.algorithm,
                          .layout = options.layout,
                          .outer = options.outer,
                          .kernel = options.kernel,
-                         .threads = options.threads});
+                         .threads = options.threads,
+                         .backend = place.backend,
+                         .transport = place.transport,
+                         .ranks_per_host = place.ranks_per_host});
   // What an earlier use left in the arena must not matter.
   Attention attention(session, p,
                       {.algorithm = options.algorithm,
@@ -146,28 +211,44 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
   const auto n = static_cast<std::int64_t>(rows.size());
   const auto m = static_cast<std::int64_t>(keys.size());
   const std::int64_t wide = *p.head_dim_v;
-  Padded q(p.dtype, p.batch, n, p.heads, p.head_dim),
-      k(p.dtype, p.batch, m, *p.heads_kv, p.head_dim), v(p.dtype, p.batch, m, *p.heads_kv, wide),
-      dout(p.dtype, p.batch, n, p.heads, wide), out(p.dtype, p.batch, n, p.heads, wide),
-      dq(p.dtype, p.batch, n, p.heads, p.head_dim),
-      dk(p.dtype, p.batch, m, *p.heads_kv, p.head_dim), dv(p.dtype, p.batch, m, *p.heads_kv, wide);
+  const std::int64_t pad = options.pad;
+  Padded q(pad, p.dtype, p.batch, n, p.heads, p.head_dim),
+      k(pad, p.dtype, p.batch, m, *p.heads_kv, p.head_dim),
+      v(pad, p.dtype, p.batch, m, *p.heads_kv, wide), dout(pad, p.dtype, p.batch, n, p.heads, wide),
+      out(pad, p.dtype, p.batch, n, p.heads, wide),
+      dq(pad, p.dtype, p.batch, n, p.heads, p.head_dim),
+      dk(pad, p.dtype, p.batch, m, *p.heads_kv, p.head_dim),
+      dv(pad, p.dtype, p.batch, m, *p.heads_kv, wide);
   q.fill(inputs.q, p.seq, rows);
   k.fill(inputs.k, *p.seq_kv, keys);
   v.fill(inputs.v, *p.seq_kv, keys);
   dout.fill(inputs.dout, p.seq, rows);
-  std::vector<float> lse(static_cast<std::size_t>(p.batch * p.heads * n + 1), std::nanf(""));
+  std::vector<float> lse(static_cast<std::size_t>(p.batch * p.heads * n + 2), std::nanf(""));
   const TensorView lse_view(lse.data(), DType::f32, {p.batch, p.heads, n});
 
-  attention.forward(q.view(), k.view(), v.view(), out.view(), lse_view);
-  attention.backward(dout.view(), q.view(), k.view(), v.view(), out.view(), lse_view, dq.view(),
-                     dk.view(), dv.view());
+  OnDevice on(session.device());
+  for (const Padded* t : {&q, &k, &v, &dout}) on.in(t->view());
+  for (const Padded* t : {&out, &dq, &dk, &dv}) on.out(t->view());
+  on.out(lse_view);
+  // cudaMalloc and cudaFree may wait for a GPU whose streams wait for ranks that share it.
+  barrier(mesh, "tensors are there");
+  for (int call = 0; call < options.calls; ++call) {
+    attention.forward(on.in(q.view()), on.in(k.view()), on.in(v.view()), on.out(out.view()),
+                      on.out(lse_view), on.stream());
+    attention.backward(on.in(dout.view()), on.in(q.view()), on.in(k.view()), on.in(v.view()),
+                       on.in(out.view()), on.in(lse_view), on.out(dq.view()), on.out(dk.view()),
+                       on.out(dv.view()), on.stream());
+  }
+  attention.synchronize(on.stream());
+  barrier(mesh, "results are there");
+  on.download();
   out.expect_padding("out");
   dq.expect_padding("dq");
   dk.expect_padding("dk");
   dv.expect_padding("dv");
   RankResult result;
   result.out = out.values();
-  result.lse.assign(lse.begin(), lse.end() - 1);
+  result.lse.assign(lse.begin(), lse.end() - 2);
   result.dq = dq.values();
   result.dk = dk.values();
   result.dv = dv.values();

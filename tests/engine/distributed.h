@@ -18,7 +18,20 @@ struct RunOptions {
   std::string kernel = "auto";
   int threads = 1;
   bool blocking = false;
+  /// Elements between tokens that belong to nobody. 3 leaves GPU kernels no aligned row, 8 does:
+  /// another path of theirs, whose error is another one.
+  std::int64_t pad = 3;
+  int calls = 1;  ///< forward and backward so often, into the same poisoned outputs
 };
+
+/// Where runs compute and what carries them: ANNULUS_TEST_BACKEND (cpu) and ANNULUS_TEST_TRANSPORT
+/// (auto). On cuda the tensors are uploaded and results downloaded around the calls.
+struct TestPlace {
+  std::string backend = "cpu";
+  std::string transport = "auto";
+  int ranks_per_host = 0;  ///< ANNULUS_TEST_RANKS_PER_HOST
+};
+TestPlace test_place();
 
 /// One rank's shards as doubles, compact, [batch, seq_local, heads, dim]; lse [batch, heads, seq].
 struct RankResult {

@@ -28,6 +28,21 @@ TEST(Distributed, MatchesSingleRankForGroupedHeadsInLowPrecision) {
   check(p, every_algorithm(), 13);
 }
 
+TEST(Distributed, MatchesSingleRankAtTheWidthsOfTensorCores) {
+  Problem p{
+      .batch = 1, .seq = 307, .heads = 4, .heads_kv = 2, .head_dim = 128, .dtype = DType::bf16};
+  std::vector<RunOptions> runs = every_algorithm();
+  for (RunOptions& run : runs) {
+    run.calls = 2;
+    run.pad = 8;
+  }
+  check(p, runs, 14);
+  p.head_dim = 64;
+  p.dtype = DType::f16;
+  p.mask = Mask::documents({100, 7, 200}) & Mask::window(90);
+  check(p, runs, 15);
+}
+
 TEST(Distributed, MatchesSingleRankForEveryMask) {
   const std::vector<Mask> masks = {Mask::full(),
                                    Mask::causal(CausalAlign::top_left),

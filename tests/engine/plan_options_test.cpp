@@ -57,8 +57,9 @@ void run(Mesh& mesh, Algorithm algorithm, MeshShape shape, const PlanOptions& op
         .problem = p, .algorithm = algorithm, .mesh = shape, .pass = pass, .options = options};
     Plan plan = make_plan(r);
     EXPECT_TRUE(check_plan(plan).empty());
-    return std::make_unique<engine::BoundPass>(session, std::move(plan),
-                                               attn::find_kernel("flash2", {}));
+    RankPlan rank = plan.rank(mesh.rank());
+    return engine::make_host_pass(session, std::move(plan), std::move(rank),
+                                  attn::find_kernel("flash2", {}));
   };
   auto forward = bind(Pass::forward);
   auto backward = bind(Pass::backward);
@@ -89,7 +90,7 @@ void run(Mesh& mesh, Algorithm algorithm, MeshShape shape, const PlanOptions& op
     pass->set(Role::dq, q(s.dq));
     pass->set(Role::dk, kv(s.dk));
     pass->set(Role::dv, kv(s.dv));
-    pass->run(attn::ExecuteMode::overlapped);
+    pass->run(engine::RunMode::overlapped, nullptr);
   }
   EXPECT_LT(worst(s.out, truth.out, rows, 32), 1e-5);
   EXPECT_LT(worst(s.dq, truth.dq, rows, 32), 1e-5);

@@ -63,8 +63,8 @@ refused "is a folder" plan --seq 8 --json "$scratch"
 refused "--html" cost --seq 8 --html x.html
 refused "mpirun -np 4" bench --seq 8 --world 4
 refused "needs ranks" bench --seq 8 --transport mpi
-refused "not built yet" bench --seq 8 --transport nccl
-refused "not built yet" bench --seq 8 --backend cuda
+refused "between GPUs" bench --seq 8 --transport nccl --backend cpu
+CUDA_VISIBLE_DEVICES= refused "no GPU was found" bench --seq 8 --backend cuda
 refused "not built yet" bench --seq 8 --op moe
 refused "of the list" bench --seq 8k,none
 refused "folder does not exist" bench --seq 8 --json "$scratch/no/x.json"

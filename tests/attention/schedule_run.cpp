@@ -1,0 +1,220 @@
+#include "tests/attention/schedule_run.h"
+
+#include "comm/device/rounds.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace annulus::test {
+namespace {
+
+using attn::Lane;
+using attn::Step;
+
+const Transfer& transfer_of(const RankPlan& plan, std::int32_t i) {
+  return plan.transfers[static_cast<std::size_t>(i)];
+}
+
+std::size_t lane_of(const Step& step) { return static_cast<std::size_t>(step.lane); }
+
+}  // namespace
+
+std::vector<attn::TransferTraits> Link::traits(const RankPlan& plan) const {
+  std::vector<comm::RoundMember> members;
+  for (const Transfer& t : plan.transfers) members.push_back({t.round, !near(plan.rank, t.peer)});
+  const std::vector<std::int32_t> ends = comm::round_ends(members);
+  std::vector<attn::TransferTraits> traits;
+  for (std::size_t i = 0; i < ends.size(); ++i) {
+    const Transfer& t = plan.transfers[i];
+    traits.push_back({ends[i], t.sends && near(plan.rank, t.peer)});
+  }
+  return traits;
+}
+
+ScheduleRun::ScheduleRun(const std::vector<RankPlan>& ranks, const Link& link, bool one_lane)
+    : link_(link) {
+  for (const RankPlan& plan : ranks) {
+    Rank rank;
+    rank.plan = &plan;
+    rank.traits = link.traits(plan);
+    rank.schedule = attn::make_schedule(plan, rank.traits);
+    for (const Step& s : rank.schedule.steps) {
+      rank.lanes[one_lane ? 0 : lane_of(s)].push_back(s);
+    }
+    ranks_.push_back(std::move(rank));
+  }
+}
+
+ScheduleRun::Name ScheduleRun::name_of(const Rank& rank, std::int32_t transfer) const {
+  const Transfer& t = transfer_of(*rank.plan, transfer);
+  const int me = rank.plan->rank;
+  return t.sends ? Name(me, t.peer, t.tag) : Name(t.peer, me, t.tag);
+}
+
+std::string ScheduleRun::play() {
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (Rank& rank : ranks_) {
+      for (std::size_t lane = 0; lane < 2; ++lane) {
+        while (rank.at[lane] < rank.lanes[lane].size() && try_step(rank, lane)) {
+          ++rank.at[lane];
+          moved = true;
+        }
+      }
+    }
+  }
+  for (const Rank& rank : ranks_) {
+    for (std::size_t lane = 0; lane < 2; ++lane) {
+      if (rank.at[lane] == rank.lanes[lane].size()) continue;
+      const Step& s = rank.lanes[lane][rank.at[lane]];
+      return fmt::format("rank {} hangs in lane {} at step {}: kind {} of {}", rank.plan->rank,
+                         lane, rank.at[lane], static_cast<int>(s.kind), s.index);
+    }
+  }
+  if (!ready_.empty() || !free_.empty()) return "a flag was raised that nobody consumed";
+  return {};
+}
+
+bool ScheduleRun::try_step(Rank& rank, std::size_t lane) {
+  const Step& step = rank.lanes[lane][rank.at[lane]];
+  switch (step.kind) {
+    case Step::Kind::compute:
+      return true;
+    case Step::Kind::record:
+      rank.events.insert(step.index);
+      return true;
+    case Step::Kind::wait:
+      return rank.events.contains(step.index);
+    case Step::Kind::await_free:
+      return try_await(rank, step);
+    case Step::Kind::transfer:
+      return try_transfer(rank, step.index);
+  }
+  return false;
+}
+
+bool ScheduleRun::try_transfer(Rank& rank, std::int32_t transfer) {
+  const Transfer& t = transfer_of(*rank.plan, transfer);
+  if (!link_.near(rank.plan->rank, t.peer)) return try_round(rank, transfer);
+  const Name name = name_of(rank, transfer);
+  if (t.sends) {
+    ready_.insert(name);
+    return true;
+  }
+  if (ready_.erase(name) == 0) return false;
+  free_.insert(name);
+  return true;
+}
+
+bool ScheduleRun::try_round(Rank& rank, std::int32_t end) {
+  bool met = true;
+  for (std::size_t i = 0; i < rank.traits.size(); ++i) {
+    const auto member = static_cast<std::int32_t>(i);
+    const int peer = transfer_of(*rank.plan, member).peer;
+    if (rank.traits[i].group_end != end || link_.near(rank.plan->rank, peer)) continue;
+    const Name name = name_of(rank, member);
+    posted_.insert({rank.plan->rank, name});
+    met = met && posted_.contains({peer, name});
+  }
+  return met;
+}
+
+bool ScheduleRun::try_await(const Rank& rank, const Step& step) {
+  // Waits that are over stay over.
+  for (std::int32_t i = 0; i < step.count; ++i) {
+    const std::int32_t send = rank.schedule.awaited[static_cast<std::size_t>(step.index + i)];
+    if (!free_.contains(name_of(rank, send))) return false;
+  }
+  for (std::int32_t i = 0; i < step.count; ++i) {
+    free_.erase(name_of(rank, rank.schedule.awaited[static_cast<std::size_t>(step.index + i)]));
+  }
+  return true;
+}
+
+namespace {
+
+/// Where items start and end among the steps of one rank, and what each step is known to follow.
+class Clock {
+ public:
+  Clock(const RankPlan& plan, const std::vector<attn::TransferTraits>& traits,
+        const attn::Schedule& schedule)
+      : plan_(plan), traits_(traits) {
+    std::array<std::int32_t, 2> known[2] = {{-1, -1}, {-1, -1}};  // by lane
+    std::map<std::int32_t, std::array<std::int32_t, 2>> events;
+    for (const Step& s : schedule.steps) {
+      auto& mine = known[lane_of(s)];
+      ++mine[lane_of(s)];
+      if (s.kind == Step::Kind::record) events[s.index] = mine;
+      if (s.kind == Step::Kind::wait) {
+        const std::size_t other = 1 - lane_of(s);
+        mine[other] = std::max(mine[other], events.at(s.index)[other]);
+      }
+      const At at{lane_of(s), mine};
+      if (s.kind == Step::Kind::compute) computed_[s.index] = at;
+      if (s.kind == Step::Kind::transfer) started_[s.index] = at;
+      if (s.kind != Step::Kind::await_free) continue;
+      for (std::int32_t i = 0; i < s.count; ++i) {
+        freed_[schedule.awaited[static_cast<std::size_t>(s.index + i)]] = at;
+      }
+    }
+  }
+
+  bool before(std::int32_t first, std::int32_t second) const {
+    const At& end = end_of(first);
+    const At& start = start_of(second);
+    return &start != &end && start.known[end.lane] >= end.known[end.lane];
+  }
+
+ private:
+  /// A step: its lane, and the last step of each lane that is over when it ends.
+  struct At {
+    std::size_t lane = 0;
+    std::array<std::int32_t, 2> known{};
+  };
+
+  const At& start_of(std::int32_t i) const {
+    const Item& item = plan_.items[static_cast<std::size_t>(i)];
+    if (item.kind != ItemKind::transfer) return computed_.at(i);
+    return started_.at(traits_[static_cast<std::size_t>(item.payload)].group_end);
+  }
+  const At& end_of(std::int32_t i) const {
+    const Item& item = plan_.items[static_cast<std::size_t>(i)];
+    const bool flag =
+        item.kind == ItemKind::transfer && traits_[static_cast<std::size_t>(item.payload)].by_flag;
+    return flag ? freed_.at(item.payload) : start_of(i);
+  }
+
+  const RankPlan& plan_;
+  const std::vector<attn::TransferTraits>& traits_;
+  std::map<std::int32_t, At> computed_;  ///< by item
+  std::map<std::int32_t, At> started_;   ///< by transfer
+  std::map<std::int32_t, At> freed_;     ///< by transfer
+};
+
+}  // namespace
+
+std::string ScheduleRun::unordered_edge() const {
+  for (const Rank& rank : ranks_) {
+    const Clock clock(*rank.plan, rank.traits, rank.schedule);
+    for (std::size_t i = 0; i < rank.plan->items.size(); ++i) {
+      const auto item = static_cast<std::int32_t>(i);
+      for (const std::int32_t w : rank.plan->waits(rank.plan->items[i])) {
+        if (clock.before(w, item)) continue;
+        return fmt::format("[{}] may start before [{}] is over", describe(*rank.plan, item),
+                           describe(*rank.plan, w));
+      }
+    }
+  }
+  return {};
+}
+
+void ScheduleRun::swap_launches(std::size_t rank) {
+  std::vector<Step*> launches;
+  for (Step& s : ranks_[rank].lanes[1]) {
+    if (s.kind == Step::Kind::transfer) launches.push_back(&s);
+  }
+  std::swap(launches.at(0)->index, launches.at(1)->index);
+}
+
+}  // namespace annulus::test

@@ -1,0 +1,66 @@
+#pragma once
+
+#include "attention/execute/schedule.h"
+
+#include <annulus/plan.h>
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <tuple>
+#include <vector>
+
+namespace annulus::test {
+
+/// What links between GPUs do: ranks of one host by flags, the others in rounds.
+struct Link {
+  int ranks_per_host = 1;
+
+  bool near(int a, int b) const { return a / ranks_per_host == b / ranks_per_host; }
+  std::vector<attn::TransferTraits> traits(const RankPlan& plan) const;
+};
+
+/// Plays the schedules of all ranks together, as GPUs would: each lane in order, a step when what
+/// it waits for is there. A launch of a round ends when the launches that its peers' ends are in
+/// have begun: nothing is buffered.
+class ScheduleRun {
+ public:
+  ScheduleRun(const std::vector<RankPlan>& ranks, const Link& link, bool one_lane);
+
+  /// Empty, or what hangs.
+  std::string play();
+
+  /// Empty, or an edge of a plan that neither lane order nor events keep.
+  std::string unordered_edge() const;
+
+  /// Exchanges the first two launches of a rank.
+  void swap_launches(std::size_t rank);
+
+ private:
+  using Name = std::tuple<int, int, std::int32_t>;  ///< sender, receiver, tag
+
+  struct Rank {
+    const RankPlan* plan = nullptr;
+    std::vector<attn::TransferTraits> traits;
+    attn::Schedule schedule;
+    std::array<std::vector<attn::Step>, 2> lanes;
+    std::array<std::size_t, 2> at{};
+    std::set<std::int32_t> events;
+  };
+
+  Name name_of(const Rank& rank, std::int32_t transfer) const;
+  bool try_step(Rank& rank, std::size_t lane);
+  bool try_transfer(Rank& rank, std::int32_t transfer);
+  bool try_round(Rank& rank, std::int32_t end);
+  bool try_await(const Rank& rank, const attn::Step& step);
+
+  Link link_;
+  std::vector<Rank> ranks_;
+  std::set<Name> ready_;                    ///< raised flags
+  std::set<Name> free_;                     ///< raised flags
+  std::set<std::tuple<int, Name>> posted_;  ///< ends of rounds that were begun, by rank
+};
+
+}  // namespace annulus::test

@@ -1,0 +1,143 @@
+// Schedules of all algorithms, layouts, worlds and links: each can be made, every edge of the plan
+// is kept by stream order and events, and the ranks' streams end when they run together.
+
+#include "attention/execute/schedule.h"
+#include "tests/attention/schedule_run.h"
+
+#include <annulus/plan.h>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <set>
+#include <vector>
+
+namespace annulus {
+namespace {
+
+using test::Link;
+using test::ScheduleRun;
+
+struct Case {
+  PlanRequest request;
+  std::string words;
+};
+
+std::vector<Problem> problems() {
+  Problem even;
+  even.seq = 96;
+  even.heads = 8;
+  even.heads_kv = 4;
+  even.head_dim = 2;
+  even.dtype = DType::bf16;
+  Problem odd = even;  // shared key/value heads, ranks without heads, documents
+  odd.seq = 61;
+  odd.heads = 5;
+  odd.heads_kv = 1;
+  odd.mask = Mask::documents({20, 30, 11});
+  Problem full = even;
+  full.heads_kv = 8;
+  full.dtype = DType::f32;
+  full.mask = Mask::full();
+  return {even, odd, full};
+}
+
+std::vector<MeshShape> meshes(Algorithm algorithm, int world) {
+  if (algorithm == Algorithm::ulysses) return {{.ring = 1, .ulysses = world}};
+  if (algorithm != Algorithm::hybrid) return {{.ring = world}};
+  std::vector<MeshShape> shapes;
+  for (int u = 2; u < world; ++u) {
+    if (world % u == 0) shapes.push_back({.ring = world / u, .ulysses = u});
+  }
+  return shapes;
+}
+
+/// Calls fn(plans of all ranks) for every combination.
+template <typename Fn>
+void for_every_plan(int world, Fn fn) {
+  for (const Problem& problem : problems()) {
+    for (const Algorithm algorithm :
+         {Algorithm::ring, Algorithm::gather, Algorithm::ulysses, Algorithm::hybrid}) {
+      for (const Layout& layout :
+           {Layout::contiguous(), Layout::zigzag(), Layout::striped(), Layout::balanced()}) {
+        for (const MeshShape& mesh : meshes(algorithm, world)) {
+          for (const Algorithm outer : {Algorithm::ring, Algorithm::gather}) {
+            if (algorithm != Algorithm::hybrid && outer == Algorithm::gather) continue;
+            for (const Pass pass : {Pass::forward, Pass::backward}) {
+              PlanRequest r{problem, layout, algorithm, mesh, pass, {}};
+              r.options.outer = outer;
+              r.options.stage_caller = true;
+              SCOPED_TRACE(fmt::format("{} {} outer {} mesh {}x{} layout {} mask {} heads {}",
+                                       name_of(algorithm), name_of(pass), name_of(outer), mesh.ring,
+                                       mesh.ulysses, layout.name(), problem.mask.name(),
+                                       problem.heads));
+              const Plan plan = make_plan(r);
+              std::vector<RankPlan> ranks;
+              for (int i = 0; i < world; ++i) ranks.push_back(plan.rank(i));
+              ASSERT_NO_FATAL_FAILURE(fn(ranks));
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+class Schedules : public testing::TestWithParam<int> {};
+
+TEST_P(Schedules, EndOnEveryLink) {
+  for_every_plan(GetParam(), [](const std::vector<RankPlan>& ranks) {
+    const int world = static_cast<int>(ranks.size());
+    // Hosts of one rank: all goes in rounds. One host: nothing does.
+    for (const int per_host : {1, 2, 3, world}) {
+      for (const bool one_lane : {false, true}) {
+        SCOPED_TRACE(fmt::format("{} ranks a host, {}", per_host, one_lane ? "blocking" : "lanes"));
+        ScheduleRun run(ranks, Link{per_host}, one_lane);
+        ASSERT_EQ(run.play(), "");
+      }
+    }
+  });
+}
+
+TEST_P(Schedules, KeepEveryEdgeOfThePlan) {
+  for_every_plan(GetParam(), [](const std::vector<RankPlan>& ranks) {
+    for (const int per_host : {1, 2}) {
+      ScheduleRun run(ranks, Link{per_host}, false);
+      ASSERT_EQ(run.unordered_edge(), "");
+    }
+  });
+}
+
+TEST_P(Schedules, LaunchEachRoundOnce) {
+  for_every_plan(GetParam(), [](const std::vector<RankPlan>& ranks) {
+    for (const RankPlan& plan : ranks) {
+      std::set<std::int32_t> rounds;
+      for (const Transfer& t : plan.transfers) rounds.insert(t.round);
+      const attn::Schedule schedule = attn::make_schedule(plan, Link{1}.traits(plan));
+      std::size_t launches = 0;
+      for (const attn::Step& s : schedule.steps) {
+        launches += s.kind == attn::Step::Kind::transfer ? 1 : 0;
+      }
+      ASSERT_EQ(launches, rounds.size()) << "rank " << plan.rank;
+    }
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Worlds, Schedules, testing::Values(2, 3, 4, 5, 8),
+                         [](const auto& world) { return fmt::format("of{}", world.param); });
+
+TEST(ScheduleRun, FindsRanksThatLaunchRoundsInDifferentOrder) {
+  PlanRequest r;
+  r.problem = problems().front();
+  r.mesh = {.ring = 3};
+  r.pass = Pass::backward;
+  r.options.stage_caller = true;
+  const Plan plan = make_plan(r);
+  std::vector<RankPlan> ranks{plan.rank(0), plan.rank(1), plan.rank(2)};
+  ScheduleRun run(ranks, Link{1}, false);
+  run.swap_launches(1);
+  EXPECT_NE(run.play(), "");
+}
+
+}  // namespace
+}  // namespace annulus

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Our local attention and PyTorch's back ends, interleaved in one process; prints ratios.
+
+    interleave.py LIBANNULUS [--shapes B,S,H,HKV,D ...] [--repeats 20] [--pass forward|backward|both]
+
+Every repetition times each of them once, behind a stream that is held until all is enqueued, with
+events around the call; medians on random normal bf16 data. FLOPs: forward 4 B H S^2 D, halved when
+causal; backward 2.5 x. `ratio` is ours over the peer: above 1 we are faster. `spread` is the
+distance of the quartiles over the median, the larger of both.
+"""
+import argparse
+import statistics
+import sys
+
+import annulus_torch
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+SHAPES = ["8,2048,16,16,128", "4,4096,16,16,128", "2,8192,16,16,128", "1,16384,16,16,128", "1,32768,16,16,128",
+          "8,2048,16,16,64", "2,8192,16,16,64", "1,16384,32,32,64", "1,32768,16,16,64", "1,16384,32,8,128"]
+PEERS = {"fa2": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+
+
+def sdpa(peer, q, k, v, causal):
+    """On [batch, seq, heads, dim]."""
+    with sdpa_kernel([PEERS[peer]]):
+        o = torch.nn.functional.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=causal,
+            enable_gqa=q.shape[2] != k.shape[2])
+    return o.transpose(1, 2)
+
+
+def timed(work):
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(400_000)  # about 0.2 ms: the call is enqueued before the device gets to it
+    begin.record()
+    work()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) * 1e-3
+
+
+def interleaved(works, repeats):
+    """Seconds of each, by repetition."""
+    for work in works.values():
+        for _ in range(3):
+            work()
+    times = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            times[name].append(timed(work))
+    return times
+
+
+def spread(values):
+    q = statistics.quantiles(values, n=4)
+    return (q[2] - q[0]) / statistics.median(values)
+
+
+class Case:
+    def __init__(self, library, shape, causal):
+        b, s, h, hk, d = shape
+        self.flops = 4.0 * b * h * s * s * d * (0.5 if causal else 1.0)
+        self.causal = causal
+        new = lambda heads: torch.randn(b, s, heads, d, device="cuda", dtype=torch.bfloat16)
+        self.q, self.k, self.v, self.dout = new(h), new(hk), new(hk), new(h)
+        self.out, self.dq, self.dk, self.dv = (torch.full_like(t, float("nan")) for t in (self.q, self.q, self.k, self.v))
+        self.lse = torch.full((b, h, s), float("nan"), device="cuda")
+        self.ours = library.attention(b, s, h, hk, d, torch.bfloat16, causal)
+        self.ours.forward(self.q, self.k, self.v, self.out, self.lse)
+
+    def check(self):
+        """A wrong result is no result. Both against each other: bf16's rounding of either."""
+        reference = sdpa("fa2", self.q, self.k, self.v, self.causal).float()
+        error = (self.out.float() - reference).abs().max().item() / reference.abs().max().item()
+        if not error < 0.02:
+            sys.exit(f"out differs from PyTorch's by {error:.3f} of its largest value")
+
+    def forward(self):
+        works = {"ours": lambda: self.ours.forward(self.q, self.k, self.v, self.out, self.lse)}
+        for peer in PEERS:
+            works[peer] = lambda peer=peer: sdpa(peer, self.q, self.k, self.v, self.causal)
+        return works
+
+    def backward(self):
+        works = {"ours": lambda: self.ours.backward(self.dout, self.q, self.k, self.v, self.out, self.lse,
+                                                    self.dq, self.dk, self.dv)}
+        for peer in PEERS:
+            inputs = [t.detach().requires_grad_() for t in (self.q, self.k, self.v)]
+            out = sdpa(peer, *inputs, self.causal)
+            works[peer] = lambda inputs=inputs, out=out: torch.autograd.grad(out, inputs, self.dout, retain_graph=True)
+        return works
+
+    def close(self):
+        torch.cuda.synchronize()
+        self.ours.close()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("library")
+    parser.add_argument("--shapes", nargs="+", default=SHAPES)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--pass", dest="which", default="both", choices=["forward", "backward", "both"])
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    library = annulus_torch.load(args.library)
+    print(f"# {torch.cuda.get_device_name()}, torch {torch.__version__}; TFLOP/s, {args.repeats} repeats")
+    print(f"{'shape':>20} {'mask':>6} {'pass':>8} {'ours':>7} " + " ".join(f"{p:>7} {'ratio':>6}" for p in PEERS) + "  spread")
+    for text in args.shapes:
+        for causal in (False, True):
+            case = Case(library, [int(x) for x in text.split(",")], causal)
+            case.check()
+            for name, works, flops in (("forward", case.forward, case.flops), ("backward", case.backward, 2.5 * case.flops)):
+                if args.which not in (name, "both"):
+                    continue
+                times = interleaved(works(), args.repeats)
+                rate = {n: flops / statistics.median(t) * 1e-12 for n, t in times.items()}
+                peers = " ".join(f"{rate[p]:7.0f} {rate['ours'] / rate[p]:6.3f}" for p in PEERS)
+                print(f"{text:>20} {'causal' if causal else 'full':>6} {name:>8} {rate['ours']:7.0f} {peers}"
+                      f"  {max(spread(t) for t in times.values()):.3f}", flush=True)
+            case.close()
+
+
+if __name__ == "__main__":
+    main()
