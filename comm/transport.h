@@ -47,9 +47,13 @@ class Transport {
   /// Polls; true once. A ticket is forgotten after it returned true.
   virtual bool done(Ticket ticket) = 0;
 
-  /// Lets the library below work. Throws CommError when the mesh was aborted, by this rank or by
-  /// another one's failure report.
+  /// Lets the library below work and returns at once: it is called between the tiles of kernels.
+  /// Throws CommError when the mesh was aborted, by this rank or by another one's failure report.
   virtual void progress() = 0;
+
+  /// True while polls themselves move transfers piece by piece: whoever waits and naps between
+  /// two pieces loses most of the rate.
+  virtual bool needs_polls() const { return false; }
 
   /// Drops all tickets without waiting; the transport is unusable afterwards.
   virtual void cancel() noexcept = 0;

@@ -1,6 +1,7 @@
 #include "attention/execute/executor.h"
 
 #include "attention/execute/row_ops.h"
+#include "comm/backoff.h"
 #include "runtime/base/clock.h"
 
 #include <annulus/error.h>
@@ -18,6 +19,9 @@ namespace {
 /// past a receive buffer that is too small. So a tag carries bits of its plan's hash.
 constexpr std::uint32_t kHashBits = 0x7fff;
 constexpr int kTagBits = 16;
+
+// Between polls from inside a kernel. Open MPI moves strided regions about 100 KB a poll.
+constexpr auto kPollGap = std::chrono::microseconds(50);
 
 }  // namespace
 
@@ -97,7 +101,7 @@ void Executor::reset(const Memory& memory, ExecuteMode mode) {
   computing_ = -1;
   context_.flops = &stats_.flops;
   context_.poll = nullptr;
-  if (mode == ExecuteMode::overlapped) context_.poll = [this] { poll(); };
+  if (mode == ExecuteMode::overlapped) context_.poll = [this] { poll_between_tiles(); };
   for (std::size_t i = 0; i < plan_.items.size(); ++i) pending_[i] = plan_.items[i].waits.count;
   // The previous call is over on this rank, so waits_previous hold.
   for (std::size_t i = 0; i < plan_.items.size(); ++i) {
@@ -163,6 +167,14 @@ bool Executor::poll() {
   return any;
 }
 
+/// A poll costs about a microsecond, small tiles take little more.
+void Executor::poll_between_tiles() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now - last_poll_ < kPollGap) return;
+  last_poll_ = now;
+  poll();
+}
+
 void Executor::compute(std::int32_t item) {
   if (mode_ == ExecuteMode::transfers_alone) return;
   const Item& it = plan_.items[static_cast<std::size_t>(item)];
@@ -192,8 +204,10 @@ void Executor::wait() {
                             completed_, plan_.items.size()));
   }
   const Deadline deadline(options_.timeout_s);
+  comm::Backoff backoff;
   while (!poll()) {
     if (deadline.expired()) time_out(deadline.elapsed_s());
+    backoff.idle(!transport_.needs_polls());
   }
   stats_.exposed_s += deadline.elapsed_s();
 }

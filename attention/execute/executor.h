@@ -7,6 +7,7 @@
 #include <annulus/attention.h>
 #include <annulus/plan.h>
 
+#include <chrono>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -49,6 +50,7 @@ class Executor {
   void start_transfer(std::int32_t item);
   void complete(std::int32_t item);
   bool poll();
+  void poll_between_tiles();
   void compute(std::int32_t item);
   void wait();
   std::int32_t present() const;
@@ -68,6 +70,7 @@ class Executor {
   std::vector<std::int32_t> held_;  ///< transfers that may start, blocking mode
   std::int32_t computing_ = -1;     ///< -1: none
   std::size_t completed_ = 0;
+  std::chrono::steady_clock::time_point last_poll_{};
   const Memory* memory_ = nullptr;
   ExecuteMode mode_ = ExecuteMode::overlapped;
   LaunchContext context_;

@@ -22,7 +22,6 @@ Transport::Ticket LocalTransport::start(const TransferEnd& end) {
   const Key key{.sender = end.sends ? rank_ : end.peer,
                 .receiver = end.sends ? end.peer : rank_,
                 .tag = end.tag};
-  backoff_.active();
   return flights_.add({.match = board_->exchange().join(key, end.sends, end.region),
                        .bytes = end.region.bytes(),
                        .sends = end.sends,
@@ -35,7 +34,6 @@ bool LocalTransport::done(Ticket ticket) {
   if (!flight.match->done()) return false;
   if (flight.sends) bytes_sent_ += flight.bytes;
   flights_.remove(ticket);
-  backoff_.active();
   return true;
 }
 
@@ -48,15 +46,9 @@ void LocalTransport::check() const {
 
 void LocalTransport::progress() {
   check();
-  bool copied = false;
-  flights_.for_each([&](Flight& flight) {
-    if (flight.copies) copied |= flight.match->try_copy();
+  flights_.for_each([](Flight& flight) {
+    if (flight.copies) flight.match->try_copy();
   });
-  if (copied) {
-    backoff_.active();
-  } else {
-    backoff_.idle();
-  }
 }
 
 void LocalTransport::cancel() noexcept {

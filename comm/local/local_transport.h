@@ -1,6 +1,5 @@
 #pragma once
 
-#include "comm/backoff.h"
 #include "comm/local/board.h"
 #include "comm/slots.h"
 
@@ -39,7 +38,6 @@ class LocalTransport final : public Transport {
   const int rank_;
   const std::atomic<bool>& aborted_;
   Slots<Flight> flights_;
-  Backoff backoff_;
   std::int64_t bytes_sent_ = 0;
   bool cancelled_ = false;
 };

@@ -1,5 +1,7 @@
 #include "comm/mpi/mpi_communicator.h"
 
+#include "comm/backoff.h"
+#include "comm/cores.h"
 #include "comm/host_name.h"
 #include "comm/mpi/check.h"
 #include "comm/wait_text.h"
@@ -40,8 +42,11 @@ MpiCommunicator::MpiCommunicator(MPI_Comm parent, double timeout_s)
   const Deadline deadline(timeout_s);
   comms_ = duplicate(parent, deadline);
   control_.use(comms_.control);
-  gather({}, {}, "mesh set-up", deadline);
-  transport_ = std::make_unique<MpiTransport>(comms_.payload, control_);
+  const Placement mine = placement(host_);
+  std::vector<Placement> all(static_cast<std::size_t>(size()));
+  gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)), "mesh set-up",
+         deadline);
+  transport_ = std::make_unique<MpiTransport>(comms_.payload, control_, crowded(all, rank()));
 }
 
 void MpiCommunicator::all_gather(std::span<const std::byte> mine, std::span<std::byte> all,

@@ -16,7 +16,8 @@ constexpr double kCancelGrace = 0.2;  // seconds
 
 }  // namespace
 
-MpiTransport::MpiTransport(MPI_Comm comm, Control& control) : comm_(comm), control_(control) {
+MpiTransport::MpiTransport(MPI_Comm comm, Control& control, bool crowded)
+    : comm_(comm), control_(control), crowded_(crowded) {
   int* limit = nullptr;
   int found = 0;
   check(MPI_Comm_get_attr(comm_, MPI_TAG_UB, &limit, &found), "MPI_Comm_get_attr");
@@ -44,9 +45,9 @@ void MpiTransport::check_end(const TransferEnd& end) const {
 
 Transport::Ticket MpiTransport::start(const TransferEnd& end) {
   check_end(end);
-  backoff_.active();
   Flight flight{.bytes = end.region.bytes(), .sends = end.sends};
   if (flight.bytes == 0) return flights_.add(flight);  // both ends know: no message
+  flight.strided = coalesce(end.region).run < flight.bytes;
   const Datatype type = make_datatype(end.region);
   if (end.sends) {
     check(MPI_Isend(end.region.base, 1, type.get(), end.peer, end.tag, comm_, &flight.request),
@@ -55,6 +56,7 @@ Transport::Ticket MpiTransport::start(const TransferEnd& end) {
     check(MPI_Irecv(end.region.base, 1, type.get(), end.peer, end.tag, comm_, &flight.request),
           "MPI_Irecv");
   }
+  strided_ += flight.strided ? 1 : 0;
   return flights_.add(flight);
 }
 
@@ -65,15 +67,14 @@ bool MpiTransport::done(Ticket ticket) {
         flight.sends ? "MPI_Isend" : "MPI_Irecv");
   if (flag == 0) return false;
   if (flight.sends) bytes_sent_ += flight.bytes;
+  strided_ -= flight.strided ? 1 : 0;
   flights_.remove(ticket);
-  backoff_.active();
   return true;
 }
 
 void MpiTransport::progress() {
   control_.pump();
   control_.check();
-  backoff_.idle(/*may_nap=*/flights_.empty());
 }
 
 void MpiTransport::cancel() noexcept {

@@ -1,6 +1,5 @@
 #pragma once
 
-#include "comm/backoff.h"
 #include "comm/mpi/control.h"
 #include "comm/slots.h"
 
@@ -12,14 +11,17 @@ namespace annulus::comm::mpi {
 /// messages of one (sender, receiver, tag) in order.
 class MpiTransport final : public Transport {
  public:
-  /// `control` outlives the transport.
-  MpiTransport(MPI_Comm comm, Control& control);
+  /// `control` outlives the transport. `crowded`: this host has more ranks than cores.
+  MpiTransport(MPI_Comm comm, Control& control, bool crowded);
   ~MpiTransport() override;
 
   const char* name() const override { return "mpi"; }
   Ticket start(const TransferEnd& end) override;
   bool done(Ticket ticket) override;
   void progress() override;
+  /// Regions of one run are mostly copied whole by the receiver, others pass through small buffers.
+  /// With a core for each rank a poll takes from nobody.
+  bool needs_polls() const override { return !flights_.empty() && (!crowded_ || strided_ > 0); }
   void cancel() noexcept override;
   std::int64_t bytes_sent() const override { return bytes_sent_; }
 
@@ -30,14 +32,16 @@ class MpiTransport final : public Transport {
     MPI_Request request = MPI_REQUEST_NULL;
     std::int64_t bytes = 0;
     bool sends = false;
+    bool strided = false;
   };
   void check_end(const TransferEnd& end) const;
 
   const MPI_Comm comm_;
   Control& control_;
+  const bool crowded_;
   int tag_limit_ = 32767;
   Slots<Flight> flights_;
-  Backoff backoff_;
+  int strided_ = 0;  ///< flights of more than one run
   std::int64_t bytes_sent_ = 0;
   bool cancelled_ = false;
 };

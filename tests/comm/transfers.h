@@ -1,5 +1,6 @@
 #pragma once
 
+#include "comm/backoff.h"
 #include "comm/mesh.h"
 #include "comm/transport.h"
 #include "runtime/base/clock.h"
@@ -41,7 +42,7 @@ class Transfers {
   /// Throws what progress() throws, Timeout after 20 s.
   void wait() {
     const Deadline deadline(20.0);
-    while (!open_.empty()) {
+    for (comm::Backoff backoff; !open_.empty(); backoff.idle(!transport_.needs_polls())) {
       transport_.progress();
       std::erase_if(open_, [&](comm::Transport::Ticket ticket) { return transport_.done(ticket); });
       if (deadline.expired()) throw Timeout("transfers of a test");

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/resource.h>
+
 #include <chrono>
 #include <thread>
 
@@ -44,6 +46,31 @@ TEST(Transport, UsesTheSameTagsInEveryCall) {
   each_world([](Mesh& mesh) {
     for (int call = 0; call < 20; ++call) exchange_all(mesh, 3, 1000 + call);
   });
+}
+
+/// Kernels poll between tiles: a poll that sleeps holds up what computes.
+TEST(Transport, PollsWithoutASleep) {
+  each_world(
+      [](Mesh& mesh) {
+        Buffer memory(1 << 16);
+        Transfers transfers(mesh);
+        const auto sleeps = [] {
+          rusage usage{};
+          getrusage(RUSAGE_THREAD, &usage);
+          return usage.ru_nvcsw;
+        };
+        if (mesh.rank() == 0) {
+          transfers.receive(1, 5, dense(memory));
+          const long before = sleeps();
+          const Deadline polling(0.05);
+          while (!polling.expired()) mesh.impl().communicator->transport().progress();
+          EXPECT_LE(sleeps() - before, 3);  // about fifty where waits of 2 ms make it sleep
+        }
+        mesh.impl().communicator->barrier("rank 0 has polled");
+        if (mesh.rank() == 1) transfers.send(0, 5, dense(memory));
+        transfers.wait();
+      },
+      {}, 2);
 }
 
 TEST(Transport, MovesBetweenDifferentShapes) {
