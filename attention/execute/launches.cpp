@@ -56,22 +56,27 @@ AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& laun
 
 std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
                              int threads) {
-  std::int64_t bytes = 0;
   if (kernel.backend != "cpu") {
-    const Launches launches(plan, rank, kernel);
-    for (std::size_t i = 0; i < rank.attends.size(); ++i) {
-      const bool backward = rank.attends[i].pass == Pass::backward;
-      const AttendGeometry g = launches.geometry(static_cast<std::int32_t>(i));
-      bytes = std::max(bytes, kernel.workspace_bytes(g, backward, threads));
-    }
-    return bytes;
+    return workspace_bytes(Launches(plan, rank, kernel), threads);
   }
+  std::int64_t bytes = 0;
   std::int64_t rows = 0;
   for (const TokenRange& range : rank.rows) rows += range.count;
   for (const Attend& a : rank.attends) {
     const Launch launch = segments_of(rank, a);
     const AttendGeometry g = geometry_of(plan.request().problem, a, launch, rows);
     bytes = std::max(bytes, kernel.workspace_bytes(g, a.pass == Pass::backward, threads));
+  }
+  return bytes;
+}
+
+std::int64_t workspace_bytes(const Launches& launches, int threads) {
+  std::int64_t bytes = 0;
+  const std::vector<Attend>& attends = launches.rank().attends;
+  for (std::size_t i = 0; i < attends.size(); ++i) {
+    const AttendGeometry g = launches.geometry(static_cast<std::int32_t>(i));
+    const bool backward = attends[i].pass == Pass::backward;
+    bytes = std::max(bytes, launches.kernel().workspace_bytes(g, backward, threads));
   }
   return bytes;
 }

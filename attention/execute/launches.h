@@ -24,6 +24,11 @@ struct Launch {
 std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
                              int threads);
 
+class Launches;
+
+/// The same of launches that are compiled already.
+std::int64_t workspace_bytes(const Launches& launches, int threads);
+
 /// The attend tasks of one rank's plan, compiled for one kernel's tiles, in host memory.
 class Launches {
  public:

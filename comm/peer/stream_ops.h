@@ -24,7 +24,7 @@ class StreamBatch {
   void enqueue(cudaStream_t stream) const;
 
  private:
-  static constexpr std::size_t kMost = 64;
+  static constexpr std::size_t kMost = 4;  ///< a wait between two notes of it
 
   const Driver& driver_;
   std::array<CUstreamBatchMemOpParams, kMost> ops_;

@@ -88,7 +88,10 @@ void Watch::release() const {
 }
 
 void Watch::fire() noexcept {
-  if (!fired_.exchange(true)) found_ = read(words_);
+  if (!fired()) {
+    found_ = read(words_);
+    fired_.store(true, std::memory_order_release);  // after what callers read once it is set
+  }
   try {
     release();
   } catch (...) {

@@ -71,14 +71,6 @@ struct Attention::Impl {
         make_plan(engine::plan_request(problem, options.layout, decision, pass, *choice.kernel,
                                        {options.outer, options.tile_q, options.tile_k}));
     RankPlan rank = plan.rank(session.mesh().rank());
-    const std::int64_t bytes =
-        engine::arena_bytes(plan, rank, *choice.kernel, session.impl().options.threads);
-    if (bytes > session.arena_bytes()) {
-      throw InvalidArgument(
-          fmt::format("attention needs {} bytes of arena, the session has {}: "
-                      "raise its max_problem",
-                      bytes, session.arena_bytes()));
-    }
     Session::Impl& on = session.impl();
     if (on.device) {
       return engine::make_device_pass(on, std::move(plan), std::move(rank), *choice.kernel,

@@ -41,6 +41,9 @@ class BoundPass {
 std::unique_ptr<BoundPass> make_host_pass(Session::Impl& session, Plan plan, RankPlan rank,
                                           const attn::Kernel& kernel);
 
+/// Throws InvalidArgument where a pass needs more than the session's arena has.
+void require_arena(const Session::Impl& session, std::int64_t bytes);
+
 /// Throws CommError where an earlier call failed.
 void require_alive(const Session::Impl& session);
 

@@ -53,7 +53,7 @@ class DevicePass final : public BoundPass {
         plan_(std::move(plan)),
         rank_(std::move(rank)),
         id_(memory_.next_pass()),
-        launches_(attn::Launches(plan_, rank_, kernel)),
+        launches_(fitting(attn::Launches(plan_, rank_, kernel))),
         slots_(rank_, plan_.request().problem.batch, memory_.arena().data()),
         link_(memory_.make_link(attn::device_transfers(plan_, rank_, slots_,
                                                        [&](int r) { return memory_.arena_of(r); }),
@@ -115,6 +115,13 @@ class DevicePass final : public BoundPass {
   }
 
  private:
+  /// Tiles are listed once: for the room that they need, and for the device.
+  attn::Launches fitting(attn::Launches launches) const {
+    require_arena(session_,
+                  rank_.arena_bytes + attn::workspace_bytes(launches, session_.options.threads));
+    return launches;
+  }
+
   std::int64_t* counter() const {
     return memory_.control().counter(rank_.pass == Pass::backward ? kBackward : 0);
   }

@@ -25,6 +25,14 @@ std::string silent_ranks(const std::vector<std::optional<std::string>>& reports)
 
 }  // namespace
 
+void require_arena(const Session::Impl& session, std::int64_t bytes) {
+  if (bytes <= static_cast<std::int64_t>(session.arena.size())) return;
+  throw InvalidArgument(
+      fmt::format("attention needs {} bytes of arena, the session has {}: "
+                  "raise its max_problem",
+                  bytes, session.arena.size()));
+}
+
 void require_alive(const Session::Impl& session) {
   if (!session.dead) return;
   throw CommError(fmt::format("rank {}: an earlier call failed, the mesh is dead: rebuild it",

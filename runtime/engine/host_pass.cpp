@@ -78,6 +78,7 @@ class HostPass final : public BoundPass {
 
 std::unique_ptr<BoundPass> make_host_pass(Session::Impl& session, Plan plan, RankPlan rank,
                                           const attn::Kernel& kernel) {
+  require_arena(session, arena_bytes(plan, rank, kernel, session.options.threads));
   return std::make_unique<HostPass>(session, std::move(plan), std::move(rank), kernel);
 }
 

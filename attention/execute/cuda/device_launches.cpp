@@ -49,7 +49,12 @@ DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kerne
   to_device(intervals);
   for (std::size_t i = 0; i < geometries_.size(); ++i) {
     AttendGeometry& g = geometries_[i];
-    if (rank_.attends[i].pass == Pass::forward) g.tiles_by_key = {};
+    if (rank_.attends[i].pass == Pass::forward) {
+      // Not uploaded: nothing may point to the host's lists.
+      g.tiles_by_key = {};
+      g.key_tiles = {};
+      g.places = {};
+    }
     for_lists(g, rank_.attends[i].pass, to_device);
     g.intervals = intervals;
   }
