@@ -11,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include <memory>
 #include <span>
 
 namespace annulus::attn {
@@ -23,27 +24,39 @@ std::string describe(std::string_view name, const KernelQuery& query) {
                      query.backward ? "backward" : "forward");
 }
 
+/// Every row of this moment. Those that are registered stay readable while this lives, even where
+/// another thread ends a registration.
+struct Rows {
+  Rows() : all(built_kernels()), registered(registered_kernels()) {
+    for (const std::shared_ptr<const Kernel>& row : registered) all.push_back(row.get());
+  }
+
+  std::vector<const Kernel*> all;
+  std::vector<std::shared_ptr<const Kernel>> registered;
+};
+
 }  // namespace
 
-std::vector<const Kernel*> kernels() {
+std::vector<const Kernel*> built_kernels() {
   std::vector<const Kernel*> rows{&cpu::flash2_kernel(), &cpu::flash1_kernel(),
                                   &cpu::naive_kernel(), &reference::reference_kernel()};
   const std::span<const Kernel* const> device = cuda::kernels();
   rows.insert(rows.end(), device.begin(), device.end());
-  const std::vector<const Kernel*> added = registered_kernels();
-  rows.insert(rows.end(), added.begin(), added.end());
   return rows;
 }
 
+std::vector<const Kernel*> kernels() { return Rows().all; }
+
 std::vector<const Kernel*> kernels(std::string_view backend) {
-  std::vector<const Kernel*> rows = kernels();
-  std::erase_if(rows, [&](const Kernel* kernel) { return kernel->backend != backend; });
-  return rows;
+  Rows rows;
+  std::erase_if(rows.all, [&](const Kernel* kernel) { return kernel->backend != backend; });
+  return rows.all;
 }
 
 const Kernel& find_kernel(std::string_view name, const KernelQuery& query) {
   std::string built;
-  for (const Kernel* kernel : kernels()) {
+  const Rows rows;
+  for (const Kernel* kernel : rows.all) {
     const std::string reason = kernel->refuses(query);
     if (reason.empty() && kernel->backend == query.backend &&
         (name == "auto" || name == kernel->name)) {

@@ -58,7 +58,7 @@ class RegisteredKernel {
   const Kernel& kernel() const { return *row_; }
 
  private:
-  std::unique_ptr<const Kernel> row_;
+  std::shared_ptr<const Kernel> row_;
 };
 
 /// Those of one backend.

@@ -14,7 +14,7 @@ namespace {
 /// The one mutable table of the library: a back end cannot come in at run time without one.
 struct Registry {
   std::mutex mutex;
-  std::vector<const Kernel*> rows;
+  std::vector<std::shared_ptr<const Kernel>> rows;
 };
 
 Registry& registry() {
@@ -22,7 +22,7 @@ Registry& registry() {
   return the_registry;
 }
 
-void remove(const Kernel* row) {
+void remove(const std::shared_ptr<const Kernel>& row) {
   if (row == nullptr) return;
   Registry& table = registry();
   const std::scoped_lock lock(table.mutex);
@@ -43,34 +43,34 @@ void require_whole(const Kernel& row) {
 
 }  // namespace
 
-std::vector<const Kernel*> registered_kernels() {
+std::vector<std::shared_ptr<const Kernel>> registered_kernels() {
   Registry& table = registry();
   const std::scoped_lock lock(table.mutex);
   return table.rows;
 }
 
-RegisteredKernel::RegisteredKernel(const Kernel& row) : row_(std::make_unique<Kernel>(row)) {
+RegisteredKernel::RegisteredKernel(const Kernel& row) : row_(std::make_shared<const Kernel>(row)) {
   require_whole(row);
-  const auto same = [&](const Kernel* other) {
+  const auto same = [&](const auto& other) {
     return other->name == row.name && other->backend == row.backend;
   };
-  const std::vector<const Kernel*> built = kernels();  // takes the lock itself
+  const std::vector<const Kernel*> built = built_kernels();
   Registry& table = registry();
   const std::scoped_lock lock(table.mutex);
   if (std::ranges::any_of(built, same) || std::ranges::any_of(table.rows, same)) {
     throw InvalidArgument(
         fmt::format("back end '{}' has a kernel '{}' already", row.backend, row.name));
   }
-  table.rows.push_back(row_.get());
+  table.rows.push_back(row_);
 }
 
 RegisteredKernel& RegisteredKernel::operator=(RegisteredKernel&& other) noexcept {
   if (this == &other) return *this;
-  remove(row_.get());
+  remove(row_);
   row_ = std::move(other.row_);
   return *this;
 }
 
-RegisteredKernel::~RegisteredKernel() { remove(row_.get()); }
+RegisteredKernel::~RegisteredKernel() { remove(row_); }
 
 }  // namespace annulus::attn
