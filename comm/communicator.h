@@ -1,8 +1,10 @@
 #pragma once
 
+#include "comm/arena.h"
 #include "comm/transport.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -31,6 +33,12 @@ class Communicator {
                           std::string_view what) = 0;
   virtual void barrier(std::string_view what) = 0;
 
+  /// Collective, though ranks may ask for different sizes. Throws std::bad_alloc on a rank that
+  /// has no memory, after the others went on.
+  virtual std::unique_ptr<Arena> make_arena(std::int64_t bytes) {
+    return std::make_unique<PrivateArena>(bytes);
+  }
+
   /// Tells all ranks why this one fails and collects what they say within a short grace; an empty
   /// entry is a rank that did not answer. After abort() it hardly waits, since whoever aborts wants
   /// to be gone. Never throws; the mesh is dead afterwards.
@@ -48,8 +56,10 @@ std::vector<std::unique_ptr<Communicator>> make_local_communicators(int size, do
 /// False where no_mpi.cpp stands in.
 bool mpi_built();
 
-/// Duplicates the given communicator (MPI_Comm_c2f). Throws Unsupported where MPI is not built.
-std::unique_ptr<Communicator> make_mpi_communicator(int fortran_communicator, double timeout_s);
+/// Duplicates the given communicator (MPI_Comm_c2f). `shared_memory`: ranks of one host map each
+/// other's arenas where they can. Throws Unsupported where MPI is not built.
+std::unique_ptr<Communicator> make_mpi_communicator(int fortran_communicator, double timeout_s,
+                                                    bool shared_memory);
 
 /// How many ranks before this one are on its host. Collective.
 int local_rank(Communicator& communicator);

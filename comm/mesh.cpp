@@ -87,7 +87,8 @@ std::vector<Mesh> Mesh::threads(MeshShape shape, const MeshOptions& options) {
 
 Mesh Mesh::from_mpi(int fortran_communicator, MeshShape shape, const MeshOptions& options) {
   check_timeout(options.timeout_s);
-  auto communicator = comm::make_mpi_communicator(fortran_communicator, options.timeout_s);
+  auto communicator =
+      comm::make_mpi_communicator(fortran_communicator, options.timeout_s, options.shared_memory);
   // Checked after the ranks agreed on it, so that one rank's wrong shape is an error on all.
   comm::require_agreement(*communicator, "mesh shape", describe(shape));
   check_degrees(shape);

@@ -25,7 +25,9 @@ LogOptions log_options(const Settings& settings) {
 RanksRequest ranks_request_of(const Settings& settings, const World& started) {
   return {.started = started,
           .shape = mesh_of(settings, world_of(settings, started)),
-          .options = {.timeout_s = settings.real("timeout_s"), .log = log_options(settings)},
+          .options = {.timeout_s = settings.real("timeout_s"),
+                      .log = log_options(settings),
+                      .shared_memory = settings.flag("shared_memory")},
           .transport = transport_of(settings, started)};
 }
 

@@ -37,7 +37,7 @@ int size_of(MPI_Comm comm) {
 
 }  // namespace
 
-MpiCommunicator::MpiCommunicator(MPI_Comm parent, double timeout_s)
+MpiCommunicator::MpiCommunicator(MPI_Comm parent, double timeout_s, bool shared_memory)
     : timeout_s_(timeout_s), host_(host_name()), control_(rank_in(parent), size_of(parent)) {
   const Deadline deadline(timeout_s);
   comms_ = duplicate(parent, deadline);
@@ -46,7 +46,26 @@ MpiCommunicator::MpiCommunicator(MPI_Comm parent, double timeout_s)
   std::vector<Placement> all(static_cast<std::size_t>(size()));
   gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)), "mesh set-up",
          deadline);
-  transport_ = std::make_unique<MpiTransport>(comms_.payload, control_, crowded(all, rank()));
+  const bool is_crowded = crowded(all, rank());
+  transport_ = std::make_unique<MpiTransport>(comms_.payload, control_, is_crowded);
+  if (!shared_memory) return;
+  std::vector<std::uint64_t> hosts;
+  for (const Placement& placement : all) hosts.push_back(placement.host);
+  auto group = shared::HostGroup::make(rank(), hosts, gatherer());
+  if (!group) return;
+  shared_ =
+      std::make_unique<shared::SharedTransport>(rank(), std::move(*group), *transport_, is_crowded);
+}
+
+shared::Gather MpiCommunicator::gatherer() {
+  return [this](std::span<const std::byte> mine, std::span<std::byte> all, std::string_view what) {
+    all_gather(mine, all, what);
+  };
+}
+
+std::unique_ptr<Arena> MpiCommunicator::make_arena(std::int64_t bytes) {
+  if (!shared_) return Communicator::make_arena(bytes);
+  return shared_->make_arena(bytes, gatherer());
 }
 
 void MpiCommunicator::all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
@@ -130,7 +149,7 @@ bool MpiCommunicator::part_together() noexcept {
 MpiCommunicator::~MpiCommunicator() {
   if (!usable()) return;
   const bool sound = healthy_ && control_.sound() && transport_ != nullptr && transport_->idle() &&
-                     std::uncaught_exceptions() == 0;
+                     (shared_ == nullptr || shared_->idle()) && std::uncaught_exceptions() == 0;
   if (!sound || !part_together()) return;
   MPI_Comm_free(&comms_.payload);
   MPI_Comm_free(&comms_.control);
@@ -140,8 +159,10 @@ MpiCommunicator::~MpiCommunicator() {
 
 bool mpi_built() { return true; }
 
-std::unique_ptr<Communicator> make_mpi_communicator(int fortran_communicator, double timeout_s) {
-  return std::make_unique<mpi::MpiCommunicator>(mpi::from_fortran(fortran_communicator), timeout_s);
+std::unique_ptr<Communicator> make_mpi_communicator(int fortran_communicator, double timeout_s,
+                                                    bool shared_memory) {
+  return std::make_unique<mpi::MpiCommunicator>(mpi::from_fortran(fortran_communicator), timeout_s,
+                                                shared_memory);
 }
 
 }  // namespace annulus::comm

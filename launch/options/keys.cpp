@@ -67,6 +67,8 @@ constexpr Key kKeys[] = {
      "hybrid: between ulysses groups"},
     {"parallel", "transport", kChoice, "auto", "", "auto|local|mpi|nccl|peer|composite", 0, 0,
      "local: ranks are threads"},
+    {"parallel", "shared_memory", kBoolean, "true", "", "", 0, 0,
+     "mpi ranks of one host map each other's memory; false: messages only"},
     {"parallel", "ranks_per_host", kInteger, "", "all", "", 1, 65536, "ranks of one host"},
     {"parallel", "expert_degree", kInteger, "1", "", "", 1, 65536, "moe"},
     {"parallel", "tensor_degree", kInteger, "1", "", "", 1, 65536, "moe and layer"},

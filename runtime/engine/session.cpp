@@ -148,12 +148,11 @@ Session::Session(Mesh& mesh, const SessionOptions& options) : impl_(std::make_un
       impl_->device_bytes_before = device_memory_used(device);
       impl_->device = engine::make_device_memory(impl_->communicator(), options, device, bytes);
       impl_->arena = impl_->device->arena();
-    } else if (options.arena.empty()) {
-      impl_->own = Buffer(bytes);
-      impl_->arena = {impl_->own.data(), static_cast<std::size_t>(bytes)};
-    } else {
-      impl_->arena = options.arena;
+      return;
     }
+    // Collective, so that a rank with an arena of its own takes part as well.
+    impl_->own = impl_->communicator().make_arena(options.arena.empty() ? bytes : 0);
+    impl_->arena = options.arena.empty() ? impl_->own->bytes() : options.arena;
   });
 }
 

@@ -2,7 +2,6 @@
 
 #include "attention/kernels/dispatch.h"
 #include "comm/mesh.h"
-#include "runtime/base/buffer.h"
 
 #include <annulus/attention.h>
 
@@ -36,7 +35,7 @@ struct Session::Impl {
   Mesh* mesh = nullptr;
   SessionOptions options;
   std::string backend = "cpu";
-  Buffer own;
+  std::unique_ptr<comm::Arena> own;              ///< null on a GPU; empty where the caller gave one
   std::unique_ptr<engine::DeviceMemory> device;  ///< null on the CPU
   std::int64_t device_bytes_before = 0;
   std::span<std::byte> arena;

@@ -27,6 +27,9 @@ struct MeshShape {
 struct MeshOptions {
   double timeout_s = 60.0;  ///< the deadline of every wait, set-up included
   LogOptions log{};
+  /// MPI ranks of one host map each other's session memory where they can, instead of sending
+  /// messages. Must be the same on all ranks.
+  bool shared_memory = true;
 };
 
 /// The ranks that work together. Move-only handle; collective to create and to destroy. It never
