@@ -1,8 +1,11 @@
 #include "comm/transport.h"
 
+#include "comm/backoff.h"
 #include "comm/region_copy.h"
 
 namespace annulus::comm {
+
+void Transport::rest(Backoff& backoff) { backoff.idle(); }
 
 Region coalesce(Region region) {
   Region joined{.base = region.base, .run = region.run};

@@ -6,6 +6,8 @@
 
 namespace annulus::comm {
 
+class Backoff;
+
 /// Memory of one rank as a strided box of equal runs of bytes:
 /// base + i0 * stride[0] + i1 * stride[1] + i2 * stride[2], `run` bytes each.
 struct Region {
@@ -51,9 +53,9 @@ class Transport {
   /// Throws CommError when the mesh was aborted, by this rank or by another one's failure report.
   virtual void progress() = 0;
 
-  /// True while polls themselves move transfers piece by piece: whoever waits and naps between
-  /// two pieces loses most of the rate.
-  virtual bool needs_polls() const { return false; }
+  /// For whoever has nothing to do until a transfer moves: gives the processor away for a moment,
+  /// some milliseconds at most. `backoff` is that of this wait.
+  virtual void rest(Backoff& backoff);
 
   /// Drops all tickets without waiting; the transport is unusable afterwards.
   virtual void cancel() noexcept = 0;

@@ -207,7 +207,7 @@ void Executor::wait() {
   comm::Backoff backoff;
   while (!poll()) {
     if (deadline.expired()) time_out(deadline.elapsed_s());
-    backoff.idle(!transport_.needs_polls());
+    transport_.rest(backoff);
   }
   stats_.exposed_s += deadline.elapsed_s();
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "comm/backoff.h"
 #include "comm/mpi/control.h"
 #include "comm/slots.h"
 
@@ -19,9 +20,12 @@ class MpiTransport final : public Transport {
   Ticket start(const TransferEnd& end) override;
   bool done(Ticket ticket) override;
   void progress() override;
-  /// Regions of one run are mostly copied whole by the receiver, others pass through small buffers.
-  /// With a core for each rank a poll takes from nobody.
-  bool needs_polls() const override { return !flights_.empty() && (!crowded_ || strided_ > 0); }
+  /// Naps only where polls do not move transfers themselves: regions of one run are mostly copied
+  /// whole by the receiver, others pass through small buffers, and whoever naps between two of them
+  /// loses most of the rate. With a core for each rank a poll takes from nobody.
+  void rest(Backoff& backoff) override {
+    backoff.idle(flights_.empty() || (crowded_ && strided_ == 0));
+  }
   void cancel() noexcept override;
   std::int64_t bytes_sent() const override { return bytes_sent_; }
 

@@ -45,8 +45,10 @@ std::optional<HostGroup> HostGroup::make(int rank, std::span<const std::uint64_t
   bool any = false;
   for (std::size_t i = 0; i < ranks; ++i) any |= std::ranges::count(host, host[i]) > 1;
   if (!any) return std::nullopt;
-  auto own = SharedMemory::create(static_cast<std::int64_t>(ranks * sizeof(Mailbox)));
+  auto own =
+      SharedMemory::create(static_cast<std::int64_t>(sizeof(Bell) + ranks * sizeof(Mailbox)));
   if (own) {
+    new (&bell(*own)) Bell;
     for (std::size_t i = 0; i < ranks; ++i) new (boxes(*own) + i) Mailbox;
   }
   auto peers =
@@ -55,6 +57,15 @@ std::optional<HostGroup> HostGroup::make(int rank, std::span<const std::uint64_t
   HostGroup group(rank, std::move(*own));
   group.peers_ = std::move(*peers);
   return group;
+}
+
+void HostGroup::sleep(std::chrono::microseconds longest) {
+  bell(own_).wait(longest, [this] {
+    for (int peer = 0; peer < size(); ++peer) {
+      if (holds(peer) && !from(peer).empty()) return true;
+    }
+    return false;
+  });
 }
 
 std::optional<PeerMemories> HostGroup::exchange(SharedMemory* own, bool ready,

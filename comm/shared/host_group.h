@@ -1,8 +1,10 @@
 #pragma once
 
+#include "comm/shared/bell.h"
 #include "comm/shared/mailbox.h"
 #include "comm/shared/memory.h"
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -34,7 +36,11 @@ class HostGroup {
 
   /// What `peer` writes to this rank, and what this rank writes to `peer`.
   Mailbox& from(int peer) { return boxes(own_)[peer]; }
-  Mailbox& to(int peer) { return boxes(*peers_[static_cast<std::size_t>(peer)])[rank_]; }
+  Mailbox& to(int peer) { return boxes(memory_of(peer))[rank_]; }
+
+  /// Until a word is in a mailbox of this rank, or for `longest`. Whoever put one calls wake().
+  void sleep(std::chrono::microseconds longest);
+  void wake(int peer) { bell(memory_of(peer)).ring(); }
 
   /// Collective over all ranks, as make(): the memories of the others of this host. `own` may be
   /// null: this rank brings none. Empty on every rank if one is not `ready` or cannot open one.
@@ -42,12 +48,15 @@ class HostGroup {
 
  private:
   HostGroup(int rank, SharedMemory own) : rank_(rank), own_(std::move(own)) {}
+  /// A rank's memory: a bell, and a mailbox for each rank of the world.
+  static Bell& bell(const SharedMemory& memory) { return *reinterpret_cast<Bell*>(memory.data()); }
   static Mailbox* boxes(const SharedMemory& memory) {
-    return reinterpret_cast<Mailbox*>(memory.data());
+    return reinterpret_cast<Mailbox*>(memory.data() + sizeof(Bell));
   }
+  const SharedMemory& memory_of(int peer) const { return *peers_[static_cast<std::size_t>(peer)]; }
 
   int rank_;
-  SharedMemory own_;  ///< a mailbox for each rank of the world
+  SharedMemory own_;
   PeerMemories peers_;
 };
 

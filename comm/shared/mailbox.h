@@ -48,6 +48,10 @@ class Mailbox {
     return true;
   }
 
+  bool empty() const {
+    return read_.load(std::memory_order_relaxed) == written_.load(std::memory_order_acquire);
+  }
+
   /// False while it is empty.
   bool take(Message& message) {
     const std::uint32_t at = read_.load(std::memory_order_relaxed);

@@ -1,5 +1,7 @@
 #include "comm/shared/shared_transport.h"
 
+#include "comm/backoff.h"
+
 #include <annulus/error.h>
 
 #include <fmt/format.h>
@@ -11,6 +13,8 @@ namespace {
 
 /// Copied between two looks at mailboxes and failures: a fraction of a millisecond.
 constexpr std::int64_t kPiece = std::int64_t{1} << 20;
+/// Failures of other ranks come by messages, which wake nobody.
+constexpr auto kLongestSleep = std::chrono::milliseconds(2);
 /// How often failures are asked for while no message is in flight; a look takes a microsecond.
 constexpr auto kMessageGap = std::chrono::microseconds(300);
 
@@ -117,6 +121,7 @@ void SharedTransport::begin_copy(Flight& flight, const Place& theirs, Word when_
 void SharedTransport::by_message(Flight& flight) {
   flight.message = messages_.start(flight.end);
   flight.state = Flight::State::message;
+  ++by_message_;
 }
 
 void SharedTransport::advance(Flight& flight) {
@@ -157,17 +162,21 @@ void SharedTransport::hear(int peer, const Message& message) {
 
 void SharedTransport::say(int peer, const Message& message) {
   auto& waiting = outbox_[static_cast<std::size_t>(peer)];
-  if (!waiting.empty() || !group_.to(peer).put(message)) waiting.push_back(message);
+  waiting.push_back(message);
+  flush(peer);
 }
 
-void SharedTransport::flush(int peer) {
+bool SharedTransport::flush(int peer) {
   auto& waiting = outbox_[static_cast<std::size_t>(peer)];
-  while (!waiting.empty() && group_.to(peer).put(waiting.front())) waiting.pop_front();
+  bool any = false;
+  for (; !waiting.empty() && group_.to(peer).put(waiting.front()); any = true) waiting.pop_front();
+  if (any) group_.wake(peer);
+  return waiting.empty();
 }
 
 void SharedTransport::poll_messages() {
   const auto now = std::chrono::steady_clock::now();
-  if (messages_.needs_polls() || now - polled_ >= kMessageGap) {
+  if (in_messages() || now - polled_ >= kMessageGap) {
     polled_ = now;
     messages_.progress();
   }
@@ -187,12 +196,24 @@ void SharedTransport::progress() {
   });
 }
 
+void SharedTransport::rest(Backoff& backoff) {
+  if (copies_ > 0) return;
+  if (in_messages()) return messages_.rest(backoff);
+  // With a core for each rank a poll takes from nobody, and sees a word at once.
+  const bool full = std::ranges::any_of(outbox_, [](const auto& words) { return !words.empty(); });
+  if (!crowded_ || full) return backoff.idle(false);
+  group_.sleep(kLongestSleep);
+}
+
 bool SharedTransport::done(Ticket ticket) {
   Flight& flight = flights_.at(ticket);
   const bool by_message = flight.state == Flight::State::message;
   if (by_message ? !messages_.done(flight.message) : flight.state != Flight::State::whole) {
     return false;
   }
+  // Whoever is through may not poll again soon, so the word to the other end must be out.
+  if (!by_message && !flush(flight.end.peer)) return false;
+  if (by_message) --by_message_;
   // `messages` counts its own.
   if (flight.end.sends && !by_message) bytes_sent_ += flight.end.region.bytes();
   flights_.remove(ticket);
@@ -201,7 +222,7 @@ bool SharedTransport::done(Ticket ticket) {
 
 void SharedTransport::cancel() noexcept {
   cancelled_ = true;
-  copies_ = 0;
+  copies_ = by_message_ = 0;
   flights_.clear();
   messages_.cancel();
 }

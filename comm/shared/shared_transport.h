@@ -33,9 +33,7 @@ class SharedTransport final : public Transport {
   Ticket start(const TransferEnd& end) override;
   bool done(Ticket ticket) override;
   void progress() override;
-  bool needs_polls() const override {
-    return copies_ > 0 || messages_.needs_polls() || (!crowded_ && !flights_.empty());
-  }
+  void rest(Backoff& backoff) override;
   void cancel() noexcept override;
   std::int64_t bytes_sent() const override { return bytes_sent_ + messages_.bytes_sent(); }
 
@@ -58,12 +56,14 @@ class SharedTransport final : public Transport {
   using Key = std::pair<int, std::int32_t>;  ///< peer, tag
 
   void say(int peer, const Message& message);
-  void flush(int peer);
+  /// True if all that was said is in the peer's mailbox.
+  bool flush(int peer);
   void hear(int peer, const Message& message);
   void meet(Ticket ticket, const Message& offer);
   void begin_copy(Flight& flight, const Place& theirs, Word when_whole, const Message& heard);
   void by_message(Flight& flight);
   void advance(Flight& flight);
+  bool in_messages() const { return by_message_ > 0; }
   void poll_messages();
 
   Place place_of(const Region& region) const;
@@ -75,6 +75,7 @@ class SharedTransport final : public Transport {
   const bool crowded_;
   Slots<Flight> flights_;
   int copies_ = 0;                                ///< flights that are being copied
+  int by_message_ = 0;                            ///< flights that `messages` carries
   std::map<Key, std::deque<Ticket>> expecting_;   ///< receives without an offer
   std::map<Key, std::deque<Message>> offered_;    ///< offers without a receive
   std::vector<std::deque<Message>> outbox_;       ///< by peer: what found its mailbox full

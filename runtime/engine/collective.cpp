@@ -30,7 +30,7 @@ void move_bytes(Mesh& mesh, bool sends, int peer, std::byte* data, std::size_t s
   const Deadline deadline(communicator.timeout_s());
   const auto ticket = transport.start(
       {.sends = sends, .peer = peer, .tag = tag_of(bytes), .region = {.base = data, .run = bytes}});
-  for (comm::Backoff backoff; !transport.done(ticket); backoff.idle(!transport.needs_polls())) {
+  for (comm::Backoff backoff; !transport.done(ticket); transport.rest(backoff)) {
     transport.progress();
     if (!deadline.expired()) continue;
     const std::string text =

@@ -42,7 +42,7 @@ class Transfers {
   /// Throws what progress() throws, Timeout after 20 s.
   void wait() {
     const Deadline deadline(20.0);
-    for (comm::Backoff backoff; !open_.empty(); backoff.idle(!transport_.needs_polls())) {
+    for (comm::Backoff backoff; !open_.empty(); transport_.rest(backoff)) {
       transport_.progress();
       std::erase_if(open_, [&](comm::Transport::Ticket ticket) { return transport_.done(ticket); });
       if (deadline.expired()) throw Timeout("transfers of a test");
