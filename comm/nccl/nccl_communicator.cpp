@@ -93,6 +93,8 @@ void connect(const Library& nccl, ncclComm_t comm, const std::vector<int>& peers
 
 }  // namespace
 
+bool built() { return true; }
+
 std::string why_not() {
   try {
     (void)Library::get();

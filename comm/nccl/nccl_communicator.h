@@ -13,6 +13,9 @@
 
 namespace annulus::comm::nccl {
 
+/// Its header was there when this was built; whether the library is, is seen at run time.
+bool built();
+
 /// Empty: NCCL can be used. Else why not: not built in, or libnccl.so.2 is not found at run time.
 std::string why_not();
 

@@ -8,6 +8,8 @@ namespace annulus::comm::nccl {
 
 struct NcclCommunicator::State {};
 
+bool built() { return false; }
+
 std::string why_not() { return "NCCL is not built in: nccl.h was not found when configured"; }
 
 void pretend_host(const std::string&) {}

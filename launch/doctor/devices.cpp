@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -70,8 +71,7 @@ void find_mpi(Findings& findings) {
     findings.missing.push_back({"mpirun", "apt-get install openmpi-bin"});
   }
   findings.add("transports", "transports",
-               fmt::format("{} built; nccl, peer, composite not built",
-                           fmt::join(transports_built(), ", ")));
+               fmt::format("{} built", fmt::join(transports_built(), ", ")));
 }
 
 void find_gpus(Findings& findings) {
@@ -95,9 +95,12 @@ void find_gpus(Findings& findings) {
         {"the CUDA toolkit", "apt-get install nvidia-cuda-toolkit; configure again"});
   }
   const bool nccl = library_loads("libnccl.so.2");
-  findings.add("nccl", "NCCL",
-               nccl ? "libnccl.so.2 loads; the nccl transport is not built"
-                    : "none: the loader finds no libnccl.so.2");
+  const std::vector<std::string> built = transports_built();
+  const bool used = std::ranges::find(built, "nccl") != built.end();
+  findings.add(
+      "nccl", "NCCL",
+      fmt::format("{}{}", nccl ? "libnccl.so.2 loads" : "none: the loader finds no libnccl.so.2",
+                  used ? "" : "; the nccl transport is not built"));
   if (!nccl) findings.missing.push_back({"NCCL", "apt-get install libnccl2 libnccl-dev"});
 }
 

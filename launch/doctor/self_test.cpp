@@ -2,6 +2,7 @@
 
 #include "launch/bench/check.h"
 #include "launch/bench/measure.h"
+#include "launch/bench/place.h"
 #include "launch/bench/tensors.h"
 
 #include <annulus/annulus.h>
@@ -17,6 +18,7 @@
 namespace annulus::launch {
 namespace {
 
+constexpr std::int64_t kHeadDim = 64;  // which the kernels of tensor cores serve
 constexpr std::int64_t kBytes = std::int64_t{16} << 20;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -43,21 +45,24 @@ Problem small_problem(DType dtype) {
           .seq = 97,
           .heads = 4,
           .heads_kv = 2,
-          .head_dim = 32,
+          .head_dim = kHeadDim,
           .dtype = dtype,
           .mask = Mask::causal()};
 }
 
 /// Forward and backward on `mesh`, every element checked. Collective.
-void run_attention(Mesh& mesh, DType dtype, const std::string& kernel, Trial& trial) {
+void run_attention(Mesh& mesh, DType dtype, const KernelInfo& kernel, Trial& trial) {
   const Problem problem = resolved(small_problem(dtype));
-  Session session(mesh, {.max_problem = problem, .kernel = kernel, .arena = {}});
-  Attention attention(session, problem, {.kernel = kernel});
+  Session session(
+      mesh,
+      {.max_problem = problem, .kernel = kernel.name, .arena = {}, .backend = kernel.backend});
+  Attention attention(session, problem, {.kernel = kernel.name});
   const Generator generator(1, dtype);
   const Shards s = make_shards(problem, attention.layout(), mesh.rank(), generator, true);
-  attention.forward(s.q.view(), s.k.view(), s.v.view(), s.out.view(), s.lse.view());
-  attention.backward(s.dout.view(), s.q.view(), s.k.view(), s.v.view(), s.out.view(), s.lse.view(),
-                     s.dq.view(), s.dk.view(), s.dv.view());
+  const Place place(mesh, session, s);
+  place.forward(attention);
+  place.backward(attention);
+  place.download(attention);
   const CheckReport report =
       check(mesh, {.problem = problem, .seed = 1, .backward = true, .sampled = false},
             attention.layout(), s);
@@ -98,13 +103,18 @@ void run_transfer(Mesh& mesh, Trial& trial) {
 std::vector<Trial> try_kernels() {
   std::vector<Trial> trials;
   for (const KernelInfo& kernel : kernels_built()) {
+    if (kernel.backend == "cuda" && device_count() == 0) continue;  // doctor says so elsewhere
     for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
-      const KernelAsk ask{.dtype = dtype, .head_dim = 32, .head_dim_v = 32, .pass = Pass::backward};
+      const KernelAsk ask{.backend = kernel.backend,
+                          .dtype = dtype,
+                          .head_dim = kHeadDim,
+                          .head_dim_v = kHeadDim,
+                          .pass = Pass::backward};
       if (!kernel_refusal(kernel.name, ask).empty()) continue;
       trials.push_back(try_out(fmt::format("{} {} {}", kernel.backend, kernel.name, name_of(dtype)),
                                [&](Trial& trial) {
                                  Mesh mesh = Mesh::single();
-                                 run_attention(mesh, dtype, kernel.name, trial);
+                                 run_attention(mesh, dtype, kernel, trial);
                                }));
     }
   }
@@ -117,8 +127,9 @@ std::vector<Trial> try_mesh(Mesh& mesh) {
   if (mesh.world() > 1) {
     trials.push_back(try_out(name + ": transfer", [&](Trial& t) { run_transfer(mesh, t); }));
   }
-  trials.push_back(
-      try_out(name + ": attention", [&](Trial& t) { run_attention(mesh, DType::f32, "auto", t); }));
+  trials.push_back(try_out(name + ": attention", [&](Trial& t) {
+    run_attention(mesh, DType::f32, {.name = "auto", .backend = "cpu"}, t);
+  }));
   return trials;
 }
 

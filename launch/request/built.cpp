@@ -47,7 +47,9 @@ void refuse_unbuilt_prediction(const Settings& settings) {
 
 void refuse_fallback(const Settings& settings, const Problem& problem) {
   if (!settings.flag("strict")) return;
-  const std::vector<KernelInfo> built = kernels_built();
+  const std::string backend = backend_of(settings);
+  std::vector<KernelInfo> built = kernels_built();
+  std::erase_if(built, [&](const KernelInfo& kernel) { return kernel.backend != backend; });
   const std::string& asked = settings.text("kernel");
   const std::string name = asked == "auto" ? built.front().name : asked;
   if (std::ranges::find(built, name, &KernelInfo::name) == built.end()) {
@@ -57,7 +59,8 @@ void refuse_fallback(const Settings& settings, const Problem& problem) {
                                           fmt::join(names, ", ")));
   }
   const Pass pass = settings.text("pass") == "forward" ? Pass::forward : Pass::backward;
-  const std::string why = kernel_refusal(name, {.dtype = problem.dtype,
+  const std::string why = kernel_refusal(name, {.backend = backend,
+                                                .dtype = problem.dtype,
                                                 .head_dim = problem.head_dim,
                                                 .head_dim_v = *problem.head_dim_v,
                                                 .pass = pass});

@@ -4,6 +4,7 @@
 #include "comm/nccl/nccl_link.h"
 #include "comm/peer/peer_link.h"
 #include "runtime/base/cuda_check.h"
+#include "runtime/engine/device_pass.h"
 
 #include <annulus/error.h>
 
@@ -23,6 +24,11 @@ std::string host_of(const comm::Communicator& communicator, const SessionOptions
 }
 
 }  // namespace
+
+std::vector<std::string> device_transports() {
+  if (!comm::nccl::built()) return {"peer"};
+  return {"peer", "nccl", "composite"};
+}
 
 CudaMemory::CudaMemory(comm::Communicator& communicator, const SessionOptions& options, int device,
                        std::int64_t arena_bytes)

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace annulus::engine {
 
@@ -18,6 +19,9 @@ int choose_device(const SessionOptions& options, int local_rank);
 std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator& communicator,
                                                  const SessionOptions& options, int device,
                                                  std::int64_t arena_bytes);
+
+/// Names of the transports between GPUs that are built in; none where CUDA is not.
+std::vector<std::string> device_transports();
 
 std::unique_ptr<BoundPass> make_device_pass(Session::Impl& session, Plan plan, RankPlan rank,
                                             const attn::Kernel& kernel, bool deterministic);

@@ -11,6 +11,8 @@ int choose_device(const SessionOptions&, int) {
       "back end cuda is not built: install the CUDA Toolkit and configure again; built: cpu");
 }
 
+std::vector<std::string> device_transports() { return {}; }
+
 std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator&, const SessionOptions&, int,
                                                  std::int64_t) {
   throw Unsupported("back end cuda is not built; built: cpu");

@@ -135,6 +135,10 @@ else
   has '"gpu":{"unavailable":"' "$scratch/out"
 fi
 has '{"backend":"cpu","kernel":"flash2","dtype":"bf16","head_dim":"1-512","mask":"every","pass":"backward"}' "$scratch/out"
+# Where GPU transports are built, the kernels for GPUs are in the table too, GPU or not.
+if grep -qE '^transports +local.* peer' "$scratch/doctor"; then
+  has '{"backend":"cuda","kernel":"flash2","dtype":"bf16","head_dim":"1-512","mask":"every","pass":"backward"}' "$scratch/out"
+fi
 
 # A grid is one line a point; points that cannot be are found before the first runs.
 for command in "bench --iterations 1" cost plan; do

@@ -13,25 +13,27 @@ namespace annulus {
 /// A local kernel of the dispatch table.
 struct KernelInfo {
   std::string name;     ///< "flash2"
-  std::string backend;  ///< "cpu"
+  std::string backend;  ///< "cpu", "cuda"
 };
 
 /// What a kernel may be asked for.
 struct KernelAsk {
+  std::string backend = "cpu";
   DType dtype = DType::f32;
   std::int64_t head_dim = 64;
   std::int64_t head_dim_v = 64;
   Pass pass = Pass::forward;
 };
 
-/// Every kernel that is built, best first.
+/// Every kernel that is built, the CPU's first, best first.
 ANNULUS_API std::vector<KernelInfo> kernels_built();
 
 /// Why the kernel cannot serve, in words; empty: it serves. Throws InvalidArgument for a name that
-/// is not built. Every mask compiles to one form, so no kernel asks for it.
+/// the back end does not have. Every mask compiles to one form, so no kernel asks for it.
 ANNULUS_API std::string kernel_refusal(const std::string& name, const KernelAsk& ask);
 
-/// "local", and "mpi" where it is built.
+/// "local", then, where they are built, "mpi" between processes and "peer", "nccl", "composite"
+/// between GPUs.
 ANNULUS_API std::vector<std::string> transports_built();
 
 /// The instruction sets that CPU kernels are compiled for and this machine has, best first.
