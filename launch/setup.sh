@@ -84,6 +84,8 @@ build_tree() {
     }
     mv build.log build/configure.log
   fi
+  # Paths count from here, so that a clone in another folder finds what was compiled before.
+  export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
   say "build: build/ on $(build_jobs) cores"
   cmake --build build -j "$(build_jobs)" </dev/null ||
     die "build failed" "see the first error above; after a fix run this again, it continues where it stopped"
