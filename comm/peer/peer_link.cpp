@@ -9,8 +9,9 @@
 namespace annulus::comm::peer {
 namespace {
 
+/// None where the other end moves the data, or cannot be addressed and is another link's.
 std::vector<Plane> copies_of(const DeviceTransfer& t) {
-  if (t.sends == t.pulls) return {};
+  if (t.sends == t.pulls || t.theirs.bytes() == 0) return {};
   return t.sends ? planes(t.own, t.theirs) : planes(t.theirs, t.own);
 }
 

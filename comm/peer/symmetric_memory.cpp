@@ -33,12 +33,16 @@ void put(char (&to)[N], const std::string& text) {
   std::strncpy(to, text.c_str(), N - 1);
 }
 
-Card make_card(std::string_view host, const Driver& driver, int device, void* pointer) {
+Card make_card(std::string_view host, const Driver& driver, int device, void* pointer,
+               bool mapped) {
   Card card;
   put(card.host, std::string(host));
   card.process = getpid();
   card.device = device;
+  card.mapped = mapped;
   card.pointer = pointer;
+  card.offset = -1;
+  if (mapped) return card;  // no handle of CUDA IPC names it
   CUdeviceptr base = 0;
   std::size_t size = 0;
   const auto address = reinterpret_cast<CUdeviceptr>(pointer);
@@ -129,8 +133,7 @@ SymmetricMemory::SymmetricMemory(Communicator& communicator, const Driver& drive
       own_ = DeviceBuffer(std::max<std::int64_t>(bytes, 256));
       memory = own_.data();
     }
-    mine = make_card(host, driver, device, memory);
-    mine.mapped = shared_ != nullptr;
+    mine = make_card(host, driver, device, memory, shared_ != nullptr);
   } catch (const std::exception& error) {
     put(mine.error, error.what());
   }

@@ -112,6 +112,14 @@ void Watch::release() const {
              "raise of all signals");
 }
 
+void Watch::let_go() noexcept {
+  {
+    const std::scoped_lock lock(mutex_);
+    asked_ = true;
+  }
+  wake_.notify_all();
+}
+
 void Watch::fire() noexcept {
   if (!fired()) {
     found_ = read(words_);
@@ -147,12 +155,15 @@ void Watch::look() {
   Stranger suspect;
   std::optional<Deadline> deadline;
   for (;;) {
+    bool asked = false;
     {
       std::unique_lock lock(mutex_);
-      wake_.wait_for(lock, std::chrono::duration<double>(period), [this] { return stop_; });
+      const auto called = [&] { return stop_ || (asked_ && !fired()); };
+      wake_.wait_for(lock, std::chrono::duration<double>(period), called);
       if (stop_) return;
+      asked = asked_;
     }
-    if (fired()) {
+    if (asked || fired()) {
       fire();  // calls that were enqueued behind wait again
       continue;
     }

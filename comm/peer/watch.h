@@ -63,8 +63,8 @@ class Watch {
   /// Reads our abort word now.
   bool aborted() const;
 
-  /// Lets everything go, here and on the other ranks, as after a timeout.
-  void fire() noexcept;
+  /// Has everything let go soon, here and on the other ranks, as after a timeout.
+  void let_go() noexcept;
 
   /// Called each time that everything is let go, by the watch's thread. Must return at once and not
   /// throw. Set before the first call.
@@ -74,6 +74,8 @@ class Watch {
   }
 
  private:
+  /// Lets everything go, here and on the other ranks.
+  void fire() noexcept;
   void look();
   /// Reads a word of device memory, beside whatever runs.
   std::uint32_t read_word(const std::uint32_t* word) const;
@@ -99,6 +101,7 @@ class Watch {
   std::condition_variable wake_;
   std::function<void()> let_go_;
   bool stop_ = false;
+  bool asked_ = false;  ///< let_go()
   std::thread thread_;
 };
 

@@ -186,6 +186,8 @@ class DevicePass final : public BoundPass {
     std::optional<Deadline> after;
     for (cudaError_t code = query(); code != cudaSuccess; code = query()) {
       if (code != cudaErrorNotReady) check_cuda(code, "attention on the GPU");
+      // Whoever aborts does not want to wait for the watch's deadline.
+      if (session_.communicator().aborted()) memory_.watch().let_go();
       if (memory_.watch().fired()) {
         if (!after) after.emplace(session_.communicator().timeout_s());
         if (after->expired()) break;
@@ -212,7 +214,13 @@ class DevicePass final : public BoundPass {
           false);
     }
     if (!watch.fired() || watch.waited_s() == 0) {
-      fail_call(session_, fmt::format("rank {}: another rank gave up", rank_.rank), false);
+      const std::string cause =
+          session_.communicator().aborted() ? "aborted by the caller" : "another rank gave up";
+      fail_call(session_,
+                awaited == 0 || !watch.fired()
+                    ? fmt::format("rank {}: {}", rank_.rank, cause)
+                    : fmt::format("{}: {}", name_of_wait(found.pass, awaited - 1), cause),
+                false);
     }
     fail_call(session_,
               fmt::format("{} did not complete in {:.1f} s", name_of_wait(found.pass, awaited - 1),
