@@ -88,8 +88,9 @@ __device__ void add_to_rows(const Geometry& g, const BackwardParams& p, const Pa
   }
 }
 
+/// Two blocks an SM where dQ is free: left to itself the compiler takes three, and spills.
 template <bool kOrdered>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kOrdered ? 1 : 2)
     plain_backward_kernel(const __grid_constant__ Geometry g,
                           const __grid_constant__ BackwardParams p, int* turns) {
   __shared__ float probability[kRows][kKeys];
