@@ -12,10 +12,10 @@ ranks() {
     exported+=(-x "$1")
     shift
   done
-  mpirun --allow-run-as-root --oversubscribe --bind-to none -x NCCL_NVLS_ENABLE=0 "${exported[@]}" -np "$n" "$@"
+  exec mpirun --allow-run-as-root --oversubscribe --bind-to none -x NCCL_NVLS_ENABLE=0 "${exported[@]}" -np "$n" "$@"
 }
 # timeout starts programs, not functions: this file serves as one.
-[ "${1:-}" = ranks ] && { shift; ranks "$@"; exit; }
+[ "${1:-}" = ranks ] && { shift; ranks "$@"; }
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 mpi=(bash "$repo/tests/gpu/session/common.sh" ranks)
@@ -48,6 +48,15 @@ fi
 cd "$work" || exit 1
 export PATH=$work:$PATH
 
+# Programs of ours that a step which was cut off left behind: they may hold a GPU.
+reap() {
+  local entry
+  for entry in /proc/[0-9]*; do
+    [[ "$(readlink "$entry/exe" 2>/dev/null)" == "$work"/* ]] && kill -KILL "${entry#/proc/}" 2>/dev/null
+  done
+  sleep 1
+}
+
 # step NAME LIMIT_S COMMAND...: one line of the table: what became of it, seconds, its last line (none
 # where `quiet` is set).
 step() {
@@ -63,7 +72,10 @@ step() {
   tail -c 400000 "$work/step.out" >>"$out/session.log"
   local verdict=ok last
   [ $code -ne 0 ] && verdict="exit $code"
-  [ $code -eq 124 ] || [ $code -eq 137 ] && verdict="TIME LIMIT"
+  if [ $code -eq 124 ] || [ $code -eq 137 ]; then
+    verdict="TIME LIMIT"
+    reap
+  fi
   [ $code -eq 77 ] && verdict=skipped
   last=
   [ -n "${quiet:-}" ] || last=$(grep -vE '^\s*$|^\[ +(OK|RUN) |Global test environment|^-+$' "$work/step.out" | tail -1 | cut -c1-110)
