@@ -1,5 +1,6 @@
 #include "launch/agree.h"
 #include "launch/bench/check.h"
+#include "launch/bench/hidden.h"
 #include "launch/bench/measure.h"
 #include "launch/bench/place.h"
 #include "launch/bench/report.h"
@@ -71,6 +72,18 @@ struct BenchOutput {
   std::size_t reported = 0;
 };
 
+/// Seconds of the timed calls of one pass.
+struct Samples {
+  std::vector<double> device_s, host_s;
+
+  void add(const CallTime& time) {
+    device_s.push_back(time.device_s);
+    host_s.push_back(time.host_s);
+  }
+};
+
+constexpr double kShortCall = 0.5;
+
 /// One rank of one point.
 class BenchRank {
  public:
@@ -93,7 +106,7 @@ class BenchRank {
     Attention attention(session, request_.problem, request_.attention);
     const Generator generator(seed(), request_.problem.dtype);
     const Shards shards = make_shards(request_.problem, attention.layout(), mesh_.rank(), generator,
-                                      request_.backward);
+                                      request_.backward, request_.threads);
     const Place place(mesh_, session, shards);
     BenchReport report = describe(session, attention);
     time(attention, place, report);
@@ -158,20 +171,40 @@ class BenchRank {
     const std::int64_t warmup = settings_.integer("warmup");
     const std::int64_t calls = settings_.integer("iterations");
     Progress progress("bench", warmup + calls, mesh_.rank() == 0);
-    std::vector<double> forward_s;
-    std::vector<double> backward_s;
+    Samples forward;
+    Samples backward;
     for (std::int64_t call = -warmup; call < calls; ++call) {
-      const double f = place.timed(attention, Pass::forward);
-      if (call >= 0) forward_s.push_back(f);
+      const CallTime f = place.time(attention, Pass::forward);
+      if (call >= 0) forward.add(f);
       if (request_.backward) {
-        const double b = place.timed(attention, Pass::backward);
-        if (call >= 0) backward_s.push_back(b);
+        const CallTime b = place.time(attention, Pass::backward);
+        if (call >= 0) backward.add(b);
       }
       progress.step(call < 0 ? "warm-up" : "timed");
     }
-    if (request_.forward) report.forward = timing_over_ranks(mesh_, forward_s);
-    if (request_.backward) report.backward = timing_over_ranks(mesh_, backward_s);
+    if (request_.forward) report.forward = timing_over_ranks(mesh_, forward.device_s);
+    if (request_.backward) report.backward = timing_over_ranks(mesh_, backward.device_s);
     fill_throughput(report);
+    report.forward_transfers = most_transfers(attention, Pass::forward);
+    if (request_.backward) report.backward_transfers = most_transfers(attention, Pass::backward);
+    if (!place.on_device()) return;
+    if (short_enough(report.forward)) {
+      report.forward_hidden = hidden_costs(mesh_, attention, Pass::forward, place, forward.host_s);
+    }
+    if (short_enough(report.backward)) {
+      report.backward_hidden =
+          hidden_costs(mesh_, attention, Pass::backward, place, backward.host_s);
+    }
+  }
+
+  /// What the host costs is lost in longer calls.
+  static bool short_enough(const std::optional<Timing>& timing) {
+    return timing && timing->median_s > 0 && timing->median_s < kShortCall;
+  }
+
+  std::int64_t most_transfers(const Attention& attention, Pass pass) const {
+    const std::int64_t mine = attention.plan(pass).rank(mesh_.rank()).transfer_count;
+    return std::ranges::max(gather_one(mesh_, mine));
   }
 
   void fill_throughput(BenchReport& report) const {

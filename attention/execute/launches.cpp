@@ -3,6 +3,7 @@
 #include "attention/plan/context.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace annulus::attn {
 namespace {
@@ -81,7 +82,7 @@ std::int64_t workspace_bytes(const Launches& launches, int threads) {
   return bytes;
 }
 
-Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel)
+Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel, bool deterministic)
     : rank_(rank), kernel_(kernel), problem_(plan.request().problem) {
   const RowTable rows(plan.impl().bands, rank.rows);
   const TileGrid grid{plan.request().options.tile_q, plan.request().options.tile_k};
@@ -97,6 +98,11 @@ Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel)
                      [](const Tile& x, const Tile& y) { return x.row < y.row; });
     if (kernel.backend != "cpu") {
       launch.index = make_tile_index(launch.tiles, {kernel.tile_q, kernel.tile_k});
+    }
+    if (kernel.joined_tiles && !(deterministic && a.pass == Pass::backward)) {
+      JoinedTiles joined = join_tiles(launch.tiles, launch.index);
+      launch.tiles = std::move(joined.tiles);
+      launch.index = std::move(joined.index);
     }
     launches_.push_back(std::move(launch));
   }

@@ -11,7 +11,8 @@
 
 namespace annulus::attn {
 
-/// One attend task made ready for a kernel: segments and tiles are compiled once, at bind.
+/// One attend task made ready for a kernel: segments and tiles are compiled once, at bind. Tiles
+/// are joined where the kernel takes them so.
 struct Launch {
   std::vector<QuerySegment> queries;
   std::vector<KeySegment> keys;
@@ -32,7 +33,9 @@ std::int64_t workspace_bytes(const Launches& launches, int threads);
 /// The attend tasks of one rank's plan, compiled for one kernel's tiles, in host memory.
 class Launches {
  public:
-  Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel);
+  /// `deterministic`: backward's turns are wanted, which only single tiles have.
+  Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
+           bool deterministic = false);
 
   const RankPlan& rank() const { return rank_; }
   const Kernel& kernel() const { return kernel_; }

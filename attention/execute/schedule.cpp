@@ -26,14 +26,13 @@ std::size_t index(Lane lane) { return static_cast<std::size_t>(lane); }
 class Compiler {
  public:
   Compiler(const RankPlan& plan, const std::vector<TransferTraits>& traits)
-      : plan_(plan), traits_(traits), over_(plan.items.size()), freed_(plan.transfers.size()) {
-    for (std::size_t i = 0; i < plan.items.size(); ++i) {
-      if (plan.items[i].kind != ItemKind::transfer) continue;
-    }
-  }
+      : plan_(plan), traits_(traits), over_(plan.items.size()), freed_(plan.transfers.size()) {}
 
   Schedule compile() {
-    for (std::size_t i = 0; i < plan_.items.size(); ++i) add(static_cast<std::int32_t>(i));
+    for (std::int32_t i = 0; i < static_cast<std::int32_t>(plan_.items.size()); ++i) {
+      if (item(i).kind == ItemKind::transfer && !by_flag(item(i))) raise_free_destinations(i);
+      if (!is_enqueued(i)) add(i);
+    }
     std::vector<std::int32_t> all(plan_.items.size());
     std::iota(all.begin(), all.end(), 0);
     await(all, Lane::compute);
@@ -48,6 +47,22 @@ class Compiler {
   }
   bool by_flag(const Item& it) const {
     return it.kind == ItemKind::transfer && traits(it.payload).by_flag;
+  }
+
+  /// Enqueued, alone or in a group that has started.
+  bool is_enqueued(std::int32_t i) const { return over_[static_cast<std::size_t>(i)].at >= 0; }
+
+  /// Receives that only say that their destination is free say so before this rank moves anything
+  /// from here on, if all that they wait for is enqueued.
+  void raise_free_destinations(std::int32_t from) {
+    for (auto i = from; i < static_cast<std::int32_t>(plan_.items.size()); ++i) {
+      const Item& it = item(i);
+      if (is_enqueued(i) || !by_flag(it)) continue;
+      if (plan_.transfers[static_cast<std::size_t>(it.payload)].sends) continue;
+      const auto waits = plan_.waits(it);
+      const auto enqueued = [&](std::int32_t w) { return is_enqueued(w); };
+      if (std::all_of(waits.begin(), waits.end(), enqueued)) add(i);
+    }
   }
 
   /// A flag is raised where its source was made ready; all else that moves goes on the copy lane.
@@ -93,7 +108,7 @@ class Compiler {
     emit(Step::Kind::wait, lane, latest);
   }
 
-  /// When item i is over; a send that raised a flag is after a wait for its receiver, on `lane` if
+  /// When item i is over; one that raised a flag is after a wait for the other end, on `lane` if
   /// nobody waited yet.
   Mark over(std::int32_t i, Lane lane) {
     const Item& it = item(i);
@@ -107,7 +122,7 @@ class Compiler {
     if (freed.at < 0) {
       out_.awaited.push_back(it.payload);
       const auto entry = static_cast<std::int32_t>(out_.awaited.size()) - 1;
-      freed = emit(Step::Kind::await_free, lane, entry);
+      freed = emit(Step::Kind::await_over, lane, entry);
     }
     return freed;
   }
@@ -115,7 +130,7 @@ class Compiler {
   Mark emit(Step::Kind kind, Lane lane, std::int32_t what) {
     out_.copies = out_.copies || lane == Lane::copy;
     Step* last = out_.steps.empty() ? nullptr : &out_.steps.back();
-    if (kind == Step::Kind::await_free && last != nullptr && last->kind == kind &&
+    if (kind == Step::Kind::await_over && last != nullptr && last->kind == kind &&
         last->lane == lane && last->index + last->count == what) {
       ++last->count;
       return {lane, counts_[index(lane)] - 1};

@@ -13,7 +13,7 @@ enum class Lane : std::uint8_t { compute, copy };
 /// What a link says of each transfer of a plan.
 struct TransferTraits {
   std::int32_t group_end = -1;  ///< the transfer that starts the launch it goes in; itself if alone
-  bool by_flag = false;         ///< a send that only raises a flag: over when its receiver says so
+  bool by_flag = false;         ///< this end only raises a flag: over when the other end says so
 };
 
 /// One call on one stream, in enqueue order.
@@ -21,7 +21,7 @@ struct Step {
   enum class Kind : std::uint8_t {
     compute,     ///< index: item
     transfer,    ///< index: transfer
-    await_free,  ///< index, count: entries of Schedule::awaited
+    await_over,  ///< index, count: entries of Schedule::awaited
     record,      ///< index: event, of this lane
     wait         ///< index: event, recorded on the other lane
   };
@@ -35,14 +35,16 @@ struct Step {
 /// event is used only where neither stream order nor an earlier event says the same.
 struct Schedule {
   std::vector<Step> steps;
-  std::vector<std::int32_t> awaited;  ///< transfers (sends) of await_free steps
+  std::vector<std::int32_t> awaited;  ///< transfers by flag of await_over steps
   std::int32_t events = 0;
   bool copies = false;  ///< the copy lane is used
 };
 
-/// `traits`: by transfer. Every send's `free` is awaited and the copy lane joined at the end, so
-/// that slots and signals belong to the next call. Throws Unsupported where an item waits for a
-/// transfer whose group starts later.
+/// `traits`: by transfer. Every flag is answered and the copy lane joined at the end, so that slots
+/// and signals belong to the next call. Steps follow the order of the plan, but a receive by flag
+/// is raised as early as it can be: a send that moves data waits for it, and ranks that all wait so
+/// must all have raised theirs. Throws Unsupported where an item waits for a transfer whose group
+/// starts later.
 Schedule make_schedule(const RankPlan& plan, const std::vector<TransferTraits>& traits);
 
 }  // namespace annulus::attn

@@ -25,6 +25,9 @@ struct Kernel {
   std::string_view backend;  ///< "cpu", "cuda"
   std::int64_t tile_q = 64;  ///< the tile grid it wants
   std::int64_t tile_k = 64;
+  /// It takes tiles of any number of keys by row, and by key of any number of rows, where the order
+  /// of dQ is free (tile_index.h, join_tiles).
+  bool joined_tiles = false;
   /// Empty, or why it cannot serve.
   std::string (*refuses)(const KernelQuery& query) = nullptr;
   /// Bytes of LaunchContext::workspace for a launch of this geometry.

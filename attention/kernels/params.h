@@ -83,7 +83,9 @@ struct AttendGeometry {
   /// kernels ignore it). A query tile is all tiles that begin at one row: row_tiles holds the begin
   /// of each in `tiles`, and the end. tiles_by_key holds the tiles sorted by (segment, key, row),
   /// key_tiles the begin of each key tile in it, and the end, and places what stands at each.
-  /// key_tiles, tiles_by_key and places are read by backward alone.
+  /// key_tiles, tiles_by_key and places are read by backward alone. Both lists may hold joined
+  /// tiles where the kernel says so (Kernel::joined_tiles): then tiles_by_key holds as many pairs
+  /// as `tiles`, but not the same tiles, and places is empty.
   std::span<const std::int32_t> row_tiles{};
   std::span<const Tile> tiles_by_key{};
   std::span<const std::int32_t> key_tiles{};

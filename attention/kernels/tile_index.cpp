@@ -100,4 +100,49 @@ TileIndex make_tile_index(std::span<const Tile> tiles, const TileLimits& limits)
   return index;
 }
 
+namespace {
+
+bool continues_keys(const Tile& a, const Tile& b) {
+  return a.row == b.row && a.rows == b.rows && a.segment == b.segment && a.full == b.full &&
+         a.key + a.keys == b.key && a.keys <= std::numeric_limits<std::int32_t>::max() - b.keys;
+}
+
+bool continues_rows(const Tile& a, const Tile& b) {
+  return same_keys(a, b) && a.keys == b.keys && a.full == b.full &&
+         std::int64_t{a.row} + a.rows == b.row;
+}
+
+/// Joins within each run of `begins`; where runs begin afterwards, and the end, goes to `after`.
+template <typename Continues, typename Join>
+std::vector<Tile> join(std::span<const Tile> tiles, const std::vector<std::int32_t>& begins,
+                       Continues&& continues, Join&& grow, std::vector<std::int32_t>& after) {
+  std::vector<Tile> joined;
+  for (std::size_t r = 0; r + 1 < begins.size(); ++r) {
+    after.push_back(static_cast<std::int32_t>(joined.size()));
+    for (std::int32_t i = begins[r]; i < begins[r + 1]; ++i) {
+      const Tile& tile = tiles[static_cast<std::size_t>(i)];
+      if (i > begins[r] && continues(joined.back(), tile)) {
+        grow(joined.back(), tile);
+      } else {
+        joined.push_back(tile);
+      }
+    }
+  }
+  after.push_back(static_cast<std::int32_t>(joined.size()));
+  return joined;
+}
+
+}  // namespace
+
+JoinedTiles join_tiles(std::span<const Tile> tiles, const TileIndex& index) {
+  JoinedTiles out;
+  out.tiles = join(
+      tiles, index.row_tiles, continues_keys, [](Tile& a, const Tile& b) { a.keys += b.keys; },
+      out.index.row_tiles);
+  out.index.tiles_by_key = join(
+      index.tiles_by_key, index.key_tiles, continues_rows,
+      [](Tile& a, const Tile& b) { a.rows += b.rows; }, out.index.key_tiles);
+  return out;
+}
+
 }  // namespace annulus::attn

@@ -26,4 +26,15 @@ struct TileLimits {
 /// tiles or key tiles overlap, and where a tile passes the limits or is empty.
 TileIndex make_tile_index(std::span<const Tile> tiles, const TileLimits& limits = {});
 
+/// A tile list and its index with neighbours joined: in a query tile's list along the keys, in a
+/// key tile's along the rows, as long as rows or keys, segment and kind (full, partial) stay the
+/// same. Lists then grow with the sequence, not with its square.
+struct JoinedTiles {
+  std::vector<Tile> tiles;
+  TileIndex index;  ///< without places: turns are of single tiles
+};
+
+/// For kernels that walk a tile of any length in steps of their own (Kernel::joined_tiles).
+JoinedTiles join_tiles(std::span<const Tile> tiles, const TileIndex& index);
+
 }  // namespace annulus::attn

@@ -23,14 +23,15 @@ class CompositeLink final : public DeviceLink {
   std::int32_t group_end(std::int32_t transfer) const override {
     return of(transfer).group_end(transfer);
   }
-  bool sends_by_flag(std::int32_t transfer) const override {
-    return of(transfer).sends_by_flag(transfer);
-  }
+  bool by_flag(std::int32_t transfer) const override { return of(transfer).by_flag(transfer); }
   void start(std::int32_t transfer, const LinkStream& on) const override {
     of(transfer).start(transfer, on);
   }
-  void await_free(std::span<const std::int32_t> sends, const LinkStream& on) const override {
-    first_->await_free(sends, on);
+  void await_over(std::span<const std::int32_t> flags, const LinkStream& on) const override {
+    first_->await_over(flags, on);
+  }
+  Signal awaited_signal(std::int32_t transfer) const override {
+    return of(transfer).awaited_signal(transfer);
   }
 
  private:

@@ -10,7 +10,8 @@
 namespace annulus::comm {
 
 /// One end of a transfer between GPUs. Regions of both ends have the same shape; `theirs` is
-/// another rank's memory as this GPU addresses it, and empty where it cannot be addressed.
+/// another rank's memory as this GPU addresses it, and empty where it cannot be addressed or the
+/// other end moves the data.
 struct DeviceTransfer {
   bool sends = false;
   int peer = 0;
@@ -18,6 +19,7 @@ struct DeviceTransfer {
   std::int32_t round = 0;  ///< the same on both ends; transfers of one may be one launch
   Region own;
   Region theirs;
+  bool pulls = true;  ///< where one end moves the data: its receiver does; false: its sender
 };
 
 /// A stream that transfers are enqueued on, and the mapped host word that says what it waits for:
@@ -39,15 +41,23 @@ class DeviceLink {
   /// order: the index of that one. Alone in its group: `transfer`.
   virtual std::int32_t group_end(std::int32_t transfer) const = 0;
 
-  /// True: a send only raises a flag, and is over when its receiver says so (await_free). False: it
-  /// moves the data itself and is over when the stream has passed it.
-  virtual bool sends_by_flag(std::int32_t transfer) const = 0;
+  /// True: this end only raises a flag, and is over when the other end says so (await_over). False:
+  /// it moves the data itself and is over when the stream has passed it.
+  virtual bool by_flag(std::int32_t transfer) const = 0;
 
   /// Enqueues the transfer, or the whole group when it is the group's end.
   virtual void start(std::int32_t transfer, const LinkStream& on) const = 0;
 
-  /// Holds the stream until the receivers of these sends have given them free.
-  virtual void await_free(std::span<const std::int32_t> sends, const LinkStream& on) const = 0;
+  /// Holds the stream until the other ends of these transfers, by flag, say that they are over.
+  virtual void await_over(std::span<const std::int32_t> flags, const LinkStream& on) const = 0;
+
+  /// The word in this rank's memory that a stream waits for when it awaits this transfer, and what
+  /// it must hold then; null: none.
+  struct Signal {
+    const std::uint32_t* word = nullptr;
+    std::uint32_t value = 0;
+  };
+  virtual Signal awaited_signal(std::int32_t /*transfer*/) const { return {}; }
 };
 
 }  // namespace annulus::comm

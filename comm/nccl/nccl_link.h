@@ -29,9 +29,9 @@ class NcclLink final : public DeviceLink {
   std::int32_t group_end(std::int32_t transfer) const override {
     return ends_[static_cast<std::size_t>(transfer)];
   }
-  bool sends_by_flag(std::int32_t) const override { return false; }
+  bool by_flag(std::int32_t) const override { return false; }
   void start(std::int32_t transfer, const LinkStream& on) const override;
-  void await_free(std::span<const std::int32_t>, const LinkStream&) const override {}
+  void await_over(std::span<const std::int32_t>, const LinkStream&) const override {}
 
  private:
   struct Round {

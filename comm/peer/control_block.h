@@ -5,6 +5,19 @@
 
 namespace annulus::comm::peer {
 
+/// Every byte of a signal that ends any wait: a watch fills signals with it.
+constexpr int kRaisedByte = 0x7f;
+
+/// What a plan's signals hold: its hash, cut to 30 bits, never 0. A wait for it is over when the
+/// word is no less, as signed numbers that wrap: at this value, at kRaisedByte's, and at some of
+/// other plans. Of two ranks whose plans differ each waits for the other in every transfer between
+/// them, and the one with the larger value stands still: its watch sees the other plan's value
+/// there.
+constexpr std::uint32_t signal_value(std::uint32_t hash) {
+  const std::uint32_t value = hash & 0x3fffffffU;
+  return value == 0 ? 1 : value;
+}
+
 /// What stands in each rank's control memory: signals, then the abort word and counters. A signal
 /// has one writer and one waiter: the entry is named by the writer, what it says, and the
 /// transfer's tag, so that whatever plan comes next can never meet a signal of the last one:

@@ -7,6 +7,15 @@
 #include <utility>
 
 namespace annulus::comm::peer {
+namespace {
+
+/// None where the other end moves the data, or cannot be addressed and is another link's.
+std::vector<Plane> copies_of(const DeviceTransfer& t) {
+  if (t.sends == t.pulls || t.theirs.bytes() == 0) return {};
+  return t.sends ? planes(t.own, t.theirs) : planes(t.theirs, t.own);
+}
+
+}  // namespace
 
 PeerLink::PeerLink(const Driver& driver, int rank, std::vector<ControlBlock> blocks,
                    std::vector<DeviceTransfer> transfers, std::uint32_t hash)
@@ -14,45 +23,56 @@ PeerLink::PeerLink(const Driver& driver, int rank, std::vector<ControlBlock> blo
       rank_(rank),
       blocks_(std::move(blocks)),
       transfers_(std::move(transfers)),
-      hash_(hash) {
+      value_(signal_value(hash)) {
   for (const DeviceTransfer& t : transfers_) {
     if (t.tag >= ControlBlock::kTags) {
       throw Unsupported(fmt::format("peer transport: {} transfers with rank {}, at most {}",
                                     t.tag + 1, t.peer, ControlBlock::kTags));
     }
-    pulls_.push_back(t.sends ? std::vector<Plane>{} : planes(t.theirs, t.own));
+    copies_.push_back(copies_of(t));
   }
 }
 
-bool PeerLink::sends_by_flag(std::int32_t transfer) const { return at(transfer).sends; }
+std::uint32_t* PeerLink::raised(const DeviceTransfer& t) const {
+  return t.sends ? of(t.peer).ready(rank_, t.tag) : of(t.peer).free(rank_, t.tag);
+}
+
+std::uint32_t* PeerLink::awaited(const DeviceTransfer& t) const {
+  return t.sends ? of(rank_).free(t.peer, t.tag) : of(rank_).ready(t.peer, t.tag);
+}
+
+bool PeerLink::by_flag(std::int32_t transfer) const {
+  return at(transfer).sends == at(transfer).pulls;
+}
+
+DeviceLink::Signal PeerLink::awaited_signal(std::int32_t transfer) const {
+  return {awaited(at(transfer)), value_};
+}
+
+void PeerLink::raise(const DeviceTransfer& t, const LinkStream& on) const {
+  StreamBatch batch(driver_);
+  batch.write(raised(t), value_);
+  batch.enqueue(on.stream);
+}
+
+void PeerLink::await(std::int32_t transfer, const LinkStream& on) const {
+  StreamBatch batch(driver_);
+  batch.write(on.awaited, static_cast<std::uint32_t>(transfer) + 1);
+  batch.consume(awaited(at(transfer)), value_);
+  batch.write(on.awaited, 0);
+  batch.enqueue(on.stream);
+}
 
 void PeerLink::start(std::int32_t transfer, const LinkStream& on) const {
-  const DeviceTransfer& t = at(transfer);
-  if (t.sends) {
-    StreamBatch ready(driver_);
-    ready.write(of(t.peer).ready(rank_, t.tag), hash_);
-    ready.enqueue(on.stream);
-    return;
+  if (!by_flag(transfer)) {
+    await(transfer, on);
+    for (const Plane& plane : copies_[static_cast<std::size_t>(transfer)]) copy(on.stream, plane);
   }
-  StreamBatch wait(driver_);
-  wait.write(on.awaited, static_cast<std::uint32_t>(transfer) + 1);
-  wait.consume(of(rank_).ready(t.peer, t.tag));
-  wait.write(on.awaited, 0);
-  wait.enqueue(on.stream);
-  for (const Plane& plane : pulls_[static_cast<std::size_t>(transfer)]) copy(on.stream, plane);
-  StreamBatch free(driver_);
-  free.write(of(t.peer).free(rank_, t.tag), hash_);
-  free.enqueue(on.stream);
+  raise(at(transfer), on);
 }
 
-void PeerLink::await_free(std::span<const std::int32_t> sends, const LinkStream& on) const {
-  for (const std::int32_t i : sends) {
-    StreamBatch wait(driver_);
-    wait.write(on.awaited, static_cast<std::uint32_t>(i) + 1);
-    wait.consume(of(rank_).free(at(i).peer, at(i).tag));
-    wait.write(on.awaited, 0);
-    wait.enqueue(on.stream);
-  }
+void PeerLink::await_over(std::span<const std::int32_t> flags, const LinkStream& on) const {
+  for (const std::int32_t i : flags) await(i, on);
 }
 
 }  // namespace annulus::comm::peer

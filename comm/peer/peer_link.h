@@ -11,8 +11,9 @@
 
 namespace annulus::comm::peer {
 
-/// One plan's transfers inside a host. A send raises `ready`; a receive waits for it, pulls by a
-/// copy engine and raises `free`. No SM is used.
+/// One plan's transfers inside a host. Where receivers pull, a send raises `ready`; the receive
+/// waits for it, copies by a copy engine and raises `free`. Where senders push, a receive raises
+/// `free` when its destination is; the send waits for it, copies and raises `ready`. No SM is used.
 class PeerLink final : public DeviceLink {
  public:
   /// `blocks`: of every rank, as this GPU addresses them. `hash`: of the plan, not 0.
@@ -21,20 +22,26 @@ class PeerLink final : public DeviceLink {
 
   const char* name() const override { return "peer"; }
   std::int32_t group_end(std::int32_t transfer) const override { return transfer; }
-  bool sends_by_flag(std::int32_t transfer) const override;
+  bool by_flag(std::int32_t transfer) const override;
   void start(std::int32_t transfer, const LinkStream& on) const override;
-  void await_free(std::span<const std::int32_t> sends, const LinkStream& on) const override;
+  void await_over(std::span<const std::int32_t> flags, const LinkStream& on) const override;
+  Signal awaited_signal(std::int32_t transfer) const override;
 
  private:
   const DeviceTransfer& at(std::int32_t i) const { return transfers_[static_cast<std::size_t>(i)]; }
   const ControlBlock& of(int rank) const { return blocks_[static_cast<std::size_t>(rank)]; }
+  /// What this end raises in the other rank's memory, and what it waits for in its own.
+  std::uint32_t* raised(const DeviceTransfer& t) const;
+  std::uint32_t* awaited(const DeviceTransfer& t) const;
+  void raise(const DeviceTransfer& t, const LinkStream& on) const;
+  void await(std::int32_t transfer, const LinkStream& on) const;
 
   const Driver& driver_;
   int rank_;
   std::vector<ControlBlock> blocks_;
   std::vector<DeviceTransfer> transfers_;
-  std::vector<std::vector<Plane>> pulls_;  ///< by transfer
-  std::uint32_t hash_;
+  std::vector<std::vector<Plane>> copies_;  ///< by transfer
+  std::uint32_t value_;
 };
 
 }  // namespace annulus::comm::peer

@@ -15,12 +15,12 @@ void StreamBatch::write(std::uint32_t* word, std::uint32_t value) {
   op.writeValue.flags = CU_STREAM_WRITE_VALUE_DEFAULT;
 }
 
-void StreamBatch::consume(std::uint32_t* signal) {
+void StreamBatch::consume(std::uint32_t* signal, std::uint32_t value) {
   CUstreamBatchMemOpParams& op = ops_.at(count_++);
   op = {};
   op.waitValue.operation = CU_STREAM_MEM_OP_WAIT_VALUE_32;
   op.waitValue.address = reinterpret_cast<CUdeviceptr>(signal);
-  op.waitValue.value = 1;
+  op.waitValue.value = value;
   op.waitValue.flags = CU_STREAM_WAIT_VALUE_GEQ;
   write(signal, 0);
 }

@@ -22,6 +22,7 @@ struct Card {
   char error[192] = {};  ///< not empty: this rank has none
   std::int64_t process = 0;
   int device = 0;
+  bool mapped = false;  ///< cuMemCreate: the GPUs of the process that can address it do
   void* pointer = nullptr;
   std::int64_t offset = 0;  ///< from the start of the allocation that `handle` names
   cudaIpcMemHandle_t handle{};
@@ -32,12 +33,16 @@ void put(char (&to)[N], const std::string& text) {
   std::strncpy(to, text.c_str(), N - 1);
 }
 
-Card make_card(std::string_view host, const Driver& driver, int device, void* pointer) {
+Card make_card(std::string_view host, const Driver& driver, int device, void* pointer,
+               bool mapped) {
   Card card;
   put(card.host, std::string(host));
   card.process = getpid();
   card.device = device;
+  card.mapped = mapped;
   card.pointer = pointer;
+  card.offset = -1;
+  if (mapped) return card;  // no handle of CUDA IPC names it
   CUdeviceptr base = 0;
   std::size_t size = 0;
   const auto address = reinterpret_cast<CUdeviceptr>(pointer);
@@ -51,7 +56,14 @@ Card make_card(std::string_view host, const Driver& driver, int device, void* po
   return card;
 }
 
-/// The GPUs of the ranks that are threads of this process, this one's included; collective.
+bool can_reach(int device, int other) {
+  int can = device == other ? 1 : 0;
+  if (can == 0) check_cuda(cudaDeviceCanAccessPeer(&can, device, other), "cudaDeviceCanAccessPeer");
+  return can != 0;
+}
+
+/// The GPUs of the ranks that are threads of this process and can address this one's memory, this
+/// one included; collective.
 std::vector<int> devices_of_process(Communicator& communicator, int device) {
   struct Place {
     std::int64_t process;
@@ -63,14 +75,21 @@ std::vector<int> devices_of_process(Communicator& communicator, int device) {
                           std::as_writable_bytes(std::span(all)), "processes and GPUs");
   std::set<int> devices;
   for (const Place& p : all) {
-    if (p.process == mine.process) devices.insert(static_cast<int>(p.device));
+    const auto other = static_cast<int>(p.device);
+    if (p.process == mine.process && can_reach(other, device)) devices.insert(other);
   }
   return {devices.begin(), devices.end()};
 }
 
-/// Ranks that are threads share addresses; their GPUs must still be told of each other.
+/// Ranks that are threads share addresses. Memory of cuMemCreate is mapped for both GPUs already;
+/// for other memory they must be told of each other, which maps all that either allocates for both,
+/// so that cudaMalloc and cudaFree of one then wait for the other: not without need.
 void reach_in_process(const Card& card, int device) {
   if (card.device == device) return;
+  if (!can_reach(device, card.device)) {
+    throw Unsupported(fmt::format("GPUs {} and {} cannot reach each other", device, card.device));
+  }
+  if (card.mapped) return;
   const cudaError_t code = cudaDeviceEnablePeerAccess(card.device, 0);
   (void)cudaGetLastError();  // "already enabled" is no error here
   if (code != cudaSuccess && code != cudaErrorPeerAccessAlreadyEnabled) {
@@ -107,13 +126,14 @@ SymmetricMemory::SymmetricMemory(Communicator& communicator, const Driver& drive
   try {
     std::byte* memory = arena.data();
     if (arena.empty() && devices.size() > 1) {
-      shared_ = std::make_unique<MappedMemory>(driver, device, bytes, devices);
+      shared_ = std::make_unique<MappedMemory>(driver, device, std::max<std::int64_t>(bytes, 256),
+                                               devices);
       memory = shared_->data();
     } else if (arena.empty()) {
       own_ = DeviceBuffer(std::max<std::int64_t>(bytes, 256));
       memory = own_.data();
     }
-    mine = make_card(host, driver, device, memory);
+    mine = make_card(host, driver, device, memory, shared_ != nullptr);
   } catch (const std::exception& error) {
     put(mine.error, error.what());
   }
@@ -123,6 +143,7 @@ SymmetricMemory::SymmetricMemory(Communicator& communicator, const Driver& drive
   for (std::size_t r = 0; r < cards.size(); ++r) {
     if (cards[r].error[0] != 0) throw DeviceError(fmt::format("rank {}: {}", r, cards[r].error));
   }
+  for (const Card& card : cards) places_.push_back({card.process, card.device, card.mapped});
   for (std::size_t r = 0; r < cards.size(); ++r) {
     const Card& card = cards[r];
     try {
@@ -141,6 +162,12 @@ SymmetricMemory::SymmetricMemory(Communicator& communicator, const Driver& drive
       why_not_[r] = error.what();
     }
   }
+}
+
+bool SymmetricMemory::is_ordered(int owner, int reader) const {
+  const Place& a = places_[static_cast<std::size_t>(owner)];
+  const Place& b = places_[static_cast<std::size_t>(reader)];
+  return a.process == b.process && a.device != b.device && !a.mapped;
 }
 
 void SymmetricMemory::close() noexcept {

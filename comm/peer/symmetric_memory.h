@@ -15,9 +15,9 @@
 
 namespace annulus::comm::peer {
 
-/// Memory on each rank's GPU that the ranks beside it can address: in one process by peer access,
-/// between processes by CUDA IPC, which exports whole cudaMalloc allocations. Collective to make;
-/// own memory is freed when every rank has dropped it.
+/// Memory on each rank's GPU that the ranks beside it can address: in one process by cuMemCreate
+/// (or peer access, for a caller's memory), between processes by CUDA IPC, which exports whole
+/// cudaMalloc allocations. Collective to make; own memory is freed when every rank has dropped it.
 class SymmetricMemory {
  public:
   /// `bytes` of this rank, allocated here, or the caller's `arena` if it is not empty, on `device`.
@@ -35,10 +35,20 @@ class SymmetricMemory {
   std::byte* local() const { return of(rank_); }
   /// Rank r's memory as this rank's GPU addresses it; null where it cannot.
   std::byte* of(int rank) const { return bases_[static_cast<std::size_t>(rank)]; }
+  /// `owner`'s memory is cudaMalloc's, on another GPU of `reader`'s process: the driver orders
+  /// copies that read it, but not those that write it, behind what `owner`'s streams hold
+  /// (docs/notes/05-gpu-measurements.md). Those may wait for the reader.
+  bool is_ordered(int owner, int reader) const;
   /// Why of(rank) is null.
   const std::string& why_not(int rank) const { return why_not_[static_cast<std::size_t>(rank)]; }
 
  private:
+  struct Place {
+    std::int64_t process = 0;
+    int device = 0;
+    bool mapped = false;  ///< cuMemCreate
+  };
+
   void close() noexcept;
 
   Communicator& communicator_;
@@ -47,7 +57,8 @@ class SymmetricMemory {
   std::int64_t bytes_;
   DeviceBuffer own_;
   std::unique_ptr<MappedMemory>
-      shared_;  ///< instead, where threads of one process use several GPUs
+      shared_;                 ///< instead, where threads of one process use several GPUs
+  std::vector<Place> places_;  ///< by rank
   std::vector<std::byte*> bases_;
   std::vector<void*> mapped_;  ///< opened through IPC; null: not
   std::vector<std::string> why_not_;

@@ -13,9 +13,6 @@
 namespace annulus::comm::peer {
 namespace {
 
-/// Any value >= 1 ends a wait.
-constexpr int kRaised = 0x01;
-
 Watch::Words read(const volatile Watch::Words* words) {
   return {words->calls, words->pass, {words->awaited[0], words->awaited[1]}};
 }
@@ -41,7 +38,7 @@ Watch::Watch(const Driver& driver, int rank, int device, std::vector<ControlBloc
              "cudaHostAlloc");
   std::memset(pinned, 0, 256);
   words_ = static_cast<Words*>(pinned);
-  abort_copy_ = reinterpret_cast<std::uint32_t*>(static_cast<std::byte*>(pinned) + 128);
+  word_copy_ = reinterpret_cast<std::uint32_t*>(static_cast<std::byte*>(pinned) + 128);
   int least = 0;
   int greatest = 0;
   check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "stream priorities");
@@ -61,15 +58,43 @@ Watch::~Watch() {
   if (words_ != nullptr) (void)cudaFreeHost(words_);
 }
 
-bool Watch::aborted() const {
+std::uint32_t Watch::read_word(const std::uint32_t* word) const {
   const std::scoped_lock lock(mutex_);
   const DeviceScope scope(device_);
-  const ControlBlock& own = blocks_[static_cast<std::size_t>(rank_)];
-  check_cuda(cudaMemcpyAsync(abort_copy_, own.abort(), sizeof(std::uint32_t),
-                             cudaMemcpyDeviceToHost, stream_),
-             "read of the abort word");
-  check_cuda(cudaStreamSynchronize(stream_), "read of the abort word");
-  return *abort_copy_ != 0;
+  check_cuda(cudaMemcpyAsync(word_copy_, word, sizeof *word, cudaMemcpyDeviceToHost, stream_),
+             "read of a signal");
+  check_cuda(cudaStreamSynchronize(stream_), "read of a signal");
+  return *word_copy_;
+}
+
+bool Watch::aborted() const {
+  return read_word(blocks_[static_cast<std::size_t>(rank_)].abort()) != 0;
+}
+
+void Watch::expect(std::uint32_t pass, std::vector<DeviceLink::Signal> signals) {
+  const std::scoped_lock lock(mutex_);
+  expected_[pass] = std::move(signals);
+}
+
+void Watch::forget(std::uint32_t pass) {
+  const std::scoped_lock lock(mutex_);
+  expected_.erase(pass);
+}
+
+Watch::Stranger Watch::find_stranger(const Words& now) const {
+  for (const std::uint32_t awaited : now.awaited) {
+    DeviceLink::Signal signal;
+    {
+      const std::scoped_lock lock(mutex_);
+      const auto pass = expected_.find(now.pass);
+      if (awaited == 0 || pass == expected_.end() || awaited > pass->second.size()) continue;
+      signal = pass->second[awaited - 1];
+    }
+    if (signal.word == nullptr) continue;
+    const std::uint32_t value = read_word(signal.word);
+    if (value != 0 && value != signal.value) return {awaited - 1, value, signal.value};
+  }
+  return {};
 }
 
 void Watch::release() const {
@@ -82,9 +107,17 @@ void Watch::release() const {
     abort.enqueue(stream_);
   }
   const ControlBlock& own = blocks_[static_cast<std::size_t>(rank_)];
-  check_cuda(cudaMemsetAsync(own.signals(), kRaised,
+  check_cuda(cudaMemsetAsync(own.signals(), kRaisedByte,
                              static_cast<std::size_t>(own.signal_words()) * 4, stream_),
              "raise of all signals");
+}
+
+void Watch::let_go() noexcept {
+  {
+    const std::scoped_lock lock(mutex_);
+    asked_ = true;
+  }
+  wake_.notify_all();
 }
 
 void Watch::fire() noexcept {
@@ -108,17 +141,29 @@ bool Watch::told_to_stop() const noexcept {
   }
 }
 
+Watch::Stranger Watch::find_stranger_if_alive(const Words& now) const noexcept {
+  try {
+    return find_stranger(now);
+  } catch (...) {
+    return {};  // the device is gone: calls say so
+  }
+}
+
 void Watch::look() {
   const double period = std::clamp(timeout_s_ / 20, 0.005, 0.25);
   Words last = read(words_);
+  Stranger suspect;
   std::optional<Deadline> deadline;
   for (;;) {
+    bool asked = false;
     {
       std::unique_lock lock(mutex_);
-      wake_.wait_for(lock, std::chrono::duration<double>(period), [this] { return stop_; });
+      const auto called = [&] { return stop_ || (asked_ && !fired()); };
+      wake_.wait_for(lock, std::chrono::duration<double>(period), called);
       if (stop_) return;
+      asked = asked_;
     }
-    if (fired()) {
+    if (asked || fired()) {
       fire();  // calls that were enqueued behind wait again
       continue;
     }
@@ -129,9 +174,18 @@ void Watch::look() {
     }
     if (!waits(now) || !same(now, last)) {
       last = now;
+      suspect = {};
       deadline.reset();
       continue;
     }
+    // Twice at the same wait: what a stream has just passed may already be the next call's.
+    const Stranger seen = find_stranger_if_alive(now);
+    if (seen.found != 0 && seen.found == suspect.found && same(now, read(words_))) {
+      stranger_ = seen;
+      fire();
+      continue;
+    }
+    suspect = seen;
     if (!deadline) deadline.emplace(timeout_s_);
     if (!deadline->expired()) continue;
     waited_s_ = deadline->elapsed_s();

@@ -27,6 +27,7 @@ Place::Place(Mesh& mesh, const Session& session, const Shards& s)
       views_(host_) {
   if (!on_device()) return;
   stream_ = DeviceStream(device_);
+  timer_ = DeviceTimer(device_);
   for (std::size_t i = 0; i < kCount; ++i) {
     if (host_[i].data == nullptr) continue;
     copies_[i] = DeviceBytes(bytes_of(host_[i]), device_);
@@ -55,18 +56,46 @@ void Place::run(Attention& attention, Pass pass) const {
   }
 }
 
-double Place::timed(Attention& attention, Pass pass) const {
+CallTime Place::time(Attention& attention, Pass pass) const {
   barrier(mesh_, "before a timed call");
   if (!on_device()) {
     const double start = seconds();
     run(attention, pass);
-    return seconds() - start;
+    return {.device_s = seconds() - start};
   }
   stream_.hold();
+  const double start = seconds();
   run(attention, pass);
+  const double host_s = seconds() - start;
   barrier(mesh_, "a timed call is enqueued");
   stream_.release();
-  return attention.stats(pass).total_s;
+  return {.device_s = attention.stats(pass).total_s, .host_s = host_s};
+}
+
+double Place::cold(Attention& attention, Pass pass) const {
+  barrier(mesh_, "before a cold call");
+  const double start = seconds();
+  run(attention, pass);
+  attention.synchronize(stream_.get());
+  return seconds() - start;
+}
+
+std::unique_ptr<DeviceGraph> Place::captured(Attention& attention, Pass pass) const {
+  return std::make_unique<DeviceGraph>(stream_, [&] { run(attention, pass); });
+}
+
+CallTime Place::replayed(Attention& attention, const DeviceGraph& graph) const {
+  barrier(mesh_, "before a replay");
+  stream_.hold();
+  timer_.begin(stream_);
+  const double start = seconds();
+  graph.launch(stream_);
+  const double host_s = seconds() - start;
+  timer_.end(stream_);
+  barrier(mesh_, "a replay is enqueued");
+  stream_.release();
+  attention.synchronize(stream_.get());
+  return {.device_s = timer_.seconds(), .host_s = host_s};
 }
 
 void Place::download(const Attention& attention) const {

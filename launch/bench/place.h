@@ -6,8 +6,15 @@
 
 #include <array>
 #include <cstddef>
+#include <memory>
 
 namespace annulus::launch {
+
+/// Of one call on one rank.
+struct CallTime {
+  double device_s = 0;  ///< between events around it; on the CPU the call itself
+  double host_s = 0;    ///< of the host, to enqueue it
+};
 
 /// Where a rank's tensors are while attention runs: the shards themselves, or copies of them on the
 /// session's GPU. Collective where it says so, because ranks may share a GPU: cudaMalloc and
@@ -24,7 +31,18 @@ class Place {
 
   /// Seconds of one call on this rank. Collective. GPU: between events around the call, which is
   /// enqueued on every rank before the first one starts, so that no host time is in it.
-  double timed(Attention& attention, Pass pass) const;
+  double timed(Attention& attention, Pass pass) const { return time(attention, pass).device_s; }
+  CallTime time(Attention& attention, Pass pass) const;
+
+  /// GPU: seconds from a call to its end as the host sees it, with nothing enqueued before.
+  /// Collective.
+  double cold(Attention& attention, Pass pass) const;
+  /// GPU: the call as a graph. Throws where it cannot be captured.
+  std::unique_ptr<DeviceGraph> captured(Attention& attention, Pass pass) const;
+  /// A replay of it, timed as a call is. Collective.
+  CallTime replayed(Attention& attention, const DeviceGraph& graph) const;
+
+  const DeviceStream& stream() const { return stream_; }
 
   /// Collective: waits for the calls, then the results are in the shards.
   void download(const Attention& attention) const;
@@ -38,6 +56,7 @@ class Place {
   Mesh& mesh_;
   int device_;
   DeviceStream stream_;
+  DeviceTimer timer_;
   std::array<TensorView, kCount> host_;
   std::array<TensorView, kCount> views_;
   std::array<DeviceBytes, kCount> copies_;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "launch/bench/check.h"
+#include "launch/bench/hidden.h"
 #include "launch/bench/measure.h"
 
 #include <annulus/annulus.h>
@@ -22,6 +23,9 @@ struct BenchReport {
   std::string transport, transport_reason;
   std::string kernel_used, fallback_reason;
   std::optional<Timing> forward, backward;
+  std::optional<HiddenCosts> forward_hidden, backward_hidden;  ///< GPUs, short calls
+  std::int64_t forward_transfers = 0;  ///< of the busiest rank, sends and receives
+  std::int64_t backward_transfers = 0;
   double forward_tflops_per_rank = 0;
   double backward_tflops_per_rank = 0;
   std::optional<CheckReport> check;

@@ -12,12 +12,26 @@ namespace {
 
 using nlohmann::ordered_json;
 
-ordered_json timing_json(const std::optional<Timing>& timing) {
+ordered_json number_json(const std::optional<double>& value) {
+  return value ? ordered_json(*value) : ordered_json(nullptr);
+}
+
+/// cold, host and graph figures are of GPUs; null elsewhere.
+ordered_json timing_json(const std::optional<Timing>& timing,
+                         const std::optional<HiddenCosts>& hidden) {
   if (!timing) return nullptr;
+  const auto of = [&](auto member) -> std::optional<double> {
+    if (!hidden) return std::nullopt;
+    return (*hidden).*member;
+  };
   return {{"median_s", timing->median_s},
           {"min_s", timing->min_s},
           {"max_s", timing->max_s},
-          {"p99_s", timing->p99_s}};
+          {"p99_s", timing->p99_s},
+          {"host_median_s", number_json(of(&HiddenCosts::host_s))},
+          {"cold_median_s", number_json(of(&HiddenCosts::cold_s))},
+          {"graph_median_s", number_json(of(&HiddenCosts::graph_s))},
+          {"graph_host_median_s", number_json(of(&HiddenCosts::graph_host_s))}};
 }
 
 ordered_json check_json(const std::optional<CheckReport>& check) {
@@ -45,7 +59,9 @@ ordered_json comm_json(const BenchReport& report) {
           {"bytes_sent_by_rank", report.bytes_sent},
           {"exposed_s", report.exposed_s},
           {"transfers_alone_s", report.transfers_alone_s},
-          {"overlap", report.overlap ? ordered_json(*report.overlap) : ordered_json(nullptr)}};
+          {"forward_transfers_per_rank", report.forward_transfers},
+          {"backward_transfers_per_rank", report.backward_transfers},
+          {"overlap", number_json(report.overlap)}};
 }
 
 ordered_json environment_json(const BenchReport& report) {
@@ -70,7 +86,8 @@ std::string to_json(const BenchReport& report) {
                                 ? ordered_json(nullptr)
                                 : ordered_json(report.fallback_reason)}}},
       {"timing",
-       {{"forward", timing_json(report.forward)}, {"backward", timing_json(report.backward)}}},
+       {{"forward", timing_json(report.forward, report.forward_hidden)},
+        {"backward", timing_json(report.backward, report.backward_hidden)}}},
       {"throughput",
        {{"forward_tflops_per_rank", report.forward_tflops_per_rank},
         {"backward_tflops_per_rank", report.backward_tflops_per_rank}}},

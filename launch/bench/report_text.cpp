@@ -19,6 +19,16 @@ std::string timing_line(const char* pass, const std::optional<Timing>& t, double
                      t->median_s, t->min_s, t->max_s, t->p99_s, tflops);
 }
 
+std::string hidden_line(const char* pass, const std::optional<HiddenCosts>& h,
+                        std::int64_t transfers) {
+  if (!h) return {};
+  std::string text = fmt::format("  {:<9} cold {:.4f} s; host {:.0f} us a call of {} transfers; ",
+                                 pass, h->cold_s, h->host_s * 1e6, transfers);
+  if (!h->graph_s || !h->graph_host_s) return text + "no graph: " + h->no_graph + "\n";
+  return text + fmt::format("replayed {:.4f} s, host {:.0f} us a replay\n", *h->graph_s,
+                            *h->graph_host_s * 1e6);
+}
+
 std::string check_text(const std::optional<CheckReport>& check) {
   if (!check) return "check      none\n";
   std::string text = fmt::format("check      {} against float64: {}\n",
@@ -61,6 +71,8 @@ std::string to_text(const BenchReport& r) {
                       "max s", "p99 s", "TFLOP/s a rank");
   text += timing_line("forward", r.forward, r.forward_tflops_per_rank);
   text += timing_line("backward", r.backward, r.backward_tflops_per_rank);
+  text += hidden_line("forward", r.forward_hidden, r.forward_transfers);
+  text += hidden_line("backward", r.backward_hidden, r.backward_transfers);
   text += "  slowest rank of each call; exact masked FLOPs over the median\n";
   text += check_text(r.check);
   text += fmt::format("memory     {:.1f} MiB a rank planned, {:.1f} MiB measured (growth of {})\n",

@@ -2,8 +2,10 @@
 
 #include "launch/bench/element.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <thread>
 
 namespace annulus::launch {
 namespace {
@@ -11,20 +13,34 @@ namespace {
 /// Uniform in (0, 1]: its logarithm is finite.
 double uniform(std::uint64_t bits) { return (static_cast<double>(bits >> 11) + 1.0) * 0x1p-53; }
 
-void fill(const Tensor& tensor, Input input, const std::vector<std::int64_t>& positions,
-          const Generator& generator) {
-  const TensorView& view = tensor.view();
+/// Tokens [begin, end) of all batch elements, counted through.
+void fill_tokens(const TensorView& view, Input input, const std::vector<std::int64_t>& positions,
+                 const Generator& generator, std::int64_t begin, std::int64_t end) {
   const std::int64_t heads = view.shape[2];
   const std::int64_t dims = view.shape[3];
+  const auto tokens = static_cast<std::int64_t>(positions.size());
   std::vector<double> row(static_cast<std::size_t>(dims));
-  std::int64_t index = 0;
-  for (std::int64_t batch = 0; batch < view.shape[0]; ++batch) {
-    for (const std::int64_t position : positions) {
-      for (std::int64_t head = 0; head < heads; ++head) {
-        generator.row(input, batch, position, head, dims, row.data());
-        for (const double value : row) store_element(view.data, view.dtype, index++, value);
-      }
+  std::int64_t index = begin * heads * dims;
+  for (std::int64_t t = begin; t < end; ++t) {
+    const std::int64_t position = positions[static_cast<std::size_t>(t % tokens)];
+    for (std::int64_t head = 0; head < heads; ++head) {
+      generator.row(input, t / tokens, position, head, dims, row.data());
+      for (const double value : row) store_element(view.data, view.dtype, index++, value);
     }
+  }
+}
+
+/// Values depend on their place alone, so that any number of threads makes the same.
+void fill(const Tensor& tensor, Input input, const std::vector<std::int64_t>& positions,
+          const Generator& generator, int threads) {
+  const TensorView& view = tensor.view();
+  const std::int64_t tokens = view.shape[0] * static_cast<std::int64_t>(positions.size());
+  const std::int64_t share = (tokens + threads - 1) / threads;
+  std::vector<std::jthread> team;
+  for (std::int64_t begin = 0; begin < tokens; begin += share) {
+    const std::int64_t end = std::min(begin + share, tokens);
+    team.emplace_back(
+        [&, begin, end] { fill_tokens(view, input, positions, generator, begin, end); });
   }
 }
 
@@ -78,7 +94,7 @@ double Tensor::at(std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d
 }
 
 Shards make_shards(const Problem& p, const Sharding& sharding, int rank, const Generator& generator,
-                   bool backward) {
+                   bool backward, int threads) {
   const std::int64_t rows = sharding.seq_local(rank);
   const std::int64_t keys = sharding.seq_kv_local(rank);
   const std::int64_t heads_kv = *p.heads_kv;
@@ -91,15 +107,15 @@ Shards make_shards(const Problem& p, const Sharding& sharding, int rank, const G
   s.v = Tensor(p.dtype, p.batch, keys, heads_kv, dim_v);
   s.out = Tensor(p.dtype, p.batch, rows, p.heads, dim_v);
   s.lse = Tensor(DType::f32, p.batch, p.heads, rows);
-  fill(s.q, Input::q, positions, generator);
-  fill(s.k, Input::k, positions_kv, generator);
-  fill(s.v, Input::v, positions_kv, generator);
+  fill(s.q, Input::q, positions, generator, threads);
+  fill(s.k, Input::k, positions_kv, generator, threads);
+  fill(s.v, Input::v, positions_kv, generator, threads);
   if (!backward) return s;
   s.dout = Tensor(p.dtype, p.batch, rows, p.heads, dim_v);
   s.dq = Tensor(p.dtype, p.batch, rows, p.heads, p.head_dim);
   s.dk = Tensor(p.dtype, p.batch, keys, heads_kv, p.head_dim);
   s.dv = Tensor(p.dtype, p.batch, keys, heads_kv, dim_v);
-  fill(s.dout, Input::dout, positions, generator);
+  fill(s.dout, Input::dout, positions, generator, threads);
   return s;
 }
 

@@ -57,6 +57,6 @@ struct Shards {
 
 /// Allocates, and fills the inputs.
 Shards make_shards(const Problem& resolved_problem, const Sharding& sharding, int rank,
-                   const Generator& generator, bool backward);
+                   const Generator& generator, bool backward, int threads = 1);
 
 }  // namespace annulus::launch

@@ -54,6 +54,14 @@ std::string links_text(const GpuSurvey& s) {
                  fmt::format("GPU {} from {}, GB/s: pull {}; push {}", link.to, link.from,
                              rates(link, &LinkRate::pull_gb_s), rates(link, &LinkRate::push_gb_s)));
   }
+  if (s.links.empty()) return text;
+  const GpuLink& first = s.links.front();
+  if (!s.nccl_unavailable.empty()) {
+    text += line("", "NCCL unavailable: " + s.nccl_unavailable);
+  } else if (first.rates.front().nccl_gb_s > 0) {
+    text += line("", fmt::format("GPU {} from {} through NCCL, GB/s: {}", first.to, first.from,
+                                 rates(first, &LinkRate::nccl_gb_s)));
+  }
   return text;
 }
 
@@ -120,7 +128,9 @@ ordered_json links_json(const GpuSurvey& s) {
                       {"from", link.from},
                       {"bytes", rate.bytes},
                       {"pull_gb_s", rate.pull_gb_s},
-                      {"push_gb_s", rate.push_gb_s}});
+                      {"push_gb_s", rate.push_gb_s},
+                      {"nccl_gb_s",
+                       rate.nccl_gb_s > 0 ? ordered_json(rate.nccl_gb_s) : ordered_json(nullptr)}});
     }
   }
   return json;

@@ -37,8 +37,10 @@ CudaMemory::CudaMemory(comm::Communicator& communicator, const SessionOptions& o
       control_(communicator, driver_, host_of(communicator, options), device,
                ControlBlock::bytes(communicator.size())),
       arena_(communicator, driver_, host_of(communicator, options), device, arena_bytes,
-             options.arena) {
+             options.arena),
+      peer_copies_(options.peer_copies) {
   const DeviceScope scope(device);
+  copies_ = make_urgent_stream();
   check_cuda(cudaMemset(control_.local(), 0, static_cast<std::size_t>(control_.bytes())),
              "cudaMemset of the signals");
   check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
@@ -58,6 +60,11 @@ CudaMemory::~CudaMemory() {
 
 std::span<std::byte> CudaMemory::arena() const {
   return {arena_.local(), static_cast<std::size_t>(arena_.bytes())};
+}
+
+bool CudaMemory::pulls(int sender, int receiver) const {
+  if (peer_copies_ != "auto") return peer_copies_ == "pull";
+  return !arena_.is_ordered(sender, receiver);
 }
 
 const ControlBlock& CudaMemory::control() const { return blocks_[static_cast<std::size_t>(rank_)]; }

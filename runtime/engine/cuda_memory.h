@@ -7,6 +7,7 @@
 #include "comm/peer/driver.h"
 #include "comm/peer/symmetric_memory.h"
 #include "comm/peer/watch.h"
+#include "runtime/base/cuda_handles.h"
 #include "runtime/engine/session.h"
 
 #include <cstdint>
@@ -32,6 +33,10 @@ class CudaMemory final : public DeviceMemory {
   int rank() const { return rank_; }
   /// Rank r's arena as this GPU addresses it; null where it cannot or another way was chosen.
   std::byte* arena_of(int rank) const { return near(rank) ? arena_.of(rank) : nullptr; }
+  /// Between two ranks that address each other: the receiver moves the data; false: the sender.
+  bool pulls(int sender, int receiver) const;
+  /// What copies of all calls go on.
+  cudaStream_t copies() const { return copies_.get(); }
   const comm::peer::ControlBlock& control() const;
   comm::peer::Watch& watch() { return *watch_; }
 
@@ -58,6 +63,8 @@ class CudaMemory final : public DeviceMemory {
   std::unique_ptr<comm::peer::Watch> watch_;
   std::string transport_;
   std::string reason_;
+  std::string peer_copies_;  ///< SessionOptions::peer_copies
+  CudaStream copies_;
   std::uint32_t passes_ = 0;
 };
 

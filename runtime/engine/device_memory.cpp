@@ -2,6 +2,7 @@
 
 #include "comm/peer/stream_ops.h"
 #include "runtime/base/cuda_check.h"
+#include "runtime/base/cuda_handles.h"
 #include "runtime/base/device_buffer.h"
 
 #include <annulus/error.h>
@@ -9,6 +10,7 @@
 #include <fmt/format.h>
 
 #include <atomic>
+#include <exception>
 #include <utility>
 
 namespace annulus {
@@ -18,6 +20,10 @@ void require_size(std::size_t given, std::int64_t bytes) {
   if (static_cast<std::int64_t>(given) == bytes) return;
   throw InvalidArgument(
       fmt::format("device memory of {} bytes meets host memory of {} bytes", bytes, given));
+}
+
+cudaStream_t stream_of(const DeviceStream& stream) {
+  return static_cast<cudaStream_t>(stream.get());
 }
 
 }  // namespace
@@ -61,7 +67,7 @@ void DeviceBytes::download(std::span<std::byte> to) const {
   check_cuda(cudaMemcpy(to.data(), data_, to.size(), cudaMemcpyDeviceToHost), "download");
 }
 
-DeviceStream::DeviceStream(int device) {
+DeviceStream::DeviceStream(int device) : device_(device) {
   const DeviceScope scope(device);
   cudaStream_t stream = nullptr;
   check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
@@ -73,11 +79,14 @@ DeviceStream::DeviceStream(int device) {
 }
 
 DeviceStream::DeviceStream(DeviceStream&& other) noexcept
-    : stream_(std::exchange(other.stream_, nullptr)), gate_(std::exchange(other.gate_, nullptr)) {}
+    : stream_(std::exchange(other.stream_, nullptr)),
+      gate_(std::exchange(other.gate_, nullptr)),
+      device_(other.device_) {}
 
 DeviceStream& DeviceStream::operator=(DeviceStream&& other) noexcept {
   std::swap(stream_, other.stream_);
   std::swap(gate_, other.gate_);
+  std::swap(device_, other.device_);
   return *this;
 }
 
@@ -89,11 +98,85 @@ DeviceStream::~DeviceStream() {
 void DeviceStream::hold() const {
   const comm::peer::Driver driver = comm::peer::Driver::load();
   comm::peer::StreamBatch wait(driver);
-  wait.consume(gate_);
+  wait.consume(gate_, 1);
   wait.enqueue(static_cast<cudaStream_t>(stream_));
 }
 
 void DeviceStream::release() const { std::atomic_ref(*gate_).store(1, std::memory_order_release); }
+
+DeviceTimer::DeviceTimer(int device) {
+  const DeviceScope scope(device);
+  CudaEvent begin = make_event(true);
+  CudaEvent end = make_event(true);
+  begin_ = begin.release();
+  end_ = end.release();
+}
+
+DeviceTimer::DeviceTimer(DeviceTimer&& other) noexcept
+    : begin_(std::exchange(other.begin_, nullptr)), end_(std::exchange(other.end_, nullptr)) {}
+
+DeviceTimer& DeviceTimer::operator=(DeviceTimer&& other) noexcept {
+  std::swap(begin_, other.begin_);
+  std::swap(end_, other.end_);
+  return *this;
+}
+
+DeviceTimer::~DeviceTimer() {
+  for (void* event : {begin_, end_}) {
+    if (event != nullptr) (void)cudaEventDestroy(static_cast<cudaEvent_t>(event));
+  }
+}
+
+void DeviceTimer::begin(const DeviceStream& stream) const {
+  const DeviceScope scope(stream.device());
+  check_cuda(cudaEventRecord(static_cast<cudaEvent_t>(begin_), stream_of(stream)),
+             "cudaEventRecord");
+}
+
+void DeviceTimer::end(const DeviceStream& stream) const {
+  const DeviceScope scope(stream.device());
+  check_cuda(cudaEventRecord(static_cast<cudaEvent_t>(end_), stream_of(stream)), "cudaEventRecord");
+}
+
+double DeviceTimer::seconds() const {
+  float ms = 0;
+  check_cuda(
+      cudaEventElapsedTime(&ms, static_cast<cudaEvent_t>(begin_), static_cast<cudaEvent_t>(end_)),
+      "cudaEventElapsedTime");
+  return ms * 1e-3;
+}
+
+DeviceGraph::DeviceGraph(const DeviceStream& stream, const std::function<void()>& calls) {
+  const DeviceScope scope(stream.device());
+  check_cuda(cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeThreadLocal),
+             "cudaStreamBeginCapture");
+  std::exception_ptr error;
+  try {
+    calls();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  cudaGraph_t graph = nullptr;
+  const cudaError_t ended = cudaStreamEndCapture(stream_of(stream), &graph);
+  if (error) std::rethrow_exception(error);
+  check_cuda(ended, "cudaStreamEndCapture");
+  cudaGraphExec_t ready = nullptr;
+  const cudaError_t made = cudaGraphInstantiate(&ready, graph, 0);
+  (void)cudaGraphDestroy(graph);
+  check_cuda(made, "cudaGraphInstantiate");
+  ready_ = ready;
+  check_cuda(cudaGraphUpload(ready, stream_of(stream)), "cudaGraphUpload");
+}
+
+DeviceGraph::~DeviceGraph() {
+  if (ready_ != nullptr) (void)cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(ready_));
+}
+
+void DeviceGraph::launch(const DeviceStream& stream) const {
+  const DeviceScope scope(stream.device());
+  check_cuda(cudaGraphLaunch(static_cast<cudaGraphExec_t>(ready_), stream_of(stream)),
+             "cudaGraphLaunch");
+}
 
 int device_count() {
   int count = 0;

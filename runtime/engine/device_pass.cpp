@@ -2,6 +2,7 @@
 
 #include "attention/execute/cuda/device_executor.h"
 #include "attention/execute/cuda/device_transfers.h"
+#include "comm/device/queues.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/cuda_handles.h"
 #include "runtime/engine/cuda_memory.h"
@@ -18,6 +19,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace annulus::engine {
 namespace {
@@ -53,18 +55,22 @@ class DevicePass final : public BoundPass {
         plan_(std::move(plan)),
         rank_(std::move(rank)),
         id_(memory_.next_pass()),
-        launches_(fitting(attn::Launches(plan_, rank_, kernel))),
+        launches_(fitting(attn::Launches(plan_, rank_, kernel, deterministic))),
         slots_(rank_, plan_.request().problem.batch, memory_.arena().data()),
-        link_(memory_.make_link(attn::device_transfers(plan_, rank_, slots_,
-                                                       [&](int r) { return memory_.arena_of(r); }),
-                                plan_.hash())),
+        link_(memory_.make_link(
+            attn::device_transfers(plan_, rank_, slots_,
+                                   [&](const Transfer& t) { return reach_of(t); }),
+            plan_.hash())),
         executor_(rank_, slots_, launches_, *link_,
                   memory_.arena().subspan(static_cast<std::size_t>(rank_.arena_bytes)), report(),
-                  deterministic),
+                  memory_.copies(), deterministic),
         first_(make_event(true)),
-        last_(make_event(true)) {}
+        last_(make_event(true)) {
+    memory_.watch().expect(id_, awaited_signals());
+  }
 
   ~DevicePass() override {
+    memory_.watch().forget(id_);
     // Calls may still run that read the lists.
     const DeviceScope scope(memory_.device());
     (void)cudaDeviceSynchronize();
@@ -122,6 +128,20 @@ class DevicePass final : public BoundPass {
     return launches;
   }
 
+  attn::TransferReach reach_of(const Transfer& t) const {
+    const int sender = t.sends ? rank_.rank : t.peer;
+    const int receiver = t.sends ? t.peer : rank_.rank;
+    return {memory_.arena_of(t.peer), memory_.pulls(sender, receiver)};
+  }
+
+  std::vector<comm::DeviceLink::Signal> awaited_signals() const {
+    std::vector<comm::DeviceLink::Signal> signals;
+    for (std::size_t i = 0; i < rank_.transfers.size(); ++i) {
+      signals.push_back(link_->awaited_signal(static_cast<std::int32_t>(i)));
+    }
+    return signals;
+  }
+
   std::int64_t* counter() const {
     return memory_.control().counter(rank_.pass == Pass::backward ? kBackward : 0);
   }
@@ -166,6 +186,8 @@ class DevicePass final : public BoundPass {
     std::optional<Deadline> after;
     for (cudaError_t code = query(); code != cudaSuccess; code = query()) {
       if (code != cudaErrorNotReady) check_cuda(code, "attention on the GPU");
+      // Whoever aborts does not want to wait for the watch's deadline.
+      if (session_.communicator().aborted()) memory_.watch().let_go();
       if (memory_.watch().fired()) {
         if (!after) after.emplace(session_.communicator().timeout_s());
         if (after->expired()) break;
@@ -182,10 +204,24 @@ class DevicePass final : public BoundPass {
   [[noreturn]] void give_up() {
     const comm::peer::Watch& watch = memory_.watch();
     const auto found = watch.found();
-    if (!watch.fired() || watch.waited_s() == 0) {
-      fail_call(session_, fmt::format("rank {}: another rank gave up", rank_.rank), false);
-    }
     const std::uint32_t awaited = found.awaited[0] != 0 ? found.awaited[0] : found.awaited[1];
+    if (watch.fired() && watch.stranger().found != 0) {
+      const comm::peer::Watch::Stranger& s = watch.stranger();
+      fail_call(
+          session_,
+          fmt::format("{}: its signal is of plan {:08x}, not {:08x}: ranks made different calls",
+                      name_of_wait(found.pass, s.transfer), s.found, s.wanted),
+          false);
+    }
+    if (!watch.fired() || watch.waited_s() == 0) {
+      const std::string cause =
+          session_.communicator().aborted() ? "aborted by the caller" : "another rank gave up";
+      fail_call(session_,
+                awaited == 0 || !watch.fired()
+                    ? fmt::format("rank {}: {}", rank_.rank, cause)
+                    : fmt::format("{}: {}", name_of_wait(found.pass, awaited - 1), cause),
+                false);
+    }
     fail_call(session_,
               fmt::format("{} did not complete in {:.1f} s", name_of_wait(found.pass, awaited - 1),
                           watch.waited_s()),
@@ -244,6 +280,8 @@ int choose_device(const SessionOptions& options, int local_rank) {
 std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator& communicator,
                                                  const SessionOptions& options, int device,
                                                  std::int64_t arena_bytes) {
+  comm::require_agreement(communicator, "peer_copies", options.peer_copies);
+  comm::require_queues(communicator, device);
   return std::make_unique<CudaMemory>(communicator, options, device, arena_bytes);
 }
 

@@ -130,6 +130,11 @@ Session::Session(Mesh& mesh, const SessionOptions& options) : impl_(std::make_un
     if (options.threads < 1) {
       throw InvalidArgument(fmt::format("session threads {}: must be >= 1", options.threads));
     }
+    const std::string& copies = options.peer_copies;
+    if (copies != "auto" && copies != "pull" && copies != "push") {
+      throw InvalidArgument(
+          fmt::format("session peer_copies {}: auto, pull or push is allowed", copies));
+    }
     impl_->backend = backend_of(options);
     bytes = engine::largest_arena(mesh, options, impl_->backend);
     const auto given = static_cast<std::int64_t>(options.arena.size());

@@ -27,7 +27,7 @@ std::vector<attn::TransferTraits> Link::traits(const RankPlan& plan) const {
   std::vector<attn::TransferTraits> traits;
   for (std::size_t i = 0; i < ends.size(); ++i) {
     const Transfer& t = plan.transfers[i];
-    traits.push_back({ends[i], t.sends && near(plan.rank, t.peer)});
+    traits.push_back({ends[i], t.sends != pushes && near(plan.rank, t.peer)});
   }
   return traits;
 }
@@ -72,7 +72,7 @@ std::string ScheduleRun::play() {
                          lane, rank.at[lane], static_cast<int>(s.kind), s.index);
     }
   }
-  if (!ready_.empty() || !free_.empty()) return "a flag was raised that nobody consumed";
+  if (!raised_.empty() || !answered_.empty()) return "a flag was raised that nobody consumed";
   return {};
 }
 
@@ -86,7 +86,7 @@ bool ScheduleRun::try_step(Rank& rank, std::size_t lane) {
       return true;
     case Step::Kind::wait:
       return rank.events.contains(step.index);
-    case Step::Kind::await_free:
+    case Step::Kind::await_over:
       return try_await(rank, step);
     case Step::Kind::transfer:
       return try_transfer(rank, step.index);
@@ -98,12 +98,12 @@ bool ScheduleRun::try_transfer(Rank& rank, std::int32_t transfer) {
   const Transfer& t = transfer_of(*rank.plan, transfer);
   if (!link_.near(rank.plan->rank, t.peer)) return try_round(rank, transfer);
   const Name name = name_of(rank, transfer);
-  if (t.sends) {
-    ready_.insert(name);
+  if (t.sends != link_.pushes) {
+    raised_.insert(name);
     return true;
   }
-  if (ready_.erase(name) == 0) return false;
-  free_.insert(name);
+  if (raised_.erase(name) == 0) return false;
+  answered_.insert(name);
   return true;
 }
 
@@ -124,10 +124,10 @@ bool ScheduleRun::try_await(const Rank& rank, const Step& step) {
   // Waits that are over stay over.
   for (std::int32_t i = 0; i < step.count; ++i) {
     const std::int32_t send = rank.schedule.awaited[static_cast<std::size_t>(step.index + i)];
-    if (!free_.contains(name_of(rank, send))) return false;
+    if (!answered_.contains(name_of(rank, send))) return false;
   }
   for (std::int32_t i = 0; i < step.count; ++i) {
-    free_.erase(name_of(rank, rank.schedule.awaited[static_cast<std::size_t>(step.index + i)]));
+    answered_.erase(name_of(rank, rank.schedule.awaited[static_cast<std::size_t>(step.index + i)]));
   }
   return true;
 }
@@ -153,7 +153,7 @@ class Clock {
       const At at{lane_of(s), mine};
       if (s.kind == Step::Kind::compute) computed_[s.index] = at;
       if (s.kind == Step::Kind::transfer) started_[s.index] = at;
-      if (s.kind != Step::Kind::await_free) continue;
+      if (s.kind != Step::Kind::await_over) continue;
       for (std::int32_t i = 0; i < s.count; ++i) {
         freed_[schedule.awaited[static_cast<std::size_t>(s.index + i)]] = at;
       }

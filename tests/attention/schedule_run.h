@@ -17,6 +17,7 @@ namespace annulus::test {
 /// What links between GPUs do: ranks of one host by flags, the others in rounds.
 struct Link {
   int ranks_per_host = 1;
+  bool pushes = false;  ///< by flags: senders move the data, not receivers
 
   bool near(int a, int b) const { return a / ranks_per_host == b / ranks_per_host; }
   std::vector<attn::TransferTraits> traits(const RankPlan& plan) const;
@@ -58,8 +59,8 @@ class ScheduleRun {
 
   Link link_;
   std::vector<Rank> ranks_;
-  std::set<Name> ready_;                    ///< raised flags
-  std::set<Name> free_;                     ///< raised flags
+  std::set<Name> raised_;                   ///< flags of the ends that move nothing
+  std::set<Name> answered_;                 ///< and what the other ends said when they had moved it
   std::set<std::tuple<int, Name>> posted_;  ///< ends of rounds that were begun, by rank
 };
 

@@ -91,9 +91,13 @@ TEST_P(Schedules, EndOnEveryLink) {
     // Hosts of one rank: all goes in rounds. One host: nothing does.
     for (const int per_host : {1, 2, 3, world}) {
       for (const bool one_lane : {false, true}) {
-        SCOPED_TRACE(fmt::format("{} ranks a host, {}", per_host, one_lane ? "blocking" : "lanes"));
-        ScheduleRun run(ranks, Link{per_host}, one_lane);
-        ASSERT_EQ(run.play(), "");
+        for (const bool pushes : {false, true}) {
+          if (pushes && per_host == 1) continue;
+          SCOPED_TRACE(fmt::format("{} ranks a host, {}, {}", per_host,
+                                   one_lane ? "blocking" : "lanes", pushes ? "push" : "pull"));
+          ScheduleRun run(ranks, Link{per_host, pushes}, one_lane);
+          ASSERT_EQ(run.play(), "");
+        }
       }
     }
   });
@@ -101,8 +105,8 @@ TEST_P(Schedules, EndOnEveryLink) {
 
 TEST_P(Schedules, KeepEveryEdgeOfThePlan) {
   for_every_plan(GetParam(), [](const std::vector<RankPlan>& ranks) {
-    for (const int per_host : {1, 2}) {
-      ScheduleRun run(ranks, Link{per_host}, false);
+    for (const Link& link : {Link{1}, Link{2}, Link{2, true}, Link{8, true}}) {
+      ScheduleRun run(ranks, link, false);
       ASSERT_EQ(run.unordered_edge(), "");
     }
   });

@@ -4,6 +4,9 @@
     attention = lib.attention(batch, seq, heads, heads_kv, head_dim, torch.bfloat16, causal=True)
     attention.forward(q, k, v, out, lse)           # [batch, seq, heads, dim] on the GPU
     attention.backward(dout, q, k, v, out, lse, dq, dk, dv)
+
+Over ranks: `annulus_torch.load(path, MPI.COMM_WORLD)` with mpi4py; tensors are then local shards, `seq`
+is of all ranks.
 """
 import ctypes as c
 
@@ -47,11 +50,15 @@ def view(tensor):
 
 
 class Library:
-    def __init__(self, path):
+    def __init__(self, path, communicator=None):
         self.lib = c.CDLL(path)
         self.lib.annulus_status_name.restype = c.c_char_p
         self.mesh = c.c_void_p()
-        self.call(self.lib.annulus_mesh_single, None, c.byref(self.mesh))
+        if communicator is None:
+            self.call(self.lib.annulus_mesh_single, None, c.byref(self.mesh))
+        else:
+            self.call(self.lib.annulus_mesh_from_mpi, communicator.py2f(), communicator.Get_size(), 1, None,
+                      c.byref(self.mesh))
 
     def call(self, function, *arguments):
         error = Error()
@@ -66,7 +73,8 @@ class Library:
 class Attention:
     """One GPU's attention; distributed calls differ in the mesh alone."""
 
-    def __init__(self, library, batch, seq, heads, heads_kv, head_dim, dtype, causal=True, backward=True):
+    def __init__(self, library, batch, seq, heads, heads_kv, head_dim, dtype, causal=True, backward=True,
+                 backend="cuda"):
         self.library, lib = library, library.lib
         self.session, self.handle, self.mask = c.c_void_p(), c.c_void_p(), c.c_void_p()
         if causal:
@@ -80,12 +88,14 @@ class Attention:
         options = SessionOptions()
         lib.annulus_session_options_init(c.byref(options), c.c_size_t(c.sizeof(options)))
         options.max_problem, options.backward = c.pointer(problem), int(backward)
-        options.backend, options.device = b"cuda", torch.cuda.current_device()
+        options.backend = self.backend = backend.encode()
+        if backend == "cuda":
+            options.device = torch.cuda.current_device()
         library.call(lib.annulus_session_create, library.mesh, c.byref(options), c.byref(self.session))
         library.call(lib.annulus_attention_create, self.session, c.byref(problem), None, c.byref(self.handle))
 
     def run(self, function, tensors):
-        stream = c.c_void_p(torch.cuda.current_stream().cuda_stream)
+        stream = c.c_void_p(torch.cuda.current_stream().cuda_stream if self.backend == b"cuda" else None)
         self.library.call(function, self.handle, *[c.byref(view(t)) for t in tensors], stream)
 
     def forward(self, q, k, v, out, lse):
@@ -101,5 +111,5 @@ class Attention:
         lib.annulus_mask_free(self.mask)
 
 
-def load(path):
-    return Library(path)
+def load(path, communicator=None):
+    return Library(path, communicator)

@@ -183,7 +183,8 @@ TestPlace test_place() {
     return std::string(value == nullptr ? otherwise : value);
   };
   return {text("ANNULUS_TEST_BACKEND", "cpu"), text("ANNULUS_TEST_TRANSPORT", "auto"),
-          std::stoi(text("ANNULUS_TEST_RANKS_PER_HOST", "0"))};
+          std::stoi(text("ANNULUS_TEST_RANKS_PER_HOST", "0")),
+          text("ANNULUS_TEST_PEER_COPIES", "auto")};
 }
 
 RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inputs,
@@ -198,6 +199,7 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
                          .threads = options.threads,
                          .backend = place.backend,
                          .transport = place.transport,
+                         .peer_copies = place.peer_copies,
                          .ranks_per_host = place.ranks_per_host});
   // What an earlier use left in the arena must not matter.
   Attention attention(session, p,

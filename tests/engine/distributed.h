@@ -29,7 +29,8 @@ struct RunOptions {
 struct TestPlace {
   std::string backend = "cpu";
   std::string transport = "auto";
-  int ranks_per_host = 0;  ///< ANNULUS_TEST_RANKS_PER_HOST
+  int ranks_per_host = 0;            ///< ANNULUS_TEST_RANKS_PER_HOST
+  std::string peer_copies = "auto";  ///< ANNULUS_TEST_PEER_COPIES
 };
 TestPlace test_place();
 

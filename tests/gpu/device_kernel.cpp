@@ -19,6 +19,11 @@ using attn::LaunchContext;
 const Kernel* g_kernel = nullptr;
 bool g_deterministic = false;
 
+/// As sessions have them.
+TileLists lists() {
+  return g_kernel->joined_tiles && !g_deterministic ? TileLists::joined : TileLists::single;
+}
+
 /// An operand's copy in device memory. Test operands end where their last batch does.
 template <typename Pointer>
 class DeviceOperand {
@@ -73,7 +78,7 @@ void launch(const AttendGeometry& host, bool backward, const LaunchContext& cont
 
 void forward(const attn::ForwardParams& host, const LaunchContext& context) {
   const std::int64_t batch = host.geometry.batch;
-  const DeviceGeometry geometry(host.geometry, *g_kernel);
+  const DeviceGeometry geometry(host.geometry, *g_kernel, lists());
   const DeviceInput q(host.q, batch), k(host.k, batch), v(host.v, batch);
   const bool shared = host.state.data == host.out.data;
   const DeviceOutput out(host.out, batch), lse(host.lse, batch);
@@ -95,7 +100,7 @@ void forward(const attn::ForwardParams& host, const LaunchContext& context) {
 
 void backward(const attn::BackwardParams& host, const LaunchContext& context) {
   const std::int64_t batch = host.geometry.batch;
-  const DeviceGeometry geometry(host.geometry, *g_kernel);
+  const DeviceGeometry geometry(host.geometry, *g_kernel, lists());
   const DeviceInput q(host.q, batch), k(host.k, batch), v(host.v, batch), dout(host.dout, batch),
       lse(host.lse, batch), delta(host.delta, batch);
   const DeviceOutput dq(host.dq, batch), dk(host.dk, batch), dv(host.dv, batch);
@@ -151,12 +156,19 @@ void DeviceBytes::read(std::byte* to) const {
   check_cuda(cudaMemcpy(to, data_, size_, cudaMemcpyDeviceToHost), "download");
 }
 
-DeviceGeometry::DeviceGeometry(const AttendGeometry& host, const Kernel& kernel) : geometry_(host) {
+DeviceGeometry::DeviceGeometry(const AttendGeometry& host, const Kernel& kernel, TileLists lists)
+    : geometry_(host) {
   const auto to_device = [&]<typename T>(std::span<const T> values) {
     arrays_.push_back(upload(values));
     return std::span<const T>(reinterpret_cast<const T*>(arrays_.back().data()), values.size());
   };
-  const attn::TileIndex index = attn::make_tile_index(host.tiles, {kernel.tile_q, kernel.tile_k});
+  attn::TileIndex index = attn::make_tile_index(host.tiles, {kernel.tile_q, kernel.tile_k});
+  attn::JoinedTiles joined;
+  if (lists == TileLists::joined) {
+    joined = attn::join_tiles(host.tiles, index);
+    index = joined.index;
+    geometry_.tiles = joined.tiles;
+  }
   const std::vector<std::uint32_t> flags(host.keys.size(), 7);
   const auto device_flags = to_device(std::span<const std::uint32_t>(flags));
   std::vector<attn::KeySegment> keys(host.keys.begin(), host.keys.end());
@@ -165,7 +177,7 @@ DeviceGeometry::DeviceGeometry(const AttendGeometry& host, const Kernel& kernel)
   }
   geometry_.queries = to_device(host.queries);
   geometry_.keys = to_device(std::span<const attn::KeySegment>(keys));
-  geometry_.tiles = to_device(host.tiles);
+  geometry_.tiles = to_device(geometry_.tiles);
   geometry_.intervals = to_device(host.intervals);
   geometry_.row_tiles = to_device(std::span<const std::int32_t>(index.row_tiles));
   geometry_.tiles_by_key = to_device(std::span<const attn::Tile>(index.tiles_by_key));

@@ -38,11 +38,14 @@ DeviceBytes upload(std::span<const T> values) {
   return DeviceBytes(std::as_bytes(values));
 }
 
+enum class TileLists { single, joined };  ///< tile_index.h
+
 /// A launch's geometry with its index, in device memory. The host geometry has no index; segments
 /// without a flag get one that is raised.
 class DeviceGeometry {
  public:
-  DeviceGeometry(const attn::AttendGeometry& host, const attn::Kernel& kernel);
+  DeviceGeometry(const attn::AttendGeometry& host, const attn::Kernel& kernel,
+                 TileLists lists = TileLists::single);
   const attn::AttendGeometry& geometry() const { return geometry_; }
 
  private:

@@ -1,8 +1,11 @@
 // Sessions on GPUs beyond right results (tests/engine shows those): graphs, late and lost ranks,
-// repeatability. Ranks are threads; where GPUs are fewer, they share them.
+// calls that do not match, repeatability, NCCL of somebody else. Ranks are threads (engine_gpu) or
+// the processes that mpirun started (engine_gpu_mpi); where GPUs are fewer, they share them.
 
+#include "comm/nccl/nccl_communicator.h"
 #include "runtime/base/cuda_check.h"
 #include "runtime/base/cuda_handles.h"
+#include "runtime/base/device_buffer.h"
 #include "runtime/base/dtype.h"
 #include "tests/engine/distributed.h"
 #include "tests/support/each_world.h"
@@ -12,8 +15,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <thread>
@@ -76,6 +81,7 @@ class Rank {
                         .algorithm = algorithm,
                         .backend = "cuda",
                         .transport = test_place().transport,
+                        .peer_copies = test_place().peer_copies,
                         .ranks_per_host = test_place().ranks_per_host}),
         attention_(session_, p_, {.algorithm = algorithm, .deterministic = true}),
         rows_(attention_.layout().seq_local(mesh.rank())),
@@ -137,96 +143,185 @@ class Rank {
 
 const std::vector<Algorithm> kAlgorithms{Algorithm::ring, Algorithm::gather, Algorithm::ulysses};
 
-/// How many ranks: one a GPU, at least two and at most four.
-int ranks() { return std::min(std::max(device_count(), 2), 4); }
-
 TEST_F(OnGpu, GivesTheSameBitsTwice) {
   for (const Algorithm algorithm : kAlgorithms) {
-    run_ranks(ranks(), [&](Mesh& mesh) {
-      Rank rank(mesh, algorithm);
-      rank.call(rank.stream());
-      const auto first = rank.results();
-      for (int again = 0; again < 5; ++again) {
-        rank.renew(7);
-        barrier(mesh, "renewed");
-        rank.call(rank.stream());
-        EXPECT_EQ(rank.results(), first) << name_of(algorithm) << " call " << again;
-      }
-    });
+    each_world(
+        [&](Mesh& mesh) {
+          Rank rank(mesh, algorithm);
+          rank.call(rank.stream());
+          const auto first = rank.results();
+          for (int again = 0; again < 5; ++again) {
+            rank.renew(7);
+            barrier(mesh, "renewed");
+            rank.call(rank.stream());
+            EXPECT_EQ(rank.results(), first) << name_of(algorithm) << " call " << again;
+          }
+        },
+        {}, 2);
   }
 }
 
 TEST_F(OnGpu, ReplaysACapturedCallWithNewInputs) {
   for (const Algorithm algorithm : kAlgorithms) {
-    run_ranks(ranks(), [&](Mesh& mesh) {
-      Rank rank(mesh, algorithm);
-      const DeviceScope scope(rank.device());
-      cudaGraph_t graph = nullptr;
-      check_cuda(cudaStreamBeginCapture(rank.stream(), cudaStreamCaptureModeThreadLocal), "begin");
-      rank.call(rank.stream());
-      check_cuda(cudaStreamEndCapture(rank.stream(), &graph), "end");
-      cudaGraphExec_t ready = nullptr;
-      check_cuda(cudaGraphInstantiate(&ready, graph, 0), "instantiate");
-      for (unsigned replay = 0; replay < 100; ++replay) {
-        const bool compared = replay % 25 == 0;
-        if (compared) rank.renew(100 + replay);
-        barrier(mesh, "renewed");
-        check_cuda(cudaGraphLaunch(ready, rank.stream()), "replay");
-        if (!compared) continue;
-        const auto replayed = rank.results();
-        rank.renew(100 + replay);
-        barrier(mesh, "renewed");
-        rank.call(rank.stream());
-        EXPECT_EQ(rank.results(), replayed) << name_of(algorithm) << " replay " << replay;
-      }
-      rank.results();
-      check_cuda(cudaGraphExecDestroy(ready), "destroy");
-      check_cuda(cudaGraphDestroy(graph), "destroy");
-    });
+    each_world(
+        [&](Mesh& mesh) {
+          Rank rank(mesh, algorithm);
+          const DeviceScope scope(rank.device());
+          cudaGraph_t graph = nullptr;
+          check_cuda(cudaStreamBeginCapture(rank.stream(), cudaStreamCaptureModeThreadLocal),
+                     "begin");
+          rank.call(rank.stream());
+          check_cuda(cudaStreamEndCapture(rank.stream(), &graph), "end");
+          cudaGraphExec_t ready = nullptr;
+          check_cuda(cudaGraphInstantiate(&ready, graph, 0), "instantiate");
+          for (unsigned replay = 0; replay < 100; ++replay) {
+            const bool compared = replay % 25 == 0;
+            if (compared) rank.renew(100 + replay);
+            barrier(mesh, "renewed");
+            check_cuda(cudaGraphLaunch(ready, rank.stream()), "replay");
+            if (!compared) continue;
+            const auto replayed = rank.results();
+            rank.renew(100 + replay);
+            barrier(mesh, "renewed");
+            rank.call(rank.stream());
+            EXPECT_EQ(rank.results(), replayed) << name_of(algorithm) << " replay " << replay;
+          }
+          rank.results();
+          check_cuda(cudaGraphExecDestroy(ready), "destroy");
+          check_cuda(cudaGraphDestroy(graph), "destroy");
+        },
+        {}, 2);
   }
 }
 
 TEST_F(OnGpu, WaitsForARankThatIsLate) {
   for (const Algorithm algorithm : kAlgorithms) {
-    run_ranks(ranks(), [&](Mesh& mesh) {
-      Rank rank(mesh, algorithm);
-      rank.call(rank.stream());
-      const auto expected = rank.results();
-      rank.renew(7);
-      barrier(mesh, "renewed");
-      if (mesh.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(50));
-      rank.call(rank.stream());
-      EXPECT_EQ(rank.results(), expected) << name_of(algorithm);
-    });
+    each_world(
+        [&](Mesh& mesh) {
+          Rank rank(mesh, algorithm);
+          rank.call(rank.stream());
+          const auto expected = rank.results();
+          rank.renew(7);
+          barrier(mesh, "renewed");
+          if (mesh.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+          rank.call(rank.stream());
+          EXPECT_EQ(rank.results(), expected) << name_of(algorithm);
+        },
+        {}, 2);
   }
 }
 
 TEST_F(OnGpu, TurnsALostRankIntoATimeout) {
   for (const Algorithm algorithm : kAlgorithms) {
     const auto start = std::chrono::steady_clock::now();
-    run_ranks({.ring = ranks()},
-              [&](Mesh& mesh) {
-                Rank rank(mesh, algorithm);
-                if (mesh.rank() == 1) {
-                  std::this_thread::sleep_for(std::chrono::seconds(4));
-                  return;
-                }
-                rank.call(rank.stream());
-                try {
-                  rank.attention().synchronize(rank.stream());
-                  ADD_FAILURE() << name_of(algorithm) << ": nothing was thrown";
-                } catch (const Timeout& error) {
-                  const std::string text = error.what();
-                  EXPECT_NE(text.find("rank "), std::string::npos) << text;
-                  EXPECT_NE(text.find("item "), std::string::npos) << text;
-                } catch (const CommError&) {
-                  // another rank was first
-                }
-                EXPECT_THROW(rank.call(rank.stream()), CommError);
-              },
-              {.timeout_s = 2.0});
+    each_world(
+        [&](Mesh& mesh) {
+          Rank rank(mesh, algorithm);
+          if (mesh.rank() == 1) {
+            std::this_thread::sleep_for(std::chrono::seconds(4));
+            return;
+          }
+          rank.call(rank.stream());
+          try {
+            rank.attention().synchronize(rank.stream());
+            ADD_FAILURE() << name_of(algorithm) << ": nothing was thrown";
+          } catch (const Timeout& error) {
+            const std::string text = error.what();
+            EXPECT_NE(text.find("rank "), std::string::npos) << text;
+            EXPECT_NE(text.find("item "), std::string::npos) << text;
+          } catch (const CommError&) {
+            // another rank was first
+          }
+          EXPECT_THROW(rank.call(rank.stream()), CommError);
+        },
+        {.timeout_s = 2.0}, 2);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     EXPECT_LT(took.count(), 30.0) << name_of(algorithm);
+  }
+}
+
+/// Rank 1 calls another plan than the others, with the same tags.
+TEST_F(OnGpu, TurnsAnotherPlansSignalIntoAnError) {
+  if (test_place().transport == "nccl") GTEST_SKIP() << "nccl has no signals";
+  std::atomic<int> named{0};
+  each_world(
+      [&](Mesh& mesh) {
+        Problem p = problem();
+        Session session(mesh, {.max_problem = p,
+                               .algorithm = Algorithm::ring,
+                               .backward = false,
+                               .backend = "cuda",
+                               .peer_copies = test_place().peer_copies});
+        Attention causal(session, p, {.algorithm = Algorithm::ring});
+        p.mask = Mask::full();
+        Attention full(session, p, {.algorithm = Algorithm::ring});
+        const std::int64_t rows = causal.layout().seq_local(mesh.rank());
+        const std::int64_t keys = causal.layout().seq_kv_local(mesh.rank());
+        const int device = session.device();
+        const GpuTensor q(device, p.dtype, {1, rows, p.heads, 128});
+        const GpuTensor k(device, p.dtype, {1, keys, *p.heads_kv, 128});
+        const GpuTensor out(device, p.dtype, {1, rows, p.heads, 128});
+        const GpuTensor lse(device, DType::f32, {1, p.heads, rows});
+        const DeviceStream stream(device);
+        barrier(mesh, "tensors are there");
+        Attention& called = mesh.rank() == 1 ? full : causal;
+        const auto ask = [&] {
+          // A rank that passed its neighbours' signals hears of it a little later.
+          for (int i = 0; i < 50; ++i) {
+            called.synchronize(stream.get());
+            std::this_thread::sleep_for(std::chrono::milliseconds(100));
+          }
+        };
+        called.forward(q.view(), k.view(), k.view(), out.view(), lse.view(), stream.get());
+        try {
+          ask();
+          ADD_FAILURE() << "rank " << mesh.rank() << ": nothing was thrown";
+        } catch (const CommError& error) {
+          const std::string text = error.what();
+          named += text.find("is of plan") != std::string::npos ? 1 : 0;
+        }
+      },
+      {.timeout_s = 20.0}, 2);
+  // Under mpirun each process sees its own text alone.
+  if (std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr) return;
+  EXPECT_GE(named.load(), 1);
+}
+
+/// Somebody else's all-to-all holds SMs and waits for its ranks, on another stream.
+TEST_F(OnGpu, RunsBesideAForeignNcclCollective) {
+  if (const std::string why = comm::nccl::why_not(); !why.empty()) GTEST_SKIP() << why;
+  if (world_sizes().front() > device_count()) GTEST_SKIP() << "NCCL wants a GPU for each rank";
+  constexpr std::int64_t kBytes = std::int64_t{16} << 20;
+  for (const Algorithm algorithm : kAlgorithms) {
+    each_world(
+        [&](Mesh& mesh) {
+          Rank rank(mesh, algorithm);
+          rank.call(rank.stream());
+          const auto expected = rank.results();
+          const DeviceScope scope(rank.device());
+          const DeviceBuffer buffer(2 * mesh.world() * kBytes);
+          std::vector<int> others;
+          std::vector<comm::nccl::Message> messages;
+          for (int r = 0; r < mesh.world(); ++r) {
+            if (r == mesh.rank()) continue;
+            others.push_back(r);
+            messages.push_back({true, r, buffer.data() + 2 * r * kBytes, kBytes});
+            messages.push_back({false, r, buffer.data() + (2 * r + 1) * kBytes, kBytes});
+          }
+          const comm::nccl::NcclCommunicator foreign(*mesh.impl().communicator, rank.device(),
+                                                     nullptr, others);
+          const CudaStream stream = make_stream();
+          rank.renew(7);
+          barrier(mesh, "renewed");
+          for (int call = 0; call < 10; ++call) {
+            for (int i = 0; i < 3; ++i) foreign.exchange(messages, stream.get());
+            rank.call(rank.stream());
+          }
+          EXPECT_EQ(rank.results(), expected) << name_of(algorithm);
+          check_cuda(cudaStreamSynchronize(stream.get()), "the foreign collective");
+          barrier(mesh, "the foreign collective is over");
+        },
+        {}, 2);
   }
 }
 

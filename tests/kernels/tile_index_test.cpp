@@ -6,6 +6,11 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdint>
+#include <random>
+#include <span>
+#include <tuple>
 #include <vector>
 
 namespace annulus::testing {
@@ -76,6 +81,97 @@ TEST(TileIndex, RefusesTilesThatOverlapOrAreNotSortedOrAreTooLarge) {
   tiles = causal_tiles();
   tiles.back().key = 200;
   EXPECT_THROW(make_tile_index(tiles), InvalidArgument);
+}
+
+/// Pieces of 32 x 32 of a tile list, in its order: (row, segment, key, full).
+using Piece = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool>;
+std::vector<Piece> pieces(std::span<const Tile> tiles, std::int32_t begin, std::int32_t end) {
+  std::vector<Piece> out;
+  for (std::int32_t i = begin; i < end; ++i) {
+    const Tile& t = tiles[static_cast<std::size_t>(i)];
+    for (std::int64_t r = 0; r < t.rows; r += 32) {
+      for (std::int64_t k = 0; k < t.keys; k += 32) {
+        out.emplace_back(t.row + r, t.segment, t.key + k, t.full);
+      }
+    }
+  }
+  return out;
+}
+
+/// Sorted: a row's tiles are walked key by key, a key's row by row, whatever the tiles are.
+void expect_same_pieces(std::span<const Tile> a, const std::vector<std::int32_t>& a_begins,
+                        std::span<const Tile> b, const std::vector<std::int32_t>& b_begins) {
+  ASSERT_EQ(a_begins.size(), b_begins.size());
+  for (std::size_t i = 0; i + 1 < a_begins.size(); ++i) {
+    std::vector<Piece> x = pieces(a, a_begins[i], a_begins[i + 1]);
+    std::vector<Piece> y = pieces(b, b_begins[i], b_begins[i + 1]);
+    std::sort(x.begin(), x.end());
+    std::sort(y.begin(), y.end());
+    EXPECT_EQ(x, y) << "list " << i;
+  }
+}
+
+/// Random sets of tiles of 64 x 32 over several segments.
+std::vector<Tile> random_tiles(std::mt19937& engine) {
+  std::vector<Tile> tiles;
+  const auto chance = [&](unsigned of_ten) { return engine() % 10 < of_ten; };
+  for (std::int32_t row = 0; row < 8; ++row) {
+    for (std::int32_t segment = 0; segment < 3; ++segment) {
+      for (std::int64_t key = 0; key < 6; ++key) {
+        if (chance(3)) continue;
+        tiles.push_back({64 * row, 64, segment, 32, 32 * key, chance(7)});
+      }
+    }
+  }
+  return tiles;
+}
+
+TEST(JoinedTiles, HoldTheSamePairsInTheSameLists) {
+  std::mt19937 engine(5);
+  for (int round = 0; round < 50; ++round) {
+    SCOPED_TRACE(round);
+    const std::vector<Tile> tiles = random_tiles(engine);
+    const TileIndex index = make_tile_index(tiles);
+    const attn::JoinedTiles joined = attn::join_tiles(tiles, index);
+    expect_same_pieces(tiles, index.row_tiles, joined.tiles, joined.index.row_tiles);
+    expect_same_pieces(index.tiles_by_key, index.key_tiles, joined.index.tiles_by_key,
+                       joined.index.key_tiles);
+  }
+}
+
+TEST(JoinedTiles, GrowWithTheSequenceAndNotWithItsSquare) {
+  std::vector<Tile> tiles;  // causal
+  for (std::int32_t row = 0; row < 100; ++row) {
+    for (std::int32_t key = 0; key <= row; ++key) {
+      tiles.push_back({128 * row, 128, 0, 128, 128 * key, key < row});
+    }
+  }
+  const attn::JoinedTiles joined = attn::join_tiles(tiles, make_tile_index(tiles));
+  EXPECT_EQ(joined.tiles.size(), 199U);
+  EXPECT_EQ(joined.index.tiles_by_key.size(), 199U);
+  EXPECT_EQ(joined.tiles[1].keys, 128);
+  EXPECT_EQ(joined.tiles[3].keys, 2 * 128);  // row 2: two full ones, then the diagonal
+  EXPECT_TRUE(joined.index.places.empty());
+}
+
+TEST(JoinedTiles, KeepKindsSegmentsAndGapsApart) {
+  const std::vector<Tile> tiles{{0, 64, 0, 32, 0, true},    {0, 64, 0, 32, 32, true},
+                                {0, 64, 0, 32, 64, false},  {0, 64, 0, 32, 128, false},
+                                {0, 64, 1, 32, 160, false}, {0, 64, 1, 32, 192, false}};
+  const attn::JoinedTiles joined = attn::join_tiles(tiles, make_tile_index(tiles));
+  std::vector<std::array<std::int64_t, 3>> found;
+  for (const Tile& t : joined.tiles) found.push_back({t.segment, t.key, t.keys});
+  EXPECT_THAT(found, ElementsAre(std::array<std::int64_t, 3>{0, 0, 64},
+                                 std::array<std::int64_t, 3>{0, 64, 32},
+                                 std::array<std::int64_t, 3>{0, 128, 32},
+                                 std::array<std::int64_t, 3>{1, 160, 64}));
+}
+
+TEST(JoinedTiles, AreNoneOfNone) {
+  const attn::JoinedTiles joined = attn::join_tiles({}, make_tile_index({}));
+  EXPECT_TRUE(joined.tiles.empty());
+  EXPECT_THAT(joined.index.row_tiles, ElementsAre(0));
+  EXPECT_THAT(joined.index.key_tiles, ElementsAre(0));
 }
 
 }  // namespace

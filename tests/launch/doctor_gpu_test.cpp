@@ -58,6 +58,20 @@ TEST(DoctorGpu, PrintsWhatWasMeasured) {
   EXPECT_THAT(text, Not(HasSubstr("problem")));
 }
 
+TEST(DoctorGpu, HasRatesThroughNcclOrSaysWhyNot) {
+  GpuSurvey s = two_gpus();
+  EXPECT_THAT(gpu_text(s), Not(HasSubstr("NCCL")));
+  EXPECT_TRUE(json::parse(gpu_json(s))["links"][0]["nccl_gb_s"].is_null());
+  s.links.front().rates[0].nccl_gb_s = 40;
+  s.links.front().rates[1].nccl_gb_s = 283;
+  EXPECT_THAT(gpu_text(s), HasSubstr("GPU 0 from 1 through NCCL, GB/s: 1 MiB 40, 64 MiB 283\n"));
+  EXPECT_EQ(json::parse(gpu_json(s))["links"][1]["nccl_gb_s"], 283.0);
+  s.nccl_unavailable = "libnccl.so.2 is not found";
+  EXPECT_THAT(gpu_text(s), HasSubstr("NCCL unavailable: libnccl.so.2 is not found\n"));
+  s.links.clear();  // the section failed
+  EXPECT_THAT(gpu_text(s), Not(HasSubstr("NCCL")));
+}
+
 TEST(DoctorGpu, SaysWhatOneGpuHasNot) {
   GpuSurvey s = two_gpus();
   s.gpus.pop_back();

@@ -2,8 +2,11 @@
 # A rank that is stopped or gone, in set-up or mid-run: the others end within timeout_s + 5 s with code
 # 3, and one line names a rank.
 #   fault_test.sh ANNULUS MPIRUN
+# FAULT_ARGS: the problem, and where it runs: GPUs want longer calls than "--seq 2k --heads 4", and take
+# longer to begin (FAULT_DELAY_S) and to end (FAULT_LIMIT_S).
 set -uo pipefail
-annulus=$1 mpirun=$2 timeout_s=4 limit_s=9
+annulus=$1 mpirun=$2 timeout_s=4 limit_s=${FAULT_LIMIT_S:-9} delay_s=${FAULT_DELAY_S:-2}
+read -ra problem <<<"${FAULT_ARGS:---seq 2k --heads 4}"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -29,15 +32,15 @@ WRAPPER
 chmod +x "$scratch/rank"
 export SCRATCH=$scratch
 
-# scenario NAME SIGNAL RANK [HOLD]: the signal is sent to the rank two seconds into the run.
+# scenario NAME SIGNAL RANK [HOLD]: the signal is sent to the rank some seconds into the run.
 scenario() {
   local name=$1 signal=$2 rank=$3 start code=0
   rm -f "$scratch"/pid.*
-  HOLD=${4:-} timeout -k 5 60 "$mpirun" -np 3 "$scratch/rank" "$annulus" bench --seq 2k --heads 4 \
+  HOLD=${4:-} timeout -k 5 60 "$mpirun" -np 3 "$scratch/rank" "$annulus" bench "${problem[@]}" \
     --iterations 1M --check none --timeout-s $timeout_s >"$scratch/out" 2>"$scratch/err" &
   local job=$!
   if [ -z "${4:-}" ]; then
-    sleep 2
+    sleep "$delay_s"
     kill "-$signal" "$(cat "$scratch/pid.$rank")"
   fi
   start=$(date +%s)
@@ -62,10 +65,10 @@ scenario "rank 0 stopped mid-run" STOP 0
 export NOTE_CODE=1
 gone() {
   rm -f "$scratch"/pid.* "$scratch"/code.*
-  timeout -k 5 60 "$mpirun" -np 3 "$scratch/rank" "$annulus" bench --seq 2k --heads 4 --iterations 1M \
+  timeout -k 5 60 "$mpirun" -np 3 "$scratch/rank" "$annulus" bench "${problem[@]}" --iterations 1M \
     --check none --timeout-s $timeout_s --log-dir "$scratch" >"$scratch/out" 2>"$scratch/err" &
   local job=$! start codes=0
-  sleep 2
+  sleep "$delay_s"
   kill -KILL "$(cat "$scratch/pid.1")"
   start=$(date +%s)
   wait $job

@@ -13,7 +13,7 @@ std::vector<TransferTraits> traits_of(const RankPlan& plan, const comm::DeviceLi
   std::vector<TransferTraits> traits;
   for (std::size_t i = 0; i < plan.transfers.size(); ++i) {
     const auto t = static_cast<std::int32_t>(i);
-    traits.push_back({link.group_end(t), link.sends_by_flag(t)});
+    traits.push_back({link.group_end(t), link.by_flag(t)});
   }
   return traits;
 }
@@ -23,35 +23,35 @@ std::vector<TransferTraits> traits_of(const RankPlan& plan, const comm::DeviceLi
 DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
                                const DeviceLaunches& launches, const comm::DeviceLink& link,
                                std::span<std::byte> workspace, const DeviceReport& report,
-                               bool deterministic)
+                               cudaStream_t copies, bool deterministic)
     : plan_(plan),
       launches_(launches),
       link_(link),
       report_(report),
-      schedule_(make_schedule(plan, traits_of(plan, link))) {
+      schedule_(make_schedule(plan, traits_of(plan, link))),
+      copy_(copies) {
   context_.workspace = workspace;
   context_.flops = report.words.flops;
   context_.abort = report.abort;
   context_.deterministic = deterministic;
-  if (schedule_.copies) copy_ = make_urgent_stream();
   begin_ = make_event();
   for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
   load_code(memory);
 }
 
-/// A call that is captured into a graph, which is made ready and dropped: nothing runs.
+/// A call that is captured into a graph, which is made ready and dropped: nothing runs. On the copy
+/// stream: a stream of its own would take a hardware queue in turn.
 void DeviceExecutor::load_code(const Memory& memory) {
-  const CudaStream stream = make_stream();
-  check_cuda(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal),
+  check_cuda(cudaStreamBeginCapture(copy_, cudaStreamCaptureModeThreadLocal),
              "cudaStreamBeginCapture");
   std::exception_ptr error;
   try {
-    enqueue(memory, stream.get(), DeviceMode::compute_alone);
+    enqueue(memory, copy_, DeviceMode::compute_alone);
   } catch (...) {
     error = std::current_exception();
   }
   cudaGraph_t graph = nullptr;
-  const cudaError_t ended = cudaStreamEndCapture(stream.get(), &graph);
+  const cudaError_t ended = cudaStreamEndCapture(copy_, &graph);
   if (error) std::rethrow_exception(error);
   check_cuda(ended, "cudaStreamEndCapture");
   cudaGraphExec_t ready = nullptr;
@@ -63,14 +63,13 @@ void DeviceExecutor::load_code(const Memory& memory) {
 
 void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode) {
   context_.stream = stream;
-  lanes_ = {
-      comm::LinkStream{stream, report_.awaited[0]},
-      comm::LinkStream{mode == DeviceMode::blocking ? stream : copy_.get(), report_.awaited[1]}};
+  lanes_ = {comm::LinkStream{stream, report_.awaited[0]},
+            comm::LinkStream{mode == DeviceMode::blocking ? stream : copy_, report_.awaited[1]}};
   launch_begin(report_.words, report_.pass, stream);
   if (schedule_.copies && mode != DeviceMode::blocking) {
     // Copies belong to the caller's stream from here on, which also lets a graph capture them.
     check_cuda(cudaEventRecord(begin_.get(), stream), "cudaEventRecord");
-    check_cuda(cudaStreamWaitEvent(copy_.get(), begin_.get(), 0), "cudaStreamWaitEvent");
+    check_cuda(cudaStreamWaitEvent(copy_, begin_.get(), 0), "cudaStreamWaitEvent");
   }
   for (const Step& step : schedule_.steps) play(step, memory, mode);
 }
@@ -86,10 +85,10 @@ void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mod
     case Step::Kind::transfer:
       if (moves) link_.start(step.index, lane);
       break;
-    case Step::Kind::await_free:
+    case Step::Kind::await_over:
       if (moves) {
         const auto count = static_cast<std::size_t>(step.count);
-        link_.await_free(std::span(schedule_.awaited).subspan(i, count), lane);
+        link_.await_over(std::span(schedule_.awaited).subspan(i, count), lane);
       }
       break;
     case Step::Kind::record:

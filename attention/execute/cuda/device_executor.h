@@ -33,17 +33,18 @@ struct DeviceReport {
   std::array<std::uint32_t*, 2> awaited{};  ///< by lane: LinkStream::awaited
 };
 
-/// Plays one rank's plan on two streams: compute items on the caller's, copies on one of its own
+/// Plays one rank's plan on two streams: compute items on the caller's, copies on another
 /// that starts and ends with it. Enqueues only: nothing waits on the host, nothing is allocated, so
 /// a graph may capture a call.
 class DeviceExecutor {
  public:
-  /// On the current device. References must outlive this. Loads the device code that calls run:
-  /// a launch that had to load its own would wait for the whole GPU, whose streams may wait for a
-  /// rank that this very call has not told yet.
+  /// On the current device. `copies`: the stream that copies go on, of every pass of the session;
+  /// streams are dear, since those that wait hold hardware queues. References must outlive this.
+  /// Loads the device code that calls run: a launch that had to load its own would wait for the
+  /// whole GPU, whose streams may wait for a rank that this very call has not told yet.
   DeviceExecutor(const RankPlan& plan, const Memory& memory, const DeviceLaunches& launches,
                  const comm::DeviceLink& link, std::span<std::byte> workspace,
-                 const DeviceReport& report, bool deterministic);
+                 const DeviceReport& report, cudaStream_t copies, bool deterministic);
 
   void enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode);
 
@@ -59,7 +60,7 @@ class DeviceExecutor {
   DeviceReport report_;
   Schedule schedule_;
   LaunchContext context_;
-  CudaStream copy_;
+  cudaStream_t copy_;
   CudaEvent begin_;
   std::vector<CudaEvent> events_;
   std::array<comm::LinkStream, 2> lanes_;

@@ -12,25 +12,28 @@
 namespace annulus::attn {
 namespace {
 
-/// A peer's plan and slots, and its sends to one rank.
+/// A peer's plan and slots, and its transfers with one rank.
 class Peer {
  public:
   Peer(const Plan& plan, int peer, int rank, std::byte* arena)
       : plan_(plan.rank(peer)), memory_(plan_, plan.request().problem.batch, arena) {
     for (std::size_t i = 0; i < plan_.transfers.size(); ++i) {
       const Transfer& t = plan_.transfers[i];
-      if (t.peer == rank && t.sends) sends_[t.tag] = i;
+      if (t.peer == rank) (t.sends ? sends_ : receives_)[t.tag] = i;
     }
   }
 
-  comm::Region source(std::int32_t tag) const {
-    return memory_.region(plan_.transfers[sends_.at(tag)].block);
+  /// The other end of a transfer of that rank.
+  comm::Region end_of(const Transfer& t) const {
+    const auto& ends = t.sends ? receives_ : sends_;
+    return memory_.region(plan_.transfers[ends.at(t.tag)].block);
   }
 
  private:
   RankPlan plan_;
   Memory memory_;
-  std::map<std::int32_t, std::size_t> sends_;
+  std::map<std::int32_t, std::size_t> sends_;  ///< by tag
+  std::map<std::int32_t, std::size_t> receives_;
 };
 
 void require_arena(const RankPlan& rank, const Transfer& t) {
@@ -42,19 +45,19 @@ void require_arena(const RankPlan& rank, const Transfer& t) {
 
 }  // namespace
 
-std::vector<comm::DeviceTransfer> device_transfers(const Plan& plan, const RankPlan& rank,
-                                                   const Memory& memory,
-                                                   const std::function<std::byte*(int)>& arena_of) {
+std::vector<comm::DeviceTransfer> device_transfers(
+    const Plan& plan, const RankPlan& rank, const Memory& memory,
+    const std::function<TransferReach(const Transfer&)>& reach_of) {
   std::map<int, std::unique_ptr<Peer>> peers;
   std::vector<comm::DeviceTransfer> transfers;
   for (const Transfer& t : rank.transfers) {
     require_arena(rank, t);
-    transfers.push_back({t.sends, t.peer, t.tag, t.round, memory.region(t.block), {}});
-    std::byte* arena = t.sends ? nullptr : arena_of(t.peer);
-    if (arena == nullptr) continue;
+    const TransferReach reach = reach_of(t);
+    transfers.push_back({t.sends, t.peer, t.tag, t.round, memory.region(t.block), {}, reach.pulls});
+    if (t.sends == reach.pulls || reach.arena == nullptr) continue;
     std::unique_ptr<Peer>& peer = peers[t.peer];
-    if (!peer) peer = std::make_unique<Peer>(plan, t.peer, rank.rank, arena);
-    transfers.back().theirs = peer->source(t.tag);
+    if (!peer) peer = std::make_unique<Peer>(plan, t.peer, rank.rank, reach.arena);
+    transfers.back().theirs = peer->end_of(t);
   }
   return transfers;
 }

@@ -11,12 +11,17 @@
 
 namespace annulus::attn {
 
-/// The transfers of `rank` with both their ends. `arena_of(peer)`: the peer's arena as this GPU
-/// addresses it, null where it cannot; then `theirs` stays empty. Materialises the plans of the
-/// peers that are addressed. Throws Unsupported where a transfer touches a caller's tensor: plans
-/// for GPUs are made with stage_caller.
-std::vector<comm::DeviceTransfer> device_transfers(const Plan& plan, const RankPlan& rank,
-                                                   const Memory& memory,
-                                                   const std::function<std::byte*(int)>& arena_of);
+/// How a transfer reaches its other end.
+struct TransferReach {
+  std::byte* arena = nullptr;  ///< the peer's, as this GPU addresses it; null where it cannot
+  bool pulls = true;           ///< DeviceTransfer::pulls
+};
+
+/// The transfers of `rank`, with both their ends where this rank moves the data. Materialises the
+/// plans of the peers that are addressed. Throws Unsupported where a transfer touches a caller's
+/// tensor: plans for GPUs are made with stage_caller.
+std::vector<comm::DeviceTransfer> device_transfers(
+    const Plan& plan, const RankPlan& rank, const Memory& memory,
+    const std::function<TransferReach(const Transfer&)>& reach_of);
 
 }  // namespace annulus::attn

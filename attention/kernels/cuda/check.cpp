@@ -38,8 +38,8 @@ void check_arguments(const AttendGeometry& g, const LaunchContext& context, bool
   }
   if (g.tiles.empty()) return;
   const bool by_row = !g.row_tiles.empty();
-  const bool by_key = g.key_tiles.size() > 1 && g.tiles_by_key.size() == g.tiles.size() &&
-                      g.places.size() == g.tiles.size();
+  const bool by_key = g.key_tiles.size() > 1 && !g.tiles_by_key.empty() &&
+                      (!context.deterministic || g.places.size() == g.tiles_by_key.size());
   if (!by_row || (backward && !by_key)) {
     throw InvalidArgument("CUDA kernels need the tile index of the launch (make_tile_index)");
   }

@@ -2,7 +2,8 @@
 // block serves a key tile of one key/value head and streams the query tiles that see it, 16 rows at
 // a time, of every query head of the group: P and dS once into shared memory (16 KB), then dV, dK
 // and dQ are added to in memory. f32 arithmetic. Nobody else adds to the block's keys; to dQ it
-// adds when the key tile's turn comes (see flash2_backward.cuh). Workspace: the turns.
+// adds in any order, or (kOrdered) when the key tile's turn comes (see flash2_backward.cuh).
+// Workspace: the turns.
 #include "attention/kernels/cuda/device/blocks.cuh"
 #include "attention/kernels/cuda/device/pairs.cuh"
 #include "attention/kernels/cuda/launch.h"
@@ -61,6 +62,7 @@ __device__ void add_to_keys(const Geometry& g, const Part& part, const Output& t
   }
 }
 
+template <bool kOrdered>
 __device__ void add_to_rows(const Geometry& g, const BackwardParams& p, const Part& part,
                             const float (*ds)[kKeys]) {
   for (std::int64_t i = threadIdx.x; i < part.rows * g.head_dim; i += kThreads) {
@@ -75,13 +77,20 @@ __device__ void add_to_rows(const Geometry& g, const BackwardParams& p, const Pa
                                       index_of(p.k, part.batch, part.key_token + key, part.kv) + d);
     }
     const std::int64_t token = token_of_row(g, part.tile.row + part.first + r);
-    // Other blocks have added before: what an SM's own cache holds may be old.
     float* to = f32_row(p.dq, part.batch, token, part.head) + d;
-    __stcg(to, __ldcg(to) + static_cast<float>(g.softmax_scale) * sum);
+    sum *= static_cast<float>(g.softmax_scale);
+    if constexpr (kOrdered) {
+      // Other blocks have added before: what an SM's own cache holds may be old.
+      __stcg(to, __ldcg(to) + sum);
+    } else {
+      atomicAdd(to, sum);
+    }
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
+/// Two blocks an SM where dQ is free: left to itself the compiler takes three, and spills.
+template <bool kOrdered>
+__global__ void __launch_bounds__(kThreads, kOrdered ? 1 : 2)
     plain_backward_kernel(const __grid_constant__ Geometry g,
                           const __grid_constant__ BackwardParams p, int* turns) {
   __shared__ float probability[kRows][kKeys];
@@ -104,21 +113,25 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = begin; i < end; ++i) {
       part.tile = g.tiles_by_key[i];
       part.key_token = segment.token + part.tile.key;
-      const TilePlace place = g.places[i];
-      int* counter = turns + turn_index(g, part.batch, part.head, place.row_tile, 0);
-      bool good = true;
-      if (threadIdx.x == 0) good = await_turn(g, counter, place.turn);
-      if (__syncthreads_and(good) == 0) return;
+      TilePlace place{};
+      int* counter = nullptr;
+      if constexpr (kOrdered) {
+        place = g.places[i];
+        counter = turns + turn_index(g, part.batch, part.head, place.row_tile, 0);
+        bool good = true;
+        if (threadIdx.x == 0) good = await_turn(g, counter, place.turn);
+        if (__syncthreads_and(good) == 0) return;
+      }
       for (part.first = 0; part.first < part.tile.rows; part.first += kRows) {
         part.rows = min(kRows, part.tile.rows - part.first);
         find_scores(g, p, part, probability, ds);
         __syncthreads();
         add_to_keys(g, part, p.dv, p.dout, g.head_dim_v, 1.0F, probability);
         add_to_keys(g, part, p.dk, p.q, g.head_dim, static_cast<float>(g.softmax_scale), ds);
-        add_to_rows(g, p, part, ds);
+        add_to_rows<kOrdered>(g, p, part, ds);
         __syncthreads();
       }
-      if (threadIdx.x == 0) {
+      if (kOrdered && threadIdx.x == 0) {
         __threadfence();
         store_release(counter, place.turn + 1);
       }
@@ -131,12 +144,14 @@ __global__ void __launch_bounds__(kThreads)
 void plain_backward(const BackwardParams& params, const LaunchContext& context) {
   const std::int64_t turns = turn_count(params.geometry);
   check_arguments(params.geometry, context, true, turns * static_cast<std::int64_t>(sizeof(int)));
-  clear_gradients(params, context, turns);
+  clear_gradients(params, context, context.deterministic ? turns : 0);
   const Geometry g = geometry_of(params.geometry, context);
   if (g.key_tile_count == 0 || g.heads == 0 || g.batch == 0) return;
   const dim3 grid(static_cast<unsigned>(g.key_tile_count), static_cast<unsigned>(g.kv_heads),
                   static_cast<unsigned>(g.batch));
-  plain_backward_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(context.stream)>>>(
+  const auto kernel =
+      context.deterministic ? &plain_backward_kernel<true> : &plain_backward_kernel<false>;
+  kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(context.stream)>>>(
       g, params, reinterpret_cast<int*>(context.workspace.data()));
   check_launch("plain backward");
 }

@@ -1,6 +1,7 @@
 #include <annulus/counters.h>
 #include <annulus/gpu.h>
 
+#include "comm/nccl/nccl_communicator.h"
 #include "runtime/engine/gpu/device.h"
 #include "runtime/engine/gpu/probes.h"
 
@@ -68,6 +69,7 @@ class Surveyor {
   void run() {
     section("peer access", [&] { survey_.peer_access = peer_access_of(count()); });
     section("links", [&] { links(); });
+    section("NCCL", [&] { nccl(); });
     section("copy model", [&] { copies(); });
     section("beside a full kernel", [&] {
       survey_.beside = engine::try_beside_full_kernel(has_link(0, 1) ? 1 : -1, timeout_s_);
@@ -100,6 +102,12 @@ class Surveyor {
     if (count() > 1 && survey_.links.empty()) {
       survey_.links_unavailable = "no GPU may address the next one's memory";
     }
+  }
+
+  void nccl() {
+    if (survey_.links.empty()) return;
+    survey_.nccl_unavailable = comm::nccl::why_not();
+    if (survey_.nccl_unavailable.empty()) engine::measure_nccl(survey_.links.front(), timeout_s_);
   }
 
   void copies() {

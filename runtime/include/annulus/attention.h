@@ -43,6 +43,10 @@ struct SessionOptions {
   /// is needed. It stays the caller's, but after a Timeout it was aborted and may not be used
   /// again.
   void* nccl = nullptr;
+  /// Over peer, who moves the data: "pull" the receiver, "push" the sender, or "auto": the
+  /// receiver, unless the sender's arena is cudaMalloc memory of another GPU of the receiver's
+  /// process, whose reads CUDA orders behind what waits there. The same on every rank.
+  std::string peer_copies = "auto";
   /// Not 0: so many neighbouring ranks count as one host, to try on one host what runs on several.
   int ranks_per_host = 0;
 };

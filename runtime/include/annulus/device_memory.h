@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -45,6 +46,7 @@ class ANNULUS_API DeviceStream {
   ~DeviceStream();
 
   Stream get() const { return stream_; }
+  int device() const { return device_; }
 
   /// What is enqueued from here on waits for release(), so that a measurement starts when all of it
   /// is there. Copies to and from pageable memory may not be enqueued in between.
@@ -54,6 +56,41 @@ class ANNULUS_API DeviceStream {
  private:
   Stream stream_ = nullptr;
   std::uint32_t* gate_ = nullptr;  ///< mapped host memory
+  int device_ = -1;
+};
+
+/// Seconds between two points of a stream.
+class ANNULUS_API DeviceTimer {
+ public:
+  DeviceTimer() = default;
+  explicit DeviceTimer(int device);
+  DeviceTimer(DeviceTimer&& other) noexcept;
+  DeviceTimer& operator=(DeviceTimer&& other) noexcept;
+  ~DeviceTimer();
+
+  void begin(const DeviceStream& stream) const;
+  void end(const DeviceStream& stream) const;
+  /// Once the stream has passed end().
+  double seconds() const;
+
+ private:
+  void* begin_ = nullptr;
+  void* end_ = nullptr;
+};
+
+/// What `calls` enqueue on a stream, captured into a CUDA graph and made ready to be replayed.
+/// Making and dropping it may wait for the GPU.
+class ANNULUS_API DeviceGraph {
+ public:
+  DeviceGraph(const DeviceStream& stream, const std::function<void()>& calls);
+  DeviceGraph(const DeviceGraph&) = delete;
+  DeviceGraph& operator=(const DeviceGraph&) = delete;
+  ~DeviceGraph();
+
+  void launch(const DeviceStream& stream) const;
+
+ private:
+  void* ready_ = nullptr;
 };
 
 /// GPUs that this process sees; 0 where CUDA is not built or there is no driver. Never throws.

@@ -24,6 +24,7 @@ struct LinkRate {
   std::int64_t bytes = 0;
   double pull_gb_s = 0;  ///< 1e9 bytes/s, issued by the GPU that receives; median
   double push_gb_s = 0;  ///< issued by the GPU that owns the source
+  double nccl_gb_s = 0;  ///< a message through NCCL; 0: not measured
 };
 struct GpuLink {
   int to = 0;    ///< ordinals: `to` receives
@@ -74,7 +75,8 @@ struct GpuSurvey {
   std::vector<std::vector<bool>> peer_access;  ///< [of][to]: may a GPU address another's memory?
   std::string links_unavailable;               ///< "one GPU: no links"; empty: see links
   std::vector<GpuLink> links;                  ///< each GPU and the next
-  std::string copies_of;                       ///< what was queued: "pulls of GPU 0 from GPU 1"
+  std::string nccl_unavailable;  ///< why there are no rates through NCCL, which the first link has
+  std::string copies_of;         ///< what was queued: "pulls of GPU 0 from GPU 1"
   std::vector<CopySample> copy_samples;
   CopyModel copy_model;
   std::vector<BesideFullKernel> beside;

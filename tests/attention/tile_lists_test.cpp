@@ -1,0 +1,78 @@
+// What GPUs keep of tiles: lists that grow with the sequence, not with its square.
+
+#include "attention/execute/launches.h"
+
+#include <annulus/plan.h>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+
+namespace annulus {
+namespace {
+
+/// A kernel as those of GPUs are: their index, and joined tiles.
+attn::Kernel device_kernel() {
+  attn::Kernel kernel;
+  kernel.name = "flash2";
+  kernel.backend = "cuda";
+  kernel.tile_q = kernel.tile_k = 128;
+  kernel.joined_tiles = true;
+  return kernel;
+}
+
+PlanRequest request(Algorithm algorithm, const Layout& layout, Pass pass, std::int64_t seq) {
+  Problem problem{.seq = seq, .heads = 8, .heads_kv = 8, .head_dim = 128, .dtype = DType::bf16};
+  const MeshShape mesh = algorithm == Algorithm::ulysses ? MeshShape{.ring = 1, .ulysses = 4}
+                                                         : MeshShape{.ring = 4, .ulysses = 1};
+  PlanRequest r{problem, layout, algorithm, mesh, pass, {}};
+  r.options.stage_caller = true;
+  r.options.tile_q = r.options.tile_k = 128;
+  return r;
+}
+
+/// Entries of the tile lists of one rank, and pairs of a head that they hold.
+struct Lists {
+  std::size_t tiles = 0;
+  std::int64_t pairs = 0;
+};
+
+Lists lists_of(const PlanRequest& r, bool deterministic) {
+  const Plan plan = make_plan(r);
+  const RankPlan rank = plan.rank(1);
+  const attn::Kernel kernel = device_kernel();
+  const attn::Launches launches(plan, rank, kernel, deterministic);
+  Lists lists;
+  for (const attn::Launch& launch : launches.launches()) {
+    const auto& list = r.pass == Pass::forward ? launch.tiles : launch.index.tiles_by_key;
+    lists.tiles += list.size();
+    for (const attn::Tile& t : list) lists.pairs += std::int64_t{t.rows} * t.keys;
+  }
+  return lists;
+}
+
+TEST(TileLists, GrowWithTheSequence) {
+  for (const Algorithm algorithm : {Algorithm::ring, Algorithm::gather, Algorithm::ulysses}) {
+    for (const Layout& layout : {Layout::zigzag(), Layout::striped()}) {
+      for (const Pass pass : {Pass::forward, Pass::backward}) {
+        SCOPED_TRACE(fmt::format("{} {} {}", name_of(algorithm), layout.name(), name_of(pass)));
+        const Lists small = lists_of(request(algorithm, layout, pass, 16384), false);
+        const Lists large = lists_of(request(algorithm, layout, pass, 65536), false);
+        EXPECT_GT(small.tiles, 0U);
+        EXPECT_LT(large.tiles, 5 * small.tiles);  // single tiles: 16 times
+        // What is counted stays what it was.
+        const Lists single = lists_of(request(algorithm, layout, pass, 16384), true);
+        EXPECT_EQ(small.pairs, single.pairs);
+      }
+    }
+  }
+}
+
+TEST(TileLists, StaySingleWhereBackwardTakesTurns) {
+  const PlanRequest r = request(Algorithm::ulysses, Layout::zigzag(), Pass::backward, 16384);
+  EXPECT_GT(lists_of(r, true).tiles, 16 * lists_of(r, false).tiles);
+}
+
+}  // namespace
+}  // namespace annulus

@@ -1,0 +1,72 @@
+#pragma once
+
+#include "comm/communicator.h"
+#include "comm/device/device_link.h"
+#include "comm/peer/control_block.h"
+#include "comm/peer/driver.h"
+#include "comm/peer/symmetric_memory.h"
+#include "runtime/base/cuda_handles.h"
+#include "runtime/base/device_buffer.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace annulus::testing {
+
+struct PeerOptions {
+  int transfers = 64;
+  bool pulls = true;
+  bool given = false;        ///< memory of cudaMalloc instead of the library's choice
+  std::int64_t largest = 0;  ///< bytes of the largest transfer
+};
+
+/// Medians over rounds, of the slowest rank.
+struct PeerRates {
+  double one_gb_s = 0;   ///< a single bare copy
+  double bare_gb_s = 0;  ///< all copies back to back, no signals
+  double peer_gb_s = 0;  ///< the same through PeerLink
+  bool right = false;    ///< on every rank
+};
+
+/// One rank's transfers from the rank before it and to the rank after it.
+class PeerRounds {
+ public:
+  /// Collective, on the current device.
+  PeerRounds(comm::Communicator& communicator, int device, const PeerOptions& options);
+  PeerRounds(const PeerRounds&) = delete;
+  PeerRounds& operator=(const PeerRounds&) = delete;
+  ~PeerRounds();
+
+  /// Collective. Throws Timeout.
+  PeerRates measure(std::int64_t bytes);
+
+ private:
+  std::vector<comm::DeviceTransfer> transfers(std::int64_t bytes) const;
+  std::int64_t place(int transfer, std::int64_t bytes) const;
+  /// Seconds between the release of a gate and the end of what `enqueue` puts on both streams;
+  /// slowest rank.
+  double timed(const std::function<void()>& enqueue);
+  void play(const comm::DeviceLink& link);
+  void poison(std::int64_t bytes);
+  bool is_right(std::int64_t bytes) const;
+
+  comm::Communicator& communicator_;
+  PeerOptions options_;
+  comm::peer::Driver driver_;
+  int before_, after_;  ///< ranks
+  std::int64_t room_;   ///< bytes of the source, and of the target behind it
+  DeviceBuffer given_;
+  comm::peer::SymmetricMemory control_;
+  comm::peer::SymmetricMemory arena_;
+  std::vector<comm::peer::ControlBlock> blocks_;
+  std::uint32_t* words_ = nullptr;  ///< mapped: two gates, two that say what is awaited
+  CudaStream flags_ = make_stream();
+  CudaStream copies_ = make_urgent_stream();
+  CudaEvent begin_ = make_event(true);
+  CudaEvent end_ = make_event(true);
+  CudaEvent joined_ = make_event();
+};
+
+}  // namespace annulus::testing

@@ -1,0 +1,49 @@
+#!/bin/bash
+# First call of a session: one GPU, about 5 minutes. The order of a session:
+#   here    tests/gpu/pack.sh                              .gpu/gpu.tar.xz, to be carried along
+#   there   1 GPU:   bash tests/gpu/session/one.sh         carry .gpu
+#           2 GPUs:  bash tests/gpu/session/two.sh         carry .gpu
+#           4 GPUs:  bash tests/gpu/session/four.sh        carry .gpu
+# Each unpacks, runs its steps with a limit each, and prints a table last; OUT names the folder that
+# results go to. Look at the table of one before the next: what failed there will fail again.
+#
+# Predicted (nothing of this was run on a GPU when it was written):
+#   kernels            0 failed. `in any order` runs now use joined tile lists (tile_index.h) and plain
+#                      backward adds to dQ by atomics: a wrong sum there would show as a failed gradient
+#   threads, 1 GPU     engine_gpu 8 of 8 (skipped: NCCL's); 8 ranks as threads pass with 32 queues, which
+#                      hung before: 24 streams now, 32 and more then. 3 ranks with 8 queues: exit 2
+#   processes          pull, push and one queue pass; push is new
+#   memory             measured / planned within 1.05, with the joined lists no more than a few MiB
+#   interleave         ratios to FA2 0.93 to 1.08 (docs/notes/04), to cuDNN about half
+#   host               a call without transfers: some 10 launches, 30 to 60 us; its replay under 15 us
+. "$(dirname "$0")/common.sh"
+
+every='Distributed.MatchesSingleRankForEveryAlgorithmAndLayout'
+wide="$every:Distributed.MatchesSingleRankAtTheWidthsOfTensorCores"
+shape=(--heads 32 --heads-kv 8 --head-dim 128 --dtype bf16 --mask causal)
+
+if [ "$cpu" = 1 ]; then
+  gtest "8 ranks, threads" 120 0 "$every" engine_local
+  gtest "2 ranks, processes" 60 2 "$every" engine_mpi
+  bench "small" 60 2 --seq 512 --heads 4 --head-dim 32 --iterations 2
+  bench "ceiling" 60 1 --seq 512 --heads 4 --head-dim 32 --iterations 2 --check none
+  finish
+  exit
+fi
+
+step "machine" 20 bash -c 'nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader; mpirun --version | head -1'
+step "kernels" 240 kernels_gpu
+gtest "threads, 2 ranks" 90 0 '*' engine_gpu
+gtest "threads, up to 8 ranks" 90 0 "$every" engine_local CUDA_DEVICE_MAX_CONNECTIONS=32
+step "3 ranks, 8 queues: refused" 30 bash -c 'annulus bench --backend cuda --transport local --world 3 --seq 1k --heads 4 --head-dim 64 --dtype bf16; [ $? -eq 2 ]'
+gtest "processes, pull" 60 2 "$wide" engine_mpi
+gtest "processes, push" 60 3 "$wide" engine_mpi ANNULUS_TEST_PEER_COPIES=push
+gtest "processes, pull, one queue" 60 2 "$every" engine_mpi CUDA_DEVICE_MAX_CONNECTIONS=1
+gtest "engine_gpu, processes" 90 2 '*' engine_gpu_mpi
+bench "1 GPU 16k" 60 1 --seq 16k "${shape[@]}" --iterations 10 --hardware-counters
+bench "1 GPU 64k" 60 1 --seq 64k "${shape[@]}" --iterations 3 --check none
+step "interleave" 90 python3 interleave.py ./libannulus.so --shapes 2,8192,16,16,128 1,16384,32,8,128 1,16384,32,32,64 --repeats 10
+step "suite classic" 60 annulus bench --op local --suite classic --backend cuda
+step "attend" 60 python3 "$repo/tests/gpu/session/attend_check.py" ./annulus
+step "memcheck" 60 compute-sanitizer --tool memcheck --error-exitcode 1 ./kernels_gpu --only "bf16 dim 128:128 seq 130"
+finish

@@ -1,0 +1,65 @@
+// What `bench` reports of a call's hidden costs: on GPUs figures with their units, elsewhere null.
+
+#include "launch/bench/report.h"
+
+#include <gmock/gmock.h>
+#include <nlohmann/json.hpp>
+
+namespace annulus::launch {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+BenchReport report() {
+  BenchReport r;
+  r.problem = resolved(Problem{.seq = 64, .heads = 2, .head_dim = 8});
+  r.forward = Timing{.median_s = 0.002, .min_s = 0.001, .max_s = 0.004, .p99_s = 0.004};
+  r.bytes_sent = {10};
+  r.forward_transfers = 14;
+  CostRequest cost;
+  cost.seq = 64;
+  r.cost = price(cost);
+  return r;
+}
+
+TEST(HiddenCosts, AreNullWhereThereAreNone) {
+  const auto json = nlohmann::json::parse(to_json(report()));
+  const auto& forward = json.at("timing").at("forward");
+  for (const char* key :
+       {"host_median_s", "cold_median_s", "graph_median_s", "graph_host_median_s"}) {
+    EXPECT_TRUE(forward.at(key).is_null()) << key;
+  }
+  EXPECT_EQ(forward.at("median_s"), 0.002);
+  EXPECT_TRUE(json.at("timing").at("backward").is_null());
+  EXPECT_EQ(json.at("comm").at("forward_transfers_per_rank"), 14);
+  EXPECT_THAT(to_text(report()), Not(HasSubstr("cold")));
+}
+
+TEST(HiddenCosts, StandBesideTheTimingOfTheirPass) {
+  BenchReport r = report();
+  r.forward_hidden = HiddenCosts{
+      .host_s = 45e-6, .cold_s = 0.0025, .graph_s = 0.0019, .graph_host_s = 12e-6, .no_graph = {}};
+  const auto forward = nlohmann::json::parse(to_json(r)).at("timing").at("forward");
+  EXPECT_EQ(forward.at("host_median_s"), 45e-6);
+  EXPECT_EQ(forward.at("cold_median_s"), 0.0025);
+  EXPECT_EQ(forward.at("graph_median_s"), 0.0019);
+  EXPECT_EQ(forward.at("graph_host_median_s"), 12e-6);
+  EXPECT_THAT(to_text(r), HasSubstr("forward   cold 0.0025 s; host 45 us a call of 14 transfers; "
+                                    "replayed 0.0019 s, host 12 us a replay"));
+}
+
+TEST(HiddenCosts, SayWhyACallWasNotCaptured) {
+  BenchReport r = report();
+  r.forward_hidden = HiddenCosts{.host_s = 45e-6,
+                                 .cold_s = 0.0025,
+                                 .graph_s = {},
+                                 .graph_host_s = {},
+                                 .no_graph = "the driver is old"};
+  EXPECT_TRUE(
+      nlohmann::json::parse(to_json(r)).at("timing").at("forward").at("graph_median_s").is_null());
+  EXPECT_THAT(to_text(r), HasSubstr("no graph: the driver is old"));
+}
+
+}  // namespace
+}  // namespace annulus::launch
