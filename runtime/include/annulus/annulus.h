@@ -18,6 +18,7 @@
 #include <annulus/machine.h>
 #include <annulus/mask_tiles.h>
 #include <annulus/mesh.h>
+#include <annulus/moe_routing.h>
 #include <annulus/plan.h>
 #include <annulus/problem.h>
 #include <annulus/reference.h>
