@@ -1,18 +1,15 @@
 #pragma once
 
-#include <cstdint>
-#include <vector>
+/// Routing is public: a trainer may bring its own. Both halves of moe/ build on it.
+#include <annulus/moe_routing.h>
+
+#include <cstddef>
 
 namespace annulus::moe {
 
-/// Which experts each token of one rank goes to: what a router decides, and all that placement,
-/// dispatch and combine know of it. Row-major [tokens][k].
-struct Routing {
-  std::int64_t tokens = 0;
-  std::int64_t k = 0;
-  std::int64_t experts = 0;           ///< of the whole expert group, over all ranks
-  std::vector<std::int32_t> indices;  ///< expert in [0, experts), or -1: no selection
-  std::vector<float> weights;         ///< what the expert's output is multiplied by; 0 where -1
-};
+/// Of the pair (token, slot) in indices and weights.
+inline std::size_t pair_of(const Routing& routing, std::int64_t token, std::int64_t slot) {
+  return static_cast<std::size_t>(token * routing.k + slot);
+}
 
 }  // namespace annulus::moe

@@ -18,6 +18,11 @@
 #include <annulus/machine.h>
 #include <annulus/mask_tiles.h>
 #include <annulus/mesh.h>
+#include <annulus/model_size.h>
+#include <annulus/moe.h>
+#include <annulus/moe_losses.h>
+#include <annulus/moe_placement.h>
+#include <annulus/moe_routing.h>
 #include <annulus/plan.h>
 #include <annulus/problem.h>
 #include <annulus/reference.h>
