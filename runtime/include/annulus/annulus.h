@@ -18,6 +18,9 @@
 #include <annulus/machine.h>
 #include <annulus/mask_tiles.h>
 #include <annulus/mesh.h>
+#include <annulus/moe.h>
+#include <annulus/moe_losses.h>
+#include <annulus/moe_placement.h>
 #include <annulus/moe_routing.h>
 #include <annulus/plan.h>
 #include <annulus/problem.h>
