@@ -83,14 +83,18 @@ void Exchange::exchange_counts() {
   flights_.wait();
 }
 
-/// Rows for other ranks, into sent order: those of an expert then are neighbours.
-void Exchange::pack_rows(const ExchangePlan& plan, const void* x, std::int64_t stride,
-                         const LaunchContext& context) {
-  from_at_.assign(plan.sent_token.begin(), plan.sent_token.end());
+/// Rows of a round for other ranks, into sent order: those of an expert then are neighbours. Other
+/// rounds' places are left alone: results that came back may lie there.
+void Exchange::pack_rows(const ExchangePlan& plan, std::int64_t round, const void* x,
+                         std::int64_t stride, const LaunchContext& context) {
+  from_at_.assign(at(plan.pairs), -1);
   const int me = shape_.group.me;
-  const std::int64_t own = sent_base(plan, me);
-  const std::int64_t own_pairs = slice_of(plan, me, me, 0).pairs;
-  if (plan.rounds == 1) std::fill_n(from_at_.begin() + own, own_pairs, -1);
+  for (int r = 0; r < shape_.group.ranks; ++r) {
+    if (r == me) continue;  // copy_own
+    const Slice slice = slice_of(plan, me, r, round);
+    const std::int64_t first = sent_base(plan, r) + slice.first;
+    std::copy_n(plan.sent_token.begin() + first, slice.pairs, from_at_.begin() + first);
+  }
   kernel_->copy({.rows = plan.pairs,
                  .bytes = shape_.row_bytes,
                  .from_at = from_at_.data(),
@@ -194,8 +198,11 @@ void Exchange::start_dispatch(const ExchangePlan& plan, std::int64_t round, cons
                               std::int64_t stride, const Routing* routing, const ArrivedRows& to,
                               const LaunchContext& context) {
   flights_.begin("dispatch", round);
-  if (round == 0 && plan.dedup) pack_tokens(plan, x, stride, context);
-  if (round == 0 && !plan.dedup) pack_rows(plan, x, stride, context);
+  if (plan.dedup) {
+    pack_tokens(plan, x, stride, context);
+  } else {
+    pack_rows(plan, round, x, stride, context);
+  }
   if (routing != nullptr) {
     if (round == 0) pack_pairs(plan, *routing);
     start_pairs(plan, round);

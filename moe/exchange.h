@@ -66,7 +66,7 @@ class Exchange {
   std::int64_t sent_base(const ExchangePlan& plan, int rank) const;
 
   void exchange_counts();
-  void pack_rows(const ExchangePlan& plan, const void* x, std::int64_t stride,
+  void pack_rows(const ExchangePlan& plan, std::int64_t round, const void* x, std::int64_t stride,
                  const LaunchContext& context);
   void pack_tokens(const ExchangePlan& plan, const void* x, std::int64_t stride,
                    const LaunchContext& context);

@@ -42,6 +42,14 @@ Operand rows_of(const void* data, DType dtype, std::int64_t first, std::int64_t 
           .column_stride = 1};
 }
 
+Operand x_of(const RowBuffers& b, const ExpertShape& s, std::int64_t first) {
+  return rows_of(b.x, s.dtype, first, b.x_stride != 0 ? b.x_stride : s.hidden);
+}
+
+Operand dy_of(const RowGradients& g, const ExpertShape& s, std::int64_t first) {
+  return rows_of(g.dy, s.dtype, first, g.dy_stride != 0 ? g.dy_stride : s.hidden);
+}
+
 Result result_rows(void* data, DType dtype, std::int64_t first, std::int64_t width,
                    std::int64_t column = 0) {
   return {.data = static_cast<std::byte*>(data) + (first * width + column) * size_of(dtype),
@@ -106,7 +114,7 @@ void Experts::first_half(const ExpertWeights& weights, std::span<const ExpertRow
     products_.push_back({.m = r.rows,
                          .n = ffn,
                          .k = hidden,
-                         .a = rows_of(b.x, dtype, r.first, hidden),
+                         .a = x_of(b, shape_, r.first),
                          .b = turned(matrix(view, r.expert)),
                          .c = result_rows(b.between, dtype, r.first, shape_.between(), column)});
   };
@@ -146,7 +154,7 @@ void Experts::backward(const ExpertWeights& weights, const ExpertGradients& grad
     products_.push_back({.m = r.rows,
                          .n = ffn,
                          .k = hidden,
-                         .a = rows_of(g.dy, dtype, r.first, hidden),
+                         .a = dy_of(g, shape_, r.first),
                          .b = matrix(weights.down, r.expert),
                          .c = result_rows(g.dactivated, dtype, r.first, ffn)});
   }
@@ -170,10 +178,10 @@ void Experts::backward(const ExpertWeights& weights, const ExpertGradients& grad
                          .add = !assign});
   };
   for (const ExpertRows& r : rows) {
-    const Operand x = rows_of(b.x, dtype, r.first, hidden);
+    const Operand x = x_of(b, shape_, r.first);
     const Operand d_gate = rows_of(b.between, dtype, r.first, between);
     const Operand d_up = rows_of(b.between, dtype, r.first, between, between - ffn);
-    weigh(gradients.down, r, hidden, ffn, rows_of(g.dy, dtype, r.first, hidden),
+    weigh(gradients.down, r, hidden, ffn, dy_of(g, shape_, r.first),
           rows_of(b.activated, dtype, r.first, ffn));
     if (gated) weigh(gradients.gate, r, ffn, hidden, d_gate, x);
     weigh(gradients.up, r, ffn, hidden, d_up, x);

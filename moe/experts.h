@@ -32,9 +32,10 @@ struct ExpertRows {
   std::int64_t rows = 0;
 };
 
-/// Compact rows of dtype, by expert.
+/// Rows of dtype by expert, compact unless a stride (in elements) says otherwise.
 struct RowBuffers {
   const void* x = nullptr;         ///< [rows][hidden]
+  std::int64_t x_stride = 0;       ///< 0: hidden
   void* between = nullptr;         ///< [rows][between]: before the activation; kept for backward
   void* activated = nullptr;       ///< [rows][ffn]
   const float* weights = nullptr;  ///< [rows]; null: all 1
@@ -43,11 +44,12 @@ struct RowBuffers {
 };
 
 struct RowGradients {
-  const void* dy = nullptr;   ///< [rows][hidden]
+  const void* dy = nullptr;    ///< [rows][hidden]
+  std::int64_t dy_stride = 0;  ///< 0: hidden
   void* dactivated = nullptr;  ///< [rows][ffn], scratch
-  void* dx = nullptr;         ///< [rows][hidden]
+  void* dx = nullptr;          ///< [rows][hidden]
   DType dx_dtype = DType::f32;
-  float* dweights = nullptr;  ///< [rows]; may be null
+  float* dweights = nullptr;   ///< [rows]; may be null
 };
 
 /// The MLPs of some experts over their rows. The weight of a row multiplies its activation, before

@@ -38,20 +38,20 @@ struct Product {
   Result c;   ///< [m][n]
   bool add = false;
   std::int64_t k_more = 0;
-  Operand a_more;  ///< [m][k_more]
-  Operand b_more;  ///< [k_more][n]
+  Operand a_more{};  ///< [m][k_more]
+  Operand b_more{};  ///< [k_more][n]
 
   std::int64_t flops() const { return 2 * m * n * (k + k_more); }
 };
 
 /// How wide a row of `hidden` is for `ffn` activations: [gate | up] of swiglu, [up] of gelu.
-constexpr std::int64_t hidden_width(Activation gate, std::int64_t ffn) {
-  return gate == Activation::swiglu ? 2 * ffn : ffn;
+constexpr std::int64_t hidden_width(Activation activation, std::int64_t ffn) {
+  return activation == Activation::swiglu ? 2 * ffn : ffn;
 }
 
 /// activated[r] = weights[r] * gate(hidden[r]); compact rows of `dtype`.
 struct ActivateParams {
-  Activation gate = Activation::swiglu;
+  Activation activation = Activation::swiglu;
   DType dtype = DType::f32;
   std::int64_t rows = 0;
   std::int64_t ffn = 0;

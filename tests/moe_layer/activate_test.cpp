@@ -55,7 +55,7 @@ TEST(MoeActivate, EqualsFloat64ForwardAndBackward) {
         auto activated = stored(dtype, nan), again = activated, dhidden = activated;
         std::vector<std::byte> workspace(static_cast<std::size_t>(kernel.workspace_bytes(2)),
                                          std::byte{0xff});
-        ActivateParams params{.gate = gate,
+        ActivateParams params{.activation = gate,
                               .dtype = dtype,
                               .rows = kRows,
                               .ffn = ffn,

@@ -20,7 +20,7 @@ class Rows {
   Rows(const ActivateParams& params, const BlockOps& ops, float* memory) : p_(params), ops_(ops) {
     const std::int64_t n = padded(p_.ffn);
     std::fill_n(memory, floats(p_), 0.0F);  // the padding; arithmetic keeps it finite
-    row_ = {.gate = p_.gate,
+    row_ = {.activation = p_.activation,
             .ffn = p_.ffn,
             .weight = 1.0F,
             .gated = memory,
@@ -45,17 +45,17 @@ class Rows {
     const float dot = ops_.gate_backward(row_);
     if (p_.dweights != nullptr) p_.dweights[row] = dot;
     give(row_.activated, p_.activated, row * p_.ffn);
-    const std::int64_t at = row * hidden_width(p_.gate, p_.ffn);
-    if (p_.gate == Activation::swiglu) give(row_.dgated, p_.dhidden, at);
+    const std::int64_t at = row * hidden_width(p_.activation, p_.ffn);
+    if (p_.activation == Activation::swiglu) give(row_.dgated, p_.dhidden, at);
     give(row_.dup, p_.dhidden, at + up_at());
   }
 
  private:
-  std::int64_t up_at() const { return hidden_width(p_.gate, p_.ffn) - p_.ffn; }
+  std::int64_t up_at() const { return hidden_width(p_.activation, p_.ffn) - p_.ffn; }
 
   void take(std::int64_t row) {
-    const std::int64_t at = row * hidden_width(p_.gate, p_.ffn);
-    if (p_.gate == Activation::swiglu) widen(p_.hidden, at, row_.gated);
+    const std::int64_t at = row * hidden_width(p_.activation, p_.ffn);
+    if (p_.activation == Activation::swiglu) widen(p_.hidden, at, row_.gated);
     widen(p_.hidden, at + up_at(), row_.up);
     row_.weight = p_.weights != nullptr ? p_.weights[row] : 1.0F;
   }

@@ -35,7 +35,7 @@ struct Transposition {
 /// One row of an activation, in f32. Each array has room for padded(ffn); what lies beyond ffn is
 /// finite, and zero in `dactivated`.
 struct GateRow {
-  Activation gate = Activation::swiglu;
+  Activation activation = Activation::swiglu;
   std::int64_t ffn = 0;
   float weight = 1.0F;
   float* gated = nullptr;  ///< swiglu only

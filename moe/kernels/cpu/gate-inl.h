@@ -21,11 +21,13 @@ namespace annulus::moe::cpu {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// 1 / (1 + exp(-x)). exp overflows to inf for x below -88, which gives 0 as it should.
+/// 1 / (1 + exp(-x)). hn::Exp serves up to 104; beyond 88 the result is below 1e-38 anyway. In this
+/// order Min lets a NaN pass.
 HWY_INLINE Vector sigmoid(Vector x) {
   const Floats d;
   const Vector one = hn::Set(d, 1.0F);
-  return hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(x))));
+  const Vector e = hn::Exp(d, hn::Min(hn::Set(d, 88.0F), hn::Neg(x)));
+  return hn::Div(one, hn::Add(one, e));
 }
 
 inline void swiglu(const GateRow& r) {
@@ -79,12 +81,12 @@ inline float gelu(const GateRow& r, bool backward) {
 }
 
 inline void gate(const GateRow& row) {
-  if (row.gate == Activation::swiglu) return swiglu(row);
+  if (row.activation == Activation::swiglu) return swiglu(row);
   gelu(row, false);
 }
 
 inline float gate_backward(const GateRow& row) {
-  return row.gate == Activation::swiglu ? swiglu_backward(row) : gelu(row, true);
+  return row.activation == Activation::swiglu ? swiglu_backward(row) : gelu(row, true);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -19,6 +19,8 @@
 #include <annulus/mask_tiles.h>
 #include <annulus/mesh.h>
 #include <annulus/moe.h>
+#include <annulus/moe_experts.h>
+#include <annulus/moe_layer.h>
 #include <annulus/moe_losses.h>
 #include <annulus/moe_placement.h>
 #include <annulus/moe_routing.h>
