@@ -142,9 +142,8 @@ void Exchange::pack_pairs(const ExchangePlan& plan, const Routing& routing) {
   for (std::size_t pair = 0; pair < plan.sent_at.size(); ++pair) {
     const std::int64_t place = plan.sent_at[pair];
     if (place < 0) continue;
-    pairs_out_[at(place)] = {
-        .weight = routing.weights[pair],
-        .unique = static_cast<std::int32_t>(plan.sent_unique[at(place)])};
+    pairs_out_[at(place)] = {.weight = routing.weights[pair],
+                             .unique = static_cast<std::int32_t>(plan.sent_unique[at(place)])};
   }
 }
 

@@ -20,9 +20,9 @@ struct PairInfo {
 
 /// The rows of one rank in a round, compact, by expert.
 struct ArrivedRows {
-  std::byte* rows = nullptr;     ///< [capacity][row_bytes]
-  std::byte* staging = nullptr;  ///< [capacity][row_bytes], for tokens before they are expanded
-  float* weights = nullptr;      ///< [capacity]
+  std::byte* rows = nullptr;       ///< [capacity][row_bytes]
+  std::byte* staging = nullptr;    ///< [capacity][row_bytes], for tokens before they are expanded
+  float* weights = nullptr;        ///< [capacity]
   std::int64_t* unique = nullptr;  ///< [capacity] row of `staging`, -1: a row of this rank itself
 };
 
@@ -51,7 +51,7 @@ class Exchange {
                        const ArrivedRows& to, const LaunchContext& context);
 
   /// The rows of a round back to their tokens' ranks, into returned(), and `scalars` [capacity],
-  /// one for each row, into returned_scalars(); null: none.
+  /// one for each row, into returned_scalars(); null, on all ranks alike: none.
   void combine(const ExchangePlan& plan, std::int64_t round, const std::byte* rows,
                const float* scalars);
 

@@ -40,12 +40,12 @@ struct ExchangeShape {
 struct ExchangePlan {
   ExchangeShape shape;
   Placement placement;
-  std::vector<std::int64_t> counts;  ///< [ranks, experts] pairs by source
-  std::vector<std::int64_t> unique;  ///< [ranks, ranks] tokens that source sends to rank
-  std::vector<std::int64_t> start;   ///< [ranks, experts] first row of source's pairs
-  std::vector<std::int64_t> sent_first;  ///< [experts] of this rank's pairs, in sent order
-  std::vector<std::int64_t> sent_at;     ///< [tokens, k] place in sent order; -1: none
-  std::vector<std::int64_t> sent_token;  ///< [pairs] token in sent order
+  std::vector<std::int64_t> counts;       ///< [ranks, experts] pairs by source
+  std::vector<std::int64_t> unique;       ///< [ranks, ranks] tokens that source sends to rank
+  std::vector<std::int64_t> start;        ///< [ranks, experts] first row of source's pairs
+  std::vector<std::int64_t> sent_first;   ///< [experts] of this rank's pairs, in sent order
+  std::vector<std::int64_t> sent_at;      ///< [tokens, k] place in sent order; -1: none
+  std::vector<std::int64_t> sent_token;   ///< [pairs] token in sent order
   std::vector<std::int64_t> sent_unique;  ///< [pairs] place among the rank's tokens
   std::int64_t pairs = 0;                 ///< of this rank
   std::int64_t rounds = 1;

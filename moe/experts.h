@@ -49,7 +49,7 @@ struct RowGradients {
   void* dactivated = nullptr;  ///< [rows][ffn], scratch
   void* dx = nullptr;          ///< [rows][hidden]
   DType dx_dtype = DType::f32;
-  float* dweights = nullptr;   ///< [rows]; may be null
+  float* dweights = nullptr;  ///< [rows]; may be null
 };
 
 /// The MLPs of some experts over their rows. The weight of a row multiplies its activation, before

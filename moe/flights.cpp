@@ -63,11 +63,10 @@ void Flights::start(bool sends, int peer, Cargo cargo, std::int64_t expert, void
   if (bytes == 0) return;  // both ends know
   const std::int32_t tag = tag_base_ | (static_cast<std::int32_t>(cargo) << kExpertBits) |
                            static_cast<std::int32_t>(expert);
-  const comm::TransferEnd end{
-      .sends = sends,
-      .peer = peer,
-      .tag = tag,
-      .region = {.base = static_cast<std::byte*>(data), .run = bytes}};
+  const comm::TransferEnd end{.sends = sends,
+                              .peer = peer,
+                              .tag = tag,
+                              .region = {.base = static_cast<std::byte*>(data), .run = bytes}};
   flights_.push_back({.ticket = communicator_.transport().start(end),
                       .sends = sends,
                       .peer = peer,

@@ -77,8 +77,9 @@ TEST(MoeActivate, EqualsFloat64ForwardAndBackward) {
           const double w = static_cast<double>(weights[static_cast<std::size_t>(r)]);
           for (std::int64_t f = 0; f < ffn; ++f) {
             const double g = load_f64(hidden.data(), dtype, r * width + f);
-            const double up =
-                gate == Activation::swiglu ? load_f64(hidden.data(), dtype, r * width + ffn + f) : 0;
+            const double up = gate == Activation::swiglu
+                                  ? load_f64(hidden.data(), dtype, r * width + ffn + f)
+                                  : 0;
             const double d = load_f64(dz.data(), dtype, r * ffn + f);
             const Truth t = truth(gate, g, up);
             const auto near = [&](const std::vector<std::byte>& got, std::int64_t at, double want) {

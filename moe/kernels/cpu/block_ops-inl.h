@@ -1,5 +1,5 @@
-// The bodies behind BlockOps, in the namespace of the instruction set being compiled. The product is
-// built like that of the attention kernels, which this folder may not include.
+// The bodies behind BlockOps, in the namespace of the instruction set being compiled. The product
+// is built like that of the attention kernels, which this folder may not include.
 #if defined(ANNULUS_MOE_BLOCK_OPS_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef ANNULUS_MOE_BLOCK_OPS_INL_H
 #undef ANNULUS_MOE_BLOCK_OPS_INL_H

@@ -156,8 +156,7 @@ class Tile {
 
 void check(const Product& p) {
   const auto strided = [](const Operand& o) { return o.row_stride != 1 && o.column_stride != 1; };
-  if (strided(p.a) || strided(p.b) ||
-      (p.k_more > 0 && (strided(p.a_more) || strided(p.b_more)))) {
+  if (strided(p.a) || strided(p.b) || (p.k_more > 0 && (strided(p.a_more) || strided(p.b_more)))) {
     throw InvalidArgument("product: an operand has no stride of 1");
   }
   if (p.add && p.c.dtype != DType::f32) {

@@ -40,8 +40,7 @@ void Layer::Impl::backward_round(const BackwardCall& call, Step::Impl& step, std
   if (round == 0) shared_backward(call, step);
   exchange.finish_dispatch(plan, round, nullptr, dy_to, context());
   experts.backward(call.weights.experts, call.gradients.experts,
-                   call.gradients.assign && round == 0, expert_rows(plan, round),
-                   row_buffers(step),
+                   call.gradients.assign && round == 0, expert_rows(plan, round), row_buffers(step),
                    {.dy = dy_rows.data(),
                     .dy_stride = 0,
                     .dactivated = dactivated.data(),

@@ -20,10 +20,11 @@ void require(bool holds, const std::string& text) {
 }
 
 void check_config(const LayerConfig& c) {
-  require(c.hidden >= 1 && c.ffn >= 1 && c.experts >= 1 && c.shared_ffn >= 0,
-          fmt::format("hidden {}, ffn {}, experts {}, shared_ffn {}: must be at least 1, shared_ffn "
-                      "at least 0",
-                      c.hidden, c.ffn, c.experts, c.shared_ffn));
+  require(
+      c.hidden >= 1 && c.ffn >= 1 && c.experts >= 1 && c.shared_ffn >= 0,
+      fmt::format("hidden {}, ffn {}, experts {}, shared_ffn {}: must be at least 1, shared_ffn "
+                  "at least 0",
+                  c.hidden, c.ffn, c.experts, c.shared_ffn));
   require(c.k >= 1 && c.k <= c.experts,
           fmt::format("k {} is not in [1, {}], the experts", c.k, c.experts));
   if (c.dtype != DType::f32 && c.dtype != DType::bf16) {
@@ -109,9 +110,8 @@ LayerShape shape_of(const Mesh& mesh, const LayerConfig& config, const LayerOpti
   const int degree = options.expert_degree != 0 ? options.expert_degree : mesh.shape().expert;
   check_options(options, config, degree, mesh.world());
   shape.options.expert_degree = degree;
-  shape.group = {.first = mesh.rank() / degree * degree,
-                 .ranks = degree,
-                 .me = mesh.rank() % degree};
+  shape.group = {
+      .first = mesh.rank() / degree * degree, .ranks = degree, .me = mesh.rank() % degree};
   shape.capacity = capacity_rows(config, options, degree);
   shape.dedup = options.dispatch == Dispatch::tokens ||
                 (options.dispatch == Dispatch::automatic &&

@@ -30,8 +30,8 @@ LayerShape shape_of(const Mesh& mesh, const LayerConfig& config, const LayerOpti
 /// Everything that ranks must have alike; they agree on it, and tags carry a hash of it.
 std::string summary_of(const LayerShape& shape, int world);
 
-/// Of the copies of tokens, the share that is left when each travels once a rank: expected number of
-/// ranks among k experts drawn without preference, over k.
+/// Of the copies of tokens, the share that is left when each travels once a rank: expected number
+/// of ranks among k experts drawn without preference, over k.
 double expected_copies(std::int64_t experts, std::int64_t k, std::int64_t ranks);
 
 }  // namespace annulus::moe::engine

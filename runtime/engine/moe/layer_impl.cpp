@@ -64,8 +64,8 @@ Layer::Impl::Impl(Mesh& on, const engine::LayerShape& of, std::uint32_t hash)
 
 std::int64_t Layer::Impl::bytes() const {
   std::int64_t sum = exchange.bytes();
-  for (const Buffer* b : {&workspace, &y_rows, &x_rows, &dy_rows, &between, &activated,
-                          &dactivated, &shared_activated, &shared_dactivated, &more}) {
+  for (const Buffer* b : {&workspace, &y_rows, &x_rows, &dy_rows, &between, &activated, &dactivated,
+                          &shared_activated, &shared_dactivated, &more}) {
     sum += b->bytes();
   }
   return sum + static_cast<std::int64_t>(
@@ -87,9 +87,9 @@ void Layer::Impl::require_tokens(const ConstTensorView& view, const char* name) 
       (view.data != nullptr || view.shape[0] == 0)) {
     return;
   }
-  throw InvalidArgument(fmt::format(
-      "rank {}: moe layer: {} is {}, not {}[tokens <= {},{}] with a last stride of 1", mesh->rank(),
-      name, describe(view), name_of(c.dtype), most, c.hidden));
+  throw InvalidArgument(
+      fmt::format("rank {}: moe layer: {} is {}, not {}[tokens <= {},{}] with a last stride of 1",
+                  mesh->rank(), name, describe(view), name_of(c.dtype), most, c.hidden));
 }
 
 void Layer::Impl::require_call(const ForwardCall& call) const {
@@ -103,7 +103,8 @@ void Layer::Impl::require_call(const ForwardCall& call) const {
     refuse(fmt::format("x has {} tokens, y has {}", tokens, call.y.shape[0]));
   }
   require_weights(experts.shape(), shape.local_experts(), call.weights.experts, "experts");
-  if (shape.config.shared_ffn > 0) require_weights(shared.shape(), 1, call.weights.shared, "shared");
+  if (shape.config.shared_ffn > 0)
+    require_weights(shared.shape(), 1, call.weights.shared, "shared");
   if (call.given != nullptr) {
     check(*call.given);
     if (call.given->tokens != tokens || call.given->experts != shape.config.experts ||
@@ -115,6 +116,12 @@ void Layer::Impl::require_call(const ForwardCall& call) const {
     return;
   }
   if (!router) refuse("it has no router, so forward needs a routing");
+  const std::size_t biases = call.weights.bias.size();
+  if (biases != 0 && (router->config().score != Score::sigmoid ||
+                      biases != static_cast<std::size_t>(shape.config.experts))) {
+    refuse(fmt::format("a bias of {} experts; sigmoid routers may have one of {}, others none",
+                       biases, shape.config.experts));
+  }
   const ConstTensorView& w = call.weights.router;
   const bool typed = w.dtype == DType::f32 || w.dtype == shape.config.dtype;
   if (w.rank != 2 || !typed || w.shape[0] != shape.config.experts ||
@@ -160,8 +167,8 @@ void Layer::Impl::require_call(const BackwardCall& call, const Step::Impl& step)
 
 void Layer::Impl::require_alive() const {
   if (!dead) return;
-  throw CommError(fmt::format("rank {}: an earlier call failed, the mesh is dead: rebuild it",
-                              mesh->rank()));
+  throw CommError(
+      fmt::format("rank {}: an earlier call failed, the mesh is dead: rebuild it", mesh->rank()));
 }
 
 void Layer::Impl::fail(const std::exception_ptr& failure) {
@@ -247,9 +254,8 @@ void Layer::Impl::forward(const ForwardCall& call, Step::Impl& step) {
                  .width = shape.config.hidden,
                  .at = plan.sent_at.data(),
                  .rows = exchange.returned(),
-                 .more = shape.config.shared_ffn > 0
-                             ? reinterpret_cast<const float*>(more.data())
-                             : nullptr,
+                 .more = shape.config.shared_ffn > 0 ? reinterpret_cast<const float*>(more.data())
+                                                     : nullptr,
                  .out = call.y.data,
                  .out_stride = call.y.strides[0]},
                 context());

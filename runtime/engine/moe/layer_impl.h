@@ -71,7 +71,9 @@ struct Layer::Impl {
   std::int64_t stride_bytes(const ConstTensorView& view) const {
     return view.strides[0] * size_of(view.dtype);
   }
-  std::byte* rows_of(Step::Impl& step) { return step.rows.bytes() > 0 ? step.rows.data() : x_rows.data(); }
+  std::byte* rows_of(Step::Impl& step) {
+    return step.rows.bytes() > 0 ? step.rows.data() : x_rows.data();
+  }
   std::byte* between_of(Step::Impl& step) {
     return step.between.bytes() > 0 ? step.between.data() : between.data();
   }
@@ -96,13 +98,13 @@ struct Layer::Impl {
   std::int64_t flops_ = 0;
   std::vector<ExpertRows> expert_rows_;
   Buffer workspace;
-  Buffer y_rows;      ///< results; before that, tokens that wait to be expanded; then d(rows)
-  Buffer x_rows;      ///< where the step does not keep them
+  Buffer y_rows;  ///< results; before that, tokens that wait to be expanded; then d(rows)
+  Buffer x_rows;  ///< where the step does not keep them
   Buffer dy_rows;
-  Buffer between;     ///< where the step does not keep it
+  Buffer between;  ///< where the step does not keep it
   Buffer activated, dactivated;
   Buffer shared_activated, shared_dactivated;
-  Buffer more;                     ///< [max_tokens][hidden] f32: what is summed beside the rows
+  Buffer more;                       ///< [max_tokens][hidden] f32: what is summed beside the rows
   std::vector<float> row_dweights_;  ///< [capacity]
   std::vector<float> dweights_, dlogits_;
   std::vector<std::int64_t> scope_row_, scope_rows_;

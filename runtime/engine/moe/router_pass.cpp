@@ -8,10 +8,8 @@ namespace annulus::moe {
 namespace {
 
 Operand matrix(const ConstTensorView& view) {
-  return {.data = view.data,
-          .dtype = view.dtype,
-          .row_stride = view.strides[0],
-          .column_stride = 1};
+  return {
+      .data = view.data, .dtype = view.dtype, .row_stride = view.strides[0], .column_stride = 1};
 }
 
 Operand turned(const Operand& o) {
@@ -99,19 +97,19 @@ void Layer::Impl::route_backward(const BackwardCall& call, Step::Impl& step) {
   const TensorView& gradient = call.gradients.router;
   const std::array<Product, 2> products{
       Product{.m = c.experts,
-       .n = c.hidden,
-       .k = tokens,
-       .a = turned(dz),
-       .b = matrix(call.x),
-       .c = {gradient.data, DType::f32, gradient.strides[0]},
-       .add = !call.gradients.assign},
+              .n = c.hidden,
+              .k = tokens,
+              .a = turned(dz),
+              .b = matrix(call.x),
+              .c = {gradient.data, DType::f32, gradient.strides[0]},
+              .add = !call.gradients.assign},
       Product{.m = tokens,
-       .n = c.hidden,
-       .k = c.experts,
-       .a = dz,
-       .b = matrix(call.weights.router),
-       .c = {more.data(), DType::f32, c.hidden},
-       .add = c.shared_ffn > 0}};
+              .n = c.hidden,
+              .k = c.experts,
+              .a = dz,
+              .b = matrix(call.weights.router),
+              .c = {more.data(), DType::f32, c.hidden},
+              .add = c.shared_ffn > 0}};
   kernel->multiply(products, context());
 }
 

@@ -15,8 +15,7 @@ Step::Impl::Impl(const engine::LayerShape& shape) {
     between = Buffer(shape.capacity * shape.expert_shape().between() * element);
   }
   if (shape.config.shared_ffn > 0) {
-    shared_between =
-        Buffer(shape.options.max_tokens * shape.shared_shape().between() * element);
+    shared_between = Buffer(shape.options.max_tokens * shape.shared_shape().between() * element);
   }
   if (shape.config.router) {
     logits.resize(static_cast<std::size_t>(shape.options.max_tokens * shape.config.experts));

@@ -26,9 +26,9 @@ struct Step::Impl {
   ExchangePlan plan;
   std::vector<float> row_weights;        ///< [capacity]
   std::vector<std::int64_t> row_unique;  ///< [capacity]
-  Buffer rows;            ///< [capacity][hidden], unless dispatch is run again
-  Buffer between;         ///< [capacity][between], if backward does not compute it
-  Buffer shared_between;  ///< [max_tokens][shared between]
+  Buffer rows;                           ///< [capacity][hidden], unless dispatch is run again
+  Buffer between;                        ///< [capacity][between], if backward does not compute it
+  Buffer shared_between;                 ///< [max_tokens][shared between]
 
   bool ready = false;   ///< forward is done and backward is not
   bool routed = false;  ///< by the layer's router

@@ -55,9 +55,9 @@ struct LayerOptions {
   int expert_degree = 0;
   std::int64_t max_tokens = 0;  ///< the most that any rank brings to a call
   /// 0, exact: memory for whatever a routing brings, degree * max_tokens * min(k, local experts)
-  /// rows; pages that no routing touches cost nothing. Else: for `capacity_factor` times the rows of
-  /// a balanced load, max_tokens * k. What does not fit travels and is computed in further rounds:
-  /// nothing is lost, and results have the same bits.
+  /// rows; pages that no routing touches cost nothing. Else: for `capacity_factor` times the rows
+  /// of a balanced load, max_tokens * k. What does not fit travels and is computed in further
+  /// rounds: nothing is lost, and results have the same bits.
   double capacity_factor = 0.0;
   Dispatch dispatch = Dispatch::automatic;
   Recompute recompute = Recompute::activation;
@@ -68,8 +68,8 @@ struct LayerOptions {
 
 struct LayerWeights {
   ExpertWeights experts;  ///< this rank's: experts / degree of them, of index degree_rank * that on
-  ExpertWeights shared{};  ///< of one expert, shared_ffn wide; alike on every rank
-  ConstTensorView router{};         ///< [experts, hidden], f32 or the layer's dtype
+  ExpertWeights shared{};            ///< of one expert, shared_ffn wide; alike on every rank
+  ConstTensorView router{};          ///< [experts, hidden], f32 or the layer's dtype
   std::span<const float> bias = {};  ///< [experts] for selection alone; empty: none
 };
 
@@ -91,8 +91,8 @@ struct LayerLoad {
   double rank_max_over_mean = 1.0;        ///< of rank_rows: 2 means the busiest rank has twice
   std::int64_t dropped = 0;               ///< pairs of this rank that capacity dropped
   std::int64_t bad_tokens = 0;            ///< whose logits were no numbers
-  std::int64_t rounds = 1;                ///< more than 1: capacity_factor was too small, it spilled
-  bool sent_tokens = false;               ///< Dispatch::tokens
+  std::int64_t rounds = 1;   ///< more than 1: capacity_factor was too small, it spilled
+  bool sent_tokens = false;  ///< Dispatch::tokens
   std::int64_t forward_bytes_sent = 0, backward_bytes_sent = 0;
   std::int64_t forward_flops = 0, backward_flops = 0;  ///< executed products
   double forward_s = 0, backward_s = 0;
