@@ -1,35 +1,15 @@
+#include "launch/bench/json_parts.h"
 #include "launch/bench/report.h"
 #include "launch/request/problem.h"
 
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 
 namespace annulus::launch {
 namespace {
 
 using nlohmann::ordered_json;
-
-ordered_json timing_json(const std::optional<Timing>& timing) {
-  if (!timing) return nullptr;
-  return {{"median_s", timing->median_s},
-          {"min_s", timing->min_s},
-          {"max_s", timing->max_s},
-          {"p99_s", timing->p99_s}};
-}
-
-ordered_json check_json(const std::optional<CheckReport>& check) {
-  if (!check) return nullptr;
-  ordered_json json{{"passed", check->passed()}, {"mode", check->sampled ? "sample" : "full"}};
-  for (const CheckLine& line : check->lines) {
-    json[line.name + "_rel_err"] = line.rel_err;
-    json[line.name + "_bound"] = line.bound;
-    json[line.name + "_elements"] = line.elements;
-  }
-  return json;
-}
 
 ordered_json parallel_json(const BenchReport& report) {
   return {{"world", report.world},
@@ -48,19 +28,20 @@ ordered_json comm_json(const BenchReport& report) {
           {"overlap", report.overlap ? ordered_json(*report.overlap) : ordered_json(nullptr)}};
 }
 
-ordered_json environment_json(const BenchReport& report) {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  return {{"annulus", ANNULUS_VERSION}, {"compiler", __VERSION__},
-          {"mpi", report.mpi},          {"host", host.data()},
-          {"threads", report.threads},  {"command_line", report.command_line}};
+/// Attention and experts of one call after another, as a step runs them.
+ordered_json layer_json(const BenchReport& report) {
+  return {{"timing",
+           {{"forward", timing_json(report.layer_forward)},
+            {"backward", timing_json(report.layer_backward)}}},
+          {"moe", ordered_json::parse(moe_json(*report.moe))}};
 }
 
 }  // namespace
 
 std::string to_json(const BenchReport& report) {
-  const ordered_json json{
+  ordered_json json{
       {"schema", "annulus.bench/1"},
+      {"op", report.moe ? "layer" : "attention"},
       {"problem", ordered_json::parse(problem_json(report.problem))},
       {"parallel", parallel_json(report)},
       {"device", {{"backend", report.backend}, {"name", report.device}, {"count", report.world}}},
@@ -80,7 +61,8 @@ std::string to_json(const BenchReport& report) {
         {"measured_peak_bytes", report.measured_peak_bytes}}},
       {"comm", comm_json(report)},
       {"cost", ordered_json::parse(to_json(report.cost))},
-      {"environment", environment_json(report)}};
+      {"environment", environment_json(report.mpi, report.threads, report.command_line)}};
+  if (report.moe) json["layer"] = layer_json(report);
   return json.dump();  // one line, so that the points of a grid are lines
 }
 
