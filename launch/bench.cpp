@@ -2,15 +2,19 @@
 #include "launch/bench/check.h"
 #include "launch/bench/hidden.h"
 #include "launch/bench/measure.h"
+#include "launch/bench/moe/bench_moe.h"
+#include "launch/bench/moe/check.h"
+#include "launch/bench/moe/measure.h"
+#include "launch/bench/output.h"
 #include "launch/bench/place.h"
 #include "launch/bench/report.h"
 #include "launch/bench/suites/suite.h"
 #include "launch/command.h"
 #include "launch/error.h"
 #include "launch/options/grid.h"
-#include "launch/output.h"
 #include "launch/progress.h"
 #include "launch/ranks_request.h"
+#include "launch/request/moe.h"
 #include "launch/request/problem.h"
 
 #include <annulus/collective.h>
@@ -18,9 +22,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <memory>
-#include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,6 +40,7 @@ struct BenchRequest {
   int threads = 1;
   bool forward = true;  ///< timed; it runs in any case, since backward needs out and lse
   bool backward = true;
+  std::optional<MoeRequest> moe{};  ///< op layer
 };
 
 /// Everything that can be found wrong with one point, before any of them runs.
@@ -61,16 +64,11 @@ BenchRequest request_of(const Call& call, const GridPoint& point) {
   const MaskTiles compiles(request.problem, 128, 128);  // throws for masks that cannot be
   request.forward = settings.text("pass") != "backward";
   request.backward = settings.text("pass") != "forward";
+  if (settings.text("op") == "layer") {
+    request.moe = moe_request_of(settings, request.world, request.threads);
+  }
   return request;
 }
-
-/// Where the points of a grid report to; rank 0 only. A file appears when the last one is through.
-struct BenchOutput {
-  std::unique_ptr<OutputFile> json;
-  std::string lines;
-  std::size_t points = 1;
-  std::size_t reported = 0;
-};
 
 /// Seconds of the timed calls of one pass.
 struct Samples {
@@ -92,7 +90,7 @@ class BenchRank {
 
   int run(bool first) {
     require_same_settings(mesh_, settings_);
-    if (first) open_output();
+    if (first) output_.open(mesh_, settings_);
     start_memory();
     SessionOptions options{.max_problem = request_.problem,
                            .algorithm = request_.attention.algorithm,
@@ -109,7 +107,13 @@ class BenchRank {
                                       request_.backward, request_.threads);
     const Place place(mesh_, session, shards);
     BenchReport report = describe(session, attention);
-    time(attention, place, report);
+    MoeTimes times;
+    std::optional<MoeRun> experts;
+    if (request_.moe) {
+      experts.emplace(mesh_, *request_.moe, seed(), tokens_of(attention.layout()),
+                      request_.backward);
+    }
+    time(attention, place, experts, times, report);
     measure_memory(attention, session, report);
     place.download(attention);
     report.cost = priced(attention.cost());
@@ -123,20 +127,15 @@ class BenchRank {
                            attention.layout(), shards);
     }
     measure_comm(attention, report);  // voids the results: last
-    if (mesh_.rank() == 0) print(report);
+    if (experts) finish_experts(*experts, times, report);
+    if (mesh_.rank() == 0) {
+      output_.add(settings_, request_.label, to_text(report), to_json(report));
+    }
     return report.passed() ? kPassed : kCheckFailed;
   }
 
  private:
   std::uint64_t seed() const { return static_cast<std::uint64_t>(settings_.integer("seed")); }
-
-  /// Only rank 0's disk counts.
-  void open_output() {
-    on_rank_zero(mesh_, [&] {
-      output_.json = std::make_unique<OutputFile>(
-          settings_.has("json") ? settings_.path("json") : "", settings_.where("json"));
-    });
-  }
 
   /// Of the CPU's memory.
   void start_memory() {
@@ -167,7 +166,33 @@ class BenchRank {
     return report;
   }
 
-  void time(Attention& attention, const Place& place, BenchReport& report) {
+  /// The tokens of this rank's shard, batch by batch.
+  std::vector<std::int64_t> tokens_of(const Sharding& sharding) const {
+    std::vector<std::int64_t> tokens;
+    for (std::int64_t b = 0; b < request_.problem.batch; ++b) {
+      for (const std::int64_t position : sharding.positions(mesh_.rank())) {
+        tokens.push_back(b * request_.problem.seq + position);
+      }
+    }
+    return tokens;
+  }
+
+  /// Figures and check of the experts, then what a balanced routing takes.
+  void finish_experts(MoeRun& experts, const MoeTimes& times, BenchReport& report) {
+    report.moe = measure_moe(mesh_, experts, times, request_.forward, request_.backward);
+    report.moe->attention = true;
+    report.moe->measured_peak_bytes = report.measured_peak_bytes;
+    if (settings_.text("check") != "none") {
+      report.moe->check =
+          check_moe(mesh_, experts, request_.backward, settings_.text("check") == "sample");
+    }
+    time_balanced(mesh_, experts, settings_.integer("iterations"), request_.forward,
+                  request_.backward, *report.moe);
+  }
+
+  /// A step's order: attention, experts, and the same back.
+  void time(Attention& attention, const Place& place, std::optional<MoeRun>& experts,
+            MoeTimes& times, BenchReport& report) {
     const std::int64_t warmup = settings_.integer("warmup");
     const std::int64_t calls = settings_.integer("iterations");
     Progress progress("bench", warmup + calls, mesh_.rank() == 0);
@@ -176,6 +201,7 @@ class BenchRank {
     for (std::int64_t call = -warmup; call < calls; ++call) {
       const CallTime f = place.time(attention, Pass::forward);
       if (call >= 0) forward.add(f);
+      if (experts) time_moe(*experts, call, request_.backward, false, times);
       if (request_.backward) {
         const CallTime b = place.time(attention, Pass::backward);
         if (call >= 0) backward.add(b);
@@ -184,6 +210,7 @@ class BenchRank {
     }
     if (request_.forward) report.forward = timing_over_ranks(mesh_, forward.device_s);
     if (request_.backward) report.backward = timing_over_ranks(mesh_, backward.device_s);
+    if (experts) time_layer(forward.device_s, backward.device_s, times, report);
     fill_throughput(report);
     report.forward_transfers = most_transfers(attention, Pass::forward);
     if (request_.backward) report.backward_transfers = most_transfers(attention, Pass::backward);
@@ -205,6 +232,14 @@ class BenchRank {
   std::int64_t most_transfers(const Attention& attention, Pass pass) const {
     const std::int64_t mine = attention.plan(pass).rank(mesh_.rank()).transfer_count;
     return std::ranges::max(gather_one(mesh_, mine));
+  }
+
+  void time_layer(std::vector<double> forward_s, std::vector<double> backward_s,
+                  const MoeTimes& times, BenchReport& report) {
+    for (std::size_t i = 0; i < forward_s.size(); ++i) forward_s[i] += times.forward[i];
+    for (std::size_t i = 0; i < backward_s.size(); ++i) backward_s[i] += times.backward[i];
+    if (request_.forward) report.layer_forward = timing_over_ranks(mesh_, forward_s);
+    if (request_.backward) report.layer_backward = timing_over_ranks(mesh_, backward_s);
   }
 
   void fill_throughput(BenchReport& report) const {
@@ -306,28 +341,6 @@ class BenchRank {
     return report;
   }
 
-  void print(const BenchReport& report) const {
-    OutputFile& json = *output_.json;
-    ++output_.reported;
-    if (!settings_.flag("quiet")) {
-      std::FILE* to = json.to_standard_output() ? stderr : stdout;
-      if (!request_.label.empty()) {
-        fmt::print(to, "{}== run {} of {}: {}\n", output_.reported > 1 ? "\n" : "",
-                   output_.reported, output_.points, request_.label);
-      }
-      fmt::print(to, "{}", to_text(report));
-    }
-    if (!json.wanted()) return;
-    output_.lines += to_json(report) + "\n";
-    if (!json.to_standard_output() && output_.reported < output_.points) return;
-    json.commit(output_.lines);
-    output_.lines.clear();
-    if (!json.to_standard_output() && !settings_.flag("quiet")) {
-      fmt::print("report     {}\n", json.path().string());
-    }
-    std::fflush(stdout);
-  }
-
   const BenchRequest& request_;
   const Settings& settings_;
   Mesh& mesh_;
@@ -344,13 +357,14 @@ int run_bench(const Call& call) {
     return call.settings.text("suite") == "classic" ? run_classic_suite(call)
                                                     : run_accounting_suite(call);
   }
+  if (call.settings.text("op") == "moe") return run_bench_moe(call);
   std::vector<BenchRequest> points;
   std::vector<RanksRequest> runs;
   for (const GridPoint& point : grid_of(call.settings)) {
     points.push_back(request_of(call, point));
     runs.push_back(ranks_request_of(point.settings, call.started));
   }
-  BenchOutput output{.json = {}, .lines = {}, .points = points.size(), .reported = 0};
+  BenchOutput output(points.size());
   return run_ranks(runs, [&](Mesh& mesh, std::size_t run) {
     return BenchRank(points[run], mesh, output).run(run == 0);
   });

@@ -3,6 +3,7 @@
 #include "launch/bench/check.h"
 #include "launch/bench/hidden.h"
 #include "launch/bench/measure.h"
+#include "launch/bench/moe/report.h"
 
 #include <annulus/annulus.h>
 
@@ -39,8 +40,11 @@ struct BenchReport {
   std::string command_line, mpi;
   int threads = 1;
   bool hardware_counters = false;
+  /// op layer: the experts beside attention, and both together by call.
+  std::optional<MoeReport> moe;
+  std::optional<Timing> layer_forward, layer_backward;
 
-  bool passed() const { return !check || check->passed(); }
+  bool passed() const { return (!check || check->passed()) && (!moe || moe->passed()); }
 };
 
 std::string to_text(const BenchReport& report);

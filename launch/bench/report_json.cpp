@@ -1,11 +1,10 @@
+#include "launch/bench/json_parts.h"
 #include "launch/bench/report.h"
 #include "launch/request/problem.h"
 
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 
 namespace annulus::launch {
 namespace {
@@ -17,31 +16,18 @@ ordered_json number_json(const std::optional<double>& value) {
 }
 
 /// cold, host and graph figures are of GPUs; null elsewhere.
-ordered_json timing_json(const std::optional<Timing>& timing,
-                         const std::optional<HiddenCosts>& hidden) {
+ordered_json call_json(const std::optional<Timing>& timing,
+                       const std::optional<HiddenCosts>& hidden) {
   if (!timing) return nullptr;
   const auto of = [&](auto member) -> std::optional<double> {
     if (!hidden) return std::nullopt;
     return (*hidden).*member;
   };
-  return {{"median_s", timing->median_s},
-          {"min_s", timing->min_s},
-          {"max_s", timing->max_s},
-          {"p99_s", timing->p99_s},
-          {"host_median_s", number_json(of(&HiddenCosts::host_s))},
-          {"cold_median_s", number_json(of(&HiddenCosts::cold_s))},
-          {"graph_median_s", number_json(of(&HiddenCosts::graph_s))},
-          {"graph_host_median_s", number_json(of(&HiddenCosts::graph_host_s))}};
-}
-
-ordered_json check_json(const std::optional<CheckReport>& check) {
-  if (!check) return nullptr;
-  ordered_json json{{"passed", check->passed()}, {"mode", check->sampled ? "sample" : "full"}};
-  for (const CheckLine& line : check->lines) {
-    json[line.name + "_rel_err"] = line.rel_err;
-    json[line.name + "_bound"] = line.bound;
-    json[line.name + "_elements"] = line.elements;
-  }
+  ordered_json json = timing_json(timing);
+  json["host_median_s"] = number_json(of(&HiddenCosts::host_s));
+  json["cold_median_s"] = number_json(of(&HiddenCosts::cold_s));
+  json["graph_median_s"] = number_json(of(&HiddenCosts::graph_s));
+  json["graph_host_median_s"] = number_json(of(&HiddenCosts::graph_host_s));
   return json;
 }
 
@@ -64,19 +50,20 @@ ordered_json comm_json(const BenchReport& report) {
           {"overlap", number_json(report.overlap)}};
 }
 
-ordered_json environment_json(const BenchReport& report) {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  return {{"annulus", ANNULUS_VERSION}, {"compiler", __VERSION__},
-          {"mpi", report.mpi},          {"host", host.data()},
-          {"threads", report.threads},  {"command_line", report.command_line}};
+/// Attention and experts of one call after another, as a step runs them.
+ordered_json layer_json(const BenchReport& report) {
+  return {{"timing",
+           {{"forward", timing_json(report.layer_forward)},
+            {"backward", timing_json(report.layer_backward)}}},
+          {"moe", ordered_json::parse(moe_json(*report.moe))}};
 }
 
 }  // namespace
 
 std::string to_json(const BenchReport& report) {
-  const ordered_json json{
+  ordered_json json{
       {"schema", "annulus.bench/1"},
+      {"op", report.moe ? "layer" : "attention"},
       {"problem", ordered_json::parse(problem_json(report.problem))},
       {"parallel", parallel_json(report)},
       {"device", {{"backend", report.backend}, {"name", report.device}, {"count", report.world}}},
@@ -86,8 +73,8 @@ std::string to_json(const BenchReport& report) {
                                 ? ordered_json(nullptr)
                                 : ordered_json(report.fallback_reason)}}},
       {"timing",
-       {{"forward", timing_json(report.forward, report.forward_hidden)},
-        {"backward", timing_json(report.backward, report.backward_hidden)}}},
+       {{"forward", call_json(report.forward, report.forward_hidden)},
+        {"backward", call_json(report.backward, report.backward_hidden)}}},
       {"throughput",
        {{"forward_tflops_per_rank", report.forward_tflops_per_rank},
         {"backward_tflops_per_rank", report.backward_tflops_per_rank}}},
@@ -97,7 +84,8 @@ std::string to_json(const BenchReport& report) {
         {"measured_peak_bytes", report.measured_peak_bytes}}},
       {"comm", comm_json(report)},
       {"cost", ordered_json::parse(to_json(report.cost))},
-      {"environment", environment_json(report)}};
+      {"environment", environment_json(report.mpi, report.threads, report.command_line)}};
+  if (report.moe) json["layer"] = layer_json(report);
   return json.dump();  // one line, so that the points of a grid are lines
 }
 

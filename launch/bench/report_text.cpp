@@ -55,6 +55,19 @@ std::string comm_text(const BenchReport& r) {
   return text + "\n";
 }
 
+std::string layer_text(const BenchReport& r) {
+  std::string text;
+  const auto line = [&](const char* pass, const std::optional<Timing>& all,
+                        const std::optional<Timing>& experts) {
+    if (!all || !experts || all->median_s <= 0) return;
+    text += fmt::format("layer      {} {:.4f} s, {:.0f} % of it experts\n", pass, all->median_s,
+                        100 * experts->median_s / all->median_s);
+  };
+  line("forward", r.layer_forward, r.moe->forward);
+  line("backward", r.layer_backward, r.moe->backward);
+  return text;
+}
+
 }  // namespace
 
 std::string to_text(const BenchReport& r) {
@@ -82,6 +95,11 @@ std::string to_text(const BenchReport& r) {
   text += comm_text(r);
   if (r.hardware_counters && !r.cost.hardware.available()) {
     text += "hardware   counters unavailable: " + r.cost.hardware_unavailable + "\n";
+  }
+  if (r.moe) {
+    text += "\n";
+    text += to_text(*r.moe);
+    text += layer_text(r);
   }
   return text + "\n" + to_text(r.cost);
 }

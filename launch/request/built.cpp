@@ -36,7 +36,7 @@ void refuse_unbuilt(const Settings& settings) {
 void refuse_unbuilt_run(const Settings& settings) {
   refuse_unbuilt(settings);
   if (!settings.has("suite")) leave_out(settings, "svg");
-  allow(settings, "op", {"attention", "local"});
+  allow(settings, "op", {"attention", "local", "moe", "layer"});
   allow(settings, "transport", {"auto", "local", "mpi", "peer", "nccl", "composite"});
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "attention/execute/executor.h"
+#include "runtime/engine/fail_mesh.h"
 #include "runtime/engine/session.h"
 
 #include <annulus/plan.h>

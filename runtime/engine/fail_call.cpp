@@ -39,18 +39,22 @@ void require_alive(const Session::Impl& session) {
                               session.mesh->rank()));
 }
 
-void fail_call(Session::Impl& session, const std::string& reason, bool timeout) {
-  session.dead = true;
+void fail_mesh(detail::MeshImpl& mesh, const std::string& reason, bool timeout) {
   // First, so that nothing writes to the caller's memory while the others are heard.
-  session.communicator().transport().cancel();
-  const auto reports = session.communicator().report_failure(reason);
-  session.log().error("{}", reason);
-  session.log().dump_recent();
+  mesh.communicator->transport().cancel();
+  const auto reports = mesh.communicator->report_failure(reason);
+  mesh.logger.error("{}", reason);
+  mesh.logger.dump_recent();
   // Nobody was given time to answer an abort.
-  const bool aborted = session.communicator().aborted();
+  const bool aborted = mesh.communicator->aborted();
   const std::string text = aborted ? reason : reason + silent_ranks(reports);
   if (timeout) throw Timeout(text);
   throw CommError(text);
+}
+
+void fail_call(Session::Impl& session, const std::string& reason, bool timeout) {
+  session.dead = true;
+  fail_mesh(session.mesh->impl(), reason, timeout);
 }
 
 }  // namespace annulus::engine

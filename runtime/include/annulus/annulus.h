@@ -20,6 +20,8 @@
 #include <annulus/mesh.h>
 #include <annulus/model_size.h>
 #include <annulus/moe.h>
+#include <annulus/moe_experts.h>
+#include <annulus/moe_layer.h>
 #include <annulus/moe_losses.h>
 #include <annulus/moe_placement.h>
 #include <annulus/moe_routing.h>

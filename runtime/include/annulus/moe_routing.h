@@ -12,9 +12,9 @@ namespace annulus::moe {
 struct Routing {
   std::int64_t tokens = 0;
   std::int64_t k = 0;
-  std::int64_t experts = 0;           ///< of the whole expert group, over all ranks
-  std::vector<std::int32_t> indices;  ///< expert in [0, experts), or -1: no selection
-  std::vector<float> weights;         ///< what the expert's output is multiplied by; 0 where -1
+  std::int64_t experts = 0;             ///< of the whole expert group, over all ranks
+  std::vector<std::int32_t> indices{};  ///< expert in [0, experts), or -1: no selection
+  std::vector<float> weights{};         ///< what the expert's output is multiplied by; 0 where -1
 };
 
 /// Throws InvalidArgument, with token, slot and value, where sizes do not fit, an index is outside

@@ -1,0 +1,37 @@
+#pragma once
+
+#include "launch/options/settings.h"
+
+#include <annulus/moe_layer.h>
+
+#include <cstdint>
+#include <string>
+
+namespace annulus::launch {
+
+/// Where tokens of a benchmark go.
+enum class RoutingKind : std::uint8_t {
+  router,    ///< where the router sends them
+  uniform,   ///< k different experts at random
+  balanced,  ///< token t, slot s: expert (t k + s) mod experts
+  zipf,      ///< at random, expert e with weight 1 / (e + 1)
+  one_hot    ///< all to experts 0 .. k - 1
+};
+
+std::string_view name_of(RoutingKind kind);
+
+/// What `bench` runs of a mixture of experts.
+struct MoeRequest {
+  std::int64_t tokens = 0;  ///< of all ranks
+  RoutingKind routing = RoutingKind::uniform;
+  std::string router;  ///< its name; empty: none
+  std::int64_t shared_experts = 0;
+  moe::LayerConfig config;
+  moe::LayerOptions options;  ///< without max_tokens
+};
+
+/// `shrink` divides widths too, down to 16. Throws UsageError naming the key that is missing or
+/// does not fit `world` ranks.
+MoeRequest moe_request_of(const Settings& settings, int world, int threads);
+
+}  // namespace annulus::launch

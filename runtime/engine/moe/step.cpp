@@ -1,0 +1,43 @@
+#include "runtime/engine/moe/step.h"
+
+#include <algorithm>
+
+namespace annulus::moe {
+
+Step::Impl::Impl(const engine::LayerShape& shape) {
+  const std::int64_t element = size_of(shape.config.dtype);
+  const Recompute recompute = shape.options.recompute;
+  const auto capacity = static_cast<std::size_t>(shape.capacity);
+  row_weights.resize(capacity);
+  row_unique.resize(capacity);
+  if (recompute != Recompute::dispatch) rows = Buffer(shape.capacity * shape.row_bytes());
+  if (recompute == Recompute::activation) {
+    between = Buffer(shape.capacity * shape.expert_shape().between() * element);
+  }
+  if (shape.config.shared_ffn > 0) {
+    shared_between = Buffer(shape.options.max_tokens * shape.shared_shape().between() * element);
+  }
+  if (shape.config.router) {
+    logits.resize(static_cast<std::size_t>(shape.options.max_tokens * shape.config.experts));
+  }
+}
+
+std::int64_t Step::Impl::bytes() const {
+  return rows.bytes() + between.bytes() + shared_between.bytes() +
+         static_cast<std::int64_t>(row_weights.size() * sizeof(float) +
+                                   row_unique.size() * sizeof(std::int64_t) +
+                                   logits.size() * sizeof(float));
+}
+
+Step::Step(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Step::Step(Step&&) noexcept = default;
+Step& Step::operator=(Step&&) noexcept = default;
+Step::~Step() = default;
+
+const Routing& Step::routing() const { return impl_->kept; }
+const LayerLoad& Step::load() const { return impl_->load; }
+double Step::balance_loss() const { return impl_->balance_loss; }
+double Step::z_loss() const { return impl_->z_loss; }
+std::int64_t Step::bytes() const { return impl_->bytes(); }
+
+}  // namespace annulus::moe

@@ -1,0 +1,38 @@
+#pragma once
+
+#include "moe/exchange.h"
+#include "runtime/base/buffer.h"
+#include "runtime/engine/moe/config.h"
+
+#include <annulus/moe_layer.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace annulus::moe {
+
+struct Step::Impl {
+  explicit Impl(const engine::LayerShape& shape);
+
+  std::int64_t bytes() const;
+
+  Routing selected;  ///< what the router chose, or the caller brought
+  Routing kept;      ///< what capacity left of it
+  RouterStatus status;
+  LossScope scope;
+  double balance_loss = 0, z_loss = 0;
+  std::vector<float> logits;  ///< [tokens, experts]
+
+  ExchangePlan plan;
+  std::vector<float> row_weights;        ///< [capacity]
+  std::vector<std::int64_t> row_unique;  ///< [capacity]
+  Buffer rows;                           ///< [capacity][hidden], unless dispatch is run again
+  Buffer between;                        ///< [capacity][between], if backward does not compute it
+  Buffer shared_between;                 ///< [max_tokens][shared between]
+
+  bool ready = false;   ///< forward is done and backward is not
+  bool routed = false;  ///< by the layer's router
+  LayerLoad load;
+};
+
+}  // namespace annulus::moe

@@ -1,0 +1,34 @@
+#pragma once
+
+#include "tests/moe_layer/layer_oracle.h"
+
+#include <annulus/mesh.h>
+#include <annulus/moe_layer.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace annulus::testing {
+
+struct RunLayer {
+  moe::LayerOptions options{};
+  int calls = 1;            ///< forward and backward so often; gradients are those of the last
+  bool assign = true;       ///< else the gradients begin with 1
+  bool empty_rank = false;  ///< a rank without tokens
+};
+
+/// How many tokens each of `world` ranks holds: neighbours in the order of the case, uneven.
+std::vector<std::int64_t> split_tokens(std::int64_t tokens, int world, bool empty_rank);
+
+/// Runs the layer on the mesh with each rank's part. Results hold every token and expert, on every
+/// rank; expert gradients are summed over groups, shared and router gradients over ranks. Expects
+/// that nothing beside the results was written, and that x gaps (NaN) were not read.
+LayerResult run_layer(Mesh& mesh, const LayerCase& layer, const RunLayer& run,
+                      moe::LayerLoad* load = nullptr);
+
+/// Each result within what rounding may do to it.
+void expect_near(const LayerCase& layer, const LayerResult& got, const LayerResult& truth);
+/// Bit for bit.
+void expect_same(const LayerResult& a, const LayerResult& b, bool gradients_of_weights);
+
+}  // namespace annulus::testing
