@@ -47,6 +47,8 @@ kernel_may_include() {
     attention/kernels/*/* | moe/kernels/*/*)
       local own=${file%/kernels/*}/kernels/ rest=${included#*/kernels/}
       case $file in
+        # sm90 is the back end cuda's second folder, for one architecture.
+        "$own"cuda/* | "$own"sm90/*) [[ ${rest%%/*} == cuda || ${rest%%/*} == sm90 ]] ;;
         "$own"*/*) [[ $file == "$own${rest%%/*}"/* ]] ;;
         *) true ;;  # dispatch.cpp names every back end
       esac
@@ -140,6 +142,8 @@ self_test() {
   expect "kernel includes comm" attention/kernels/cpu/a.cpp '#include "comm/transport.h"'
   expect "kernel includes attention" attention/kernels/cpu/a.cpp '#include "attention/mask.h"'
   expect "kernel includes a neighbour" attention/kernels/cpu/a.cpp '#include "attention/kernels/reference/a.h"'
+  expect "cpu kernel includes sm90" attention/kernels/cpu/a.cpp '#include "attention/kernels/sm90/a.h"'
+  expect "sm90 includes cpu" attention/kernels/sm90/a.cpp '#include "attention/kernels/cpu/a.h"'
   expect "cost includes engine" runtime/cost/a.cpp '#include "runtime/engine/session.h"'
   expect "launch includes comm" launch/a.cpp '#include "comm/transport.h"'
   expect "relative include" launch/a.cpp '#include "options.h"'
@@ -148,7 +152,8 @@ self_test() {
   expect "file over 400 lines" comm/a.cpp "$(yes '//' | head -401)"
   local good
   good=$(mktemp -d)
-  mkdir -p "$good/attention/execute" "$good/attention/kernels/cpu" "$good/launch"
+  mkdir -p "$good/attention/execute" "$good/attention/kernels/"{cpu,sm90} "$good/launch"
+  echo '#include "attention/kernels/cuda/a.h"' >"$good/attention/kernels/sm90/a.cpp"
   echo '// a string; all_gather' >"$good/attention/execute/a.cpp"
   echo '#include "attention/kernels/params.h"' >"$good/attention/kernels/cpu/a.cpp"
   printf '#include <annulus/cost.h>\n#include <mpi.h>\n#include "launch/b.h"\n' >"$good/launch/a.cpp"

@@ -59,7 +59,7 @@ const Kernel& find_kernel(std::string_view name, const KernelQuery& query) {
   for (const Kernel* kernel : rows.all) {
     const std::string reason = kernel->refuses(query);
     if (reason.empty() && kernel->backend == query.backend &&
-        (name == "auto" || name == kernel->name)) {
+        (name == kernel->name || (name == "auto" && !kernel->by_name_only))) {
       return *kernel;
     }
     built += fmt::format("{}{} ({}{}{})", built.empty() ? "" : ", ", kernel->name, kernel->backend,

@@ -21,9 +21,10 @@ struct KernelQuery {
 
 /// One row of the dispatch table: a local kernel, forward and backward, and what it covers.
 struct Kernel {
-  std::string_view name;     ///< "flash2", "flash1", "naive", "reference"
-  std::string_view backend;  ///< "cpu", "cuda"
-  std::int64_t tile_q = 64;  ///< the tile grid it wants
+  std::string_view name;      ///< "flash2", "flash1", "naive", "reference", "hopper"
+  std::string_view backend;   ///< "cpu", "cuda"
+  bool by_name_only = false;  ///< "auto" does not take it
+  std::int64_t tile_q = 64;   ///< the tile grid it wants
   std::int64_t tile_k = 64;
   /// It takes tiles of any number of keys by row, and by key of any number of rows, where the order
   /// of dQ is free (tile_index.h, join_tiles).
@@ -67,7 +68,8 @@ class RegisteredKernel {
 /// Those of one backend.
 std::vector<const Kernel*> kernels(std::string_view backend);
 
-/// The kernel of query.backend called `name` that serves `query`, or the best one for "auto".
+/// The kernel of query.backend called `name` that serves `query`, or for "auto" the best one of
+/// those that need not be named.
 /// Throws Unsupported that names the query and the rows built.
 const Kernel& find_kernel(std::string_view name, const KernelQuery& query);
 

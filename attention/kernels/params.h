@@ -90,7 +90,22 @@ struct AttendGeometry {
   std::span<const Tile> tiles_by_key{};
   std::span<const std::int32_t> key_tiles{};
   std::span<const TilePlace> places{};
+
+  /// One past the last token that a key segment names (tokens_of): all tokens before it may be
+  /// read, if only to be ignored. 0: not said; kernels that copy whole boxes then do without.
+  std::int64_t key_tokens = 0;
 };
+
+/// key_tokens of these segments, where the host can read them.
+inline std::int64_t tokens_of(std::span<const KeySegment> keys) {
+  std::int64_t end = 0;
+  for (const KeySegment& segment : keys) {
+    if (segment.count > 0 && segment.token + segment.count > end) {
+      end = segment.token + segment.count;
+    }
+  }
+  return end;
+}
 
 /// What a launch needs beside its operands. `poll` (may be empty) is called between tiles by the
 /// calling thread, so that a transport can progress. `flops` is added to, where the tile product is
@@ -113,6 +128,8 @@ struct LaunchContext {
   bool deterministic = false;
   /// A nonzero value ends every wait inside a kernel, which then returns: results are void.
   const std::uint32_t* abort = nullptr;
+  /// CUDA kernels whose blocks stay for the whole launch take at most so many SMs; 0: all.
+  int sm_limit = 0;
 };
 
 /// out = softmax(...) v, or a state. With `resume`, (state, lse) hold earlier keys' result and are

@@ -269,7 +269,8 @@ attn::AttendGeometry TestLaunch::geometry() const {
           .queries = queries,
           .keys = keys,
           .tiles = tiles,
-          .intervals = intervals};
+          .intervals = intervals,
+          .key_tokens = attn::tokens_of(keys)};
 }
 
 TestLaunch make_launch(const OracleProblem& problem, const std::vector<attn::KeySegment>& keys,

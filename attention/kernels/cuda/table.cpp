@@ -3,6 +3,7 @@
 #include "attention/kernels/cuda/table.h"
 
 #include "attention/kernels/cuda/launch.h"
+#include "attention/kernels/sm90/launch.h"
 
 #include <algorithm>
 #include <array>
@@ -118,10 +119,23 @@ constexpr Kernel kReference{.name = "reference",
                             .forward = reference_forward,
                             .backward = reference_backward};
 
+/// Backward is flash2's until Hopper has its own. It has not run on a GPU yet.
+constexpr Kernel kHopper{.name = "hopper",
+                         .backend = "cuda",
+                         .by_name_only = true,
+                         .tile_q = kTile,
+                         .tile_k = kTile,
+                         .refuses = sm90::hopper_refuses,
+                         .workspace_bytes = sm90::hopper_bytes,
+                         .materialized_bytes = nothing,
+                         .forward = sm90::hopper_forward,
+                         .backward = flash2_backward};
+
 }  // namespace
 
 std::span<const Kernel* const> kernels() {
-  static constexpr std::array<const Kernel*, 4> kTable{&kFlash2, &kFlash1, &kNaive, &kReference};
+  static constexpr std::array<const Kernel*, 5> kTable{&kFlash2, &kFlash1, &kNaive, &kReference,
+                                                       &kHopper};
   return kTable;
 }
 

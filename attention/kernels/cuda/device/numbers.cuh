@@ -1,6 +1,6 @@
 #pragma once
 
-#include "attention/kernels/cuda/geometry.h"
+#include "attention/kernels/cuda/device/places.cuh"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -9,10 +9,6 @@
 
 // Scalars: exponentials, the softcap, elements of a type known at run time.
 namespace annulus::attn::cuda {
-
-inline constexpr float kLog2E = 1.4426950408889634F;
-inline constexpr float kLn2 = 0.6931471805599453F;
-inline constexpr float kInfinity = __builtin_huge_valf();
 
 /// 2^x: two units in the last place; 2^-inf = 0.
 __device__ inline float exp2_fast(float x) {
@@ -89,22 +85,6 @@ __device__ inline void store_element(void* data, DType dtype, std::int64_t index
       static_cast<double*>(data)[index] = static_cast<double>(value);
       break;
   }
-}
-
-template <typename Pointer>
-__device__ inline std::int64_t index_of(const Operand<Pointer>& operand, std::int64_t batch,
-                                        std::int64_t token, std::int64_t head) {
-  return batch * operand.batch_stride + token * operand.token_stride + head * operand.head_stride;
-}
-
-__device__ inline float* f32_row(const Output& operand, std::int64_t batch, std::int64_t token,
-                                 std::int64_t head) {
-  return static_cast<float*>(operand.data) + index_of(operand, batch, token, head);
-}
-
-__device__ inline const float* f32_row(const Input& operand, std::int64_t batch, std::int64_t token,
-                                       std::int64_t head) {
-  return static_cast<const float*>(operand.data) + index_of(operand, batch, token, head);
 }
 
 }  // namespace annulus::attn::cuda

@@ -1,0 +1,237 @@
+// Attention forward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024). One block an SM
+// stays for the whole launch and draws query tiles (128 rows of one head) until none is left; for
+// each it streams the keys of its tile list, up to 128 at a time, and keeps an online softmax.
+//
+//   warps      warpgroup 0: the loader, one thread of it (loader.cuh): draws items, waits for the
+//              flags of segments, has the copy engine (TMA) bring K and V. 40 registers a thread.
+//              warpgroups 1, 2: consumers of 64 rows each, 232 registers. S = Q K^T from shared
+//              memory, softmax in registers, O += P V with P from registers.
+//   overlap    within a warpgroup: products of S for step i and of O for step i - 1 are started
+//              together, softmax of i runs under the latter. Between them: they take turns in
+//              starting products, so that one computes while the other does its softmax.
+//   shared     Q [2 items][2 groups][64 rows], K [stages][128 keys], V [stages][128 keys], all in
+//              blocks of 64 elements with the 128-byte swizzle (layout.cuh): at head_dim 128 64 KB
+//              each and 2 stages, at 64 32 + 64 + 64 KB and 4 stages. Output leaves through Q.
+//   barriers   full and empty mbarriers for K, V and items (shared.cuh); named ones for turns and
+//              for a warpgroup's own threads
+//   tails      a tile of fewer keys is copied as a whole box: tokens behind it are read (params.h:
+//              key_tokens), their scores become -inf, their values are overwritten with zeroes
+//   limits     f16, bf16; head_dim = head_dim_v = 64 or 128; 16-byte aligned rows; tiles of at most
+//              128 x 128; softmax_scale > 0; key_tokens known (setup.h)
+#pragma once
+
+#include "attention/kernels/sm90/loader.cuh"
+#include "attention/kernels/sm90/rows.cuh"
+#include "attention/kernels/sm90/wgmma.cuh"
+
+namespace annulus::attn::sm90 {
+
+/// One thread of a consumer warpgroup.
+template <typename T, int kDim, bool kCapped>
+struct Consumer {
+  using Memory = Shared<kDim>;
+  static constexpr int kStages = Memory::kStages;
+
+  const cuda::Geometry& g;
+  const ForwardParams& p;
+  Memory& shared;
+  Lane at;
+  float scale;   ///< what takes a score (softcap applied) to exponents of 2
+  int step = 0;  ///< whose K is next
+
+  float o[kDim / 2], s[kScores];
+  std::uint32_t probabilities[kScores / 2];
+  float keep[2];
+  RowSums sums;
+
+  __device__ __forceinline__ Consumer(const cuda::Geometry& geometry, const ForwardParams& params,
+                                      Memory& memory)
+      : g(geometry),
+        p(params),
+        shared(memory),
+        scale(kCapped ? cuda::kLog2E : static_cast<float>(geometry.softmax_scale) * cuda::kLog2E) {}
+
+  __device__ __forceinline__ unsigned char* queries(int n) const {
+    return shared.q[n & 1][at.group];
+  }
+
+  /// A warp is done with what `barrier` guards.
+  __device__ __forceinline__ void release(std::uint64_t* barrier) const {
+    if (at.lane == 0) arrive(barrier);
+  }
+
+  __device__ __forceinline__ void start_scores(int n) {
+    fence_products();
+    const std::uint64_t a = along_rows(shared_address(queries(n)));
+    const std::uint64_t b = along_rows(shared_address(shared.k[Place<kStages>(step).index]));
+#pragma unroll
+    for (int k = 0; k < kDim / 16; ++k) {
+      multiply(s, a + step_along_rows(k, kGroupRows), b + step_along_rows(k, kTileKeys), k > 0,
+               T());
+    }
+    commit_products();
+  }
+
+  /// Keys that a step lacks have probability 0, and 0 times what is not finite is no 0.
+  __device__ __forceinline__ void clear_values(unsigned char* values, int keys) const {
+    constexpr int kChunks = kDim / 8;
+#pragma unroll 1
+    for (int i = keys * kChunks + at.thread; i < kTileKeys * kChunks; i += kGroupThreads) {
+      store_shared16(shared_address(values) + place_in_matrix(kTileKeys, i / kChunks, i % kChunks),
+                     make_uint4(0, 0, 0, 0));
+    }
+    fence_async_shared();
+    sync_group(at);
+  }
+
+  /// P V of step `of`.
+  __device__ __forceinline__ void start_values(int of) {
+    const Place<kStages> place(of);
+    wait(&shared.v_full[place.index], place.full);
+    const int keys = shared.steps[of % Memory::kSteps].keys;
+    if (keys < kTileKeys) clear_values(shared.v[place.index], keys);
+    fence_products();
+    const std::uint64_t b = across_rows(shared_address(shared.v[place.index]), kTileKeys);
+#pragma unroll
+    for (int k = 0; k < kTileKeys / 16; ++k) {
+      multiply_add(o, probabilities + 4 * k, b + step_across_rows(k), T());
+    }
+    commit_products();
+  }
+
+  /// Scores of the step to probabilities.
+  __device__ __forceinline__ void find_probabilities(const Item& item) {
+    const Step& now = shared.steps[step % Memory::kSteps];
+    if constexpr (kCapped) cap_scores(g, s);
+    if (now.masked != 0) mask_scores(g, item, now, at.warp_row, at.lane, s);
+    soften(s, sums, scale, keep);
+  }
+
+  __device__ __forceinline__ void rescale() {
+#pragma unroll
+    for (int j = 0; j < kDim / 8; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) o[4 * j + i] *= keep[i / 2];
+    }
+  }
+
+  /// Turns: between two warpgroups, each starts its products when the other has started its own.
+  __device__ __forceinline__ void await_turn() const {
+    barrier_wait(kTurnBarrier + at.group, kGroups * kGroupThreads);
+  }
+  __device__ __forceinline__ void pass_turn(int to) const {
+    barrier_arrive(kTurnBarrier + to, kGroups * kGroupThreads);
+  }
+
+  /// Waits for K of the step. False where the launch was aborted.
+  __device__ __forceinline__ bool await_keys() {
+    const Place<kStages> place(step);
+    wait(&shared.k_full[place.index], place.full);
+    return shared.steps[step % Memory::kSteps].keys != kAborted;
+  }
+
+  /// All steps of item n. False where the launch was aborted.
+  __device__ __forceinline__ bool stream_keys(const Item& item, int n) {
+    if (!await_keys()) return false;
+    start_scores(n);
+    wait_products<0>(s);
+    release(&shared.k_empty[Place<kStages>(step).index]);
+    find_probabilities(item);
+    rescale();
+    pack_scores<T>(s, probabilities);
+    for (int left = item.tile.end - item.tile.begin - 1; left > 0; --left) {
+      const int last = step++;
+      if (!await_keys()) {
+        const Place<kStages> place(last);  // no copy may be under way when the block ends
+        wait(&shared.v_full[place.index], place.full);
+        return false;
+      }
+      await_turn();
+      start_scores(n);
+      start_values(last);
+      pass_turn(1 - at.group);
+      wait_products<1>(s);
+      release(&shared.k_empty[Place<kStages>(step).index]);
+      find_probabilities(item);
+      finish_before(sums.sum[0] + sums.sum[1]);
+      wait_products<0>(o);
+      release(&shared.v_empty[Place<kStages>(last).index]);
+      rescale();
+      pack_scores<T>(s, probabilities);
+    }
+    start_values(step);
+    wait_products<0>(o);
+    release(&shared.v_empty[Place<kStages>(step).index]);
+    ++step;
+    return true;
+  }
+
+  __device__ __forceinline__ void await_item(int n) const {
+    const Place<Memory::kItems> place(n);
+    wait(&shared.item_full[place.index], place.full);
+  }
+
+  /// The output of item n, whose queries nobody reads any more.
+  __device__ __forceinline__ void finish(const Item& item, int n) {
+    finish_rows<kDim>(g, p, item, at, scale, sums, o);
+    if (p.finish) {
+      sync_group(at);
+      store_out<T, kDim>(g, p, item, at, queries(n), o);
+    } else {
+      store_state<kDim>(g, p, item, at, o);
+    }
+    __syncwarp();
+    release(&shared.item_empty[n % Memory::kItems]);
+  }
+
+  /// Queries of item n to shared memory, unless there is none.
+  __device__ __forceinline__ void fetch(int n) const {
+    await_item(n);
+    const Item& item = shared.items[n % Memory::kItems];
+    if (item.tile.begin < item.tile.end) {
+      copy_queries<kDim>(g, p, item, at, queries(n));
+    }
+  }
+
+  __device__ __forceinline__ void run() {
+    if (at.group == 1) pass_turn(0);
+    fetch(0);
+    for (int n = 0;; ++n) {
+      const Item& item = shared.items[n % Memory::kItems];
+      if (item.tile.begin == item.tile.end) return;
+      wait_copies();
+      fence_async_shared();
+      sync_group(at);  // queries of this item are there, and nobody reads those of the last
+      fetch(n + 1);
+      begin_rows<kDim>(g, p, item, at, scale, o, sums);
+      if (!stream_keys(item, n)) {
+        wait_copies();
+        return;
+      }
+      finish(item, n);
+    }
+  }
+};
+
+// (40 + 2 * 232) * 128 of 65536 registers. With 24 and 240 the loader spills.
+inline constexpr int kLoaderRegisters = 40;
+inline constexpr int kConsumerRegisters = 232;
+
+/// All of a block; `memory`: sizeof(Shared<kDim>), 1024-byte aligned.
+template <typename T, int kDim, bool kCapped>
+__device__ __forceinline__ void run_block(const cuda::Geometry& g, const ForwardParams& p,
+                                          const Maps& maps, const Schedule& schedule,
+                                          unsigned char* memory) {
+  auto& shared = *reinterpret_cast<Shared<kDim>*>(memory);
+  if (threadIdx.x == 0) init_barriers(shared);
+  __syncthreads();
+  if (threadIdx.x < kGroupThreads) {
+    give_registers<kLoaderRegisters>();
+    if (threadIdx.x == 0) Loader<kDim>(g, maps, schedule, shared).run();
+  } else {
+    take_registers<kConsumerRegisters>();
+    Consumer<T, kDim, kCapped>(g, p, shared).run();
+  }
+}
+
+}  // namespace annulus::attn::sm90

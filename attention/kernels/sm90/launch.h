@@ -1,0 +1,20 @@
+#pragma once
+
+#include "attention/kernels/dispatch.h"
+
+#include <string>
+
+// Entry points of the Hopper kernels. They belong to the back end `cuda`, whose table has their
+// row.
+namespace annulus::attn::sm90 {
+
+/// Why the row `hopper` cannot serve: no variant, or the current device is no Hopper GPU.
+std::string hopper_refuses(const KernelQuery& query);
+
+/// The schedule of a forward launch; what flash2 needs backward.
+std::int64_t hopper_bytes(const AttendGeometry& geometry, bool backward, int threads);
+
+/// On wgmma and TMA where setup.h says that the operands allow it, else flash2.
+void hopper_forward(const ForwardParams& params, const LaunchContext& context);
+
+}  // namespace annulus::attn::sm90

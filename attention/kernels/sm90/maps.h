@@ -1,0 +1,12 @@
+#pragma once
+
+#include <cuda.h>
+
+// The tensor maps of a launch, a parameter of the kernel.
+namespace annulus::attn::sm90 {
+
+struct Maps {
+  CUtensorMap k, v;
+};
+
+}  // namespace annulus::attn::sm90

@@ -1,0 +1,29 @@
+// Before the kernel: the schedule, by as many warps as there are query tiles.
+#include "attention/kernels/cuda/launch.h"
+#include "attention/kernels/sm90/schedule.cuh"
+#include "attention/kernels/sm90/variant.h"
+
+namespace annulus::attn::sm90 {
+
+namespace {
+
+constexpr int kWarps = 4;
+
+__global__ void place_query_tiles(const __grid_constant__ cuda::Geometry g,
+                                  const __grid_constant__ Schedule schedule) {
+  const int i = static_cast<int>(blockIdx.x * kWarps + threadIdx.y);
+  if (i == 0 && threadIdx.x == 0) *schedule.drawn = 0;
+  if (i >= g.row_tile_count) return;
+  place_query_tile(g, schedule, i, static_cast<int>(threadIdx.x));
+}
+
+}  // namespace
+
+void make_schedule(const cuda::Geometry& g, const Schedule& schedule, void* stream) {
+  const auto blocks = static_cast<unsigned>((g.row_tile_count + kWarps - 1) / kWarps);
+  place_query_tiles<<<blocks, dim3(32, kWarps), 0, static_cast<cudaStream_t>(stream)>>>(g,
+                                                                                        schedule);
+  cuda::check_launch("hopper schedule");
+}
+
+}  // namespace annulus::attn::sm90

@@ -1,0 +1,41 @@
+#pragma once
+
+#include "attention/kernels/cuda/device/places.cuh"
+#include "attention/kernels/sm90/schedule.h"
+
+namespace annulus::attn::sm90 {
+
+/// One warp: query tile `i` to its place in the schedule, which is how many are longer. Of equal
+/// ones the later goes first, as under a causal mask.
+__device__ inline void place_query_tile(const cuda::Geometry& g, const Schedule& to, int i,
+                                        int lane) {
+  const int begin = g.row_tiles[i];
+  const int end = g.row_tiles[i + 1];
+  int rows = 0;
+  for (int t = begin + lane; t < end; t += 32) rows = max(rows, g.tiles[t].rows);
+  int before = 0;
+  for (int j = lane; j < g.row_tile_count; j += 32) {
+    const int length = g.row_tiles[j + 1] - g.row_tiles[j];
+    if (length > end - begin || (length == end - begin && j > i)) ++before;
+  }
+  for (int step = 16; step > 0; step /= 2) {
+    rows = max(rows, __shfl_xor_sync(0xffffffffU, rows, step));
+    before += __shfl_xor_sync(0xffffffffU, before, step);
+  }
+  if (lane == 0) to.tiles[before] = {g.tiles[begin].row, rows, begin, end};
+}
+
+/// Item `index` of the order.
+__device__ inline Item item_of(const cuda::Geometry& g, const Schedule& s, int index) {
+  if (index >= s.all) return {{0, 0, 0, 0}, 0, 0};
+  const int whole = s.section * g.row_tile_count;
+  const int section = index / whole;
+  const int first = section * s.section;
+  const int heads = min(s.section, s.head_count - first);
+  const int rest = index - section * whole;
+  const int head = first + rest % heads;
+  const auto heads_of_batch = static_cast<int>(g.heads);
+  return {s.tiles[rest / heads], head % heads_of_batch, head / heads_of_batch};
+}
+
+}  // namespace annulus::attn::sm90

@@ -1,0 +1,37 @@
+#pragma once
+
+#include "attention/kernels/cuda/geometry.h"
+
+#include <array>
+#include <cstdint>
+
+// What a launch is, on the host and without a GPU: may it be served, what do the tensor maps say,
+// in which order is it computed.
+namespace annulus::attn::sm90 {
+
+/// k or v as bulk tensor copies see it: dim, token, head, batch. One map serves all segments of a
+/// launch, for they are ranges of tokens of one tensor.
+struct TensorShape {
+  const void* data = nullptr;
+  std::array<std::uint64_t, 4> extents{};
+  std::array<std::uint64_t, 3> strides{};  ///< bytes, of token, head, batch
+};
+TensorShape tensor_shape(const Input& operand, const AttendGeometry& geometry);
+
+/// Do types, scale, alignment and strides suit? head_dim is not asked for.
+bool suits(const ForwardParams& params);
+
+/// Heads times batches, and how many of them make a section: their keys and values fit in L2.
+struct Sections {
+  std::int32_t heads = 0;
+  std::int32_t size = 0;
+};
+Sections sections_of(const AttendGeometry& geometry);
+
+/// Query tiles of all heads; what item indices count to.
+std::int64_t items_of(const AttendGeometry& geometry);
+
+/// Blocks of a launch on `sms` multiprocessors.
+int blocks_of(std::int64_t items, int sms, int limit);
+
+}  // namespace annulus::attn::sm90

@@ -1,0 +1,118 @@
+#pragma once
+
+#include "attention/kernels/sm90/shared.cuh"
+
+#include <cstdint>
+
+// What happens to the scores of a step between the two products, in the registers of a consumer:
+// 64 scores a thread, of rows lane / 4 and lane / 4 + 8 of its warp's 16 (wgmma.cuh).
+namespace annulus::attn::sm90 {
+
+inline constexpr int kScores = kTileKeys / 2;
+
+/// tanh by 1 - 2 / (exp(2x) + 1): absolute error near 2^-23 (numbers.cuh of
+/// attention/kernels/cuda).
+__device__ __forceinline__ float tanh_fast(float x) {
+  return 1.0F - __fdividef(2.0F, exp2_fast(2.0F * cuda::kLog2E * fminf(x, 40.0F)) + 1.0F);
+}
+
+__device__ __forceinline__ void cap_scores(const cuda::Geometry& g, float (&s)[kScores]) {
+  const auto softcap = static_cast<float>(g.softcap);
+  const float factor = static_cast<float>(g.softmax_scale) / softcap;
+#pragma unroll
+  for (int i = 0; i < kScores; ++i) s[i] = softcap * tanh_fast(s[i] * factor);
+}
+
+/// One of the two intervals of a row, as keys [begin, end) of the step.
+struct Seen {
+  int begin, end;
+};
+
+/// Lane l: interval l / 16 of the warp's row l % 16; `row`: the warp's first, within the item.
+__device__ __forceinline__ Seen seen_by_lane(const cuda::Geometry& g, const Item& item,
+                                             const Step& step, int row, int lane) {
+  const int r = row + (lane & 15);
+  const int which = lane >> 4;
+  if (r >= step.rows) return {0, 0};
+  if (step.full != 0) return {0, which == 0 ? step.keys : 0};
+  const KeyInterval interval = g.intervals[2 * (item.tile.row + r) + which];
+  return {cuda::key_index(interval.begin, step.position, step.stride, step.keys),
+          cuda::key_index(interval.end, step.position, step.stride, step.keys)};
+}
+
+__device__ __forceinline__ std::uint32_t bits_of(const Seen& seen, int key) {
+  return cuda::low_bits(seen.end - key) & ~cuda::low_bits(seen.begin - key);
+}
+
+/// Scores that are not to be seen become -inf.
+__device__ __forceinline__ void mask_scores(const cuda::Geometry& g, const Item& item,
+                                            const Step& step, int row, int lane,
+                                            float (&s)[kScores]) {
+  const Seen mine = seen_by_lane(g, item, step, row, lane);
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    Seen seen[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int from = 16 * i + 8 * h + (lane >> 2);
+      seen[i].begin = __shfl_sync(0xffffffffU, mine.begin, from);
+      seen[i].end = __shfl_sync(0xffffffffU, mine.end, from);
+    }
+#pragma unroll
+    for (int key = 0; key < kTileKeys; key += 32) {
+      const std::uint32_t bits =
+          (bits_of(seen[0], key) | bits_of(seen[1], key)) >> (2 * (lane & 3));
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        float& x = s[4 * (key / 8 + i / 2) + 2 * h + i % 2];
+        if (((bits >> (8 * (i / 2) + i % 2)) & 1U) == 0) x = -cuda::kInfinity;
+      }
+    }
+  }
+}
+
+/// Of the thread's two rows: the largest score, and the sum of this thread's probabilities.
+struct RowSums {
+  float max[2], sum[2];
+};
+
+/// Scores to probabilities of a new maximum; keep[h]: what this makes of the output so far.
+/// `scale`: what takes a score to exponents of 2.
+__device__ __forceinline__ void soften(float (&s)[kScores], RowSums& rows, float scale,
+                                       float (&keep)[2]) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float top = rows.max[h];
+#pragma unroll
+    for (int j = 0; j < kScores / 4; ++j) {
+      top = fmaxf(top, fmaxf(s[4 * j + 2 * h], s[4 * j + 2 * h + 1]));
+    }
+    top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 1));
+    top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 2));
+    const float shift = top == -cuda::kInfinity ? 0.0F : top * scale;
+    keep[h] = exp2_fast(fmaf(rows.max[h], scale, -shift));
+    rows.max[h] = top;
+    float part = rows.sum[h] * keep[h];
+#pragma unroll
+    for (int j = 0; j < kScores / 4; ++j) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float& x = s[4 * j + 2 * h + e];
+        x = exp2_fast(fmaf(x, scale, -shift));
+        part += x;
+      }
+    }
+    rows.sum[h] = part;
+  }
+}
+
+/// Probabilities as the left operand of the product with V: the layout of a product's rows is that
+/// of an operand's.
+template <typename T>
+__device__ __forceinline__ void pack_scores(const float (&s)[kScores],
+                                            std::uint32_t (&p)[kScores / 2]) {
+#pragma unroll
+  for (int i = 0; i < kScores / 2; ++i) p[i] = pack(s[2 * i], s[2 * i + 1], T());
+}
+
+}  // namespace annulus::attn::sm90

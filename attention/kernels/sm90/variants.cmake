@@ -1,0 +1,22 @@
+# The instantiations of the Hopper forward: one .cu and one dispatch row each, softcap or not inside.
+# ci: what CI compiles.
+set(ANNULUS_HOPPER_VARIANTS_full "bf16 128" "f16 128" "bf16 64" "f16 64")
+set(ANNULUS_HOPPER_VARIANTS_ci "bf16 128")
+
+set(ANNULUS_HOPPER_SOURCES "")
+set(hopper_rows "")
+foreach(variant ${ANNULUS_HOPPER_VARIANTS_${ANNULUS_KERNEL_SET}})
+  separate_arguments(parts UNIX_COMMAND "${variant}")
+  list(GET parts 0 DTYPE)
+  list(GET parts 1 HEAD_DIM)
+  if(DTYPE STREQUAL "bf16")
+    set(ELEMENT "Bf16")
+  else()
+    set(ELEMENT "Half")
+  endif()
+  set(file ${CMAKE_CURRENT_BINARY_DIR}/hopper_forward_${DTYPE}_hd${HEAD_DIM}.cu)
+  configure_file(forward.cu.in ${file} @ONLY)
+  list(APPEND ANNULUS_HOPPER_SOURCES ${file})
+  string(APPEND hopper_rows "ANNULUS_HOPPER_forward(${DTYPE}, ${HEAD_DIM})\n")
+endforeach()
+file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/hopper_variants.inc CONTENT "${hopper_rows}")

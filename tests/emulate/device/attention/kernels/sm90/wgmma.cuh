@@ -1,0 +1,32 @@
+#pragma once
+
+#include "attention/kernels/sm90/ptx.cuh"
+#include "tests/emulate/tensor_core.h"
+
+#include <cstdint>
+
+// attention/kernels/sm90/wgmma.cuh for the host.
+namespace annulus::attn::sm90 {
+
+inline void fence_products() { emulate::fence_products(); }
+inline void commit_products() { emulate::commit_products(); }
+
+template <typename T>
+inline constexpr bool is_half = std::is_same_v<T, Half>;
+
+template <int kPending, int kCount>
+inline void wait_products(float (&/*d*/)[kCount]) {
+  emulate::wait_products(kPending);
+}
+
+template <int kCount, typename T>
+inline void multiply(float (&d)[kCount], std::uint64_t a, std::uint64_t b, bool add, T /*type*/) {
+  emulate::start({.columns = 2 * kCount, .half = is_half<T>, .add = add, .a_rows = a, .b = b}, d);
+}
+
+template <int kCount, typename T>
+inline void multiply_add(float (&d)[kCount], const std::uint32_t* a, std::uint64_t b, T /*type*/) {
+  emulate::start({.columns = 2 * kCount, .half = is_half<T>, .a = a, .b = b, .b_across = true}, d);
+}
+
+}  // namespace annulus::attn::sm90

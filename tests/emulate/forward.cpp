@@ -1,0 +1,145 @@
+// hopper.cpp without a GPU: the same setup, with emulated blocks for launches. Compiled with
+// cuda_shim.h before it and device/ before the repository's root, so that the kernel's includes of
+// ptx.cuh and wgmma.cuh find those of the host.
+#include "tests/emulate/forward.h"
+
+#include "attention/kernels/operand.h"
+#include "attention/kernels/sm90/forward.cuh"
+#include "attention/kernels/sm90/schedule.cuh"
+#include "attention/kernels/sm90/setup.h"
+#include "attention/kernels/tile_index.h"
+#include "tests/emulate/copies.h"
+#include "tests/emulate/tensor_core.h"
+
+#include <stdexcept>
+
+namespace annulus::testing {
+
+namespace {
+
+using namespace attn;  // NOLINT
+using emulate::Machine;
+
+Emulation g_emulation;
+
+/// Rows that no tile names, as fill.cu has it.
+void fill_unvisited_rows(const ForwardParams& p) {
+  const AttendGeometry& g = p.geometry;
+  std::vector<bool> visited(static_cast<std::size_t>(g.rows), false);
+  for (const Tile& tile : g.tiles) {
+    for (std::int32_t r = 0; r < tile.rows; ++r)
+      visited[static_cast<std::size_t>(tile.row + r)] = true;
+  }
+  for (std::int64_t b = 0; b < g.batch; ++b) {
+    for (std::int64_t h = 0; h < g.heads; ++h) {
+      for (std::int64_t row = 0; row < g.rows; ++row) {
+        if (visited[static_cast<std::size_t>(row)]) continue;
+        const std::int64_t token = token_of_row(g, row);
+        float& lse = static_cast<float*>(p.lse.data)[offset_of(p.lse, b, token, h)];
+        const bool seen = p.resume && lse != -cuda::kInfinity;
+        for (std::int64_t d = 0; d < g.head_dim_v; ++d) {
+          float& state = static_cast<float*>(p.state.data)[offset_of(p.state, b, token, h) + d];
+          if (!seen) state = 0.0F;
+          if (p.finish) {
+            const auto bits = p.out.dtype == DType::bf16 ? f32_to_bf16(seen ? state : 0.0F)
+                                                         : f32_to_f16(seen ? state : 0.0F);
+            static_cast<std::uint16_t*>(p.out.data)[offset_of(p.out, b, token, h) + d] = bits;
+          }
+        }
+        if (!seen) lse = -cuda::kInfinity;
+      }
+    }
+  }
+}
+
+CUtensorMap map_of(const Input& operand, const AttendGeometry& g) {
+  const sm90::TensorShape shape = sm90::tensor_shape(operand, g);
+  return {shape.data, shape.extents, shape.strides};
+}
+
+struct Run {
+  const ForwardParams& params;
+  cuda::Geometry geometry;
+  sm90::Maps maps;
+  sm90::Schedule schedule;
+  unsigned blocks;
+};
+
+template <typename T, int kDim, bool kCapped>
+void run_blocks(const Run& run) {
+  static_assert(sizeof(sm90::Shared<kDim>) <= emulate::kSharedBytes);
+  for (unsigned i = 0; i < run.blocks; ++i) {
+    emulate::reset_products();
+    Machine machine({g_emulation.seed + i, g_emulation.late});
+    machine.run(sm90::kThreads, {i, 0, 0}, {run.blocks, 1, 1}, [&] {
+      sm90::run_block<T, kDim, kCapped>(run.geometry, run.params, run.maps, run.schedule,
+                                        reinterpret_cast<unsigned char*>(machine.shared()));
+    });
+    emulate::require_no_copies();
+  }
+}
+
+void run_variant(const Run& run) {
+  const bool capped = run.geometry.softcap != 0.0;
+  const bool bf16 = run.params.q.dtype == DType::bf16;
+  if (run.geometry.head_dim == 128) {
+    if (bf16)
+      return capped ? run_blocks<sm90::Bf16, 128, true>(run)
+                    : run_blocks<sm90::Bf16, 128, false>(run);
+    return run_blocks<sm90::Half, 128, false>(run);
+  }
+  if (bf16)
+    return capped ? run_blocks<sm90::Bf16, 64, true>(run) : run_blocks<sm90::Bf16, 64, false>(run);
+  return run_blocks<sm90::Half, 64, false>(run);
+}
+
+void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule) {
+  *schedule.drawn = 0;
+  for (int i = 0; i < g.row_tile_count; ++i) {
+    Machine machine({g_emulation.seed, {}});
+    machine.run(32, {}, {1, 1, 1},
+                [&] { sm90::place_query_tile(g, schedule, i, machine.thread()); });
+  }
+}
+
+void forward(const ForwardParams& host, const LaunchContext& context) {
+  ForwardParams p = host;
+  const TileIndex index = make_tile_index(p.geometry.tiles);
+  p.geometry.row_tiles = index.row_tiles;
+  if (!sm90::suits(p)) throw std::runtime_error("the launch would go to flash2");
+  fill_unvisited_rows(p);
+  const std::int64_t items = sm90::items_of(p.geometry);
+  if (items == 0) return;
+  int drawn = 0;
+  std::vector<sm90::QueryTile> tiles(index.row_tiles.size() - 1, {-1, -1, -1, -1});
+  LaunchContext with = context;
+  with.abort = g_emulation.abort;
+  const sm90::Sections sections = sm90::sections_of(p.geometry);
+  const Run run{
+      p,
+      cuda::geometry_of(p.geometry, with),
+      {map_of(p.k, p.geometry), map_of(p.v, p.geometry)},
+      {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size},
+      static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};
+  make_schedule(run.geometry, run.schedule);
+  run_variant(run);
+}
+
+std::int64_t no_workspace(const AttendGeometry& /*g*/, bool /*backward*/, int /*threads*/) {
+  return 0;
+}
+
+}  // namespace
+
+const Kernel& emulated_hopper(const Emulation& emulation) {
+  static constexpr Kernel kKernel{.name = "hopper",
+                                  .backend = "emulated",
+                                  .tile_q = 128,
+                                  .tile_k = 128,
+                                  .workspace_bytes = no_workspace,
+                                  .forward = forward};
+  g_emulation = emulation;
+  return kKernel;
+}
+
+}  // namespace annulus::testing

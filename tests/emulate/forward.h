@@ -1,0 +1,23 @@
+#pragma once
+
+#include "attention/kernels/dispatch.h"
+#include "tests/emulate/machine.h"
+
+#include <functional>
+#include <vector>
+
+namespace annulus::testing {
+
+/// How the launches that follow are run.
+struct Emulation {
+  std::uint64_t seed = 1;
+  int sms = 2;
+  int sm_limit = 0;
+  std::vector<std::function<void()>> late{};  ///< machine.h; of every launch
+  const std::uint32_t* abort = nullptr;
+};
+
+/// The Hopper forward as a kernel of host memory. No backward.
+const attn::Kernel& emulated_hopper(const Emulation& emulation);
+
+}  // namespace annulus::testing

@@ -1,0 +1,289 @@
+// The Hopper forward on an emulated block against the float64 oracle: indices, swizzles, masks,
+// barrier phases, hazards between copies, products and stores. Speed it does not show.
+#include "tests/emulate/forward.h"
+#include "tests/gpu/shares.h"
+#include "tests/support/launch.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace annulus::testing {
+namespace {
+
+using attn::KeySegment;
+
+constexpr TileGrid kGrid{128, 128};
+
+OracleProblem problem_of(std::int64_t seq, std::int64_t dim = 128, DType dtype = DType::bf16) {
+  return {.seq = seq,
+          .seq_kv = seq,
+          .heads = 2,
+          .heads_kv = 1,
+          .head_dim = dim,
+          .head_dim_v = dim,
+          .dtype = dtype,
+          .terms = {Mask::Causal{}},
+          .softmax_scale = 1.0 / std::sqrt(static_cast<double>(dim))};
+}
+
+std::int64_t pairs_of(const std::vector<TestLaunch>& chain) {
+  std::int64_t pairs = 0;
+  for (const TestLaunch& launch : chain) {
+    for (const attn::Tile& tile : launch.tiles) pairs += std::int64_t{tile.rows} * tile.keys;
+  }
+  const OracleProblem& p = chain.front().problem;
+  return pairs * p.batch * p.heads;
+}
+
+void expect_right(const std::vector<TestLaunch>& chain, const Emulation& emulation = {}) {
+  const OracleProblem& p = chain.front().problem;
+  SCOPED_TRACE("seq " + std::to_string(p.seq) + ":" + std::to_string(p.seq_kv) + " dim " +
+               std::to_string(p.head_dim) + " seed " + std::to_string(emulation.seed));
+  const OracleInputs inputs = random_inputs(p, 17 + emulation.seed);
+  OracleResult truth = oracle_attention(p, inputs);
+  OracleResult naive = naive_attention(p, inputs);
+  const RunOptions options{.gap = 8, .gap_step = 8, .backward = false};
+  const RunResult result = run_kernel(emulated_hopper(emulation), chain, inputs, options);
+  for (OracleResult* r : {&truth, &naive}) {
+    for (auto* gradient : {&r->dq, &r->dk, &r->dv}) gradient->clear();
+  }
+  const Shares shares = shares_of(result.values, truth, naive);
+  EXPECT_LE(shares.out, 1.0);
+  EXPECT_LE(shares.lse, 1.0);
+  EXPECT_TRUE(result.gaps_untouched);
+  EXPECT_EQ(result.forward_flops, 2 * pairs_of(chain) * (p.head_dim + p.head_dim_v));
+}
+
+void expect_right(const OracleProblem& p, const Emulation& emulation = {},
+                  const TileGrid& grid = kGrid) {
+  expect_right({make_launch(p, one_segment(p), grid)}, emulation);
+}
+
+std::vector<KeySegment> cut_at(std::int64_t keys, std::vector<std::int64_t> cuts) {
+  std::vector<KeySegment> segments;
+  cuts.push_back(keys);
+  std::int64_t begin = 0;
+  for (const std::int64_t cut : cuts) {
+    segments.push_back({begin, begin, 1, cut - begin, nullptr});
+    begin = cut;
+  }
+  return segments;
+}
+
+std::vector<KeySegment> striped(std::int64_t keys, std::int64_t stride) {
+  std::vector<KeySegment> segments;
+  std::int64_t token = 0;
+  for (std::int64_t first = 0; first < stride; ++first) {
+    const std::int64_t count = (keys - first + stride - 1) / stride;
+    segments.push_back({token, first, stride, count, nullptr});
+    token += count;
+  }
+  return segments;
+}
+
+TEST(EmulatedHopper, LengthsThatFitNoTile) {
+  std::uint64_t seed = 0;
+  for (const std::int64_t seq : {1, 7, 130, 300}) {
+    expect_right(problem_of(seq), {.seed = ++seed});
+    OracleProblem full = problem_of(seq);
+    full.terms.clear();
+    expect_right(full, {.seed = ++seed});
+  }
+  OracleProblem wide = problem_of(3);
+  wide.terms.clear();
+  wide.seq_kv = 515;
+  expect_right(wide, {.seed = ++seed});
+  wide.seq = 260;
+  wide.seq_kv = 1;
+  expect_right(wide, {.seed = ++seed});
+}
+
+TEST(EmulatedHopper, TypesAndHeadDims) {
+  expect_right(problem_of(200, 128, DType::f16));
+  expect_right(problem_of(200, 64, DType::f16));
+  for (const std::int64_t seq : {1, 129, 650}) expect_right(problem_of(seq, 64));
+}
+
+TEST(EmulatedHopper, WholeTiles) {
+  OracleProblem p = problem_of(512);
+  p.heads = 1;
+  expect_right(p, {.sms = 1});
+  p.terms.clear();
+  expect_right(p, {.seed = 2, .sms = 3});
+}
+
+TEST(EmulatedHopper, OrdersOfTheSchedule) {
+  OracleProblem p = problem_of(257, 64);
+  p.batch = 2;
+  p.heads = 6;
+  p.heads_kv = 2;
+  for (std::uint64_t seed = 1; seed < 4; ++seed) {
+    expect_right(p, {.seed = seed, .sms = static_cast<int>(seed)});
+  }
+  expect_right(p, {.sms = 100, .sm_limit = 5});
+}
+
+TEST(EmulatedHopper, Masks) {
+  OracleProblem p = problem_of(300);
+  p.heads = 1;
+  p.terms = {Mask::Window{100, 0}};
+  expect_right(p);
+  p.terms = {Mask::Documents{{100, 0, 37, 1, 162}, true}};
+  expect_right(p);
+  p.terms = {Mask::Prefix{150}};
+  expect_right(p);
+  Mask::Rows rows;  // some rows see nothing, others two intervals
+  for (std::int64_t i = 0; i < 300; ++i) {
+    rows.intervals.push_back(
+        i % 2 == 0 || (i > 128 && i < 270)
+            ? RowIntervals{}
+            : RowIntervals{KeyInterval{i / 4, i / 2}, KeyInterval{i / 2 + 3, i / 2 + 90}});
+  }
+  p.terms = {rows};
+  expect_right(p);
+  p.terms = {Mask::Causal{}};
+  expect_right(p, {}, {48, 40});
+  p.seq = 70;
+  expect_right(p);
+  p.seq = 300;
+  p.seq_kv = 90;
+  expect_right(p);
+}
+
+TEST(EmulatedHopper, Softcap) {
+  for (const std::int64_t dim : {128, 64}) {
+    OracleProblem p = problem_of(200, dim);
+    p.softcap = 5.0;
+    expect_right(p);
+  }
+}
+
+/// Tiles that the mask empties are visited; and a query tile whose tiles are of different heights.
+TEST(EmulatedHopper, TilesThatShowNothing) {
+  const OracleProblem p = problem_of(300);
+  TestLaunch all = make_launch(p, one_segment(p), kGrid);
+  all.tiles.clear();
+  for (std::int32_t row = 0; row < 300; row += 128) {
+    for (std::int32_t key = 0; key < 300; key += 128) {
+      all.tiles.push_back({row, std::min(128, 300 - row), 0, std::min(128, 300 - key), key, false});
+    }
+  }
+  expect_right({all});
+
+  OracleProblem uneven = problem_of(90);
+  uneven.seq_kv = 60;
+  Mask::Rows rows;
+  for (std::int64_t i = 0; i < 90; ++i) {
+    rows.intervals.push_back({KeyInterval{0, i < 21 ? 60 : 20}});
+  }
+  uneven.terms = {rows};
+  TestLaunch launch = make_launch(uneven, one_segment(uneven), kGrid);
+  launch.tiles = {{0, 90, 0, 20, 0, true}, {0, 21, 0, 40, 20, true}};
+  expect_right({launch});
+}
+
+TEST(EmulatedHopper, Segments) {
+  for (const std::int64_t dim : {128, 64}) {
+    OracleProblem p = problem_of(313, dim);
+    expect_right({make_launch(p, cut_at(313, {1, 8, 8, 77, 140, 300}), kGrid)});
+    auto mixed = cut_at(313, {30, 201});
+    std::swap(mixed[0], mixed[2]);
+    expect_right({make_launch(p, mixed, kGrid)});
+    p.terms.emplace_back(Mask::Window{150, 0});
+    expect_right({make_launch(p, striped(313, 4), kGrid)});
+    TestLaunch queries = make_launch(p, one_segment(p), kGrid);
+    queries.queries = {{0, 0, 100}, {100, 100, 1}, {101, 101, 212}};
+    expect_right({queries});
+  }
+}
+
+TEST(EmulatedHopper, Resumes) {
+  for (const std::vector<std::int64_t>& cuts :
+       {std::vector<std::int64_t>{5, 5, 180, 250}, {0, 200, 200, 313}}) {
+    for (const std::int64_t dim : {128, 64}) {
+      const OracleProblem p = problem_of(313, dim);
+      std::vector<TestLaunch> chain;
+      for (const KeySegment& segment : cut_at(p.seq_kv, cuts)) {
+        chain.push_back(make_launch(p, {segment}, kGrid));
+      }
+      expect_right(chain);
+    }
+  }
+}
+
+/// Between the segments are tokens that hold NaN: boxes read them, results must not.
+TEST(EmulatedHopper, NotANumberBehindTiles) {
+  for (const std::int64_t dim : {128, 64}) {
+    OracleProblem p = problem_of(300, dim);
+    Mask::Rows rows;
+    rows.intervals.assign(300, {KeyInterval{0, 130}, KeyInterval{200, 299}});
+    p.terms = {rows};
+    TestLaunch launch =
+        make_launch(p, {{0, 0, 1, 130, nullptr}, {200, 200, 1, 99, nullptr}}, kGrid);
+    expect_right({launch});
+  }
+}
+
+/// No key at all, and no key for some rows of a query tile.
+TEST(EmulatedHopper, RowsWithoutKeys) {
+  OracleProblem p = problem_of(140);
+  Mask::Rows rows;
+  rows.intervals.assign(140, {});
+  p.terms = {rows};
+  expect_right(p);
+  rows.intervals[3] = {KeyInterval{0, 1}};
+  p.terms = {rows};
+  expect_right(p);
+}
+
+/// The flag of the second segment is raised when nobody can go on without it, and its keys are NaN
+/// until then.
+TEST(EmulatedHopper, LateFlags) {
+  const OracleProblem p = problem_of(300);
+  for (std::uint64_t seed = 1; seed < 4; ++seed) {
+    std::vector<std::uint32_t> flags{0, 0, 1};
+    auto keys = cut_at(300, {130, 250});
+    for (std::size_t i = 0; i < keys.size(); ++i) keys[i].ready = &flags[i];
+    expect_right(
+        {make_launch(p, keys, kGrid)},
+        {.seed = seed, .sms = 1, .late = {[&] { flags[0] = 7; }, [] {}, [&] { flags[1] = 7; }}});
+  }
+}
+
+/// The launch ends, wherever it stands. That no copy is under way then, the machine checks.
+TEST(EmulatedHopper, Aborts) {
+  const OracleProblem p = problem_of(300);
+  const OracleInputs inputs = random_inputs(p, 3);
+  for (std::size_t segment = 0; segment < 3; ++segment) {
+    for (std::uint64_t seed = 1; seed < 4; ++seed) {
+      std::uint32_t word = 0;
+      std::vector<std::uint32_t> flags{1, 1, 1};
+      flags[segment] = 0;
+      auto keys = cut_at(300, {130, 250});
+      for (std::size_t i = 0; i < keys.size(); ++i) keys[i].ready = &flags[i];
+      const Emulation emulation{.seed = seed, .late = {[&] { word = 1; }}, .abort = &word};
+      EXPECT_NO_THROW(run_kernel(emulated_hopper(emulation), {make_launch(p, keys, kGrid)}, inputs,
+                                 {.gap = 8, .gap_step = 8, .backward = false}));
+      EXPECT_EQ(word, 1U);
+    }
+  }
+}
+
+/// What hangs is said to hang.
+TEST(EmulatedHopper, AFlagThatNobodyRaises) {
+  const OracleProblem p = problem_of(20);
+  const std::uint32_t flag = 0;
+  auto keys = one_segment(p);
+  keys[0].ready = &flag;
+  EXPECT_THROW(run_kernel(emulated_hopper({}), {make_launch(p, keys, kGrid)}, random_inputs(p, 1),
+                          {.gap = 8, .gap_step = 8, .backward = false}),
+               emulate::Misuse);
+}
+
+}  // namespace
+}  // namespace annulus::testing
