@@ -102,7 +102,7 @@ void Flights::wait() {
       throw Timeout(fmt::format("rank {}: item '{}' did not complete in {:.1f} s",
                                 communicator_.rank(), present(), deadline.elapsed_s()));
     }
-    backoff.idle(!communicator_.transport().needs_polls());
+    communicator_.transport().rest(backoff);
   }
   exposed_s_ += begun.elapsed_s();
 }
