@@ -15,6 +15,8 @@
 #   processes          pull, push and one queue pass; push is new
 #   memory             measured / planned within 1.05, with the joined lists no more than a few MiB
 #   interleave         ratios to FA2 0.93 to 1.08 (docs/notes/04), to cuDNN about half
+#   counters           flash2: tensor operations = executed; naive and flash1 use none; DRAM bytes fall from
+#                      naive over flash1 to flash2
 #   host               a call without transfers: some 10 launches, 30 to 60 us; its replay under 15 us
 . "$(dirname "$0")/common.sh"
 
@@ -42,6 +44,10 @@ gtest "processes, pull, one queue" 60 2 "$every" engine_mpi CUDA_DEVICE_MAX_CONN
 gtest "engine_gpu, processes" 90 2 '*' engine_gpu_mpi
 bench "1 GPU 16k" 60 1 --seq 16k "${shape[@]}" --iterations 10 --hardware-counters
 bench "1 GPU 64k" 60 1 --seq 64k "${shape[@]}" --iterations 3 --check none
+for kernel in naive flash1 flash2; do
+  bench "counters $kernel" 40 1 --seq 4k --heads 16 --head-dim 128 --dtype bf16 --mask causal --kernel $kernel \
+    --hardware-counters --warmup 1 --iterations 2 --check none
+done
 step "interleave" 90 python3 interleave.py ./libannulus.so --shapes 2,8192,16,16,128 1,16384,32,8,128 1,16384,32,32,64 --repeats 10
 step "suite classic" 60 annulus bench --op local --suite classic --backend cuda
 step "attend" 60 python3 "$repo/tests/gpu/session/attend_check.py" ./annulus

@@ -27,11 +27,24 @@ def passes(point, ceiling):
     return cells
 
 
+def counted(point):
+    """What the GPU's counters say beside the kernels' own count."""
+    executed, hardware = point["cost"]["executed"], point["cost"]["hardware"]
+    if not hardware:
+        return None
+    if "unavailable" in hardware:
+        asked = point["label"].startswith("counters")
+        return f"counters unavailable: {hardware['unavailable']}" if asked else None
+    ops, bytes_read = hardware["flops_rank_layer"], hardware.get("hbm_bytes_rank_layer")
+    return (f"forward: executed {max(executed['flops_rank_layer']):.4g}, tensor operations {max(ops):.4g}, DRAM "
+            f"{max(bytes_read) / 2**20:.0f} MiB" if bytes_read else f"forward: tensor operations {max(ops):.4g}")
+
+
 def main():
     heads = ["TFLOP/s", "%", "host us", "replay us", "cold ms", "graph ms", "ms"]
     print(f"{'':<26}{'forward':<70}backward")
     print(f"{'':<26}" + "".join(f"{h:>10}" for h in heads + heads) + f"{'transfers':>11}{'MiB':>8}{'/planned':>9}  check")
-    ceiling = None
+    ceiling, counters = None, []
     for line in open(sys.argv[1]):
         point = json.loads(line)
         if point["label"] == "ceiling":
@@ -42,6 +55,9 @@ def main():
         print(f"{point['label'][:25]:<26}" + "".join(f"{c:>10}" for c in passes(point, ceiling)) +
               f"{point['comm']['forward_transfers_per_rank']:>11}{measured / 2**20:>8.0f}{measured / max(planned, 1):>9.3f}  " +
               ("none" if check is None else "passed" if check["passed"] else "FAILED"))
+        if counted(point):
+            counters.append(f"{point['label']}: {counted(point)}")
+    print("\n".join(counters))
 
 
 if __name__ == "__main__":
