@@ -24,5 +24,6 @@ int run_cost(const Call& call);
 int run_doctor(const Call& call);
 int run_mask(const Call& call);
 int run_plan(const Call& call);
+int run_route(const Call& call);
 
 }  // namespace annulus::launch

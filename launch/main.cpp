@@ -20,14 +20,14 @@ namespace {
 struct Command {
   const char* name;
   const char* summary;
-  int (*run)(const Call&);  ///< null: not built yet
+  int (*run)(const Call&);
 };
 
 constexpr std::array<Command, 7> kCommands{{
     {"bench", "Runs attention on the ranks that were started; checks it, times it, prices it.",
      run_bench},
     {"attend", "Attention on the caller's own tensors.", run_attend},
-    {"route", "A router on the caller's logits.", nullptr},
+    {"route", "A router on the caller's logits.", run_route},
     {"cost", "The analytical accountings alone; no device, no mpirun.", run_cost},
     {"plan", "Prints a plan: FLOPs by rank, bytes, peak memory; for any --world.", run_plan},
     {"mask", "Draws a mask and who owns it.", run_mask},
@@ -37,8 +37,7 @@ constexpr std::array<Command, 7> kCommands{{
 std::string usage() {
   std::string text = "usage: annulus COMMAND [--config FILE] [--key VALUE ...]\n\n";
   for (const Command& command : kCommands) {
-    text += fmt::format("  {:<8} {}{}\n", command.name, command.summary,
-                        command.run == nullptr ? " (not built yet)" : "");
+    text += fmt::format("  {:<8} {}\n", command.name, command.summary);
   }
   return text + "\nannulus COMMAND --help lists its keys. annulus --version\n";
 }
@@ -55,15 +54,6 @@ const Command& find_command(const std::string& name) {
                                              : fmt::format("did you mean {}?", meant)));
 }
 
-const Command& built_command(const std::string& name) {
-  const Command& command = find_command(name);
-  if (command.run == nullptr) {
-    throw UsageError(
-        fmt::format("{}: not built yet; built: attend, bench, cost, doctor, mask, plan", name));
-  }
-  return command;
-}
-
 int run(const std::vector<std::string>& words, const World& started) {
   if (words.empty()) throw UsageError("no subcommand; annulus --help lists them");
   const std::string& first = words.front();
@@ -77,7 +67,7 @@ int run(const std::vector<std::string>& words, const World& started) {
   if (first.starts_with("-")) {
     throw UsageError(fmt::format("{}: an option stands after its subcommand; see --help", first));
   }
-  const Command& command = built_command(first);
+  const Command& command = find_command(first);
   Call call;
   call.started = started;
   call.command_line = "annulus";

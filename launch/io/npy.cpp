@@ -197,12 +197,16 @@ StoredTensor read_npy_header(const InputFile& file) {
 }
 
 std::string npy_header(const StoredTensor& tensor) {
+  return npy_header(tensor.dtype == DType::f32 ? "<f4" : "<f2", tensor.shape);
+}
+
+std::string npy_header(std::string_view descr, const std::vector<std::int64_t>& shape) {
   std::string dims;
-  for (const std::int64_t n : tensor.shape) dims += fmt::format("{}, ", n);
-  if (tensor.shape.size() > 1) dims.resize(dims.size() - 2);
-  if (tensor.shape.size() == 1) dims.resize(dims.size() - 1);
-  std::string dict = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}",
-                                 tensor.dtype == DType::f32 ? "<f4" : "<f2", dims);
+  for (const std::int64_t n : shape) dims += fmt::format("{}, ", n);
+  if (shape.size() > 1) dims.resize(dims.size() - 2);
+  if (shape.size() == 1) dims.resize(dims.size() - 1);
+  std::string dict =
+      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", descr, dims);
   const std::size_t before = kMagic.size() + 4;
   dict.append(kAlignment - (before + dict.size() + 1) % kAlignment, ' ');
   dict += '\n';

@@ -31,5 +31,7 @@ StoredTensor read_npy_header(const InputFile& file);
 
 /// Everything before the data; throws UsageError for a dtype that .npy has not (bf16).
 std::string npy_header(const StoredTensor& tensor);
+/// The same for any dtype that NumPy writes as `descr`.
+std::string npy_header(std::string_view descr, const std::vector<std::int64_t>& shape);
 
 }  // namespace annulus::launch

@@ -1,3 +1,4 @@
+#include "launch/options/layers.h"
 #include "launch/options/sources.h"
 
 #include <fmt/format.h>
@@ -47,9 +48,20 @@ class Model {
     return has(field) && config_.at(field).is_string() ? config_.at(field).get<std::string>() : "";
   }
 
-  /// A mixture of experts, by the names that model families use.
-  bool has_experts() const {
-    return has("num_local_experts") || has("n_routed_experts") || has("num_experts");
+  /// Of a mixture of experts, by the names that model families use; null: it is none.
+  const char* experts_field() const {
+    for (const char* field : {"num_local_experts", "n_routed_experts", "num_experts"}) {
+      if (small(field, 1) > 1) return field;
+    }
+    return nullptr;
+  }
+
+  const json& config() const { return config_; }
+
+  /// `preset` where the field is absent or of another type.
+  std::int64_t small(const char* field, std::int64_t preset) const {
+    const bool there = has(field) && config_.at(field).is_number_integer();
+    return there ? config_.at(field).get<std::int64_t>() : preset;
   }
 
   std::int64_t head_dim() const {
@@ -89,10 +101,49 @@ void fill_latent(const Model& model, Settings& settings) {
   model.fill(settings, "heads_kv", "num_attention_heads", heads);
   model.fill(settings, "head_dim", "qk_nope_head_dim", nope + rope);
   model.fill(settings, "head_dim_v", "v_head_dim", model.count("v_head_dim"));
+  for (const char* rank : {"q_lora_rank", "kv_lora_rank", "qk_rope_head_dim"}) {
+    if (model.has(rank)) model.fill(settings, rank, rank, model.count(rank));
+  }
 }
 
-/// What only latencies need; absent fields leave their keys open. The FFN of a mixture of experts
-/// is not a dense one, so its width is left open too.
+/// Experts and their widths; a shared expert is as wide as a routed one unless the model says.
+void fill_experts(const Model& model, Settings& settings) {
+  const char* experts = model.experts_field();
+  if (experts == nullptr) return;
+  const auto take = [&](const char* key, const char* field) {
+    if (model.has(field)) model.fill(settings, key, field, model.count(field));
+  };
+  take("experts", experts);
+  take("top_k", "num_experts_per_tok");
+  take("expert_ffn", "moe_intermediate_size");
+  if (model.small("n_shared_experts", 0) > 0) {
+    take("shared_experts", "n_shared_experts");
+    take("shared_ffn", "moe_intermediate_size");
+  }
+  if (model.has("shared_expert_intermediate_size")) {
+    model.fill(settings, "shared_experts", "shared_expert_intermediate_size", 1);
+    take("shared_ffn", "shared_expert_intermediate_size");
+  }
+}
+
+/// The router that a family has, and what its configuration says of it.
+void fill_router(const Model& model, Settings& settings) {
+  const std::string type = model.text("model_type");
+  for (const char* family : {"mixtral", "qwen3_moe", "deepseek_v3"}) {
+    if (type != family) continue;
+    model.fill(settings, "router", "model_type", type == "qwen3_moe" ? "qwen3" : type);
+  }
+  if (model.has("n_group")) model.fill(settings, "groups", "n_group", model.count("n_group"));
+  if (model.has("topk_group")) {
+    model.fill(settings, "groups_kept", "topk_group", model.count("topk_group"));
+  }
+  const auto norm = model.config().find("norm_topk_prob");
+  if (norm != model.config().end() && norm->is_boolean()) {
+    model.fill(settings, "renormalize", "norm_topk_prob", norm->get<bool>() ? "true" : "false");
+  }
+}
+
+/// What only latencies need; absent fields leave their keys open.
 void fill_widths(const Model& model, Settings& settings) {
   if (model.has("hidden_size")) {
     model.fill(settings, "hidden", "hidden_size", model.count("hidden_size"));
@@ -100,7 +151,7 @@ void fill_widths(const Model& model, Settings& settings) {
   if (model.has("vocab_size")) {
     model.fill(settings, "vocab", "vocab_size", model.count("vocab_size"));
   }
-  if (model.has("intermediate_size") && !model.has_experts()) {
+  if (model.has("intermediate_size")) {
     model.fill(settings, "ffn", "intermediate_size", model.count("intermediate_size"));
   }
   const std::string dtype = model.text("torch_dtype");
@@ -127,6 +178,12 @@ void read_model(const std::filesystem::path& file, Settings& settings) {
     model.fill(settings, "head_dim", "head_dim", model.head_dim());
   }
   fill_widths(model, settings);
+  fill_experts(model, settings);
+  fill_router(model, settings);
+  const std::string kinds = settings.given("layers") && settings.source("layers") != "model"
+                                ? std::string()
+                                : kinds_of_layers(model.config());
+  if (!kinds.empty()) model.fill(settings, "layer_kinds", "its layers", kinds);
   // Query i sees itself and the window - 1 keys before it. Used where mask names `window`.
   if (model.has("sliding_window")) {
     model.fill(settings, "window_left", "sliding_window", model.count("sliding_window") - 1);

@@ -60,12 +60,19 @@ CostRequest cost_keys_of(const Settings& settings) {
   request.softmax_factor = settings.real("softmax_factor");
   request.mode = settings.text("mode") == "original" ? CostMode::original : CostMode::corrected;
   request.mode_source = settings.source("mode");
+  request.policy = policy_of(settings);
+  if (request.policy != CostPolicy::uniform) request.layer_kinds = layer_kinds_of(settings);
+  if (request.policy != CostPolicy::uniform && request.layer_kinds.empty() &&
+      settings.maybe_integer("experts").value_or(1) > 1) {
+    request.layer_kinds = {{.kind = LayerKind::moe, .count = request.layers}};
+  }
   if (settings.has("system")) fill_peak(settings, request);
   return request;
 }
 
 CostRequest cost_request_of(const Settings& settings) {
   const std::string& stage = settings.text("stage");
+  layer_kinds_of(settings);  // a layer that nobody prices ends here
   CostRequest request = cost_keys_of(settings);
   if (stage == "prefill") {
     fill_prefill(settings, request);

@@ -1,5 +1,6 @@
 #include "launch/request/latency.h"
 
+#include "launch/options/sources.h"
 #include "launch/request/problem.h"
 #include "launch/request/system.h"
 
@@ -10,27 +11,46 @@ namespace {
 
 std::int64_t width(const Settings& settings, const char* key, const char* field) {
   if (!settings.has(key)) {
-    throw UsageError(fmt::format(
-        "{}: required by --compare-modes (or --model with {} of a dense model; mixtures of "
-        "experts are not built yet)",
-        option_of(key), field));
+    throw UsageError(
+        fmt::format("{}: required by {} (or --model with {})", option_of(key),
+                    settings.has("legacy_model") ? "--legacy-model" : "--compare-modes", field));
   }
   return settings.integer(key);
 }
 
-ModelShape model_of(const Settings& settings) {
+ModelShape shape_of(const Settings& settings) {
   ModelShape model;
   model.heads = settings.integer("heads");
   model.heads_kv = settings.maybe_integer("heads_kv").value_or(model.heads);
   model.head_dim = settings.integer("head_dim");
   model.layers = settings.integer("layers");
-  if (settings.maybe_integer("head_dim_v").value_or(model.head_dim) != model.head_dim) {
-    settings.refuse("head_dim_v", "differs from head_dim: GenZ's latencies know one width");
-  }
   model.hidden = width(settings, "hidden", "hidden_size");
   model.ffn = width(settings, "ffn", "intermediate_size");
   model.vocab = width(settings, "vocab", "vocab_size");
+  model.moe = experts_of(settings);
+  model.layer_kinds = layer_kinds_of(settings);
   return model;
+}
+
+/// GenZ knows one width of a head.
+ModelShape model_of(const Settings& settings) {
+  if (settings.maybe_integer("head_dim_v").value_or(settings.integer("head_dim")) !=
+      settings.integer("head_dim")) {
+    settings.refuse("head_dim_v",
+                    "differs from head_dim: GenZ's latencies know one width "
+                    "(configs/models/deepseek_v3_genz.json is GenZ's DeepSeek-V3)");
+  }
+  return shape_of(settings);
+}
+
+ModelSizeRequest size_request_of(const Settings& settings) {
+  ModelSizeRequest request;
+  request.model = shape_of(settings);
+  request.head_dim_v = settings.maybe_integer("head_dim_v").value_or(0);
+  request.latent = {.q_rank = settings.maybe_integer("q_lora_rank").value_or(0),
+                    .kv_rank = settings.maybe_integer("kv_lora_rank").value_or(0),
+                    .rope = settings.maybe_integer("qk_rope_head_dim").value_or(0)};
+  return request;
 }
 
 LatencyRequest shared_part(const Settings& settings) {
@@ -43,15 +63,24 @@ LatencyRequest shared_part(const Settings& settings) {
   request.tp = settings.integer("tp");
   request.sp = settings.integer("sp");
   request.pp = settings.integer("pp");
-  if (settings.integer("ep") != 1) {
-    settings.refuse("ep", "belongs to mixtures of experts, whose latencies are not built yet");
+  request.ep = settings.integer("ep");
+  if (request.ep > request.model.moe.experts) {
+    settings.refuse("ep", fmt::format("is not allowed; allowed: 1 to {}, the experts",
+                                      request.model.moe.experts));
   }
+  request.policy = policy_of(settings);
   request.softmax_factor = settings.real("softmax_factor");
   request.offload = settings.flag("offload");
   return request;
 }
 
 }  // namespace
+
+SizeComparison size_comparison_of(const Settings& settings) {
+  Settings legacy;
+  read_model(settings.path("legacy_model"), legacy);
+  return {.model = size_request_of(settings), .legacy = size_request_of(legacy)};
+}
 
 std::vector<LatencyRequest> latency_requests_of(const Settings& settings) {
   LatencyRequest step = shared_part(settings);

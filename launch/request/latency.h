@@ -2,7 +2,7 @@
 
 #include "launch/options/settings.h"
 
-#include <annulus/latency.h>
+#include <annulus/model_size.h>
 
 #include <vector>
 
@@ -11,5 +11,8 @@ namespace annulus::launch {
 /// What `cost --compare-modes` prices: prefill of `seq` and decode after `prompt` (default: seq)
 /// and `generated` tokens; with stage = chunked, that step. Throws UsageError naming the key.
 std::vector<LatencyRequest> latency_requests_of(const Settings& settings);
+
+/// The model, and GenZ's in its place (`legacy_model`): a shape of weights, no deployment.
+SizeComparison size_comparison_of(const Settings& settings);
 
 }  // namespace annulus::launch

@@ -61,6 +61,13 @@ int threads_of(const Settings& settings, int ranks_here);
 /// The shape and the deployment: what every stage and `bench` share.
 CostRequest cost_keys_of(const Settings& settings);
 CostRequest cost_request_of(const Settings& settings);
+/// Layers by kind, as `layer_kinds` says; empty: all alike. Throws Unsupported, naming the layers,
+/// for a kind that nobody prices.
+std::vector<LayerGroup> layer_kinds_of(const Settings& settings);
+/// What `experts` and its neighbours say of a layer.
+ExpertShape experts_of(const Settings& settings);
+/// `policy`; with legacy no mode may be given.
+CostPolicy policy_of(const Settings& settings);
 /// Of a chunked step: `past` and `new`, then `chunks`; and `decode_kv`.
 std::vector<PrefillChunk> chunks_of(const Settings& settings);
 std::vector<DecodeEntry> decodes_of(const Settings& settings);

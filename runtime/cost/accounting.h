@@ -10,6 +10,9 @@ namespace annulus::cost {
 /// Throws InvalidArgument for sizes that cannot be.
 void validate(const CostRequest& request);
 
+/// All layers, also of a request that does not list them.
+std::vector<LayerGroup> kinds_of(const CostRequest& request);
+
 std::int64_t keys_of(const CostRequest& request);             ///< prefill: seq_kv, or seq
 std::int64_t heads_of_genz_rank(const CostRequest& request);  ///< ceil(H / (tp ep))
 std::int64_t heads_of_tp_rank(const CostRequest& request);    ///< ceil(H / tp)

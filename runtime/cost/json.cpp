@@ -1,4 +1,4 @@
-#include <annulus/cost.h>
+#include "runtime/cost/accounting.h"
 
 #include <nlohmann/json.hpp>
 
@@ -37,6 +37,16 @@ Json problem_json(const CostRequest& r) {
       }
       json["decode_kv"].push_back(std::move(item));
     }
+  }
+  return json;
+}
+
+Json kinds_json(const CostRequest& r) {
+  Json json = Json::array();
+  for (const LayerGroup& group : cost::kinds_of(r)) {
+    json.push_back({{"kind", name_of(group.kind)},
+                    {"layers", group.count},
+                    {"mode", name_of(mode_of(r.mode, r.policy, group.kind))}});
   }
   return json;
 }
@@ -103,7 +113,8 @@ Json predicted_json(const CostReport& report) {
   const CostRequest& r = report.request;
   if (r.peak_tflops <= 0) return nullptr;
   return {{"attention_s", report.predicted_attention_s},
-          {"accounting", name_of(r.mode)},
+          {"accounting", r.policy == CostPolicy::uniform ? name_of(r.mode) : name_of(r.policy)},
+          {"macs_rank_model", report.driving_macs_rank_model},
           {"peak_tflops", r.peak_tflops},
           {"peak_source", r.peak_source},
           {"source", "analytic"}};
@@ -122,6 +133,8 @@ std::string to_json(const CostReport& report) {
   json["ep"] = r.ep;
   json["mode"] = name_of(r.mode);
   json["mode_source"] = r.mode_source;
+  json["policy"] = name_of(r.policy);
+  json["layer_kinds"] = kinds_json(r);
   json["softmax_factor"] = r.softmax_factor;
   json["original"] = macs_json(report.original);
   json["original_x3"] = macs_json(report.original_x3);

@@ -21,6 +21,15 @@ std::string_view name_of(CostMode mode) {
   return mode == CostMode::original ? "original" : "corrected";
 }
 
+std::string_view name_of(CostPolicy policy) {
+  return policy == CostPolicy::uniform ? "uniform" : "legacy";
+}
+
+CostMode mode_of(CostMode mode, CostPolicy policy, LayerKind kind) {
+  if (policy == CostPolicy::uniform) return mode;
+  return kind == LayerKind::moe ? CostMode::original : CostMode::corrected;
+}
+
 Stage parse_stage(std::string_view text) {
   for (const Stage stage : {Stage::prefill, Stage::decode, Stage::chunked}) {
     if (text == name_of(stage)) return stage;

@@ -107,9 +107,11 @@ std::string accountings(const CostReport& report) {
   const std::string factor = fmt::format("x{}", r.softmax_factor);
   std::vector<TextRow> rows;
   rows.push_back({"accounting", "basis", "unit", "logit", "attend", "layer", "model", "model ~"});
-  rows.push_back(mac_row(corrected ? "original //sp" : "original //sp *", report.original));
+  const bool uniform = r.policy == CostPolicy::uniform;
+  rows.push_back(
+      mac_row(corrected || !uniform ? "original //sp" : "original //sp *", report.original));
   rows.push_back(mac_row("original " + factor, report.original_x3));
-  rows.push_back(mac_row(corrected ? "corrected *" : "corrected", report.corrected));
+  rows.push_back(mac_row(corrected && uniform ? "corrected *" : "corrected", report.corrected));
   rows.push_back(mac_row("corrected " + factor, report.corrected_x3));
   const ExactAccounting& exact = report.exact;
   rows.push_back(forward_row("exact full", exact.full_flops_group_layer, r));
@@ -207,24 +209,36 @@ std::string legend(const CostRequest& r) {
   return text;
 }
 
+/// Layers by kind with the mode that priced them.
+std::string policy_line(const CostRequest& r) {
+  if (r.policy == CostPolicy::uniform)
+    return fmt::format("mode: {} ({})\n", name_of(r.mode), r.mode_source);
+  std::vector<std::string> parts;
+  for (const LayerGroup& group : cost::kinds_of(r)) {
+    parts.push_back(fmt::format("{} {} layers {}", group.count, name_of(group.kind),
+                                name_of(mode_of(r.mode, r.policy, group.kind))));
+  }
+  return fmt::format("policy: {} ({})\n", name_of(r.policy), fmt::join(parts, ", "));
+}
+
 std::string mode_lines(const CostReport& report) {
   const CostRequest& r = report.request;
-  const MacAccounting& macs = r.mode == CostMode::original ? report.original : report.corrected;
-  std::string text = fmt::format("mode: {} ({})\n", name_of(r.mode), r.mode_source);
+  const std::string_view star = r.policy == CostPolicy::uniform ? " (row *)" : "";
+  const std::string text = policy_line(r);
   if (r.peak_tflops <= 0) {
     return text + cost::paragraph("drives",
-                                  "predicted attention time (row *): not predicted, no "
-                                  "peak rate given.");
+                                  fmt::format("predicted attention time{}: not predicted, no peak "
+                                              "rate given.",
+                                              star));
   }
   return text +
          cost::paragraph(
              "drives",
-             fmt::format(
-                 "predicted attention time (row *): 2 x {} MAC / {} TFLOP/s{} = {}; analytic, "
-                 "one rank, forward, all layers, no memory traffic, no communication.",
-                 macs.attention_macs_rank_model, r.peak_tflops,
-                 r.peak_source.empty() ? "" : fmt::format(" ({})", r.peak_source),
-                 cost::duration(report.predicted_attention_s)));
+             fmt::format("predicted attention time{}: 2 x {} MAC / {} TFLOP/s{} = {}; analytic, "
+                         "one rank, forward, all layers, no memory traffic, no communication.",
+                         star, report.driving_macs_rank_model, r.peak_tflops,
+                         r.peak_source.empty() ? "" : fmt::format(" ({})", r.peak_source),
+                         cost::duration(report.predicted_attention_s)));
 }
 
 }  // namespace

@@ -31,6 +31,18 @@ void validate_model(const CostRequest& r) {
   }
 }
 
+void validate_kinds(const CostRequest& r) {
+  if (r.layer_kinds.empty()) return;
+  std::int64_t sum = 0;
+  for (const LayerGroup& group : r.layer_kinds) {
+    at_least("layers of a kind", group.count, 1);
+    sum = plus(sum, group.count);
+  }
+  if (sum != r.layers) {
+    throw InvalidArgument(fmt::format("layer_kinds: {} layers, the model has {}", sum, r.layers));
+  }
+}
+
 void validate_deployment(const CostRequest& r) {
   at_least("sp", r.sp, 1);
   at_least("tp", r.tp, 1);
@@ -87,6 +99,7 @@ void validate_pairs(const CostRequest& r) {
 
 void validate(const CostRequest& request) {
   validate_model(request);
+  validate_kinds(request);
   validate_deployment(request);
   validate_stage(request);
   validate_pairs(request);

@@ -14,7 +14,12 @@ ModelShape shape_of(const Json& model) {
           .ffn = model["inter"],
           .ffn_inputs = model["ffi"],
           .vocab = model["vocab"],
-          .layers = model["layers"]};
+          .layers = model["layers"],
+          .moe = {.experts = model["E"],
+                  .per_token = model["K"],
+                  .ffn = model.value("moe_inter", 0),
+                  .shared = model.value("n_shared", 0),
+                  .shared_ffn = model.value("shared_inter", 0)}};
 }
 
 DecodeEntry entry_of(const Json& entry) {
@@ -53,6 +58,7 @@ LatencyRequest request_of_row(const Json& columns, const Json& row, Stage stage)
   request.system = {
       .name = "any", .tflops = 1, .memory_gib = 1, .memory_gib_s = 1, .link_gib_s = 1};
   request.tp = cells["tp"];
+  request.ep = cells["ep"];
   request.sp = cells["sp"];
   if (stage == Stage::chunked) {
     const Json& step = attention_goldens()["chunked_cases"][cells["case"].get<std::string>()];
@@ -77,10 +83,6 @@ const Json& latency_goldens() {
   return json;
 }
 
-bool is_dense(const Json& point) {
-  return latency_goldens()["models"][point["in"]["model"].get<std::string>()]["E"] == 1;
-}
-
 LatencyRequest request_of(const Json& point) {
   const Json& in = point["in"];
   const Json& system = in["system_params"];
@@ -98,6 +100,7 @@ LatencyRequest request_of(const Json& point) {
   request.precision = parse_precision(in["bits"].get<std::string>());
   request.batch = in["B"];
   request.tp = in["tp"];
+  request.ep = in["ep"];
   request.sp = in["sp"];
   request.pp = in["pp"];
   request.offload = in["offload"];
@@ -127,7 +130,6 @@ std::size_t for_each_whole_model(
     const auto golden = static_cast<std::size_t>(
         std::find(columns.begin(), columns.end(), "up_all_macs_model") - columns.begin());
     for (const Json& row : table["rows"]) {
-      if (attention_goldens()["models"][row[0].get<std::string>()]["E"] != 1) continue;
       check(request_of_row(columns, row, stage), row[golden], row.dump());
       ++rows;
     }

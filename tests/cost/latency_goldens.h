@@ -13,13 +13,12 @@ using Json = nlohmann::json;
 
 /// tests/data/genz_latency.json
 const Json& latency_goldens();
-bool is_dense(const Json& point);
 LatencyRequest request_of(const Json& point);
 /// The point called `id`.
 LatencyRequest request_called(const std::string& id);
 
-/// Calls `check` with every row of genz_attention.json of a dense model: what GenZ was asked, its
-/// up_all_macs_model, and the row in words. Returns their number.
+/// Calls `check` with every row of genz_attention.json: what GenZ was asked, its up_all_macs_model,
+/// and the row in words. Returns their number.
 std::size_t for_each_whole_model(
     const std::function<void(const LatencyRequest&, std::int64_t, const std::string&)>& check);
 

@@ -12,7 +12,7 @@ failures = []
 
 
 def sources():
-    for folder in ("runtime", "comm", "attention", "launch"):
+    for folder in ("runtime", "comm", "attention", "moe", "launch"):
         for path in sorted((root / folder).rglob("*")):
             if path.suffix in (".cpp", ".h"):
                 yield path.read_text()

@@ -23,7 +23,7 @@ flags="-std=c++20 -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-saniti
 # Two at a time: most of this test is compiling.
 files=()
 objects=()
-for file in launch/options/{command_line,config_file,environment,grid,keys,model,settings,value}.cpp \
+for file in launch/options/{command_line,config_file,environment,grid,keys,layers,model,settings,value}.cpp \
   launch/io/{npy,safetensors,tensor_file}.cpp runtime/base/tensor.cpp; do
   files+=("$file")
   objects+=("${file//\//_}.o")

@@ -41,6 +41,15 @@ npy long.npy '<f4' '(1, 613, 8, 128)' 2510852
 npy zero.npy '<f4' '(1, 0, 8, 128)' 0
 npy qflat.npy '<f4' '(1883136,)' 7532544
 npy kflat.npy '<f4' '(627712,)' 2510848
+npy z.npy '<f4' '(3, 16)' 192
+npy z7.npy '<f4' '(3, 7)' 84
+npy z1.npy '<f4' '(48,)' 192
+npy z0.npy '<f4' '(3, 0)' 0
+npy z64.npy '<f8' '(3, 16)' 384
+npy zbig.npy '>f4' '(3, 16)' 192
+npy zcut.npy '<f4' '(3, 16)' 190
+npy b.npy '<f4' '(16,)' 64
+npy b7.npy '<f4' '(7,)' 28
 printf 'not a tensor at all' >text.npy
 printf '\x10\x00\x00\x00\x00\x00\x00\x00{"q":{"dtype":1}' >broken.safetensors
 printf '[problem]\nseq = 8\nheads = many\n' >bad.cfg
@@ -139,6 +148,34 @@ cut.json: is not a JSON object|cut off|cost --seq 8 --model cut.json
 --out: 'k.npy'|also the input k|attend $qkv --out k.npy
 --seq: '613,614' is a list|one value|attend $qkv --out o.npy --seq 613,614
 --documents: 1 lengths sum to 7|the sum is seq (613)|attend $qkv --out o.npy --mask documents --documents 7
+--router: required|one of deepseek_v3, mixtral, qwen3, switch|route
+--router: 'gshard'|one of deepseek_v3, mixtral, qwen3, switch|route --router gshard --logits z.npy
+--logits: required|a path|route --router mixtral
+--logits: 'none.npy'|does not exist|route --router mixtral --logits none.npy
+--logits: 'z.pt'|allowed: FILE.npy, FILE.safetensors|route --router mixtral --logits z.pt
+--logits: 'text.npy'|is no .npy file|route --router mixtral --logits text.npy
+--logits: 'z64.npy'|another dtype: '<f8'; allowed|route --router mixtral --logits z64.npy
+--logits: 'zbig.npy'|is big-endian|route --router mixtral --logits zbig.npy
+--logits: 'zcut.npy'|needs 192 bytes, 190 are there|route --router mixtral --logits zcut.npy
+--logits: 'z1.npy'|has the shape [48]; allowed: [tokens, experts]|route --router mixtral --logits z1.npy
+--logits: 'z0.npy'|has 0 experts|route --router mixtral --logits z0.npy
+--logits: 'z7.npy'|7 experts are no multiple of 8 groups; give --groups|route --router deepseek_v3 --logits z7.npy
+--logits: 'z7.npy'|k 8 of 7 experts that a token may use; give --top-k|route --router qwen3 --logits z7.npy
+--groups: '5'|16 experts are no multiple of 5 groups|route --router deepseek_v3 --logits z.npy --groups 5
+--groups-kept: '9'|allowed: 1 to 8|route --router deepseek_v3 --logits z.npy --groups-kept 9
+--top-k: '0'|a whole number from 1|route --router mixtral --logits z.npy --top-k 0
+--top-k: '9'|k 9 of 8 experts that a token may use|route --router deepseek_v3 --logits z.npy --top-k 9
+--top-k: '2'|switch has one expert|route --router switch --logits z.npy --top-k 2
+--bias: 'b.npy'|cannot go with mixtral|route --router mixtral --logits z.npy --bias b.npy
+--bias: 'b7.npy'|has 7 values; allowed: 16|route --router deepseek_v3 --logits z.npy --bias b7.npy
+--bias: 'z.npy'|has the shape [3,16]; allowed: [experts]|route --router deepseek_v3 --logits z.npy --bias z.npy
+--renormalize: 'false'|cannot be with mixtral|route --router mixtral --logits z.npy --renormalize false
+--capacity-factor: '-1'|a number above 0|route --router mixtral --logits z.npy --capacity-factor -1
+--indices: 'o.txt'|allowed: FILE.npy|route --router mixtral --logits z.npy --indices o.txt
+--indices: 'no/o.npy' cannot be written|folder does not exist|route --router mixtral --logits z.npy --indices no/o.npy
+--weights: 'o.npy'|also the file of indices|route --router mixtral --logits z.npy --indices o.npy --weights o.npy
+--indices: 'z.npy'|is also the input logits|route --router mixtral --logits z.npy --indices z.npy
+--top-k: '1,2' is a list|one value|route --router mixtral --logits z.npy --top-k 1,2
 TABLE
 
 if [ "$(id -u)" -ne 0 ]; then
@@ -149,7 +186,7 @@ fi
 if [ -n "$mpirun" ]; then
   # Rank 0 alone sees the files, and every rank ends with its code.
   for call in "attend --q q.npy --k big.npy --v k.npy --out o.npy" "attend $qkv --out no/o.npy" \
-    "bench --seq 8 --heads 5 --heads-kv 2" "mask --seq 8 --world 5"; do
+    "bench --seq 8 --heads 5 --heads-kv 2" "mask --seq 8 --world 5" "route --router mixtral --logits z1.npy"; do
     code=0
     # shellcheck disable=SC2086
     "$mpirun" -np 3 "$annulus" $call >out.txt 2>err.txt || code=$?

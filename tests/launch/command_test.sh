@@ -75,14 +75,17 @@ ANNULUS_SEQ=nan refused "ANNULUS_SEQ: 'nan'" cost
 refused "--system: required" cost --seq 80 --compare-modes
 refused "--hidden: required" cost --seq 80 --compare-modes --system h100
 refused "is not known; allowed: a100_40gb" cost --seq 80 --system h1000
-refused "experts" cost --seq 80 --compare-modes --system h100 --model "$source/configs/models/deepseek_v3.json" --head-dim-v 192
+refused "GenZ's latencies know one width" cost --seq 80 --compare-modes --system h100 --model "$source/configs/models/deepseek_v3.json"
+printf '{"num_attention_heads": 4, "head_dim": 8, "num_hidden_layers": 8, "num_experts": 16, "attn_layer_period": 8, "attn_layer_offset": 4}' >"$scratch/jamba.json"
+refused "layers 0 to 3: nobody prices kind 'mamba'" cost --seq 80 --model "$scratch/jamba.json"
+refused "cannot go with policy = legacy" cost --seq 80 --policy legacy --mode corrected
 refused "needs --op local" bench --suite classic
 refused "does not fit" bench --op local --suite accounting
 refused "allowed: auto, local" bench --suite accounting --transport mpi
 refused "one kernel on one rank" bench --op local --seq 8 --transport local --world 2
 refused "folder does not exist" bench --suite accounting --svg "$scratch/no/x.svg"
 
-for command in attend bench cost doctor mask plan; do
+for command in attend bench cost doctor mask plan route; do
   # Not a pipe into grep -q, which leaves early and breaks it.
   "$annulus" $command --help >"$scratch/out" || fail "$command --help: exit $?"
   grep -q -- --ulysses-degree "$scratch/out" || fail "$command --help"
@@ -98,6 +101,14 @@ passes annulus.latency/1 cost --compare-modes --system h100 --model "$source/con
 grep -qF '"latency_s":0.003811175' "$scratch/out" || fail "llama2_7b at 80 tokens is not 3.8112 ms"
 passes annulus.latency/1 cost --compare-modes --system h200 --model "$source/configs/models/llama3_8b.json" \
   --stage chunked --chunks 1024:511 --decode-kv 1600,1601,1602
+# GenZ's own point U-020: DeepSeek-V3 as it sizes it, 80 tokens, tp 8, ep 4, fp8, offloaded: 793.8637610613 ms
+passes annulus.latency/1 cost --compare-modes --system h100 --model "$source/configs/models/deepseek_v3_genz.json" \
+  --seq 80 --tp 8 --ep 4 --precision fp8 --offload true --softmax-factor 1
+grep -qF '"latency_s":0.79386376106130' "$scratch/out" || fail "deepseek_v3_genz is not 793.86 ms"
+passes annulus.cost/1 cost --config "$source/configs/deepseek_v3_4n8g_with_sp.cfg" --policy legacy
+passes annulus.sizes/1 cost --model "$source/configs/models/deepseek_v3.json" \
+  --legacy-model "$source/configs/models/deepseek_v3_genz.json"
+grep -qF '"weights":671025397760' "$scratch/out" || fail "deepseek_v3 has not 671025397760 weights"
 passes annulus.cost/1 cost --seq 8k --system h200
 passes annulus.plan/1 plan --seq 8k --system h200 --world 4
 passes annulus.accounting/1 bench --suite accounting --seq 256 --mask full --iterations 1 --svg "$scratch/a.svg"

@@ -77,23 +77,55 @@ TEST_F(SystemFile, ModelFileGivesLatencyItsShape) {
   EXPECT_EQ(requests[1].generated, 7);
 }
 
-TEST_F(SystemFile, MixturesOfExpertsAndMissingWidthsAreRefusedByName) {
+TEST_F(SystemFile, MissingWidthsAreRefusedByName) {
   EXPECT_THAT(refusal([&] {
                 latency_requests_of(settings_of({"--system", kH100, "--seq", "80"}));
               }),
               HasSubstr("--hidden: required"));
-  const auto moe = write("moe.json", R"({"hidden_size": 64, "num_attention_heads": 4,
-      "num_hidden_layers": 2, "intermediate_size": 128, "vocab_size": 100,
-      "num_local_experts": 8})");
-  EXPECT_THAT(refusal([&] {
-                latency_requests_of(
-                    settings_of({"--system", kH100, "--seq", "80", "--model", moe.string()}));
-              }),
-              AllOf(HasSubstr("--ffn: required"), HasSubstr("experts")));
   EXPECT_THAT(refusal([&] {
                 latency_requests_of(settings_of({"--seq", "80"}));
               }),
               HasSubstr("--system"));
+}
+
+TEST_F(SystemFile, MixturesOfExpertsBringTheirExpertsAndLayers) {
+  const auto model = write("moe.json", R"({"hidden_size": 64, "num_attention_heads": 4,
+      "num_hidden_layers": 5, "intermediate_size": 128, "vocab_size": 100, "n_routed_experts": 8,
+      "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 3,
+      "first_k_dense_replace": 2})");
+  const auto settings = [&](const char* ep) {
+    return settings_of({"--system", kH100, "--seq", "80", "--model", model.string(), "--ep", ep});
+  };
+  const LatencyRequest request = latency_requests_of(settings("4"))[0];
+  EXPECT_EQ(request.ep, 4);
+  EXPECT_EQ(request.model.moe.experts, 8);
+  EXPECT_EQ(request.model.moe.per_token, 2);
+  EXPECT_EQ(request.model.moe.ffn, 32);
+  EXPECT_EQ(request.model.moe.shared, 3);
+  EXPECT_EQ(request.model.moe.shared_ffn, 32);
+  ASSERT_EQ(request.model.layer_kinds.size(), 2U);
+  EXPECT_EQ(request.model.layer_kinds[0].count, 2);
+  EXPECT_EQ(request.model.layer_kinds[1].kind, LayerKind::moe);
+  EXPECT_THAT(refusal([&] { latency_requests_of(settings("9")); }), HasSubstr("--ep: '9'"));
+}
+
+TEST_F(SystemFile, PolicyGoesWithoutAMode) {
+  const Settings legacy = settings_of(
+      {"--seq", "80", "--policy", "legacy", "--layers", "3", "--layer-kinds", "dense:1,moe:2"});
+  const CostRequest request = cost_request_of(legacy);
+  EXPECT_EQ(request.policy, CostPolicy::legacy);
+  EXPECT_EQ(request.layer_kinds.size(), 2U);
+  EXPECT_THAT(
+      refusal([&] {
+        cost_request_of(settings_of({"--seq", "80", "--policy", "legacy", "--mode", "original"}));
+      }),
+      HasSubstr("--mode: 'original' cannot go with policy = legacy"));
+  EXPECT_THAT(refusal([&] {
+                cost_request_of(settings_of({"--seq", "8", "--layer-kinds", "dense:2"}));
+              }),
+              HasSubstr("has 2 layers, the model 1"));
+  EXPECT_THROW(cost_request_of(settings_of({"--seq", "8", "--layer-kinds", "mamba:1"})),
+               Unsupported);
 }
 
 }  // namespace

@@ -48,6 +48,40 @@ TEST_F(ModelFile, ExpandsLatentAttention) {
   EXPECT_EQ(s.integer("head_dim_v"), 128);
 }
 
+TEST_F(ModelFile, SaysWhichLayersAreWhat) {
+  const auto kinds = [&](const std::string& fields) {
+    const Settings s = read(R"({"num_attention_heads": 4, "head_dim": 8, )" + fields + "}");
+    return s.has("layer_kinds") ? s.text("layer_kinds") : "none";
+  };
+  EXPECT_EQ(kinds(R"("num_hidden_layers": 8)"), "none");
+  EXPECT_EQ(kinds(R"("num_hidden_layers": 8, "num_experts": 1)"), "none");
+  EXPECT_EQ(kinds(R"("num_hidden_layers": 32, "num_local_experts": 8)"), "moe:32");
+  EXPECT_EQ(kinds(R"("num_hidden_layers": 61, "n_routed_experts": 256, "moe_layer_freq": 1,
+      "first_k_dense_replace": 3)"),
+            "dense:3,moe:58");
+  EXPECT_EQ(kinds(R"("num_hidden_layers": 6, "num_experts": 4, "decoder_sparse_step": 2,
+      "mlp_only_layers": [3])"),
+            "dense:1,moe:1,dense:3,moe:1");
+  // Jamba: attention at 4 of 8, experts at odd layers
+  EXPECT_EQ(kinds(R"("num_hidden_layers": 8, "num_experts": 16, "attn_layer_period": 8,
+      "attn_layer_offset": 4, "expert_layer_period": 2, "expert_layer_offset": 1)"),
+            "mamba:4,dense:1,mamba:3");
+  EXPECT_EQ(kinds(R"("num_hidden_layers": 3, "layer_types": ["full_attention",
+      "linear:attention, ", "sliding_attention"])"),
+            "dense:1,linear_attention__:1,dense:1");
+}
+
+TEST_F(ModelFile, LayersThatWereGivenAreNotTheModels) {
+  Settings s;
+  s.set("layers", {.text = "2", .origin = Origin::command_line, .where = "--layers", .folder = {}});
+  read_model(write("m.json", R"({"num_attention_heads": 4, "head_dim": 8, "num_hidden_layers": 32,
+      "num_local_experts": 8, "num_experts_per_tok": 2})"),
+             s);
+  EXPECT_EQ(s.integer("experts"), 8);
+  EXPECT_EQ(s.integer("top_k"), 2);
+  EXPECT_FALSE(s.has("layer_kinds"));
+}
+
 TEST_F(ModelFile, RefusesWhatIsMissingOrWronglyTyped) {
   struct Case {
     const char* text;

@@ -109,6 +109,14 @@ std::string why_factor(const ModeComparison& c) {
       factor, grown, words_for(bound), ratio(c.original.latency_s, c.upstream.latency_s));
 }
 
+std::string why_policy(const ModeComparison& c) {
+  return fmt::format(
+      "Policy legacy (dense layers corrected, moe layers original, factor {:g}) gives {:.6g} ms; "
+      "original has {:.6g} and corrected {:.6g}.",
+      c.original.request.softmax_factor, c.by_policy->latency_s * 1e3, c.original.latency_s * 1e3,
+      c.corrected.latency_s * 1e3);
+}
+
 std::string why_others(const ModeComparison& c) {
   const auto others = std::ranges::count_if(
       c.original.rows, [](const OperatorRow& row) { return !row.is_attention(); });
@@ -122,6 +130,8 @@ std::string why_others(const ModeComparison& c) {
 ModeComparison compare_modes(const LatencyRequest& request) {
   LatencyRequest r = request;
   ModeComparison c;
+  if (r.policy != CostPolicy::uniform) c.by_policy = estimate_latency(r);
+  r.policy = CostPolicy::uniform;
   r.mode = CostMode::original;
   c.original = estimate_latency(r);
   r.mode = CostMode::corrected;
@@ -140,6 +150,7 @@ ModeComparison compare_modes(const LatencyRequest& request) {
   if (!same) c.reasons.push_back(why_time(c));
   if (const std::string text = why_factor(c); !text.empty()) c.reasons.push_back(text);
   c.reasons.push_back(why_others(c));
+  if (c.by_policy) c.reasons.push_back(why_policy(c));
   return c;
 }
 

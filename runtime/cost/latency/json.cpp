@@ -1,4 +1,4 @@
-#include <annulus/latency.h>
+#include "runtime/cost/latency/operators.h"
 
 #include <nlohmann/json.hpp>
 
@@ -7,10 +7,24 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+Json experts_json(const ModelShape& m) {
+  if (m.moe.experts == 1) return nullptr;
+  return {{"experts", m.moe.experts},
+          {"per_token", m.moe.per_token},
+          {"ffn", m.moe.ffn == 0 ? m.ffn : m.moe.ffn},
+          {"shared", m.moe.shared},
+          {"shared_ffn", m.moe.shared_ffn}};
+}
+
 Json model_json(const ModelShape& m) {
-  return {{"hidden", m.hidden},     {"heads", m.heads},  {"heads_kv", m.heads_kv},
-          {"head_dim", m.head_dim}, {"ffn", m.ffn},      {"ffn_inputs", m.ffn_inputs},
-          {"vocab", m.vocab},       {"layers", m.layers}};
+  Json kinds = Json::array();
+  for (const LayerGroup& group : cost::kinds_of(m)) {
+    kinds.push_back({{"kind", name_of(group.kind)}, {"layers", group.count}});
+  }
+  return {{"hidden", m.hidden},     {"heads", m.heads},   {"heads_kv", m.heads_kv},
+          {"head_dim", m.head_dim}, {"ffn", m.ffn},       {"ffn_inputs", m.ffn_inputs},
+          {"vocab", m.vocab},       {"layers", m.layers}, {"layer_kinds", kinds},
+          {"moe", experts_json(m)}};
 }
 
 Json system_json(const SystemRates& s) {
@@ -83,6 +97,7 @@ Json stage_json(const ModeComparison& c) {
   json["upstream"] = report_json(c.upstream);
   json["original"] = report_json(c.original);
   json["corrected"] = report_json(c.corrected);
+  if (c.by_policy) json["policy_legacy"] = report_json(*c.by_policy);
   json["attention_flops_ratio"] = c.attention_flops_ratio;
   json["flops_ratio"] = c.flops_ratio;
   json["time_ratio"] = c.time_ratio;
@@ -101,6 +116,7 @@ std::string to_json(const std::vector<ModeComparison>& stages) {
     json["model"] = model_json(r.model);
     json["precision"] = name_of(r.precision);
     json["tp"] = r.tp;
+    json["ep"] = r.ep;
     json["sp"] = r.sp;
     json["pp"] = r.pp;
   }

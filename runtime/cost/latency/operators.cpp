@@ -4,14 +4,12 @@
 #include "runtime/cost/accounting.h"
 #include "runtime/cost/count.h"
 #include "runtime/cost/latency/operators.h"
+#include "runtime/cost/latency/row_list.h"
 
 #include <algorithm>
 
 namespace annulus::cost {
 namespace {
-
-/// Where activations live.
-enum class Place : std::uint8_t { off_chip, input_on_chip, output_on_chip, both_on_chip };
 
 class Builder {
  public:
@@ -19,20 +17,24 @@ class Builder {
       : r_(request),
         batch_(request.stage == Stage::decode ? times(micro_batch, request.beam) : micro_batch),
         prompt_batch_(micro_batch),
-        heads_(ceil_div(request.model.heads, request.tp)),
-        heads_kv_(ceil_div(request.model.heads_kv, request.tp)) {}
+        ranks_(times(request.tp, request.ep)),
+        heads_(ceil_div(request.model.heads, ranks_)),
+        heads_kv_(ceil_div(request.model.heads_kv, ranks_)),
+        rows_(batch_) {}
 
   std::vector<OperatorRow> build() {
     const Tokens tokens = token_count();
     if (r_.stage != Stage::decode) embedding();
     bool first = true;
-    for (const std::int64_t layers : layers_by_stage(r_)) {
-      if (!first) sync("Message Pass", Collective::message_pass, 1, tokens.ffn, r_.model.hidden, 1);
+    for (const std::vector<LayerGroup>& stage : kinds_by_stage(r_)) {
+      if (!first) {
+        rows_.sync("Message Pass", Collective::message_pass, 1, tokens.ffn, r_.model.hidden, 1);
+      }
       first = false;
-      decoder(tokens, layers);
+      for (const LayerGroup& group : stage) decoder(tokens, group);
     }
     classifier();
-    return std::move(rows_);
+    return rows_.take();
   }
 
  private:
@@ -70,18 +72,6 @@ class Builder {
     return tokens == 0 ? 0 : std::max<std::int64_t>(1, tokens / r_.sp);
   }
 
-  void gemm(const char* name, std::int64_t out, std::int64_t tokens, std::int64_t in, Place place,
-            std::int64_t repeat) {
-    OperatorRow row;
-    row.name = name;
-    row.repeat = repeat;
-    row.macs = product({batch_, tokens, in, out});
-    row.input_elements = product({batch_, tokens, in});
-    row.weight_elements = times(in, out);
-    row.output_elements = product({batch_, tokens, out});
-    put(row, place);
-  }
-
   /// Of `batch` sequences: `heads` query heads with `queries` rows each over `keys` keys.
   struct Scores {
     std::int64_t batch = 1, heads = 1, heads_kv = 1, queries = 1, keys = 0;
@@ -100,64 +90,45 @@ class Builder {
     row.input_elements = kind == OperatorKind::logit ? vectors : scores;
     row.weight_elements = product({s.batch, s.heads_kv, s.keys, dim});
     row.output_elements = kind == OperatorKind::logit ? scores : vectors;
-    put(row, place);
-  }
-
-  void put(OperatorRow& row, Place place) {
-    row.input_on_chip = place == Place::input_on_chip || place == Place::both_on_chip;
-    row.output_on_chip = place == Place::output_on_chip || place == Place::both_on_chip;
-    rows_.push_back(row);
-  }
-
-  void sync(const char* name, Collective collective, std::int64_t ranks, std::int64_t tokens,
-            std::int64_t width, std::int64_t repeat) {
-    OperatorRow row;
-    row.name = name;
-    row.kind = OperatorKind::sync;
-    row.repeat = repeat;
-    row.collective = collective;
-    row.ranks = ranks;
-    row.sent_elements = product({batch_, tokens, width});
-    rows_.push_back(row);
+    rows_.put(std::move(row), place);
   }
 
   void all_reduce(const char* name, std::int64_t tokens, std::int64_t repeat) {
-    if (r_.tp > 1) sync(name, Collective::all_reduce, r_.tp, tokens, r_.model.hidden, repeat);
+    if (ranks_ == 1) return;
+    rows_.sync(name, Collective::all_reduce, ranks_, tokens, r_.model.hidden, repeat);
   }
 
   void embedding() {
     const std::int64_t tokens = kept(r_.stage == Stage::prefill ? r_.seq : fresh_tokens());
-    gemm("embeddings", r_.model.hidden, tokens, r_.model.vocab / r_.tp, Place::off_chip, 1);
+    rows_.gemm("embeddings", r_.model.hidden, tokens, r_.model.vocab / ranks_, Place::off_chip, 1);
     all_reduce("Emb_AR", tokens, 1);
   }
 
   void classifier() {
     const std::int64_t tokens = r_.stage == Stage::decode ? 1 : kept(step_tokens());
-    gemm("classifier", r_.model.vocab / r_.tp, tokens, r_.model.hidden, Place::off_chip, 1);
-    if (r_.tp > 1) {
-      sync("classifier_AG", Collective::all_gather, r_.tp, tokens, r_.model.vocab, 1);
-    }
+    rows_.gemm("classifier", r_.model.vocab / ranks_, tokens, r_.model.hidden, Place::off_chip, 1);
+    if (ranks_ == 1) return;
+    rows_.sync("classifier_AG", Collective::all_gather, ranks_, tokens, r_.model.vocab, 1);
   }
 
-  void decoder(const Tokens& tokens, std::int64_t layers) {
+  void decoder(const Tokens& tokens, const LayerGroup& group) {
     const ModelShape& m = r_.model;
+    const std::int64_t layers = group.count;
     const Place projections = r_.stage == Stage::prefill ? Place::off_chip : Place::both_on_chip;
-    const Place ffn = r_.stage == Stage::decode ? Place::both_on_chip : Place::off_chip;
     const std::int64_t qkv = times(plus(heads_, times(2, heads_kv_)), m.head_dim);
-    const std::int64_t width = ceil_div(m.ffn, r_.tp);
-    gemm("QKV", qkv, tokens.projected, m.hidden, projections, layers);
+    rows_.gemm("QKV", qkv, tokens.projected, m.hidden, projections, layers);
+    mode_ = mode_of(r_.mode, r_.policy, group.kind);
     attend(layers);
-    gemm("Out Proj", m.hidden, tokens.projected, times(heads_, m.head_dim), projections, layers);
+    rows_.gemm("Out Proj", m.hidden, tokens.projected, times(heads_, m.head_dim), projections,
+               layers);
     all_reduce("MHA AR", tokens.projected, layers);
-    gemm(m.ffn_inputs > 1 ? "up+gate" : "up", times(width, m.ffn_inputs), tokens.ffn, m.hidden, ffn,
-         layers);
-    gemm("down", m.hidden, tokens.ffn, width, ffn, layers);
-    all_reduce("FFN AR", tokens.ffn, layers);
+    add_ffn(r_, group.kind, tokens.ffn, r_.stage == Stage::decode ? 1 : step_tokens(), layers,
+            rows_);
   }
 
   /// The keys that a rank's queries meet: here, and nowhere else, the modes differ.
   std::int64_t keys(std::int64_t prompt) const {
-    return r_.mode == CostMode::original ? prompt / r_.sp : prompt;
+    return mode_ == CostMode::original ? prompt / r_.sp : prompt;
   }
 
   void attend(std::int64_t layers) {
@@ -210,9 +181,11 @@ class Builder {
   const LatencyRequest& r_;
   std::int64_t batch_;
   std::int64_t prompt_batch_;
+  std::int64_t ranks_;
   std::int64_t heads_;
   std::int64_t heads_kv_;
-  std::vector<OperatorRow> rows_;
+  CostMode mode_ = CostMode::original;  ///< of the layers that are being added
+  RowList rows_;
 };
 
 }  // namespace

@@ -14,10 +14,18 @@ void time_row(OperatorRow& row, const LatencyRequest& request, double memory_gib
 
 double bytes_of(std::int64_t elements, Precision precision);
 
-/// Throws InvalidArgument for sizes that cannot be.
+/// These throw InvalidArgument for sizes that cannot be.
 void validate(const LatencyRequest& request);
+void validate_experts(const ExpertShape& moe, std::int64_t ep);
+void validate_kinds(const ModelShape& model);
 
 /// Layers of each pipeline stage.
 std::vector<std::int64_t> layers_by_stage(const LatencyRequest& request);
+
+/// All layers, also of a model that does not list them.
+std::vector<LayerGroup> kinds_of(const ModelShape& model);
+
+/// Layers of each pipeline stage, by kind.
+std::vector<std::vector<LayerGroup>> kinds_by_stage(const LatencyRequest& request);
 
 }  // namespace annulus::cost

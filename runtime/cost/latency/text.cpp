@@ -1,8 +1,10 @@
 #include "runtime/cost/format.h"
+#include "runtime/cost/latency/operators.h"
 
 #include <annulus/latency.h>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace annulus {
 namespace {
@@ -26,6 +28,22 @@ std::string what_of(const LatencyRequest& r) {
   return {};
 }
 
+std::string experts_text(const ModelShape& m) {
+  if (m.moe.experts == 1) return {};
+  std::vector<std::string> kinds;
+  for (const LayerGroup& group : cost::kinds_of(m)) {
+    kinds.push_back(fmt::format("{} {}", group.count, name_of(group.kind)));
+  }
+  std::string text = fmt::format("  experts     {} of {} a token; layers: {}", m.moe.per_token,
+                                 m.moe.experts, fmt::join(kinds, ", "));
+  if (m.moe.ffn > 0) {
+    text +=
+        fmt::format("\n              {} wide in chunked steps, {} in prefill and decode, as GenZ",
+                    m.moe.ffn, m.ffn);
+  }
+  return text + "\n";
+}
+
 std::string header(const LatencyReport& report) {
   const LatencyRequest& r = report.request;
   const SystemRates& s = r.system;
@@ -35,11 +53,11 @@ std::string header(const LatencyReport& report) {
       "nothing overlaps\n"
       "  system      {}: {:g} TFLOP/s bf16, {:g} GiB at {:g} GiB/s, link {:g} GiB/s and {:g} us, "
       "efficiency {:g}\n"
-      "  model       {} layers, hidden {}, heads {}:{} x {}, ffn {}, vocab {}; {}\n"
-      "  ranks       tp {}, sp {}, pp {}\n",
+      "  model       {} layers, hidden {}, heads {}:{} x {}, ffn {}, vocab {}; {}\n{}"
+      "  ranks       tp {}, ep {}, sp {}, pp {}\n",
       s.name, s.tflops, s.memory_gib, s.memory_gib_s, s.link_gib_s, s.link_latency_us, s.efficiency,
       m.layers, m.hidden, m.heads, m.heads_kv, m.head_dim, m.ffn, m.vocab, name_of(r.precision),
-      r.tp, r.sp, r.pp);
+      experts_text(m), r.tp, r.ep, r.sp, r.pp);
 }
 
 std::string flops(std::int64_t macs) {

@@ -13,8 +13,27 @@ enum class Stage : std::uint8_t { prefill, decode, chunked };
 /// Which accounting drives predicted time.
 enum class CostMode : std::uint8_t { original, corrected };
 
+/// Whether a mode holds for all layers. legacy is the rule of the fork's note: dense layers
+/// corrected, MoE layers original, whatever `mode` says.
+enum class CostPolicy : std::uint8_t { uniform, legacy };
+
+enum class LayerKind : std::uint8_t { dense, moe };
+ANNULUS_API std::string_view name_of(LayerKind kind);
+
+/// Neighbouring layers of one kind.
+struct LayerGroup {
+  LayerKind kind = LayerKind::dense;
+  std::int64_t count = 1;
+};
+/// "dense:3,moe:58", in the model's order. Throws InvalidArgument for what is no such list, and
+/// Unsupported, naming the layer, for a kind that nobody prices ("mamba").
+ANNULUS_API std::vector<LayerGroup> parse_layer_kinds(std::string_view text);
+
 ANNULUS_API std::string_view name_of(Stage stage);
 ANNULUS_API std::string_view name_of(CostMode mode);
+ANNULUS_API std::string_view name_of(CostPolicy policy);
+/// The mode that a layer is priced by.
+ANNULUS_API CostMode mode_of(CostMode mode, CostPolicy policy, LayerKind kind);
 /// The inverse of name_of. Throws InvalidArgument that names what is allowed.
 ANNULUS_API Stage parse_stage(std::string_view text);
 ANNULUS_API CostMode parse_cost_mode(std::string_view text);
@@ -66,6 +85,9 @@ struct CostRequest {
   double softmax_factor = 3.0;
   CostMode mode = CostMode::corrected;
   std::string mode_source = "default";
+  CostPolicy policy = CostPolicy::uniform;
+  /// Their counts sum to `layers`. Empty: all dense. Only a policy asks.
+  std::vector<LayerGroup> layer_kinds = {};
   /// Unmasked pairs by sp rank, of one head of one batch element (decode: of one beam); empty: the
   /// causal pairs of the stage (bottom right), shared out evenly.
   std::vector<std::int64_t> masked_pairs_by_rank;
@@ -131,8 +153,10 @@ struct CostReport {
   HardwareCounts hardware;
   /// Why `hardware` is empty; empty: it is not, or nobody asked.
   std::string hardware_unavailable = "no hardware counters on this back end";
-  /// Analytic: 2 * MACs of the accounting that `mode` names over peak_tflops; one rank, forward,
-  /// all layers, no memory traffic or communication. 0 without a peak.
+  /// MACs of one rank, all layers, each by the accounting that mode and policy name.
+  std::int64_t driving_macs_rank_model = 0;
+  /// Analytic: 2 * driving_macs_rank_model over peak_tflops; one rank, forward, no memory traffic
+  /// or communication. 0 without a peak.
   double predicted_attention_s = 0.0;
 };
 

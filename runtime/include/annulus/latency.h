@@ -4,14 +4,15 @@
 #include <annulus/export.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace annulus {
 
-// GenZ's roofline for dense models, operator by operator: docs/cost.md says what it counts and what
-// it leaves out (causality, softmax, norms, sequence-parallel transfers). All times are analytic.
+// GenZ's roofline, operator by operator: docs/cost.md says what it counts and what it leaves out
+// (causality, softmax, norms, sequence-parallel transfers). All times are analytic.
 
 /// One width for weights, activations and cache, as in GenZ.
 enum class Precision : std::uint8_t { f32, bf16, int8, fp8, fp6, int4, fp4, int2 };
@@ -23,7 +24,18 @@ ANNULUS_API int bits_of(Precision precision);
 /// Time of one MAC over that of a bf16 MAC: 2 for f32, 0.5 for 8 bits and 6, 0.25 for 4.
 ANNULUS_API double compute_weight(Precision precision);
 
-/// A dense decoder. ffn_inputs: 2 where a gate stands beside the up projection.
+/// The experts of a layer. `experts` 1: there are none, and the other fields mean nothing.
+struct ExpertShape {
+  std::int64_t experts = 1;
+  std::int64_t per_token = 1;
+  /// Width of one expert; 0: ModelShape::ffn. GenZ looks at it, and at shared experts, only in
+  /// chunked steps: prefill and decode take ModelShape::ffn. Kept, and one of its flaws.
+  std::int64_t ffn = 0;
+  std::int64_t shared = 0;      ///< experts that every token passes
+  std::int64_t shared_ffn = 0;  ///< width of one of them
+};
+
+/// A decoder. ffn_inputs: 2 where a gate stands beside the up projection.
 struct ModelShape {
   std::int64_t hidden = 0;
   std::int64_t heads = 1;
@@ -33,6 +45,9 @@ struct ModelShape {
   std::int64_t ffn_inputs = 2;
   std::int64_t vocab = 0;
   std::int64_t layers = 1;
+  ExpertShape moe = {};
+  /// Their counts sum to `layers`. Empty: all of one kind, moe where there are experts.
+  std::vector<LayerGroup> layer_kinds = {};
 };
 
 /// One device and its link. GiB are 2^30 bytes, as GenZ takes them; tflops are 1e12, dense bf16.
@@ -48,7 +63,7 @@ struct SystemRates {
   double efficiency = 1;    ///< of compute and memory, not of links
 };
 
-/// One stage of one model on tp x sp x pp ranks. prefill: batch, seq; decode: batch, prompt,
+/// One stage of one model on tp x ep x sp x pp ranks. prefill: batch, seq; decode: batch, prompt,
 /// generated, beam; chunked: chunks and decodes.
 struct LatencyRequest {
   Stage stage = Stage::prefill;
@@ -63,10 +78,12 @@ struct LatencyRequest {
   std::vector<PrefillChunk> chunks;
   std::vector<DecodeEntry> decodes;
   std::int64_t tp = 1;
+  std::int64_t ep = 1;  ///< of experts; in GenZ attention and embeddings share tp * ep ranks
   std::int64_t sp = 1;
   std::int64_t pp = 1;
   /// original: S // sp keys for each query. corrected: all S.
   CostMode mode = CostMode::original;
+  CostPolicy policy = CostPolicy::uniform;
   /// Of Logit and Attend. 1: upstream GenZ. 3: both modes of the fork.
   double softmax_factor = 1;
   bool offload = false;  ///< slow memory down where weights and cache do not fit
@@ -135,7 +152,8 @@ struct ModeComparison {
   LatencyReport upstream;
   LatencyReport original;
   LatencyReport corrected;
-  double attention_flops_ratio = 1;  ///< corrected over original
+  std::optional<LatencyReport> by_policy;  ///< the fork's factor; where a policy is not uniform
+  double attention_flops_ratio = 1;        ///< corrected over original
   double flops_ratio = 1;
   double time_ratio = 1;
   bool others_equal = true;  ///< every operator but Logit and Attend: counts, bytes and times
