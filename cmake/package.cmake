@@ -3,7 +3,8 @@
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
-set(layers annulus_base annulus_comm annulus_kernels annulus_attention annulus_moe annulus_cost annulus)
+set(layers annulus_base annulus_comm annulus_kernels annulus_attention annulus_moe_kernels annulus_moe
+  annulus_cost annulus)
 if(ANNULUS_HAS_CUDA)
   list(APPEND layers annulus_kernels_cuda annulus_row_kernels_cuda annulus_execute_cuda
     annulus_pack_cuda)

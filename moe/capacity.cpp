@@ -12,27 +12,20 @@
 namespace annulus::moe {
 namespace {
 
-/// Pairs by expert, each expert's in token order: `first` has experts + 1 entries.
-struct ByExpert {
-  std::vector<std::int64_t> first;
-  std::vector<std::size_t> pairs;
-};
-
-ByExpert sort_by_expert(const Routing& routing) {
-  ByExpert sorted;
-  sorted.first.assign(static_cast<std::size_t>(routing.experts) + 1, 0);
+/// Each expert's pairs in token order; `first` has experts + 1 entries.
+void sort_by_expert(const Routing& routing, CapacityRoom& room) {
+  room.first.assign(static_cast<std::size_t>(routing.experts) + 1, 0);
   for (const std::int32_t e : routing.indices) {
-    if (e >= 0) ++sorted.first[static_cast<std::size_t>(e) + 1];
+    if (e >= 0) ++room.first[static_cast<std::size_t>(e) + 1];
   }
-  for (std::size_t e = 1; e < sorted.first.size(); ++e) sorted.first[e] += sorted.first[e - 1];
-  sorted.pairs.resize(static_cast<std::size_t>(sorted.first.back()));
-  std::vector<std::int64_t> next(sorted.first.begin(), sorted.first.end() - 1);
+  for (std::size_t e = 1; e < room.first.size(); ++e) room.first[e] += room.first[e - 1];
+  room.pairs.resize(static_cast<std::size_t>(room.first.back()));
+  room.next.assign(room.first.begin(), room.first.end() - 1);
   for (std::size_t pair = 0; pair < routing.indices.size(); ++pair) {
     const std::int32_t e = routing.indices[pair];
     if (e < 0) continue;
-    sorted.pairs[static_cast<std::size_t>(next[static_cast<std::size_t>(e)]++)] = pair;
+    room.pairs[static_cast<std::size_t>(room.next[static_cast<std::size_t>(e)]++)] = pair;
   }
-  return sorted;
 }
 
 }  // namespace
@@ -48,20 +41,25 @@ std::int64_t capacity_of(const Capacity& capacity, const Routing& routing) {
   return static_cast<std::int64_t>(std::min(most, static_cast<double>(routing.tokens)));
 }
 
-std::int64_t apply_capacity(const Capacity& capacity, const Routing& routing, Routing& kept) {
+std::int64_t apply_capacity(const Capacity& capacity, const Routing& routing, Routing& kept,
+                            CapacityRoom* room) {
   check(routing);
   const std::int64_t most = capacity_of(capacity, routing);
   if (&kept != &routing) kept = routing;
   if (most < 0) return 0;
-  ByExpert sorted = sort_by_expert(kept);
+  CapacityRoom own;
+  CapacityRoom& sorted = room == nullptr ? own : *room;
+  sort_by_expert(kept, sorted);
   std::int64_t dropped = 0;
   for (std::size_t e = 0; e + 1 < sorted.first.size(); ++e) {
     const auto begin = sorted.pairs.begin() + sorted.first[e];
     const auto end = sorted.pairs.begin() + sorted.first[e + 1];
     if (end - begin <= most) continue;
     if (capacity.policy == DropPolicy::probability) {
-      std::stable_sort(begin, end, [&](std::size_t a, std::size_t b) {
-        return kept.weights[a] > kept.weights[b];
+      std::sort(begin, end, [&](std::size_t a, std::size_t b) {
+        const float x = kept.weights[a];
+        const float y = kept.weights[b];
+        return x != y ? x > y : a < b;
       });
     }
     for (auto pair = begin + most; pair != end; ++pair, ++dropped) {

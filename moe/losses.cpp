@@ -55,7 +55,9 @@ bool counts(const RouterInput& input, std::int64_t token, std::span<const float>
 /// The k largest scores by themselves. Logits rank as softmax and sigmoid do.
 class PlainTopK {
  public:
-  explicit PlainTopK(const RouterConfig& config) : k_(config.k), order_(at(config.experts)) {}
+  PlainTopK(const RouterConfig& config, LossRoom& room) : k_(config.k), order_(room.order) {
+    order_.resize(at(config.experts));
+  }
 
   std::span<const std::int64_t> of(std::span<const float> logits) {
     std::iota(order_.begin(), order_.end(), 0);
@@ -69,14 +71,16 @@ class PlainTopK {
 
  private:
   std::int64_t k_;
-  std::vector<std::int64_t> order_;
+  std::vector<std::int64_t>& order_;
 };
 
 /// q of one token, and dL/dz from h = dL/dq.
 class Shares {
  public:
-  explicit Shares(const RouterConfig& config)
-      : sigmoid_(config.score == Score::sigmoid), q_(at(config.experts)) {}
+  Shares(const RouterConfig& config, LossRoom& room)
+      : sigmoid_(config.score == Score::sigmoid), q_(room.shares) {
+    q_.resize(at(config.experts));
+  }
 
   std::span<const float> of(std::span<const float> logits) {
     if (!sigmoid_) {
@@ -105,7 +109,7 @@ class Shares {
 
  private:
   bool sigmoid_;
-  std::vector<float> q_;
+  std::vector<float>& q_;
   double sum_ = 1;
 };
 
@@ -122,14 +126,23 @@ void LossScope::add(const LossScope& other) {
 
 LossScope count_scope(const RouterConfig& config, const RouterInput& input, std::int64_t sets,
                       std::span<const std::int32_t> set_of) {
+  LossScope scope;
+  LossRoom room;
+  count_scope(config, input, sets, set_of, scope, room);
+  return scope;
+}
+
+void count_scope(const RouterConfig& config, const RouterInput& input, std::int64_t sets,
+                 std::span<const std::int32_t> set_of, LossScope& scope, LossRoom& room) {
   check(config);
   const std::int64_t tokens = tokens_of(config, input);
   check_sets(tokens, set_of);
   if (sets < 0) throw InvalidArgument(fmt::format("losses: {} sets: must be 0 or above", sets));
-  LossScope scope{.sets = sets, .experts = config.experts, .selections = {}, .tokens = {}};
-  scope.selections.resize(at(sets * config.experts));
-  scope.tokens.resize(at(sets));
-  PlainTopK top(config);
+  scope.sets = sets;
+  scope.experts = config.experts;
+  scope.selections.assign(at(sets * config.experts), 0);
+  scope.tokens.assign(at(sets), 0);
+  PlainTopK top(config, room);
   for (std::int64_t token = 0; token < tokens; ++token) {
     const auto logits = row_of(input.logits, token, config.experts);
     if (!counts(input, token, logits)) continue;
@@ -139,11 +152,11 @@ LossScope count_scope(const RouterConfig& config, const RouterInput& input, std:
       scope.selections[at(set * config.experts + e)] += 1;
     }
   }
-  return scope;
 }
 
 double balance_loss(const RouterConfig& config, const RouterInput& input, const LossScope& scope,
-                    double alpha, std::span<float> dlogits, std::span<const std::int32_t> set_of) {
+                    double alpha, std::span<float> dlogits, std::span<const std::int32_t> set_of,
+                    LossRoom* room) {
   check(config);
   const std::int64_t tokens = tokens_of(config, input);
   check_sets(tokens, set_of);
@@ -151,8 +164,10 @@ double balance_loss(const RouterConfig& config, const RouterInput& input, const 
   check_gradient(input, dlogits);
   const auto used = std::ranges::count_if(scope.tokens, [](std::int64_t n) { return n > 0; });
   double loss = 0;
-  Shares shares(config);
-  std::vector<double> n(at(config.experts));
+  LossRoom own;
+  Shares shares(config, room == nullptr ? own : *room);
+  std::vector<double>& n = (room == nullptr ? own : *room).counts;
+  n.resize(at(config.experts));
   for (std::int64_t token = 0; token < tokens; ++token) {
     const auto logits = row_of(input.logits, token, config.experts);
     if (!counts(input, token, logits)) continue;
@@ -176,14 +191,16 @@ double balance_loss(const RouterConfig& config, const RouterInput& input, const 
 }
 
 double z_loss(const RouterConfig& config, const RouterInput& input, std::int64_t scope_tokens,
-              double beta, std::span<float> dlogits) {
+              double beta, std::span<float> dlogits, LossRoom* room) {
   check(config);
   const std::int64_t tokens = tokens_of(config, input);
   check_gradient(input, dlogits);
   if (scope_tokens <= 0) return 0;
   const double scale = beta / static_cast<double>(scope_tokens);
   double loss = 0;
-  std::vector<float> p(at(config.experts));
+  LossRoom own;
+  std::vector<float>& p = (room == nullptr ? own : *room).shares;
+  p.resize(at(config.experts));
   for (std::int64_t token = 0; token < tokens; ++token) {
     const auto logits = row_of(input.logits, token, config.experts);
     if (!counts(input, token, logits)) continue;

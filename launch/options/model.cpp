@@ -126,6 +126,23 @@ void fill_experts(const Model& model, Settings& settings) {
   }
 }
 
+/// The router that a family has, and what its configuration says of it.
+void fill_router(const Model& model, Settings& settings) {
+  const std::string type = model.text("model_type");
+  for (const char* family : {"mixtral", "qwen3_moe", "deepseek_v3"}) {
+    if (type != family) continue;
+    model.fill(settings, "router", "model_type", type == "qwen3_moe" ? "qwen3" : type);
+  }
+  if (model.has("n_group")) model.fill(settings, "groups", "n_group", model.count("n_group"));
+  if (model.has("topk_group")) {
+    model.fill(settings, "groups_kept", "topk_group", model.count("topk_group"));
+  }
+  const auto norm = model.config().find("norm_topk_prob");
+  if (norm != model.config().end() && norm->is_boolean()) {
+    model.fill(settings, "renormalize", "norm_topk_prob", norm->get<bool>() ? "true" : "false");
+  }
+}
+
 /// What only latencies need; absent fields leave their keys open.
 void fill_widths(const Model& model, Settings& settings) {
   if (model.has("hidden_size")) {
@@ -162,6 +179,7 @@ void read_model(const std::filesystem::path& file, Settings& settings) {
   }
   fill_widths(model, settings);
   fill_experts(model, settings);
+  fill_router(model, settings);
   const std::string kinds = settings.given("layers") && settings.source("layers") != "model"
                                 ? std::string()
                                 : kinds_of_layers(model.config());

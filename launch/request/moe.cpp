@@ -26,8 +26,8 @@ std::int64_t width(const Settings& settings, const char* key) {
 
 RoutingKind routing_of(const Settings& settings) {
   const std::string& name = settings.text("routing");
-  for (const RoutingKind kind : {RoutingKind::router, RoutingKind::balanced, RoutingKind::zipf,
-                                 RoutingKind::one_hot}) {
+  for (const RoutingKind kind :
+       {RoutingKind::router, RoutingKind::balanced, RoutingKind::zipf, RoutingKind::one_hot}) {
     if (name == name_of(kind)) return kind;
   }
   return RoutingKind::uniform;
@@ -74,9 +74,10 @@ moe::LayerConfig config_of(const Settings& settings) {
   moe::LayerConfig config;
   const Problem problem = problem_of(settings);
   config.hidden = width(settings, "hidden");
-  config.ffn = width(settings, "expert_ffn");
-  config.activation = settings.text("activation") == "gelu" ? moe::Activation::gelu
-                                                            : moe::Activation::swiglu;
+  // Mixtral's experts are as wide as its FFN.
+  config.ffn = width(settings, settings.has("expert_ffn") ? "expert_ffn" : "ffn");
+  config.activation =
+      settings.text("activation") == "gelu" ? moe::Activation::gelu : moe::Activation::swiglu;
   config.dtype = problem.dtype;
   config.experts = needed(settings, "experts");
   config.k = needed(settings, "top_k");
@@ -84,8 +85,8 @@ moe::LayerConfig config_of(const Settings& settings) {
     settings.refuse("dtype", "is not built for mixtures of experts; built: f32, bf16");
   }
   if (config.k > config.experts) {
-    settings.refuse("top_k", fmt::format("is not allowed; allowed: 1 to {}, the experts",
-                                         config.experts));
+    settings.refuse("top_k",
+                    fmt::format("is not allowed; allowed: 1 to {}, the experts", config.experts));
   }
   const std::int64_t shared = settings.maybe_integer("shared_experts").value_or(0);
   if (shared > 0) config.shared_ffn = shared * width(settings, "shared_ffn");
@@ -126,9 +127,10 @@ MoeRequest moe_request_of(const Settings& settings, int world, int threads) {
     if (!settings.has("router")) settings.refuse("routing", "needs router");
     request.router = settings.text("router");
     if (config.capacity.factor > 0 && settings.text("check") != "none") {
-      settings.refuse("capacity_factor",
-                      "with routing = router needs check = none: the check knows no selections that "
-                      "were dropped");
+      settings.refuse(
+          "capacity_factor",
+          "with routing = router needs check = none: the check knows no selections that "
+          "were dropped");
     }
     config.router = router_of(settings, config.experts, config.k);
   }

@@ -49,6 +49,7 @@ runs_shrunk() {
   tokens=$("$annulus" plan --config "$file" --quiet --json - | tr -d ' ' | grep -oE '"seq":[0-9]+' | cut -d: -f2)
   while [ $((tokens / shrink)) -gt 512 ]; do shrink=$((shrink * 2)); done
   [ "$(value "$file" algorithm)" = hybrid ] && more=(--ulysses-degree 2)
+  [ -n "$(value "$file" expert_degree)" ] && more+=(--expert-degree 4)
   if [ -n "$mpirun" ] && [ $((runs % 2)) -eq 0 ]; then
     start=("$mpirun" -np 4 --bind-to none)
   else

@@ -65,7 +65,7 @@ refused "mpirun -np 4" bench --seq 8 --world 4
 refused "needs ranks" bench --seq 8 --transport mpi
 refused "between GPUs" bench --seq 8 --transport nccl --backend cpu
 CUDA_VISIBLE_DEVICES= refused "no GPU was found" bench --seq 8 --backend cuda
-refused "not built yet" bench --seq 8 --op moe
+refused "required by --op moe" bench --seq 8 --op moe
 refused "of the list" bench --seq 8k,none
 refused "folder does not exist" bench --seq 8 --json "$scratch/no/x.json"
 printf '[problem]\nseq = 8\nheads = many\n' >"$scratch/bad.cfg"

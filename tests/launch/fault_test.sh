@@ -32,11 +32,13 @@ WRAPPER
 chmod +x "$scratch/rank"
 export SCRATCH=$scratch
 
+run=("${problem[@]}")
+
 # scenario NAME SIGNAL RANK [HOLD]: the signal is sent to the rank some seconds into the run.
 scenario() {
   local name=$1 signal=$2 rank=$3 start code=0
   rm -f "$scratch"/pid.*
-  HOLD=${4:-} timeout -k 5 60 "$mpirun" -np 3 "$scratch/rank" "$annulus" bench "${problem[@]}" \
+  HOLD=${4:-} timeout -k 5 60 "$mpirun" -np 3 "$scratch/rank" "$annulus" bench "${run[@]}" \
     --iterations 1M --check none --timeout-s $timeout_s >"$scratch/out" 2>"$scratch/err" &
   local job=$!
   if [ -z "${4:-}" ]; then
@@ -59,6 +61,12 @@ scenario "rank 2 stopped in set-up" STOP 2 2
 scenario "rank 0 stopped in set-up" STOP 0 0
 scenario "rank 1 stopped mid-run" STOP 1
 scenario "rank 0 stopped mid-run" STOP 0
+if [ -z "${FAULT_ARGS:-}" ]; then  # experts run on the CPU
+  run=(--op moe --seq 2k --hidden 32 --experts 12 --top-k 2 --expert-ffn 16 --expert-degree 3)
+  scenario "rank 1 stopped mid-run of moe" STOP 1
+  grep -q "moe .*round 0.*rank 1" "$scratch/err" || { echo "FAILED: no item"; failures=$((failures + 1)); }
+  run=("${problem[@]}")
+fi
 
 # mpirun ends the job by itself when a rank is gone, with 137, and kills a second after its SIGTERM. A
 # survivor that got its second exits 3, and its log names rank and item.

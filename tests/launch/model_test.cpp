@@ -48,6 +48,23 @@ TEST_F(ModelFile, ExpandsLatentAttention) {
   EXPECT_EQ(s.integer("head_dim_v"), 128);
 }
 
+TEST_F(ModelFile, KnowsTheRouterOfAFamily) {
+  const Settings deepseek = read(R"({"model_type": "deepseek_v3", "num_attention_heads": 4,
+      "head_dim": 8, "num_hidden_layers": 1, "n_routed_experts": 16, "n_group": 4, "topk_group": 2,
+      "norm_topk_prob": true})");
+  EXPECT_EQ(deepseek.text("router"), "deepseek_v3");
+  EXPECT_EQ(deepseek.integer("groups"), 4);
+  EXPECT_EQ(deepseek.integer("groups_kept"), 2);
+  EXPECT_EQ(deepseek.text("renormalize"), "true");
+  const Settings qwen = read(R"({"model_type": "qwen3_moe", "num_attention_heads": 4,
+      "head_dim": 8, "num_hidden_layers": 1, "num_experts": 16, "norm_topk_prob": false})");
+  EXPECT_EQ(qwen.text("router"), "qwen3");
+  EXPECT_EQ(qwen.text("renormalize"), "false");
+  const Settings llama = read(R"({"model_type": "llama", "num_attention_heads": 4, "head_dim": 8,
+      "num_hidden_layers": 1})");
+  EXPECT_FALSE(llama.has("router"));
+}
+
 TEST_F(ModelFile, SaysWhichLayersAreWhat) {
   const auto kinds = [&](const std::string& fields) {
     const Settings s = read(R"({"num_attention_heads": 4, "head_dim": 8, )" + fields + "}");

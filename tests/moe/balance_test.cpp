@@ -137,6 +137,21 @@ TEST(Capacity, J_PoliciesKeepDifferentPairsAndLeaveTheirWeights) {
   EXPECT_EQ(here.indices, kept.indices);
 }
 
+TEST(Capacity, WithRoomASecondCallAllocatesNothing) {
+  Routing kept;
+  CapacityRoom room;
+  apply_capacity({.factor = 0.5}, crowded(), kept, &room);
+  const Routing once = kept;
+  const auto* pairs = room.pairs.data();
+  const auto* first = room.first.data();
+  const auto* indices = kept.indices.data();
+  apply_capacity({.factor = 0.5}, crowded(), kept, &room);
+  EXPECT_EQ(kept.indices, once.indices);
+  EXPECT_EQ(room.pairs.data(), pairs);
+  EXPECT_EQ(room.first.data(), first);
+  EXPECT_EQ(kept.indices.data(), indices);
+}
+
 TEST(Capacity, RandomRoutingsKeepWhatTheDefinitionKeeps) {
   for (std::uint64_t seed = 1; seed <= 100; ++seed) {
     const Case c = random_case(seed);

@@ -258,6 +258,30 @@ TEST(LossCorner, AMaskedExpertHasNoShare) {
   EXPECT_THAT(gradient, Each(0.0F));
 }
 
+TEST(Losses, WithRoomASecondCallAllocatesNothing) {
+  const Case c = random_case(4);
+  LossScope scope;
+  LossRoom room;
+  std::vector<float> first(c.logits.size());
+  std::vector<float> second(c.logits.size());
+  count_scope(c.config, c.input(), 1, {}, scope, room);
+  const double loss = balance_loss(c.config, c.input(), scope, 1, first, {}, &room);
+  z_loss(c.config, c.input(), c.tokens, 1, first, &room);
+  const auto* shares = room.shares.data();
+  const auto* counts = room.counts.data();
+  const auto* order = room.order.data();
+  const auto* selections = scope.selections.data();
+  count_scope(c.config, c.input(), 1, {}, scope, room);
+  EXPECT_EQ(balance_loss(c.config, c.input(), scope, 1, second, {}, &room), loss);
+  z_loss(c.config, c.input(), c.tokens, 1, second, &room);
+  EXPECT_EQ(room.shares.data(), shares);
+  EXPECT_EQ(room.counts.data(), counts);
+  EXPECT_EQ(room.order.data(), order);
+  EXPECT_EQ(scope.selections.data(), selections);
+  EXPECT_EQ(first, second);
+  EXPECT_EQ(scope.selections, count_scope(c.config, c.input()).selections);
+}
+
 TEST(Losses, RefuseWhatDoesNotFit) {
   const Case c = two_experts({0.9F, 0.8F});
   const LossScope scope = count_scope(c.config, c.input());

@@ -30,11 +30,11 @@ enum Output : std::size_t {
   kOutputs
 };
 constexpr std::array<const char*, kOutputs> kNames{
-    "weights", "y",           "dx",         "dweights",     "dgate",  "dup",
-    "ddown",   "shared_dgate", "shared_dup", "shared_ddown", "drouter"};
+    "weights",      "y",          "dx",           "dweights", "dgate", "dup", "ddown",
+    "shared_dgate", "shared_dup", "shared_ddown", "drouter"};
 
-constexpr double kLeastScale = 0.05;       // results are of order 1; of nothing, rounding is measured
-constexpr double kSampleFlops = 5e8;       // of a rank
+constexpr double kLeastScale = 0.05;  // results are of order 1; of nothing, rounding is measured
+constexpr double kSampleFlops = 5e8;  // of a rank
 constexpr std::int64_t kSampleColumns = 2;  // of ffn, of each sampled expert
 constexpr std::int64_t kSampleExperts = 3;
 
@@ -318,9 +318,9 @@ class Checker {
   Deviations deviations_{};
 };
 
-/// Sums of products are f32 chains of the widths and, for gradients of weights, of an expert's rows;
-/// three follow each other. With bf16, what enters and leaves each product is rounded: three times
-/// forward, twice as often back.
+/// Sums of products are f32 chains of the widths and, for gradients of weights, of an expert's
+/// rows; three follow each other. With bf16, what enters and leaves each product is rounded: three
+/// times forward, twice as often back.
 double bound(Output output, const MoeRequest& request) {
   const moe::LayerConfig& c = request.config;
   const auto terms =

@@ -39,8 +39,7 @@ struct MoeReport {
 /// Median over the balanced routing's; none without one.
 std::optional<double> slowdown(const std::optional<Timing>& timing,
                                const std::optional<Timing>& balanced);
-double tflops_per_rank(const std::optional<Timing>& timing,
-                       const std::vector<std::int64_t>& flops);
+double tflops_per_rank(const std::optional<Timing>& timing, const std::vector<std::int64_t>& flops);
 
 std::string to_text(const MoeReport& report);
 /// annulus.bench/1 with op moe.

@@ -19,19 +19,20 @@ ordered_json maybe(const std::optional<T>& value) {
 
 ordered_json problem_json(const MoeReport& r) {
   const moe::LayerConfig& c = r.request.config;
-  return {{"tokens", r.request.tokens},
-          {"hidden", c.hidden},
-          {"experts", c.experts},
-          {"top_k", c.k},
-          {"expert_ffn", c.ffn},
-          {"shared_experts", r.request.shared_experts},
-          {"shared_ffn", r.request.shared_experts > 0 ? c.shared_ffn / r.request.shared_experts : 0},
-          {"activation", c.activation == moe::Activation::swiglu ? "swiglu" : "gelu"},
-          {"dtype", name_of(c.dtype)},
-          {"routing", name_of(r.request.routing)},
-          {"router", r.request.router.empty() ? ordered_json(nullptr) : ordered_json(r.request.router)},
-          {"capacity_factor", c.capacity.factor > 0 ? ordered_json(c.capacity.factor)
-                                                    : ordered_json(nullptr)}};
+  return {
+      {"tokens", r.request.tokens},
+      {"hidden", c.hidden},
+      {"experts", c.experts},
+      {"top_k", c.k},
+      {"expert_ffn", c.ffn},
+      {"shared_experts", r.request.shared_experts},
+      {"shared_ffn", r.request.shared_experts > 0 ? c.shared_ffn / r.request.shared_experts : 0},
+      {"activation", c.activation == moe::Activation::swiglu ? "swiglu" : "gelu"},
+      {"dtype", name_of(c.dtype)},
+      {"routing", name_of(r.request.routing)},
+      {"router", r.request.router.empty() ? ordered_json(nullptr) : ordered_json(r.request.router)},
+      {"capacity_factor",
+       c.capacity.factor > 0 ? ordered_json(c.capacity.factor) : ordered_json(nullptr)}};
 }
 
 ordered_json load_json(const MoeReport& r) {
@@ -66,22 +67,21 @@ ordered_json comm_json(const MoeReport& r) {
 }
 
 ordered_json parts(const MoeReport& r) {
-  return {{"problem", problem_json(r)},
-          {"timing",
-           {{"forward", timing_json(r.forward)}, {"backward", timing_json(r.backward)}}},
-          {"throughput",
-           {{"forward_tflops_per_rank", tflops_per_rank(r.forward, r.forward_flops)},
-            {"backward_tflops_per_rank", tflops_per_rank(r.backward, r.backward_flops)}}},
-          {"check", check_json(r.check)},
-          {"load", load_json(r)},
-          {"imbalance", imbalance_json(r)},
-          {"memory",
-           {{"planned_peak_bytes", r.planned_peak_bytes},
-            {"measured_peak_bytes", r.measured_peak_bytes}}},
-          {"comm", comm_json(r)},
-          {"executed",
-           {{"flops_rank_layer", r.forward_flops},
-            {"backward_flops_rank_layer", r.backward_flops}}}};
+  return {
+      {"problem", problem_json(r)},
+      {"timing", {{"forward", timing_json(r.forward)}, {"backward", timing_json(r.backward)}}},
+      {"throughput",
+       {{"forward_tflops_per_rank", tflops_per_rank(r.forward, r.forward_flops)},
+        {"backward_tflops_per_rank", tflops_per_rank(r.backward, r.backward_flops)}}},
+      {"check", check_json(r.check)},
+      {"load", load_json(r)},
+      {"imbalance", imbalance_json(r)},
+      {"memory",
+       {{"planned_peak_bytes", r.planned_peak_bytes},
+        {"measured_peak_bytes", r.measured_peak_bytes}}},
+      {"comm", comm_json(r)},
+      {"executed",
+       {{"flops_rank_layer", r.forward_flops}, {"backward_flops_rank_layer", r.backward_flops}}}};
 }
 
 }  // namespace
@@ -101,7 +101,8 @@ std::string to_json(const MoeReport& r) {
                       {"transport", r.transport}};
   json["device"] = {{"backend", "cpu"}, {"name", r.device}, {"count", r.world}};
   json["kernel"] = {{"used", r.kernel}, {"fallback_reason", nullptr}};
-  for (const char* part : {"timing", "throughput", "check", "load", "imbalance", "memory", "comm"}) {
+  for (const char* part :
+       {"timing", "throughput", "check", "load", "imbalance", "memory", "comm"}) {
     json[part] = all.at(part);
   }
   json["cost"] = {{"executed", all.at("executed")}};

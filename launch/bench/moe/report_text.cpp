@@ -12,13 +12,12 @@ namespace {
 
 std::string problem_lines(const MoeReport& r) {
   const moe::LayerConfig& c = r.request.config;
-  const std::string shared =
-      c.shared_ffn > 0 ? fmt::format(", {} shared of {}", r.request.shared_experts,
-                                     c.shared_ffn / r.request.shared_experts)
-                       : "";
-  const std::string routing =
-      r.request.router.empty() ? std::string(name_of(r.request.routing))
-                               : fmt::format("router {}", r.request.router);
+  const std::string shared = c.shared_ffn > 0
+                                 ? fmt::format(", {} shared of {}", r.request.shared_experts,
+                                               c.shared_ffn / r.request.shared_experts)
+                                 : "";
+  const std::string routing = r.request.router.empty() ? std::string(name_of(r.request.routing))
+                                                       : fmt::format("router {}", r.request.router);
   return fmt::format(
       "moe        {} tokens, hidden {}, {} experts of {}{}, top_k {}, {}, {}\n"
       "routing    {}; rows travel {}; room for {} rows a rank and round{}\n",
@@ -42,8 +41,9 @@ std::string load_lines(const MoeReport& r) {
       r.expert_max_over_mean(), std::ranges::max(r.expert_rows), r.rank_max_over_mean(),
       std::ranges::max(r.rank_rows), unused, r.dropped);
   if (r.bad_tokens > 0) {
-    text += fmt::format("WARNING    {} tokens have logits that are no numbers: their weights are 0\n",
-                        r.bad_tokens);
+    text +=
+        fmt::format("WARNING    {} tokens have logits that are no numbers: their weights are 0\n",
+                    r.bad_tokens);
   }
   const auto forward = slowdown(r.forward, r.balanced_forward);
   const auto backward = slowdown(r.backward, r.balanced_backward);
@@ -87,7 +87,8 @@ std::optional<double> slowdown(const std::optional<Timing>& timing,
 double tflops_per_rank(const std::optional<Timing>& timing,
                        const std::vector<std::int64_t>& flops) {
   if (!timing || timing->median_s <= 0 || flops.empty()) return 0.0;
-  const auto sum = static_cast<double>(std::accumulate(flops.begin(), flops.end(), std::int64_t{0}));
+  const auto sum =
+      static_cast<double>(std::accumulate(flops.begin(), flops.end(), std::int64_t{0}));
   return sum / static_cast<double>(flops.size()) / timing->median_s * 1e-12;
 }
 
@@ -103,9 +104,10 @@ std::string to_text(const MoeReport& r) {
   text += "  slowest rank of each call; mean of the ranks' executed FLOPs over the median\n";
   text += load_lines(r);
   text += check_text(r.check);
-  text += fmt::format("memory     {:.1f} MiB a rank planned, {:.1f} MiB measured (growth of VmHWM)\n",
-                      static_cast<double>(r.planned_peak_bytes) / (1 << 20),
-                      static_cast<double>(r.measured_peak_bytes) / (1 << 20));
+  text +=
+      fmt::format("memory     {:.1f} MiB a rank planned, {:.1f} MiB measured (growth of VmHWM)\n",
+                  static_cast<double>(r.planned_peak_bytes) / (1 << 20),
+                  static_cast<double>(r.measured_peak_bytes) / (1 << 20));
   text += fmt::format(
       "comm       {:.2f} MiB forward, {:.2f} MiB backward sent by the busiest rank; {:.4f} s "
       "exposed\n",

@@ -7,9 +7,9 @@
 
 namespace annulus::launch {
 
-/// Every input of a benchmark as a pure function of the seed, so that any rank can make any part and
-/// none has to be sent. Weights are uniform in (-1, 1) times a power of two, exact in bf16; tokens
-/// are normal.
+/// Every input of a benchmark as a pure function of the seed, so that any rank can make any part
+/// and none has to be sent. Weights are uniform in (-1, 1) times a power of two, exact in bf16;
+/// tokens are normal.
 class MoeSource {
  public:
   MoeSource(const MoeRequest& request, std::uint64_t seed);

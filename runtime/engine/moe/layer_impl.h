@@ -108,6 +108,8 @@ struct Layer::Impl {
   std::vector<float> row_dweights_;  ///< [capacity]
   std::vector<float> dweights_, dlogits_;
   std::vector<std::int64_t> scope_row_, scope_rows_;
+  LossRoom loss_room_;
+  CapacityRoom capacity_room_;
 };
 
 }  // namespace annulus::moe

@@ -63,13 +63,14 @@ void Layer::Impl::route(const ForwardCall& call, Step::Impl& step) {
     const RouterInput input = input_of(step, call.weights, c.experts);
     router->forward(input, step.selected, step.status);
     if (c.balance_alpha != 0.0 || c.z_beta != 0.0) {
-      step.scope = count_scope(*c.router, input);
+      count_scope(*c.router, input, 1, {}, step.scope, loss_room_);
       gather_scope(step.scope);
-      step.balance_loss = balance_loss(*c.router, input, step.scope, c.balance_alpha);
-      step.z_loss = z_loss(*c.router, input, step.scope.tokens[0], c.z_beta);
+      step.balance_loss =
+          balance_loss(*c.router, input, step.scope, c.balance_alpha, {}, {}, &loss_room_);
+      step.z_loss = z_loss(*c.router, input, step.scope.tokens[0], c.z_beta, {}, &loss_room_);
     }
   }
-  step.load.dropped = apply_capacity(c.capacity, step.selected, step.kept);
+  step.load.dropped = apply_capacity(c.capacity, step.selected, step.kept, &capacity_room_);
 }
 
 /// From sent order to [tokens, k].
@@ -90,9 +91,10 @@ void Layer::Impl::route_backward(const BackwardCall& call, Step::Impl& step) {
   take_dweights(step, dweights);
   router->backward(input, step.selected, step.kept, dweights, dlogits);
   if (c.balance_alpha != 0.0) {
-    balance_loss(*c.router, input, step.scope, c.balance_alpha, dlogits);
+    balance_loss(*c.router, input, step.scope, c.balance_alpha, dlogits, {}, &loss_room_);
   }
-  if (c.z_beta != 0.0) z_loss(*c.router, input, step.scope.tokens[0], c.z_beta, dlogits);
+  if (c.z_beta != 0.0)
+    z_loss(*c.router, input, step.scope.tokens[0], c.z_beta, dlogits, &loss_room_);
   const Operand dz{.data = dlogits.data(), .dtype = DType::f32, .row_stride = c.experts};
   const TensorView& gradient = call.gradients.router;
   const std::array<Product, 2> products{

@@ -138,10 +138,17 @@ struct Capacity {
 /// padding too, so that it does not depend on the data. -1: no limit.
 ANNULUS_API std::int64_t capacity_of(const Capacity& capacity, const Routing& routing);
 
+/// Pairs by expert: apply_capacity allocates nothing where it gets one that has grown.
+struct CapacityRoom {
+  std::vector<std::int64_t> first;
+  std::vector<std::int64_t> next;
+  std::vector<std::size_t> pairs;
+};
+
 /// Drops what is over each expert's capacity: index -1, weight 0. The weights that stay are
 /// untouched, so those of a token need not sum to what they did. `kept` may be `routing`. Returns
 /// the number of dropped pairs.
 ANNULUS_API std::int64_t apply_capacity(const Capacity& capacity, const Routing& routing,
-                                        Routing& kept);
+                                        Routing& kept, CapacityRoom* room = nullptr);
 
 }  // namespace annulus::moe

@@ -128,8 +128,8 @@ class ANNULUS_API Step {
 /// memory when it is made. Construction is collective over the mesh: ranks agree on configuration
 /// and options, else all throw CommError. Calls are collective over the expert group; they throw
 /// InvalidArgument for a shape that does not fit, Timeout (with rank and item) and CommError once
-/// the mesh is unusable. A call allocates nothing on the CPU but what routing and placement need
-/// the first time.
+/// the mesh is unusable. A call takes no memory for data: lists of pairs grow in the first calls,
+/// transports and threads keep their own books.
 ///
 /// Numbers: products accumulate in f32; what enters a product and what leaves it is rounded once to
 /// dtype; a token's rows are summed in f32 in the order of its slots, then the shared part, and

@@ -25,10 +25,21 @@ struct LossScope {
   ANNULUS_API void add(const LossScope& other);
 };
 
+/// Room for one token. Functions that get one allocate nothing once it has grown to the router.
+struct LossRoom {
+  std::vector<float> shares;
+  std::vector<double> counts;
+  std::vector<std::int64_t> order;
+};
+
 /// Counts this rank's tokens. `set_of` [tokens] says which set a token is in; empty: all in set 0.
 /// Throws InvalidArgument for a set outside [0, sets).
 ANNULUS_API LossScope count_scope(const RouterConfig& config, const RouterInput& input,
                                   std::int64_t sets = 1, std::span<const std::int32_t> set_of = {});
+/// The same into a scope that was there.
+ANNULUS_API void count_scope(const RouterConfig& config, const RouterInput& input,
+                             std::int64_t sets, std::span<const std::int32_t> set_of,
+                             LossScope& scope, LossRoom& room);
 
 /// This rank's part of alpha / S * sum over sets of E / (k T^2) * sum_e n_e sum_t q_te, where q is
 /// the softmax of a token's logits, or for sigmoid routers s / (sum s + 1e-20), and S the sets that
@@ -38,11 +49,13 @@ ANNULUS_API LossScope count_scope(const RouterConfig& config, const RouterInput&
 /// n and T are constants in it.
 ANNULUS_API double balance_loss(const RouterConfig& config, const RouterInput& input,
                                 const LossScope& scope, double alpha, std::span<float> dlogits = {},
-                                std::span<const std::int32_t> set_of = {});
+                                std::span<const std::int32_t> set_of = {},
+                                LossRoom* room = nullptr);
 
 /// This rank's part of beta / T * sum_t logsumexp(z_t)^2 (arXiv 2202.08906), T the tokens of all
 /// ranks: sum of LossScope::tokens. Adds its gradient to dlogits unless that is empty.
 ANNULUS_API double z_loss(const RouterConfig& config, const RouterInput& input,
-                          std::int64_t scope_tokens, double beta, std::span<float> dlogits = {});
+                          std::int64_t scope_tokens, double beta, std::span<float> dlogits = {},
+                          LossRoom* room = nullptr);
 
 }  // namespace annulus::moe
