@@ -12,8 +12,8 @@ namespace annulus::engine {
 /// One way from `from` to `to`, by either GPU's copy engines.
 GpuLink measure_link(int to, int from, double timeout_s);
 
-/// Fills in the rates through NCCL, one message at a time. Takes a second to set NCCL up. Also throws
-/// Unsupported and CommError.
+/// Fills in the rates through NCCL, one message at a time. Takes a second to set NCCL up. Also
+/// throws Unsupported and CommError.
 void measure_nccl(GpuLink& link, double timeout_s);
 
 /// Copies queued behind a gate on a stream of `to`. The same GPU: local copies.
