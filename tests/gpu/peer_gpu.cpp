@@ -130,7 +130,8 @@ int as_processes(int argc, char** argv, const Arguments& arguments) {
   MPI_Init(&argc, &argv);
   int code = 0;
   try {
-    const auto communicator = comm::make_mpi_communicator(MPI_Comm_c2f(MPI_COMM_WORLD), kTimeout);
+    const auto communicator =
+        comm::make_mpi_communicator(MPI_Comm_c2f(MPI_COMM_WORLD), kTimeout, true);
     code = run(*communicator, arguments) ? 0 : 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
