@@ -4,6 +4,7 @@
 
 #include <cuda.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <map>
@@ -108,6 +109,13 @@ void wait_copies() {
     Machine::current().written(copy.to);
   }
   copies.clear();
+}
+
+void require_no_copies() {
+  const bool some = std::any_of(g_copies.begin(), g_copies.end(),
+                                [](const auto& entry) { return !entry.second.empty(); });
+  g_copies.clear();
+  if (some) throw Misuse("a block ended while a thread's copy of 16 bytes was under way");
 }
 
 }  // namespace annulus::emulate

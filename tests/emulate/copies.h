@@ -20,5 +20,7 @@ void copy_box(std::uint32_t to, const CUtensorMap& map, std::uint64_t* barrier, 
 /// cp.async of 16 bytes by this thread, or of zeroes; and the wait for all of them.
 void copy16(std::uint32_t to, const void* from, bool real);
 void wait_copies();
+/// At the end of a block. Throws Misuse where a thread did not wait.
+void require_no_copies();
 
 }  // namespace annulus::emulate

@@ -8,6 +8,7 @@
 #include "attention/kernels/sm90/schedule.cuh"
 #include "attention/kernels/sm90/setup.h"
 #include "attention/kernels/tile_index.h"
+#include "tests/emulate/copies.h"
 #include "tests/emulate/tensor_core.h"
 
 #include <stdexcept>
@@ -74,6 +75,7 @@ void run_blocks(const Run& run) {
       sm90::run_block<T, kDim, kCapped>(run.geometry, run.params, run.maps, run.schedule,
                                         reinterpret_cast<unsigned char*>(machine.shared()));
     });
+    emulate::require_no_copies();
   }
 }
 

@@ -216,6 +216,19 @@ TEST(EmulatedHopper, Resumes) {
   }
 }
 
+/// Between the segments are tokens that hold NaN: boxes read them, results must not.
+TEST(EmulatedHopper, NotANumberBehindTiles) {
+  for (const std::int64_t dim : {128, 64}) {
+    OracleProblem p = problem_of(300, dim);
+    Mask::Rows rows;
+    rows.intervals.assign(300, {KeyInterval{0, 130}, KeyInterval{200, 299}});
+    p.terms = {rows};
+    TestLaunch launch =
+        make_launch(p, {{0, 0, 1, 130, nullptr}, {200, 200, 1, 99, nullptr}}, kGrid);
+    expect_right({launch});
+  }
+}
+
 /// No key at all, and no key for some rows of a query tile.
 TEST(EmulatedHopper, RowsWithoutKeys) {
   OracleProblem p = problem_of(140);

@@ -63,7 +63,10 @@ class Machine {
   /// Until the world outside has done something.
   void rest();
   [[noreturn]] void misuse(const std::string& what) const;
+  std::uint64_t draw() { return random_(); }
   bool toss() { return (random_() & 1U) != 0; }
+  /// Looks at all threads so far: what shall happen later is given a count of them.
+  std::uint64_t passes() const { return passes_; }
 
   // Shared memory. Ordinary writes are remembered until their thread fences them.
   std::byte* shared() { return shared_.get(); }
@@ -116,6 +119,7 @@ class Machine {
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::unique_ptr<Fiber> host_;
   int running_ = -1;
+  std::uint64_t passes_ = 0;
   std::size_t next_late_ = 0;
   Index block_, grid_;
   const std::function<void()>* body_ = nullptr;

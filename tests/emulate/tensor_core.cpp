@@ -24,7 +24,7 @@ constexpr int kDepth = 16;
 
 struct Op {
   Product product;
-  bool lazy = false;
+  std::uint64_t due = 0;  ///< pass of the machine before which it is not done
   int arrived = 0;
   std::array<const std::uint32_t*, kThreads> a{};
   std::array<float*, kThreads> d{};
@@ -120,8 +120,11 @@ void compute(Group& g, const Op& op) {
 }
 
 bool complete(const Group& g, std::size_t count) {
-  return g.done >= count ||
-         (g.done + g.ops.size() >= count && g.ops[count - g.done - 1].arrived == kThreads);
+  if (g.done >= count) return true;
+  if (g.done + g.ops.size() < count) return false;
+  return std::all_of(
+      g.ops.begin(), g.ops.begin() + static_cast<std::ptrdiff_t>(count - g.done),
+      [](const Op& op) { return op.arrived == kThreads && op.due <= Machine::current().passes(); });
 }
 
 void do_until(Group& g, std::size_t count) {
@@ -167,7 +170,7 @@ void start(const Product& product, float* accumulators) {
   if (!thread.fenced) Machine::current().misuse("products without wgmma.fence before them");
   const std::size_t number = thread.started++ - g.done;
   if (number == g.ops.size()) {
-    g.ops.push_back({product, Machine::current().toss(), 0, {}, {}});
+    g.ops.push_back({product, 0, 0, {}, {}});
   }
   Op& op = g.ops[number];
   require_same(op.product, product);
@@ -181,7 +184,13 @@ void start(const Product& product, float* accumulators) {
     std::fill(accumulators, accumulators + count, std::nanf(""));
   }
   ++entry->second.products;
-  if (++op.arrived == kThreads && number == 0 && !op.lazy) do_until(g, g.done + 1);
+  if (++op.arrived < kThreads) return;
+  Machine& machine = Machine::current();
+  if (machine.toss()) {
+    op.due = machine.passes() + 1 + machine.draw() % 6;
+  } else if (number == 0) {
+    do_until(g, g.done + 1);
+  }
 }
 
 void commit_products() {

@@ -203,14 +203,20 @@ void head_offset(const Kernel& kernel, const Setting& s) {
 }  // namespace
 
 void contract_cases(const std::string& only, Tally& tally) {
-  // `few`: flash2 and flash1 alone, with few rows. Beside a grid of naive that waits on every SM
-  // the copies of a late flag do not start.
+  // `few`: flash2, flash1 and hopper alone, with few rows. Beside a grid of naive that waits on
+  // every SM the copies of a late flag do not start.
   const auto run = [&](const char* what, std::int64_t dim, bool few, const auto& body) {
     const std::string name = std::string(what) + " dim " + std::to_string(dim);
-    if (name.find(only) == std::string::npos) return;
-    const Setting setting(problem_of(dim, few ? 150 : 400));
+    const OracleProblem problem_here = problem_of(dim, few ? 150 : 400);
+    std::unique_ptr<Setting> made;
     for (const Kernel* kernel : attn::cuda::kernels()) {
-      if (few && kernel->name != "flash2" && kernel->name != "flash1") continue;
+      if (few && kernel->name != "flash2" && kernel->name != "flash1" && kernel->name != "hopper") {
+        continue;
+      }
+      if ((std::string(kernel->name) + " " + name).find(only) == std::string::npos) continue;
+      if (!kernel->refuses({DType::bf16, dim, dim, false, "cuda"}).empty()) continue;
+      if (!made) made = std::make_unique<Setting>(problem_here);
+      const Setting& setting = *made;
       ++tally.cases;
       std::string problem;
       try {

@@ -61,7 +61,8 @@ attn::AttendGeometry DeviceAttention::host_geometry() {
           .queries = queries_,
           .keys = keys_,
           .tiles = tiles_,
-          .intervals = intervals_};
+          .intervals = intervals_,
+          .key_tokens = shape_.seq};
 }
 
 DeviceAttention::DeviceAttention(const Shape& shape, const attn::Kernel& kernel)

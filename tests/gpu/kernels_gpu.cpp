@@ -1,9 +1,11 @@
 // The CUDA kernels against the oracle on the host, and their speed:
 //   kernels_gpu                 checks; a line a case, exit status 1 if one fails, 77 without a GPU
-//   kernels_gpu --only TEXT     only cases whose name contains TEXT
-//   kernels_gpu --time [TEXT] [deterministic] [once]   times flash2 instead: shapes whose name,
-//   such
-//                               as "bf16 128 causal 16384", contains TEXT; once: for profilers
+//   kernels_gpu --only TEXT     only cases whose line, such as "hopper causal bf16 dim 128:128
+//   ...",
+//                               contains TEXT
+//   kernels_gpu --time [hopper] [TEXT] [deterministic] [once]   times flash2, or hopper's forward,
+//                               instead: shapes whose name, such as "bf16 128 causal 16384",
+//                               contains TEXT; once: for profilers
 #include "attention/kernels/cuda/table.h"
 #include "tests/gpu/contract_cases.h"
 #include "tests/gpu/device_kernel.h"
@@ -41,14 +43,32 @@ std::int64_t pairs_of(const std::vector<TestLaunch>& chain) {
   return pairs * p.batch * p.heads;
 }
 
-void check(const Case& c, const std::vector<std::string_view>& names, Tally& tally) {
+/// The kernels of a case that this device has and that were asked for.
+std::vector<const Kernel*> kernels_for(const Case& c, const std::vector<std::string_view>& names,
+                                       const std::string& only) {
   const OracleProblem& p = c.chain.front().problem;
+  std::vector<const Kernel*> found;
+  for (const Kernel* kernel : attn::cuda::kernels()) {
+    const std::string line = std::string(kernel->name) + " " + c.name;
+    if (std::find(names.begin(), names.end(), kernel->name) != names.end() &&
+        line.find(only) != std::string::npos &&
+        kernel->refuses({p.dtype, p.head_dim, p.head_dim_v, false, "cuda"}).empty()) {
+      found.push_back(kernel);
+    }
+  }
+  return found;
+}
+
+void check(const Case& c, const std::vector<std::string_view>& names, const std::string& only,
+           Tally& tally) {
+  const OracleProblem& p = c.chain.front().problem;
+  const std::vector<const Kernel*> kernels = kernels_for(c, names, only);
+  if (kernels.empty()) return;
   const OracleInputs inputs = random_inputs(p, 17 + static_cast<std::uint64_t>(tally.cases));
   const OracleResult truth = oracle_attention(p, inputs);
   const OracleResult naive = naive_attention(p, inputs);
   const std::int64_t pairs = pairs_of(c.chain);
-  for (const Kernel* kernel : attn::cuda::kernels()) {
-    if (std::find(names.begin(), names.end(), kernel->name) == names.end()) continue;
+  for (const Kernel* kernel : kernels) {
     ++tally.cases;
     std::string problems;
     Shares shares{};
@@ -79,8 +99,8 @@ void check(const Case& c, const std::vector<std::string_view>& names, Tally& tal
   }
 }
 
-const std::vector<std::string_view> kAll{"flash2", "flash1", "naive", "reference"};
-const std::vector<std::string_view> kFast{"flash2"};
+const std::vector<std::string_view> kAll{"flash2", "flash1", "naive", "reference", "hopper"};
+const std::vector<std::string_view> kFast{"flash2", "hopper"};
 constexpr TileGrid kGrid{128, 128};
 
 OracleProblem problem_of(DType dtype, std::int64_t seq, std::int64_t dim, std::int64_t heads = 4,
@@ -130,7 +150,7 @@ class Cases {
   Cases(std::string only, Tally& tally) : only_(std::move(only)), tally_(tally) {}
 
   void run(const Case& c, const std::vector<std::string_view>& names) const {
-    if (c.name.find(only_) != std::string::npos) check(c, names, tally_);
+    check(c, names, only_, tally_);
   }
 
   /// Keys in one segment.
@@ -263,7 +283,7 @@ void cuts(const Cases& cases) {
       }
     }
     halves.options.add_key_gradients = true;
-    cases.run(halves, {"flash2", "flash1", "naive"});
+    cases.run(halves, {"flash2", "flash1", "naive", "hopper"});
     uneven_tiles(cases, dim);
     Case queries{name_of("query segments", p), {make_launch(p, one_segment(p), kGrid)}};
     queries.chain[0].queries = {{0, 0, 100}, {100, 100, 1}, {101, 101, 312}};
@@ -299,6 +319,8 @@ TimeOptions time_options(const std::vector<std::string>& arguments) {
       options.deterministic = true;
     } else if (arguments[i] == "once") {
       options.repeats = 1;
+    } else if (arguments[i] == "hopper") {
+      options.kernel = arguments[i];
     } else {
       options.only = arguments[i];
     }
@@ -326,7 +348,8 @@ int main(int argc, char** argv) {
       return annulus::testing::run(arguments[1]);
     }
     if (arguments.empty()) return annulus::testing::run("");
-    std::fprintf(stderr, "kernels_gpu [--time [TEXT] [deterministic] [once] | --only TEXT]\n");
+    std::fprintf(stderr,
+                 "kernels_gpu [--time [hopper] [TEXT] [deterministic] [once] | --only TEXT]\n");
     return 2;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

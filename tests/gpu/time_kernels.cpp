@@ -3,6 +3,8 @@
 #include "attention/kernels/cuda/table.h"
 #include "tests/gpu/device_kernel.h"
 
+#include <annulus/error.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -49,7 +51,8 @@ struct Sequences {
                 .queries = queries,
                 .keys = keys,
                 .tiles = tiles,
-                .intervals = intervals};
+                .intervals = intervals,
+                .key_tokens = seq};
     pairs = static_cast<double>(c.causal ? seq * (seq + 1) / 2 : seq * seq) * 16.0 *
             static_cast<double>(geometry.batch);
   }
@@ -120,7 +123,8 @@ void time_case(const attn::Kernel& kernel, const Case& c, const TimeOptions& opt
   const DeviceBytes dq(static_cast<std::size_t>(elements * 4)), dk(dq.size()), dv(dq.size());
   check_cuda(cudaMemset(delta.data(), 0, delta.size()), "cudaMemset");
   const DeviceBytes workspace(static_cast<std::size_t>(
-      std::max<std::int64_t>(16, kernel.workspace_bytes(s.geometry, true, 1))));
+      std::max({std::int64_t{16}, kernel.workspace_bytes(s.geometry, true, 1),
+                kernel.workspace_bytes(s.geometry, false, 1)})));
   const auto input = [&](const DeviceBytes& b) {
     return attn::Input{b.data(), c.dtype, c.seq * token, token, c.dim};
   };
@@ -154,8 +158,9 @@ void time_case(const attn::Kernel& kernel, const Case& c, const TimeOptions& opt
   context.workspace = {workspace.data(), workspace.size()};
   context.deterministic = options.deterministic;
   const double forward_ms = median_ms(options.repeats, [&] { kernel.forward(forward, context); });
+  const bool both = kernel.name != std::string_view("hopper");
   const double backward_ms =
-      median_ms(options.repeats, [&] { kernel.backward(backward, context); });
+      both ? median_ms(options.repeats, [&] { kernel.backward(backward, context); }) : HUGE_VAL;
   const double gflop = 2.0 * s.pairs * static_cast<double>(c.dim) * 1e-9;
   std::printf("%-5s %4d %-6s %6d x %2d  %9.3f ms %7.1f TFLOP/s  %9.3f ms %7.1f TFLOP/s\n",
               c.dtype == DType::bf16 ? "bf16" : "f16", static_cast<int>(c.dim),
@@ -168,12 +173,13 @@ void time_case(const attn::Kernel& kernel, const Case& c, const TimeOptions& opt
 }  // namespace
 
 void time_kernels(const TimeOptions& options) {
-  const attn::Kernel* flash2 = nullptr;
+  const attn::Kernel* timed = nullptr;
   for (const attn::Kernel* kernel : attn::cuda::kernels()) {
-    if (kernel->name == std::string_view("flash2")) flash2 = kernel;
+    if (kernel->name == options.kernel) timed = kernel;
   }
-  std::printf("flash2, 16 heads, random normal inputs, median of %d%s\n", options.repeats,
-              options.deterministic ? ", deterministic" : "");
+  if (timed == nullptr) throw InvalidArgument("no kernel " + options.kernel);
+  std::printf("%s, 16 heads, random normal inputs, median of %d%s\n", options.kernel.c_str(),
+              options.repeats, options.deterministic ? ", deterministic" : "");
   std::printf("dtype  dim mask      seq x  b        forward                    backward\n");
   for (const DType dtype : {DType::bf16, DType::f16}) {
     for (const std::int64_t dim : {128, 64}) {
@@ -184,7 +190,12 @@ void time_kernels(const TimeOptions& options) {
                                    std::to_string(dim) + (causal ? " causal " : " full ") +
                                    std::to_string(seq);
           if (name.find(options.only) == std::string::npos) continue;
-          time_case(*flash2, {dtype, dim, causal, seq}, options);
+          const std::string reason = timed->refuses({dtype, dim, dim, false, "cuda"});
+          if (reason.empty()) {
+            time_case(*timed, {dtype, dim, causal, seq}, options);
+          } else {
+            std::printf("%s: %s\n", name.c_str(), reason.c_str());
+          }
         }
       }
     }

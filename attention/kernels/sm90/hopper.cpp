@@ -101,7 +101,7 @@ std::int64_t hopper_bytes(const AttendGeometry& g, bool backward, int /*threads*
   if (backward) return cuda::turn_count(g) * static_cast<std::int64_t>(sizeof(int));
   // The index may not be made yet; there are at most as many query tiles as tiles.
   return schedule_bytes(
-      static_cast<std::int64_t>(g.row_tiles.empty() ? g.tiles.size() : g.row_tiles.size()));
+      static_cast<std::int64_t>(g.row_tiles.empty() ? g.tiles.size() + 1 : g.row_tiles.size()));
 }
 
 void hopper_forward(const ForwardParams& params, const LaunchContext& context) {
