@@ -5,7 +5,7 @@ include(GNUInstallDirs)
 
 set(layers annulus_base annulus_comm annulus_kernels annulus_attention annulus_cost annulus)
 if(ANNULUS_HAS_CUDA)
-  list(APPEND layers annulus_kernels_cuda annulus_row_kernels_cuda annulus_execute_cuda
+  list(APPEND layers annulus_kernels_cuda annulus_kernels_sm90 annulus_row_kernels_cuda annulus_execute_cuda
     annulus_pack_cuda)
 endif()
 set(objects ${layers})

@@ -119,12 +119,12 @@ void compute(Group& g, const Op& op) {
   for (std::size_t t = 0; t < kThreads; ++t) --g.threads[t].open.at(op.d[t]).products;
 }
 
+/// Threads start products in one order: where the last has come, so have those before it.
 bool complete(const Group& g, std::size_t count) {
   if (g.done >= count) return true;
   if (g.done + g.ops.size() < count) return false;
-  return std::all_of(
-      g.ops.begin(), g.ops.begin() + static_cast<std::ptrdiff_t>(count - g.done),
-      [](const Op& op) { return op.arrived == kThreads && op.due <= Machine::current().passes(); });
+  const Op& last = g.ops[count - g.done - 1];
+  return last.arrived == kThreads && last.due <= Machine::current().passes();
 }
 
 void do_until(Group& g, std::size_t count) {
@@ -186,11 +186,9 @@ void start(const Product& product, float* accumulators) {
   ++entry->second.products;
   if (++op.arrived < kThreads) return;
   Machine& machine = Machine::current();
-  if (machine.toss()) {
-    op.due = machine.passes() + 1 + machine.draw() % 6;
-  } else if (number == 0) {
-    do_until(g, g.done + 1);
-  }
+  op.due = number == 0 ? 0 : g.ops[number - 1].due;
+  if (number == 0 && machine.toss()) op.due = machine.passes() + 1 + machine.draw() % 24;
+  if (op.due == 0) do_until(g, g.done + 1);
 }
 
 void commit_products() {
