@@ -65,6 +65,14 @@ TEST(Registry, MovesWithItsHandle) {
   EXPECT_EQ(attn::kernels("other").size(), 1U);
 }
 
+TEST(Registry, AutoLeavesRowsThatMustBeNamed) {
+  Kernel row = row_called("shy");
+  row.by_name_only = true;
+  const RegisteredKernel registered(row);
+  EXPECT_EQ(&attn::find_kernel(row.name, {.backend = "shy"}), &registered.kernel());
+  EXPECT_THROW(attn::find_kernel("auto", {.backend = "shy"}), Unsupported);
+}
+
 TEST(Registry, RefusesRowsThatLackSomethingOrAreThere) {
   const RegisteredKernel registered(row_called("once"));
   EXPECT_THROW(RegisteredKernel(row_called("once")), InvalidArgument);

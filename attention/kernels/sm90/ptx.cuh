@@ -46,8 +46,8 @@ __device__ __forceinline__ void wait(std::uint64_t* barrier, std::uint32_t parit
       ".reg .pred done;\n"
       "again:\n"
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra.uni over;\n"
-      "bra.uni again;\n"
+      "@done bra over;\n"
+      "bra again;\n"
       "over:\n"
       "}\n" ::"r"(shared_address(barrier)),
       "r"(parity)
