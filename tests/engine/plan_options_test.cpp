@@ -49,8 +49,8 @@ void run(Mesh& mesh, Algorithm algorithm, MeshShape shape, const PlanOptions& op
          const OracleInputs& inputs, const OracleResult& truth, const Problem& p) {
   Session::Impl session;
   session.mesh = &mesh;
-  session.own = Buffer(16 << 20);
-  session.arena = {session.own.data(), static_cast<std::size_t>(session.own.bytes())};
+  session.own = std::make_unique<comm::PrivateArena>(16 << 20);
+  session.arena = session.own->bytes();
   std::fill(session.arena.begin(), session.arena.end(), std::byte{0xff});  // NaN
   const auto bind = [&](Pass pass) {
     PlanRequest r{

@@ -62,11 +62,11 @@ struct Consumer {
 
   __device__ __forceinline__ void start_scores(int n) {
     fence_products();
-    const std::uint64_t a = along_rows(shared_address(queries(n)));
-    const std::uint64_t b = along_rows(shared_address(shared.k[Place<kStages>(step).index]));
+    const Matrix a = along_rows(shared_address(queries(n)));
+    const Matrix b = along_rows(shared_address(shared.k[Place<kStages>(step).index]));
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
-      multiply(s, a + step_along_rows(k, kGroupRows), b + step_along_rows(k, kTileKeys), k > 0,
+      multiply(s, a.at(step_along_rows(k, kGroupRows)), b.at(step_along_rows(k, kTileKeys)), k > 0,
                T());
     }
     commit_products();
@@ -91,10 +91,10 @@ struct Consumer {
     const int keys = shared.steps[of % Memory::kSteps].keys;
     if (keys < kTileKeys) clear_values(shared.v[place.index], keys);
     fence_products();
-    const std::uint64_t b = across_rows(shared_address(shared.v[place.index]), kTileKeys);
+    const Matrix b = across_rows(shared_address(shared.v[place.index]), kTileKeys);
 #pragma unroll
     for (int k = 0; k < kTileKeys / 16; ++k) {
-      multiply_add(o, probabilities + 4 * k, b + step_across_rows(k), T());
+      multiply_add(o, probabilities + 4 * k, b.at(step_across_rows(k)), T());
     }
     commit_products();
   }

@@ -22,31 +22,36 @@ __device__ __forceinline__ std::uint32_t place_in_matrix(int rows, int row, int 
 }
 
 /// wgmma's matrix descriptor (PTX ISA, "Matrix Descriptor Format"): start, leading and stride
-/// offsets in units of 16 bytes, swizzle mode 1 (128 bytes), base offset 0.
-__device__ __forceinline__ std::uint64_t descriptor(std::uint32_t start, std::uint32_t leading,
-                                                    std::uint32_t stride) {
-  return (std::uint64_t{1} << 62) | (static_cast<std::uint64_t>(stride >> 4) << 32) |
-         (static_cast<std::uint64_t>(leading >> 4) << 16) | ((start & 0x3FFFFU) >> 4);
+/// offsets in units of 16 bytes, swizzle mode 1 (128 bytes), base offset 0. Steps along an operand
+/// add to the start, which never leaves its 14 bits; so the upper half is a constant, and one
+/// 32-bit addition makes a step's descriptor.
+struct Matrix {
+  std::uint32_t low;
+  __device__ __forceinline__ std::uint64_t at(std::uint32_t bytes) const {
+    constexpr std::uint64_t kStride = 8 * kRowBytes;  // from 8 rows to the next 8
+    return (std::uint64_t{1} << 62) | (kStride >> 4 << 32) | (low + (bytes >> 4));
+  }
+};
+__device__ __forceinline__ Matrix matrix(std::uint32_t start, std::uint32_t leading) {
+  return {(leading >> 4 << 16) | ((start & 0x3FFFFU) >> 4)};
 }
 
-/// An operand whose rows run along the contraction (Q, K): stride from 8 rows to the next 8; the
-/// leading offset is not used. A step of 16 elements is 32 bytes, at 64 the next block begins.
-__device__ __forceinline__ std::uint64_t along_rows(std::uint32_t matrix) {
-  return descriptor(matrix, 16, 8 * kRowBytes);
-}
-/// What step k (16 elements each) of a contraction adds to it.
-__device__ __forceinline__ std::uint64_t step_along_rows(int k, int rows) {
-  return static_cast<std::uint64_t>((k >> 2) * rows * kRowBytes + (k & 3) * 32) >> 4;
+/// An operand whose rows run along the contraction (Q, K): the leading offset is not used. A step
+/// of 16 elements is 32 bytes, at 64 the next block begins.
+__device__ __forceinline__ Matrix along_rows(std::uint32_t start) { return matrix(start, 16); }
+/// Bytes to step k (16 elements each) of a contraction.
+__device__ __forceinline__ std::uint32_t step_along_rows(int k, int rows) {
+  return static_cast<std::uint32_t>((k >> 2) * rows * kRowBytes + (k & 3) * 32);
 }
 
 /// An operand whose rows lie across the contraction (V: a row is a key): leading offset from 64
-/// columns to the next 64, stride from 8 keys to the next 8.
-__device__ __forceinline__ std::uint64_t across_rows(std::uint32_t matrix, int rows) {
-  return descriptor(matrix, static_cast<std::uint32_t>(rows * kRowBytes), 8 * kRowBytes);
+/// columns to the next 64.
+__device__ __forceinline__ Matrix across_rows(std::uint32_t start, int rows) {
+  return matrix(start, static_cast<std::uint32_t>(rows * kRowBytes));
 }
-/// What step k (16 keys each) adds to it.
-__device__ __forceinline__ std::uint64_t step_across_rows(int k) {
-  return static_cast<std::uint64_t>(k * 16 * kRowBytes) >> 4;
+/// Bytes to step k (16 keys each).
+__device__ __forceinline__ std::uint32_t step_across_rows(int k) {
+  return static_cast<std::uint32_t>(k * 16 * kRowBytes);
 }
 
 }  // namespace annulus::attn::sm90
