@@ -65,6 +65,7 @@ BenchRequest request_of(const Call& call, const GridPoint& point) {
   request.forward = settings.text("pass") != "backward";
   request.backward = settings.text("pass") != "forward";
   if (settings.text("op") == "layer") {
+    refuse_device_experts(settings);
     request.moe = moe_request_of(settings, request.world, request.threads);
   }
   return request;

@@ -112,6 +112,19 @@ std::string_view name_of(RoutingKind kind) {
   return {};
 }
 
+void refuse_device_experts(const Settings& settings) {
+  const bool layer = settings.text("op") == "layer";  // attention would take the GPU by itself
+  if (settings.text("backend") == "cuda" || (layer && backend_of(settings) == "cuda")) {
+    settings.refuse("backend", "is not built for mixtures of experts yet; built: cpu");
+  }
+  const std::string& transport = settings.text("transport");
+  if (transport == "peer" || transport == "nccl" || transport == "composite") {
+    settings.refuse("transport",
+                    "moves data between GPUs, and experts run on the CPU; allowed: "
+                    "auto, local, mpi");
+  }
+}
+
 MoeRequest moe_request_of(const Settings& settings, int world, int threads) {
   if (settings.integer("tensor_degree") != 1) {
     settings.refuse("tensor_degree", "is not built yet; built: 1");

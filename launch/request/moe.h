@@ -30,6 +30,9 @@ struct MoeRequest {
   moe::LayerOptions options;  ///< without max_tokens
 };
 
+/// Throws UsageError where experts would run, or move, on GPUs.
+void refuse_device_experts(const Settings& settings);
+
 /// `shrink` divides widths too, down to 16. Throws UsageError naming the key that is missing or
 /// does not fit `world` ranks.
 MoeRequest moe_request_of(const Settings& settings, int world, int threads);

@@ -30,9 +30,7 @@ struct Point {
 Point point_of(const Call& call, const GridPoint& grid) {
   const Settings& settings = grid.settings;
   refuse_unbuilt_run(settings);
-  if (settings.text("backend") == "cuda") {
-    settings.refuse("backend", "is not built for mixtures of experts yet; built: cpu");
-  }
+  refuse_device_experts(settings);
   const int world = world_of(settings, call.started);
   Point point{.settings = settings,
               .label = grid.label,
