@@ -49,7 +49,10 @@ std::optional<HostGroup> HostGroup::make(int rank, std::span<const std::uint64_t
       SharedMemory::create(static_cast<std::int64_t>(sizeof(Bell) + ranks * sizeof(Mailbox)));
   if (own) {
     new (&bell(*own)) Bell;
-    for (std::size_t i = 0; i < ranks; ++i) new (boxes(*own) + i) Mailbox;
+    // Those of other hosts' ranks are never touched, and so cost no memory.
+    for (std::size_t i = 0; i < ranks; ++i) {
+      if (is_peer(i)) new (boxes(*own) + i) Mailbox;
+    }
   }
   auto peers =
       open_all(own ? &*own : nullptr, own.has_value(), ranks, gather, "mesh set-up", is_peer);

@@ -18,6 +18,16 @@ constexpr auto kLongestSleep = std::chrono::milliseconds(2);
 /// How often failures are asked for while no message is in flight; a look takes a microsecond.
 constexpr auto kMessageGap = std::chrono::microseconds(300);
 
+/// Removes and returns the oldest entry of a key, if there is one.
+template <typename Map>
+std::optional<typename Map::mapped_type> take_first(Map& map, const typename Map::key_type& key) {
+  const auto first = map.lower_bound(key);
+  if (first == map.end() || first->first != key) return std::nullopt;
+  const auto value = first->second;
+  map.erase(first);
+  return value;
+}
+
 }  // namespace
 
 /// Arenas have numbers that agree between ranks, since making one is collective.
@@ -78,13 +88,11 @@ Transport::Ticket SharedTransport::start(const TransferEnd& end) {
                    .place = place_of(end.region)});
     return ticket;
   }
-  auto& offers = offered_[{end.peer, end.tag}];
-  if (offers.empty()) {
-    expecting_[{end.peer, end.tag}].push_back(ticket);
+  const Key key{end.peer, end.tag};
+  if (const std::optional<Message> offer = take_first(offered_, key)) {
+    meet(ticket, *offer);
   } else {
-    const Message offer = offers.front();
-    offers.pop_front();
-    meet(ticket, offer);
+    expecting_.emplace(key, ticket);
   }
   return ticket;
 }
@@ -138,14 +146,12 @@ void SharedTransport::advance(Flight& flight) {
 void SharedTransport::hear(int peer, const Message& message) {
   switch (message.word) {
     case Word::offer: {
-      auto& waiting = expecting_[{peer, message.tag}];
-      if (waiting.empty()) {
-        offered_[{peer, message.tag}].push_back(message);
-        return;
+      const Key key{peer, message.tag};
+      if (const std::optional<Ticket> ticket = take_first(expecting_, key)) {
+        return meet(*ticket, message);
       }
-      const Ticket ticket = waiting.front();
-      waiting.pop_front();
-      return meet(ticket, message);
+      offered_.emplace(key, message);
+      return;
     }
     case Word::fetched:
       flights_.at(message.sender).state = Flight::State::whole;

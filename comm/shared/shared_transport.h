@@ -74,10 +74,11 @@ class SharedTransport final : public Transport {
   Transport& messages_;
   const bool crowded_;
   Slots<Flight> flights_;
-  int copies_ = 0;                                ///< flights that are being copied
-  int by_message_ = 0;                            ///< flights that `messages` carries
-  std::map<Key, std::deque<Ticket>> expecting_;   ///< receives without an offer
-  std::map<Key, std::deque<Message>> offered_;    ///< offers without a receive
+  int copies_ = 0;      ///< flights that are being copied
+  int by_message_ = 0;  ///< flights that `messages` carries
+  // Equal keys keep their order, and a plan's tags leave nothing behind.
+  std::multimap<Key, Ticket> expecting_;          ///< receives without an offer
+  std::multimap<Key, Message> offered_;           ///< offers without a receive
   std::vector<std::deque<Message>> outbox_;       ///< by peer: what found its mailbox full
   std::vector<const SharedArena*> arenas_;        ///< by number; null: gone
   std::chrono::steady_clock::time_point polled_;  ///< `messages`
