@@ -8,7 +8,7 @@ namespace {
 constexpr int kDefaultSlices = 4;
 /// One launch takes what has arrived: slices are fine, as long as a copy is worth its start (3.5
 /// us, docs/notes/05-gpu-measurements.md, of 370 GB/s).
-constexpr std::int64_t kCopyBytes = std::int64_t{1} << 20;
+constexpr std::int64_t kCopyBytes = std::int64_t{4} << 20;
 
 /// The part of an owner's keys that a receiver needs. Both ends derive it, in the same order.
 std::vector<Run> runs_between(const std::vector<TokenRange>& owned,
@@ -37,6 +37,19 @@ std::vector<Run> runs_between(const std::vector<TokenRange>& owned,
   return runs;
 }
 
+/// Runs that follow each other at their owner are one: they lie together as they arrive.
+std::vector<Run> joined(const std::vector<Run>& runs) {
+  std::vector<Run> all;
+  for (const Run& run : runs) {
+    if (!all.empty() && all.back().source + all.back().count == run.source) {
+      all.back().count += run.count;
+    } else {
+      all.push_back(run);
+    }
+  }
+  return all;
+}
+
 }  // namespace
 
 Exchange::Exchange(RankBuilder& b, const GroupTensors& t, GatherLaunch launch)
@@ -58,6 +71,11 @@ Exchange::Exchange(RankBuilder& b, const GroupTensors& t, GatherLaunch launch)
     tokens_ += k.end - k.begin;
   }
   if (launch == GatherLaunch::on_arrival) place_by_arrival();
+  for (int g = 0; g < groups(); ++g) {
+    const bool join = launch == GatherLaunch::on_arrival;
+    sent_.push_back(join ? joined(given(g)) : given(g));
+    received_.push_back(join ? joined(taken(g)) : taken(g));
+  }
 }
 
 /// Slices, if nobody says otherwise. The same on all ranks that exchange.
@@ -65,10 +83,9 @@ std::int32_t Exchange::wish() const {
   const std::int32_t asked = b_.plan().request.options.gather_slices;
   if (asked > 0 || !whole_) return asked > 0 ? asked : kDefaultSlices;
   const Problem& p = b_.problem();
-  // A zigzag shard comes in two runs.
-  const std::int64_t run = p.batch * *p.seq_kv / (2 * groups()) * b_.heads_kv().count *
-                           (b_.dim() + b_.dim_v()) * size_of(p.dtype);
-  return static_cast<std::int32_t>(std::clamp<std::int64_t>(run / kCopyBytes, 1, 1024));
+  const std::int64_t shard = p.batch * *p.seq_kv / groups() * b_.heads_kv().count *
+                             (b_.dim() + b_.dim_v()) * size_of(p.dtype);
+  return static_cast<std::int32_t>(std::clamp<std::int64_t>(shard / kCopyBytes, 1, 1024));
 }
 
 /// Runs lie one after the other as they arrive: own ones, then as pull() asks for them.
@@ -109,10 +126,10 @@ void Exchange::pull(std::int32_t buffer, int i) {
   for (int d = 1; d < groups(); ++d) {
     const int from = (me + d) % groups();
     const int to = (me + groups() - d) % groups();
-    for (const Run& run : given(to)) {
+    for (const Run& run : sent_[static_cast<std::size_t>(to)]) {
       b_.transfer(true, rank_of(to), own(t_.packed_kv, i, run), i);
     }
-    for (const Run& run : taken(from)) {
+    for (const Run& run : received_[static_cast<std::size_t>(from)]) {
       b_.transfer(false, rank_of(from), part(buffer, i, run), i);
     }
   }

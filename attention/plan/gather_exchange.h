@@ -75,6 +75,8 @@ class Exchange {
   bool whole_;  ///< all slices lie in one buffer
   std::vector<std::vector<Run>> given_;
   std::vector<std::vector<Run>> taken_;
+  std::vector<std::vector<Run>> sent_;      ///< what is given, as it travels
+  std::vector<std::vector<Run>> received_;  ///< and what is taken
   std::vector<HeadRange> slices_;
   std::int32_t widest_ = 0;
   std::vector<TokenRange> keys_;

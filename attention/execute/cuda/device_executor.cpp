@@ -13,9 +13,14 @@ std::vector<TransferTraits> traits_of(const RankPlan& plan, const comm::DeviceLi
   std::vector<TransferTraits> traits;
   for (std::size_t i = 0; i < plan.transfers.size(); ++i) {
     const auto t = static_cast<std::int32_t>(i);
-    traits.push_back({link.group_end(t), link.by_flag(t)});
+    traits.push_back({link.group_end(t), link.by_flag(t), link.beside_kernels(t)});
   }
   return traits;
+}
+
+std::span<const std::int32_t> listed(const std::vector<std::int32_t>& list, const Step& step) {
+  return std::span(list).subspan(static_cast<std::size_t>(step.index),
+                                 static_cast<std::size_t>(step.count));
 }
 
 }  // namespace
@@ -34,6 +39,8 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
   context_.flops = report.words.flops;
   context_.abort = report.abort;
   context_.deterministic = deterministic;
+  report_.words.arrived = launches.arrived();
+  report_.words.arrived_count = launches.arrived_count();
   begin_ = make_event();
   for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
   load_code(memory);
@@ -85,11 +92,23 @@ void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mod
     case Step::Kind::transfer:
       if (moves) link_.start(step.index, lane);
       break;
+    case Step::Kind::raise:
+      if (moves) link_.raise(listed(schedule_.raised, step), lane);
+      break;
     case Step::Kind::await_over:
-      if (moves) {
-        const auto count = static_cast<std::size_t>(step.count);
-        link_.await_over(std::span(schedule_.awaited).subspan(i, count), lane);
-      }
+      if (moves) link_.await_over(listed(schedule_.awaited, step), lane);
+      break;
+    case Step::Kind::sources:
+      if (moves) link_.await_sources(listed(schedule_.arrivals, step), lane);
+      break;
+    case Step::Kind::move:
+      if (moves) link_.move(step.index, lane);
+      break;
+    case Step::Kind::arrived:
+      tell(step, lane);
+      break;
+    case Step::Kind::release:
+      if (moves) link_.release(listed(schedule_.arrivals, step), lane);
       break;
     case Step::Kind::record:
       check_cuda(cudaEventRecord(events_[i].get(), lane.stream), "cudaEventRecord");
@@ -98,6 +117,15 @@ void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mod
       check_cuda(cudaStreamWaitEvent(lane.stream, events_[i].get(), 0), "cudaStreamWaitEvent");
       break;
   }
+}
+
+/// Also where nothing moves: the kernel waits for it. On the compute lane all has arrived, and
+/// kernels start.
+void DeviceExecutor::tell(const Step& step, const comm::LinkStream& lane) {
+  std::uint32_t* word = launches_.arrived() + step.index;
+  const auto count = static_cast<std::uint32_t>(step.count);
+  if (step.lane == Lane::compute) return launch_write(word, count, lane.stream);
+  link_.write(word, count, lane);
 }
 
 void DeviceExecutor::compute(const Item& item, const Memory& memory) {
