@@ -1,8 +1,8 @@
 // Key/value heads are pulled from their owners, slice by slice (Llama 3, Dubey et al. 2024, section
 // 3.3.2): slice i + 1 moves while slice i computes, two are held. A slice lands in global position
-// order and holds only the keys that some row of the receiver sees. Or one launch takes all slices
-// as they arrive (GatherLaunch): then all are held, in one buffer. Backward: each slice's dK/dV go
+// order and holds only the keys that some row of the receiver sees. Backward: each slice's dK/dV go
 // back to their owners, who add them in a fixed order: their own, then from the next neighbour on.
+// gather_at_once.cpp has the same in one launch.
 
 #include "attention/plan/gather_exchange.h"
 
@@ -41,8 +41,7 @@ class Return {
   }
 
  private:
-  /// The group that is `d` further.
-  int at(int d) const { return (b_.ring_index() + d + x_.groups()) % x_.groups(); }
+  int at(int d) const { return x_.group_at(d); }
 
   std::int64_t run_tokens(int group) const {
     std::int64_t n = 0;
@@ -91,24 +90,10 @@ class Return {
 
 }  // namespace
 
-namespace {
-
-/// All slices in one launch.
-void gather_at_once(RankBuilder& b, const GroupTensors& t) {
-  Exchange x(b, t, b.plan().request.options.gather_launch);
-  const std::int32_t buffer = x.buffer("kv", b.problem().dtype, x.tokens());
-  for (int i = 0; i < x.slices(); ++i) x.pull(buffer, i);
-  Attend a = x.attend(buffer);
-  a.out = t.out;
-  a.finish = true;
-  a.on_arrival = true;
-  b.attend(a, x.segments(), 0);
-}
-
-}  // namespace
-
 void gather_forward(RankBuilder& b, const GroupTensors& t) {
-  if (b.plan().request.options.gather_launch != GatherLaunch::slices) return gather_at_once(b, t);
+  if (b.plan().request.options.gather_launch != GatherLaunch::slices) {
+    return gather_at_once_forward(b, t);
+  }
   Exchange x(b, t, GatherLaunch::slices);
   const std::int32_t buffers[2] = {x.buffer("kv slice", b.problem().dtype, x.tokens()),
                                    x.buffer("kv slice", b.problem().dtype, x.tokens())};
@@ -123,6 +108,9 @@ void gather_forward(RankBuilder& b, const GroupTensors& t) {
 }
 
 GroupGradients gather_backward(RankBuilder& b, const GroupTensors& t) {
+  if (b.plan().request.options.gather_launch != GatherLaunch::slices) {
+    return gather_at_once_backward(b, t);
+  }
   Exchange x(b, t, GatherLaunch::slices);
   Return back(b, x);
   const std::int32_t buffers[2] = {x.buffer("kv slice", b.problem().dtype, x.tokens()),

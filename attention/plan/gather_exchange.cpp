@@ -119,17 +119,16 @@ void Exchange::copy_own(std::int32_t buffer, HeadRange heads, int step) {
 }
 
 void Exchange::pull(std::int32_t buffer, int i) {
-  const int me = b_.ring_index();
   b_.next_round();
   if (!whole_) copy_own(buffer, slice(i), i);
-  if (whole_ && i == 0) copy_own(buffer, {0, b_.heads_kv().count}, i);
+  if (whole_ && i == 0) copy_own(buffer, all(), i);
   for (int d = 1; d < groups(); ++d) {
-    const int from = (me + d) % groups();
-    const int to = (me + groups() - d) % groups();
-    for (const Run& run : sent_[static_cast<std::size_t>(to)]) {
+    const int from = group_at(d);
+    const int to = group_at(-d);
+    for (const Run& run : sent(to)) {
       b_.transfer(true, rank_of(to), own(t_.packed_kv, i, run), i);
     }
-    for (const Run& run : received_[static_cast<std::size_t>(from)]) {
+    for (const Run& run : received(from)) {
       b_.transfer(false, rank_of(from), part(buffer, i, run), i);
     }
   }

@@ -36,6 +36,13 @@ class Exchange {
   /// Own keys that a group needs, and a group's keys that this rank needs.
   const std::vector<Run>& given(int group) const { return given_[static_cast<std::size_t>(group)]; }
   const std::vector<Run>& taken(int group) const { return taken_[static_cast<std::size_t>(group)]; }
+  /// The same as they travel.
+  const std::vector<Run>& sent(int group) const { return sent_[static_cast<std::size_t>(group)]; }
+  const std::vector<Run>& received(int group) const {
+    return received_[static_cast<std::size_t>(group)];
+  }
+  /// The group that is `d` further than this one.
+  int group_at(int d) const { return (b_.ring_index() + d + groups()) % groups(); }
   int rank_of(int group) const { return b_.plan().rank_at(group, b_.ulysses_index()); }
 
   /// Slice i in a buffer.
@@ -44,6 +51,10 @@ class Exchange {
   }
   /// Slice i in a slot that holds all own keys and all key/value heads.
   Block own(std::int32_t slot, int i, const Run& run) const { return own_of(slot, slice(i), run); }
+
+  /// The same of all slices, where they lie together.
+  Block all_of(std::int32_t buffer, const Run& run) const { return part_of(buffer, all(), run); }
+  Block all_own(std::int32_t slot, const Run& run) const { return own_of(slot, all(), run); }
 
   /// Keys of slice i come into `buffer`; own ones are given to whoever needs them.
   void pull(std::int32_t buffer, int i);
@@ -56,6 +67,7 @@ class Exchange {
  private:
   /// Heads of slice i, counted from the rank's first key/value head.
   HeadRange slice(int i) const { return slices_[static_cast<std::size_t>(i)]; }
+  HeadRange all() const { return {0, b_.heads_kv().count}; }
   Block part_of(std::int32_t buffer, HeadRange heads, const Run& run) const;
   Block own_of(std::int32_t slot, HeadRange heads, const Run& run) const;
   void copy_own(std::int32_t buffer, HeadRange heads, int step);

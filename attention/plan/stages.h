@@ -38,6 +38,10 @@ GroupGradients ring_backward(RankBuilder& b, const GroupTensors& t);
 void gather_forward(RankBuilder& b, const GroupTensors& t);
 GroupGradients gather_backward(RankBuilder& b, const GroupTensors& t);
 
+// ---- gather_at_once.cpp: the same in one launch (GatherLaunch).
+void gather_at_once_forward(RankBuilder& b, const GroupTensors& t);
+GroupGradients gather_at_once_backward(RankBuilder& b, const GroupTensors& t);
+
 // ---- local.cpp: all keys are here.
 void local_forward(RankBuilder& b, const GroupTensors& t);
 GroupGradients local_backward(RankBuilder& b, const GroupTensors& t);

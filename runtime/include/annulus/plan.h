@@ -137,6 +137,9 @@ struct Attend {
   /// May start before the transfers that write its k and v are over: its kernel is told how far
   /// they are. Where that cannot be, it waits for them as for the others.
   bool on_arrival = false;
+  /// Transfers may read the dk and dv of a key/value head once that head is done: its kernel says
+  /// so. Where that cannot be, they wait for its end.
+  bool by_head = false;
   std::int64_t pairs = 0;  ///< unmasked (query, key) pairs of one head of one batch element
   std::int64_t flops = 0;  ///< of the tiles it visits, all heads and batch elements
 };
@@ -203,9 +206,9 @@ struct ANNULUS_API RankPlan : PlanTotals {
 /// "rank 2 item 7: transfer step 1 kv from rank 1", for messages and traces.
 ANNULUS_API std::string describe(const RankPlan& plan, std::int32_t item);
 
-/// How `gather` runs its forward.
+/// How `gather` launches its kernels.
 enum class GatherLaunch : std::uint8_t {
-  slices,      ///< a launch a slice; two slices are held
+  slices,      ///< a launch a slice; two slices are held, and a few parts of dK/dV
   on_arrival,  ///< one launch, keys in the order in which they arrive, own ones first
   in_position  ///< one launch, keys in order of position: the same bits for any number of ranks
 };
