@@ -63,6 +63,20 @@ std::vector<std::int32_t> arrivals_of(const RankPlan& plan, const Item& item) {
   return arrivals;
 }
 
+HeadSpan heads_sent(const RankPlan& plan, const Item& item, const Item& from) {
+  if (item.kind != ItemKind::transfer || from.kind != ItemKind::attend) return {};
+  const Transfer& t = plan.transfers[static_cast<std::size_t>(item.payload)];
+  const Attend& a = plan.attends[static_cast<std::size_t>(from.payload)];
+  if (!t.sends || !a.by_head || t.block.slot != a.dk.slot) return {};
+  for (std::int32_t i = 0; i < from.accesses.count; ++i) {
+    const Access& access = plan.accesses[static_cast<std::size_t>(from.accesses.begin + i)];
+    if (access.block.slot != a.dk.slot || access.mode == AccessMode::read) continue;
+    const std::int32_t first = t.block.head - access.block.head;
+    return {from.payload, first, first + t.block.heads};
+  }
+  return {};
+}
+
 std::vector<std::vector<std::uint32_t>> arrivals_needed(const RankPlan& plan, const Attend& attend,
                                                         std::int32_t kv_head, std::int32_t kv_heads,
                                                         const std::vector<std::int32_t>& arrivals) {

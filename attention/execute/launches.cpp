@@ -138,7 +138,7 @@ void Launches::run(std::int32_t index, const Memory& memory, const LaunchContext
 }
 
 void run_attend(const Kernel& kernel, const Attend& a, const AttendGeometry& g,
-                const Memory& memory, const LaunchContext& context) {
+                const Memory& memory, const LaunchContext& context, std::uint32_t* done) {
   const auto kv_head = static_cast<std::int32_t>(a.head / g.group);
   const Input q = operand<const void*>(memory, a.q, a.head);
   const Input k = operand<const void*>(memory, a.k, kv_head);
@@ -167,7 +167,8 @@ void run_attend(const Kernel& kernel, const Attend& a, const AttendGeometry& g,
                    operand<void*>(memory, a.dk, kv_head),
                    operand<void*>(memory, a.dv, kv_head),
                    a.dq_assign,
-                   a.dkv_assign};
+                   a.dkv_assign,
+                   done};
   kernel.backward(p, context);
 }
 

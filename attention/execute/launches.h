@@ -60,8 +60,8 @@ class Launches {
   std::vector<Launch> launches_;
 };
 
-/// Calls `kernel` for one attend with the operands that `memory` holds.
+/// Calls `kernel` for one attend with the operands that `memory` holds. `done`: BackwardParams.
 void run_attend(const Kernel& kernel, const Attend& attend, const AttendGeometry& geometry,
-                const Memory& memory, const LaunchContext& context);
+                const Memory& memory, const LaunchContext& context, std::uint32_t* done = nullptr);
 
 }  // namespace annulus::attn

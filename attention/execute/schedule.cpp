@@ -1,7 +1,5 @@
 #include "attention/execute/schedule.h"
 
-#include "attention/execute/arrivals.h"
-
 #include <annulus/error.h>
 
 #include <fmt/format.h>
@@ -139,8 +137,13 @@ class Compiler {
 
   void add(std::int32_t i) {
     const Item& it = item(i);
-    const Lane lane = lane_of(it);
-    await_needed(i, lane);
+    const HeadSpan heads = heads_to_await(it);
+    const Lane lane = heads.attend >= 0 ? Lane::copy : lane_of(it);
+    if (heads.attend >= 0) {
+      await_heads(it, heads);
+    } else {
+      await_needed(i, lane);
+    }
     if (it.kind != ItemKind::transfer) {
       over_[static_cast<std::size_t>(i)] = emit(Step::Kind::compute, lane, i);
       return;
@@ -158,6 +161,29 @@ class Compiler {
     } else {
       waiting_[end].push_back(i);
     }
+  }
+
+  /// What a flag waits for instead of the end of the attend that it waits for.
+  HeadSpan heads_to_await(const Item& it) const {
+    if (!by_flag(it) || !traits(it.payload).beside_kernels) return {};
+    for (const std::int32_t w : plan_.waits(it)) {
+      const HeadSpan heads = heads_sent(plan_, it, item(w));
+      if (heads.attend >= 0) return heads;
+    }
+    return {};
+  }
+
+  /// Holds the copy lane until all that transfer item `it` waits for is over, but of the attend
+  /// only these heads.
+  void await_heads(const Item& it, const HeadSpan& heads) {
+    std::vector<std::int32_t> others;
+    for (const std::int32_t w : plan_.waits(it)) {
+      if (heads_sent(plan_, it, item(w)) != heads) others.push_back(w);
+    }
+    await(others, Lane::copy);
+    if (!out_.departures.empty() && out_.departures.back() == heads) return;
+    out_.departures.push_back(heads);
+    emit(Step::Kind::departed, Lane::copy, static_cast<std::int32_t>(out_.departures.size()) - 1);
   }
 
   /// Holds `lane` until item i may start.

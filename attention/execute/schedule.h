@@ -1,5 +1,7 @@
 #pragma once
 
+#include "attention/execute/arrivals.h"
+
 #include <annulus/plan.h>
 
 #include <cstdint>
@@ -27,6 +29,7 @@ struct Step {
     sources,     ///< index, count: entries of Schedule::arrivals: waits for what they are read from
     move,        ///< index: transfer whose source was awaited
     arrived,     ///< index: attend, count: what its counter holds from here on
+    departed,    ///< index: entry of Schedule::departures: waits until those heads are done
     release,  ///< index, count: entries of Schedule::arrivals: gives back what they were read from
     record,   ///< index: event, of this lane
     wait      ///< index: event, recorded on the other lane
@@ -44,6 +47,7 @@ struct Schedule {
   std::vector<std::int32_t> awaited;   ///< transfers by flag of await_over steps
   std::vector<std::int32_t> raised;    ///< transfers by flag
   std::vector<std::int32_t> arrivals;  ///< transfers of sources and release steps
+  std::vector<HeadSpan> departures;
   std::int32_t events = 0;
   bool copies = false;  ///< the copy lane is used
 };
@@ -54,7 +58,9 @@ struct Schedule {
 /// must all have raised theirs. An attend whose keys may arrive while it runs waits for the sources
 /// of their transfers instead: what its kernel then waits for, copies by this rank, needs nobody.
 /// That is so where all those transfers move data here, each alone and beside kernels; else it
-/// waits for them. Throws Unsupported where an item waits for a transfer whose group starts later.
+/// waits for them. Likewise flags that say that the results of some heads may be read are raised on
+/// the copy lane when the kernel says so, where their transfers run beside kernels. Throws
+/// Unsupported where an item waits for a transfer whose group starts later.
 Schedule make_schedule(const RankPlan& plan, const std::vector<TransferTraits>& traits);
 
 }  // namespace annulus::attn

@@ -164,6 +164,10 @@ struct BackwardParams {
   Output dq, dk, dv;
   bool dq_assign = false;
   bool dkv_assign = false;
+  /// Optional, by key/value head of the launch: GPU kernels may add 1, to be seen by copies and
+  /// streams, when dk and dv of a key tile and batch element are written: batch times key tiles in
+  /// all. Whoever enqueues them writes that behind them, for those that do not.
+  std::uint32_t* done = nullptr;
 };
 
 }  // namespace annulus::attn

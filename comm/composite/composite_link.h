@@ -49,6 +49,9 @@ class CompositeLink final : public DeviceLink {
   void write(std::uint32_t* word, std::uint32_t value, const LinkStream& on) const override {
     first_->write(word, value, on);
   }
+  void await_count(std::uint32_t* word, std::uint32_t count, const LinkStream& on) const override {
+    first_->await_count(word, count, on);
+  }
   Signal awaited_signal(std::int32_t transfer) const override {
     return of(transfer).awaited_signal(transfer);
   }

@@ -70,6 +70,10 @@ class DeviceLink {
   /// A word of this GPU's memory, in stream order, while a kernel holds every SM.
   virtual void write(std::uint32_t* /*word*/, std::uint32_t /*value*/,
                      const LinkStream& /*on*/) const {}
+  /// Holds the stream until such a word, which a kernel of this GPU raises, is no less than
+  /// `count`.
+  virtual void await_count(std::uint32_t* /*word*/, std::uint32_t /*count*/,
+                           const LinkStream& /*on*/) const {}
 
   /// The word in this rank's memory that a stream waits for when it awaits this transfer, and what
   /// it must hold then; null: none.

@@ -93,4 +93,10 @@ void PeerLink::write(std::uint32_t* word, std::uint32_t value, const LinkStream&
   batch.enqueue();
 }
 
+void PeerLink::await_count(std::uint32_t* word, std::uint32_t count, const LinkStream& on) const {
+  StreamBatch batch(driver_, on.stream);
+  batch.await(word, count);
+  batch.enqueue();
+}
+
 }  // namespace annulus::comm::peer

@@ -33,6 +33,7 @@ class PeerLink final : public DeviceLink {
     raise(transfers, on);
   }
   void write(std::uint32_t* word, std::uint32_t value, const LinkStream& on) const override;
+  void await_count(std::uint32_t* word, std::uint32_t count, const LinkStream& on) const override;
   void await_over(std::span<const std::int32_t> flags, const LinkStream& on) const override;
   Signal awaited_signal(std::int32_t transfer) const override;
 

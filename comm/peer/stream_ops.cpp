@@ -14,12 +14,16 @@ void StreamBatch::write(std::uint32_t* word, std::uint32_t value) {
   op.writeValue.flags = CU_STREAM_WRITE_VALUE_DEFAULT;
 }
 
-void StreamBatch::consume(std::uint32_t* signal, std::uint32_t value) {
+void StreamBatch::await(std::uint32_t* word, std::uint32_t value) {
   CUstreamBatchMemOpParams& op = next();
   op.waitValue.operation = CU_STREAM_MEM_OP_WAIT_VALUE_32;
-  op.waitValue.address = reinterpret_cast<CUdeviceptr>(signal);
+  op.waitValue.address = reinterpret_cast<CUdeviceptr>(word);
   op.waitValue.value = value;
   op.waitValue.flags = CU_STREAM_WAIT_VALUE_GEQ;
+}
+
+void StreamBatch::consume(std::uint32_t* signal, std::uint32_t value) {
+  await(signal, value);
   write(signal, 0);
 }
 

@@ -19,7 +19,9 @@ class StreamBatch {
 
   /// Writes `value`, to our memory, a peer's or the host's, after what is before it in the stream.
   void write(std::uint32_t* word, std::uint32_t value);
-  /// Holds the stream until the word is no less than `value` (see signal_value), then resets it.
+  /// Holds the stream until the word is no less than `value` (see signal_value).
+  void await(std::uint32_t* word, std::uint32_t value);
+  /// The same, then resets it.
   void consume(std::uint32_t* signal, std::uint32_t value);
   void enqueue();
 

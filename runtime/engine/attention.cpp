@@ -79,7 +79,7 @@ struct Attention::Impl {
     return engine::make_host_pass(on, std::move(plan), std::move(rank), *choice.kernel);
   }
 
-  /// In the session's arena either way: two slices of half the heads take what all heads take.
+  /// The session's arena is large enough either way.
   GatherLaunch gather() const {
     const Session::Impl& on = session.impl();
     if (!options.gather_at_once || !on.device || !on.device->copies_beside_kernels()) {

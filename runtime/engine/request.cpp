@@ -9,6 +9,15 @@ namespace {
 
 /// Enough that copies hide under the first slices, few enough that launches fill the GPU.
 constexpr int kDeviceSlices = 2;
+/// Backward at once holds the parts of dK/dV of all other ranks. Where that is more, a few at a
+/// time.
+constexpr std::int64_t kMostReturned = std::int64_t{4} << 30;
+
+bool at_once_is_small(const Problem& p, int world, Pass pass) {
+  if (pass == Pass::forward) return true;
+  const std::int64_t shard = p.batch * (*p.seq_kv / world) * *p.heads_kv * 4;
+  return shard * (p.head_dim + *p.head_dim_v) * (world - 1) <= kMostReturned;
+}
 
 }  // namespace
 
@@ -45,7 +54,9 @@ PlanRequest plan_request(const Problem& problem, const Layout& layout, const Dec
   request.options.tile_k = choice.tile_k > 0 ? choice.tile_k : kernel.tile_k;
   // Transfers between GPUs read and write the arena alone: peers cannot address a caller's tensors.
   request.options.stage_caller = kernel.backend != "cpu";
-  if (pass == Pass::forward) request.options.gather_launch = choice.gather;
+  if (at_once_is_small(problem, decision.mesh.world(), pass)) {
+    request.options.gather_launch = choice.gather;
+  }
   // A launch a slice: with few heads the last of its blocks run alone.
   if (kernel.backend != "cpu" && request.options.gather_launch == GatherLaunch::slices) {
     request.options.gather_slices = kDeviceSlices;

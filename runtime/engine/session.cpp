@@ -75,6 +75,13 @@ std::vector<const attn::Kernel*> candidates(const std::string& name,
   return list;
 }
 
+std::vector<GatherLaunch> launches(std::string_view backend, Algorithm algorithm, Algorithm outer) {
+  const bool gathers = algorithm == Algorithm::gather ||
+                       (algorithm == Algorithm::hybrid && outer == Algorithm::gather);
+  if (backend == "cpu" || !gathers) return {GatherLaunch::slices};
+  return {GatherLaunch::slices, GatherLaunch::on_arrival};
+}
+
 /// The largest arena that an attention within the options can ask for.
 std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options,
                            std::string_view backend) {
@@ -86,11 +93,16 @@ std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options,
     if (pass == Pass::backward && !options.backward) continue;
     const attn::KernelQuery query = kernel_query(problem, pass, backend);
     for (const attn::Kernel* kernel : candidates(options.kernel, query)) {
-      TileChoice choice;
-      choice.outer = options.outer;
-      const Plan plan =
-          make_plan(plan_request(problem, options.layout, decision, pass, *kernel, choice));
-      bytes = std::max(bytes, arena_bytes(plan, plan.rank(mesh.rank()), *kernel, options.threads));
+      // Which of them an attention takes depends on the transport, which is not chosen yet.
+      for (const GatherLaunch launch : launches(backend, decision.algorithm, options.outer)) {
+        TileChoice choice;
+        choice.outer = options.outer;
+        choice.gather = launch;
+        const Plan plan =
+            make_plan(plan_request(problem, options.layout, decision, pass, *kernel, choice));
+        const RankPlan rank = plan.rank(mesh.rank());
+        bytes = std::max(bytes, arena_bytes(plan, rank, *kernel, options.threads));
+      }
     }
   }
   return bytes;

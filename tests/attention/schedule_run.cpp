@@ -102,6 +102,9 @@ bool ScheduleRun::try_step(Rank& rank, std::size_t lane) {
     case Step::Kind::arrived:
       rank.arrived[step.index] = step.count;
       return true;
+    case Step::Kind::departed:  // at the latest
+      return rank.attended.contains(
+          rank.schedule.departures[static_cast<std::size_t>(step.index)].attend);
     case Step::Kind::release:
       for (const std::int32_t t : listed(rank.schedule.arrivals, step)) {
         answered_.insert(name_of(rank, t));
@@ -120,10 +123,14 @@ bool ScheduleRun::try_step(Rank& rank, std::size_t lane) {
   return false;
 }
 
-bool ScheduleRun::try_compute(const Rank& rank, std::int32_t item) {
+bool ScheduleRun::try_compute(Rank& rank, std::int32_t item) {
   const Item& it = rank.plan->items[static_cast<std::size_t>(item)];
   const auto all = static_cast<std::int32_t>(attn::arrivals_of(*rank.plan, it).size());
-  return all == 0 || (rank.arrived.contains(it.payload) && rank.arrived.at(it.payload) == all);
+  if (all > 0 && (!rank.arrived.contains(it.payload) || rank.arrived.at(it.payload) != all)) {
+    return false;
+  }
+  if (it.kind == ItemKind::attend) rank.attended.insert(it.payload);
+  return true;
 }
 
 bool ScheduleRun::try_sources(const Rank& rank, const Step& step) {
@@ -197,6 +204,9 @@ class Clock {
       if (s.kind == Step::Kind::sources) {
         for (const std::int32_t t : listed(schedule.arrivals, s)) sources_[t] = at;
       }
+      if (s.kind == Step::Kind::departed) {
+        departed_.emplace_back(schedule.departures[static_cast<std::size_t>(s.index)], at);
+      }
       if (s.kind == Step::Kind::arrived) arrived_[{s.index, s.count}] = at;
       if (s.kind != Step::Kind::await_over) continue;
       for (const std::int32_t t : listed(schedule.awaited, s)) freed_[t] = at;
@@ -220,6 +230,16 @@ class Clock {
     const At& source = sources_.at(t);
     return follows(moved, source) && follows(counted, moved) &&
            follows(computed_.at(second), source);
+  }
+
+  /// Transfer item `second` sends heads of attend item `first` that its flag was held for.
+  bool said(std::int32_t first, std::int32_t second) const {
+    const attn::HeadSpan heads =
+        attn::heads_sent(plan_, plan_.items[static_cast<std::size_t>(second)],
+                         plan_.items[static_cast<std::size_t>(first)]);
+    return heads.attend >= 0 && std::ranges::any_of(departed_, [&](const auto& d) {
+             return d.first == heads && follows(start_of(second), d.second);
+           });
   }
 
   bool before(std::int32_t first, std::int32_t second) const {
@@ -251,10 +271,11 @@ class Clock {
 
   const RankPlan& plan_;
   const std::vector<attn::TransferTraits>& traits_;
-  std::map<std::int32_t, At> computed_;                          ///< by item
-  std::map<std::int32_t, At> started_;                           ///< by transfer
-  std::map<std::int32_t, At> freed_;                             ///< by transfer
-  std::map<std::int32_t, At> sources_;                           ///< by transfer
+  std::map<std::int32_t, At> computed_;  ///< by item
+  std::map<std::int32_t, At> started_;   ///< by transfer
+  std::map<std::int32_t, At> freed_;     ///< by transfer
+  std::map<std::int32_t, At> sources_;   ///< by transfer
+  std::vector<std::pair<attn::HeadSpan, At>> departed_;
   std::map<std::pair<std::int32_t, std::int32_t>, At> arrived_;  ///< by attend and count
 };
 
@@ -266,7 +287,7 @@ std::string ScheduleRun::unordered_edge() const {
     for (std::size_t i = 0; i < rank.plan->items.size(); ++i) {
       const auto item = static_cast<std::int32_t>(i);
       for (const std::int32_t w : rank.plan->waits(rank.plan->items[i])) {
-        if (clock.before(w, item) || clock.told(w, item)) continue;
+        if (clock.before(w, item) || clock.told(w, item) || clock.said(w, item)) continue;
         return fmt::format("[{}] may start before [{}] is over", describe(*rank.plan, item),
                            describe(*rank.plan, w));
       }

@@ -50,12 +50,13 @@ class ScheduleRun {
     std::array<std::size_t, 2> at{};
     std::set<std::int32_t> events;
     std::map<std::int32_t, std::int32_t> arrived{};  ///< by attend: its counter
+    std::set<std::int32_t> attended{};               ///< attends that have ended
   };
 
   Name name_of(const Rank& rank, std::int32_t transfer) const;
   bool try_step(Rank& rank, std::size_t lane);
   bool try_transfer(Rank& rank, std::int32_t transfer);
-  bool try_compute(const Rank& rank, std::int32_t item);
+  bool try_compute(Rank& rank, std::int32_t item);
   bool try_sources(const Rank& rank, const attn::Step& step);
   bool try_round(Rank& rank, std::int32_t end);
   bool try_await(const Rank& rank, const attn::Step& step);

@@ -169,6 +169,33 @@ TEST(Schedules, TellAKernelHowFarItsKeysAre) {
   EXPECT_LT(place(attn::Step::Kind::sources), place(attn::Step::Kind::move));
 }
 
+TEST(Schedules, LetGradientsLeaveByHead) {
+  PlanRequest r;
+  r.problem = problems().front();
+  r.algorithm = Algorithm::gather;
+  r.pass = Pass::backward;
+  r.mesh = {.ring = 4};
+  r.options.stage_caller = true;
+  r.options.gather_launch = GatherLaunch::on_arrival;
+  r.options.gather_slices = 2;
+  const RankPlan plan = make_plan(r).rank(1);
+  const attn::Schedule schedule = attn::make_schedule(plan, Link{4}.traits(plan));
+  // Four key/value heads in two slices, each said once; then its flags, on the copy lane.
+  EXPECT_EQ(schedule.departures, (std::vector<attn::HeadSpan>{{0, 0, 2}, {0, 2, 4}}));
+  int held = 0;
+  for (std::size_t i = 0; i + 1 < schedule.steps.size(); ++i) {
+    if (schedule.steps[i].kind != attn::Step::Kind::departed) continue;
+    EXPECT_EQ(schedule.steps[i].lane, attn::Lane::copy);
+    EXPECT_EQ(schedule.steps[i + 1].kind, attn::Step::Kind::raise);
+    EXPECT_EQ(schedule.steps[i + 1].lane, attn::Lane::copy);
+    ++held;
+  }
+  EXPECT_EQ(held, 2);
+  // Ranks that push, or on other hosts, wait for the kernel's end.
+  EXPECT_TRUE(attn::make_schedule(plan, Link{4, true}.traits(plan)).departures.empty());
+  EXPECT_TRUE(attn::make_schedule(plan, Link{1}.traits(plan)).departures.empty());
+}
+
 TEST(ScheduleRun, FindsRanksThatLaunchRoundsInDifferentOrder) {
   PlanRequest r;
   r.problem = problems().front();

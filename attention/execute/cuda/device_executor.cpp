@@ -39,8 +39,8 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
   context_.flops = report.words.flops;
   context_.abort = report.abort;
   context_.deterministic = deterministic;
-  report_.words.arrived = launches.arrived();
-  report_.words.arrived_count = launches.arrived_count();
+  report_.words.counters = launches.words();
+  report_.words.counter_count = launches.word_count();
   begin_ = make_event();
   for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
   load_code(memory);
@@ -107,6 +107,10 @@ void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mod
     case Step::Kind::arrived:
       tell(step, lane);
       break;
+    case Step::Kind::departed:
+      // Where nothing computes, nobody would say so.
+      if (moves && mode != DeviceMode::transfers_alone) await_heads(schedule_.departures[i], lane);
+      break;
     case Step::Kind::release:
       if (moves) link_.release(listed(schedule_.arrivals, step), lane);
       break;
@@ -124,8 +128,15 @@ void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mod
 void DeviceExecutor::tell(const Step& step, const comm::LinkStream& lane) {
   std::uint32_t* word = launches_.arrived() + step.index;
   const auto count = static_cast<std::uint32_t>(step.count);
-  if (step.lane == Lane::compute) return launch_write(word, count, lane.stream);
+  if (step.lane == Lane::compute) return launch_fill(word, 1, count, lane.stream);
   link_.write(word, count, lane);
+}
+
+void DeviceExecutor::await_heads(const HeadSpan& heads, const comm::LinkStream& lane) {
+  std::uint32_t* words = launches_.done(heads.attend);
+  for (std::int32_t h = heads.first; h < heads.end; ++h) {
+    link_.await_count(words + h, launches_.done_all(heads.attend), lane);
+  }
 }
 
 void DeviceExecutor::compute(const Item& item, const Memory& memory) {

@@ -51,6 +51,7 @@ class DeviceExecutor {
  private:
   void load_code(const Memory& memory);
   void play(const Step& step, const Memory& memory, DeviceMode mode);
+  void await_heads(const HeadSpan& heads, const comm::LinkStream& lane);
   void tell(const Step& step, const comm::LinkStream& lane);
   void compute(const Item& item, const Memory& memory);
   const comm::LinkStream& on(Lane lane) const { return lanes_[static_cast<std::size_t>(lane)]; }

@@ -1,5 +1,8 @@
 #include "attention/execute/cuda/device_launches.h"
 
+#include "attention/execute/cuda/row_kernels.h"
+
+#include <algorithm>
 #include <cstddef>
 #include <span>
 
@@ -28,8 +31,25 @@ void for_lists(Geometry& g, Pass pass, Fn&& fn) {
 
 }  // namespace
 
+void DeviceLaunches::place_words(const Launches& host) {
+  word_count_ = static_cast<int>(rank_.attends.size());
+  for (std::size_t i = 0; i < rank_.attends.size(); ++i) {
+    Done& done = done_.emplace_back();
+    if (!rank_.attends[i].by_head) continue;
+    const AttendGeometry g = host.geometry(static_cast<std::int32_t>(i));
+    const std::size_t tiles = g.key_tiles.empty() ? 0 : g.key_tiles.size() - 1;
+    done.word = word_count_;
+    done.heads = static_cast<int>((g.head_offset + g.heads - 1) / g.group + 1);
+    // Never 0: whoever waits for it waits for the launch at least.
+    done.all = static_cast<std::uint32_t>(
+        std::max<std::int64_t>(1, g.batch * static_cast<std::int64_t>(tiles)));
+    word_count_ += done.heads;
+  }
+}
+
 DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kernel_(host.kernel()) {
-  const std::int64_t words = padded(rank_.attends.size() * sizeof(std::uint32_t));
+  place_words(host);
+  const std::int64_t words = padded(static_cast<std::size_t>(word_count_) * sizeof(std::uint32_t));
   std::int64_t bytes = words + padded(std::as_bytes(std::span(host.intervals())).size());
   for (std::size_t i = 0; i < rank_.attends.size(); ++i) {
     AttendGeometry g = host.geometry(static_cast<std::int32_t>(i));
@@ -75,7 +95,12 @@ DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kerne
 void DeviceLaunches::run(std::int32_t index, const Memory& memory,
                          const LaunchContext& context) const {
   const auto i = static_cast<std::size_t>(index);
-  run_attend(kernel_, rank_.attends[i], geometries_[i], memory, context);
+  std::uint32_t* words = done(index);
+  run_attend(kernel_, rank_.attends[i], geometries_[i], memory, context, words);
+  // For kernels that do not count, and those that were aborted.
+  if (words != nullptr) {
+    launch_fill(words, done_[i].heads, done_[i].all, static_cast<cudaStream_t>(context.stream));
+  }
 }
 
 }  // namespace annulus::attn

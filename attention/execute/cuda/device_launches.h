@@ -22,15 +22,37 @@ class DeviceLaunches {
 
   /// A word for each attend: how many of the transfers that bring its keys are over. Kernels whose
   /// keys arrive while they run read it.
-  std::uint32_t* arrived() const { return reinterpret_cast<std::uint32_t*>(lists_.data()); }
-  int arrived_count() const { return static_cast<int>(geometries_.size()); }
+  std::uint32_t* arrived() const { return words(); }
+
+  /// A word for each key/value head of attend `index`, if it leaves its results by head, else null:
+  /// how many of its done_all() key tiles are written.
+  std::uint32_t* done(std::int32_t index) const {
+    const Done& d = done_[static_cast<std::size_t>(index)];
+    return d.heads > 0 ? words() + d.word : nullptr;
+  }
+  std::uint32_t done_all(std::int32_t index) const {
+    return done_[static_cast<std::size_t>(index)].all;
+  }
+
+  /// All of these words, which are 0 when a call begins.
+  std::uint32_t* words() const { return reinterpret_cast<std::uint32_t*>(lists_.data()); }
+  int word_count() const { return word_count_; }
 
   /// Device memory that the lists take.
   std::int64_t bytes() const { return lists_.bytes(); }
 
  private:
+  struct Done {
+    int word = 0;
+    int heads = 0;
+    std::uint32_t all = 0;
+  };
+  void place_words(const Launches& host);
+
   const RankPlan& rank_;
   const Kernel& kernel_;
+  int word_count_ = 0;
+  std::vector<Done> done_;  ///< by attend
   DeviceBuffer lists_;
   std::vector<AttendGeometry> geometries_;  ///< spans refer to lists_
 };

@@ -306,7 +306,7 @@ struct Flash2Backward : Flash2BackwardBlock<T, kDim> {
       shared.walker.plan(g, heads, begin, end, shared.steps[0]);
       shared.walker.plan(g, heads, begin, end, shared.steps[1]);
     }
-    if (!await_segment(g, segment)) return;
+    if (!await_keys(g, segment, kv_head, first_key, keys)) return;
     this->copy_keys(shared.k, p.k);
     this->copy_keys(shared.v, p.v);
     __syncthreads();  // the first steps are planned
@@ -316,6 +316,7 @@ struct Flash2Backward : Flash2BackwardBlock<T, kDim> {
     stream_rows();
     store_keys(p.dk, dk, static_cast<float>(g.softmax_scale));
     store_keys(p.dv, dv, 1.0F);
+    say_done(p.done, kv_head);
   }
 };
 

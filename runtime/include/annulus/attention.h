@@ -84,10 +84,10 @@ struct AttentionOptions {
   std::int64_t tile_k = 0;
   bool deterministic = false;
   bool blocking_transfers = false;  ///< no overlap: to measure exposed communication against
-  /// `gather` forward on GPUs, where copies run beside kernels (peer, a GPU a rank, receivers
-  /// pull): one launch that takes keys as they arrive; with `deterministic` in order of position,
-  /// so that any number of ranks gives the same bits. False: a launch a slice. The same on all
-  /// ranks.
+  /// `gather` on GPUs, where copies run beside kernels (peer, a GPU a rank, receivers pull): one
+  /// launch that takes keys as they arrive, and in backward lets the gradients of a head leave when
+  /// it is done; with `deterministic` keys come in order of position, so that forward gives the
+  /// same bits for any number of ranks. False: a launch a slice. The same on all ranks.
   bool gather_at_once = true;
 };
 

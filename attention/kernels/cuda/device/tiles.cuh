@@ -85,6 +85,26 @@ __device__ inline bool await_segment(const Geometry& g, const KeySegment& segmen
   return __syncthreads_and(good) != 0;
 }
 
+/// The whole block: waits for keys [key, key + keys) of a head. False where the launch was aborted.
+__device__ inline bool await_keys(const Geometry& g, const KeySegment& segment,
+                                  std::int64_t kv_head, std::int64_t key, int keys) {
+  if (segment.ready == nullptr) return true;
+  bool good = true;
+  std::uint32_t seen = 0;
+  if (threadIdx.x == 0) {
+    good = await_count(g, segment.ready, needed_for(segment, kv_head, key, keys), seen);
+  }
+  return __syncthreads_and(good) != 0;
+}
+
+/// The whole block, which has written dk and dv of a key tile: says so (BackwardParams::done).
+__device__ inline void say_done(std::uint32_t* done, std::int64_t kv_head) {
+  if (done == nullptr) return;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  asm volatile("red.release.sys.global.add.u32 [%0], 1;" ::"l"(done + kv_head) : "memory");
+}
+
 /// One thread: waits until it is its turn. False where the launch was aborted.
 __device__ inline bool await_turn(const Geometry& g, const int* counter, int turn) {
   for (int spins = 0; load_acquire(counter) != turn; ++spins) {
