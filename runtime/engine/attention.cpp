@@ -153,6 +153,13 @@ CallStats Attention::compute_alone(Pass pass) {
   return impl_->pass(pass).replay(engine::RunMode::compute_alone);
 }
 
+void Attention::record(bool on) {
+  impl_->forward->record(on);
+  if (impl_->backward) impl_->backward->record(on);
+}
+
+CallTrace Attention::recorded(Pass pass) { return impl_->pass(pass).recorded(); }
+
 void Attention::synchronize(Stream stream) const { impl_->pass(Pass::forward).synchronize(stream); }
 
 CostReport Attention::cost() const {

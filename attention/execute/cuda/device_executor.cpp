@@ -3,6 +3,7 @@
 #include "attention/execute/cuda/device_ops.h"
 #include "runtime/base/cuda_check.h"
 
+#include <cstddef>
 #include <exception>
 #include <utility>
 
@@ -28,7 +29,8 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
       launches_(launches),
       link_(link),
       report_(report),
-      schedule_(make_schedule(plan, traits_of(plan, link))),
+      traits_(traits_of(plan, link)),
+      schedule_(make_schedule(plan, traits_)),
       copy_(copies) {
   context_.workspace = workspace;
   context_.flops = report.words.flops;
@@ -61,7 +63,17 @@ void DeviceExecutor::load_code(const Memory& memory) {
   (void)cudaGraphExecDestroy(ready);
 }
 
-void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode) {
+void DeviceExecutor::make_clock() {
+  if (!clock_) clock_.emplace(schedule_);
+}
+
+std::vector<ItemSample> DeviceExecutor::samples() const {
+  return item_samples(plan_, traits_, schedule_, clock_->times());
+}
+
+void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode,
+                             bool noted) {
+  if (noted) clock_->begin_call(stream);
   context_.stream = stream;
   lanes_ = {comm::LinkStream{stream, report_.awaited[0]},
             comm::LinkStream{mode == DeviceMode::blocking ? stream : copy_, report_.awaited[1]}};
@@ -71,7 +83,19 @@ void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMo
     check_cuda(cudaEventRecord(begin_.get(), stream), "cudaEventRecord");
     check_cuda(cudaStreamWaitEvent(copy_, begin_.get(), 0), "cudaStreamWaitEvent");
   }
-  for (const Step& step : schedule_.steps) play(step, memory, mode);
+  if (!noted) {
+    for (const Step& step : schedule_.steps) play(step, memory, mode);
+    return;
+  }
+  for (std::size_t s = 0; s < schedule_.steps.size(); ++s) play_noted(s, memory, mode);
+  clock_->end_call(stream);
+}
+
+void DeviceExecutor::play_noted(std::size_t step, const Memory& memory, DeviceMode mode) {
+  const cudaStream_t stream = on(schedule_.steps[step].lane).stream;
+  clock_->begin(step, stream);
+  play(schedule_.steps[step], memory, mode);
+  clock_->end(step, stream);
 }
 
 void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mode) {

@@ -1,0 +1,229 @@
+// Recorded calls of whole worlds: every item once, rows without overlap, ends of transfers that
+// agree, and figures that add up. On threads and on MPI ranks.
+
+#include "tests/support/each_world.h"
+
+#include <annulus/annulus.h>
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <tuple>
+#include <vector>
+
+namespace annulus::testing {
+namespace {
+
+/// One rank's tensors, all of one value.
+struct Tensors {
+  explicit Tensors(const Problem& p, std::int64_t n) {
+    const auto view = [&](std::vector<float>& x, std::int64_t heads) {
+      x.assign(static_cast<std::size_t>(p.batch * n * heads * p.head_dim), 0.25F);
+      return TensorView(x.data(), DType::f32, {p.batch, n, heads, p.head_dim});
+    };
+    for (std::size_t i : {0U, 3U, 4U, 5U}) views[i] = view(data[i], p.heads);
+    for (std::size_t i : {1U, 2U, 6U, 7U}) views[i] = view(data[i], *p.heads_kv);
+    data[8].assign(static_cast<std::size_t>(p.batch * p.heads * n), 0);
+    views[8] = TensorView(data[8].data(), DType::f32, {p.batch, p.heads, n});
+  }
+
+  void run(Attention& a, Pass pass) const {
+    const auto& [q, k, v, out, dout, dq, dk, dv, lse] = views;
+    if (pass == Pass::forward) {
+      a.forward(q, k, v, out, lse);
+    } else {
+      a.backward(dout, q, k, v, out, lse, dq, dk, dv);
+    }
+  }
+
+  std::array<std::vector<float>, 9> data;
+  std::array<TensorView, 9> views;
+};
+
+std::vector<Algorithm> algorithms() {
+  return {Algorithm::ring, Algorithm::gather, Algorithm::ulysses};
+}
+
+/// What Perfetto would show.
+struct Event {
+  std::int64_t begin = 0, end = 0;  ///< ns
+  std::string name;
+  nlohmann::json args;
+};
+
+std::int64_t nanoseconds(const nlohmann::json& us) { return std::llround(us.get<double>() * 1000); }
+
+/// By (rank, row).
+std::map<std::tuple<int, int>, std::vector<Event>> rows_of(const nlohmann::json& trace) {
+  std::map<std::tuple<int, int>, std::vector<Event>> rows;
+  for (const auto& e : trace.at("traceEvents")) {
+    if (e.at("ph") != "X") continue;
+    const std::int64_t begin = nanoseconds(e.at("ts"));
+    rows[{e.at("pid"), e.at("tid")}].push_back(
+        {begin, begin + nanoseconds(e.at("dur")), e.at("name"), e.at("args")});
+  }
+  return rows;
+}
+
+void expect_no_overlap(const nlohmann::json& trace) {
+  for (auto& [row, events] : rows_of(trace)) {
+    std::ranges::sort(events, {}, [](const Event& e) { return std::tuple(e.begin, e.end); });
+    for (std::size_t i = 1; i < events.size(); ++i) {
+      EXPECT_LE(events[i - 1].end, events[i].begin)
+          << "rank " << std::get<0>(row) << " row " << std::get<1>(row) << ": "
+          << events[i - 1].name << " and " << events[i].name;
+    }
+    EXPECT_GE(events.front().begin, 0);
+  }
+}
+
+void expect_items_once(const nlohmann::json& trace, const TracedRun& run) {
+  std::map<std::tuple<int, int, std::string>, int> seen;  // call, rank, name
+  std::size_t items = 0;
+  for (const auto& [row, events] : rows_of(trace)) {
+    for (const Event& e : events) {
+      if (!e.args.contains("item")) continue;
+      ++items;
+      EXPECT_EQ((++seen[{e.args.at("call"), std::get<0>(row), e.name}]), 1) << e.name;
+    }
+  }
+  std::size_t planned = 0;
+  for (std::size_t c = 0; c < run.calls.size(); ++c) {
+    for (std::size_t r = 0; r < run.calls[c].plans.size(); ++r) {
+      const RankPlan& plan = run.calls[c].plans[r];
+      planned += plan.items.size();
+      for (std::int32_t i = 0; i < static_cast<std::int32_t>(plan.items.size()); ++i) {
+        EXPECT_EQ((seen[{static_cast<int>(c), static_cast<int>(r), describe(plan, i)}]), 1)
+            << describe(plan, i);
+      }
+    }
+  }
+  EXPECT_EQ(items, planned);
+}
+
+/// Both ends of each transfer are there, with the same bytes, and none is received before it was
+/// sent. Ranks of a test share one clock.
+void expect_matching_ends(const TracedCall& call) {
+  using Name = std::tuple<int, int, std::int32_t>;
+  std::map<Name, std::pair<const Transfer*, const ItemSample*>> sends;
+  std::map<Name, std::pair<const Transfer*, const ItemSample*>> receives;
+  for (std::size_t r = 0; r < call.plans.size(); ++r) {
+    const int rank = static_cast<int>(r);
+    for (const ItemSample& s : call.ranks[r].samples) {
+      const Item& item = call.plans[r].items[static_cast<std::size_t>(s.item)];
+      if (item.kind != ItemKind::transfer) continue;
+      const Transfer& t = call.plans[r].transfers[static_cast<std::size_t>(item.payload)];
+      const bool once = t.sends
+                            ? sends.emplace(Name{rank, t.peer, t.tag}, std::pair(&t, &s)).second
+                            : receives.emplace(Name{t.peer, rank, t.tag}, std::pair(&t, &s)).second;
+      EXPECT_TRUE(once);
+    }
+  }
+  EXPECT_EQ(sends.size(), receives.size());
+  for (const auto& [name, sent] : sends) {
+    const auto found = receives.find(name);
+    ASSERT_NE(found, receives.end());
+    EXPECT_EQ(sent.first->bytes, found->second.first->bytes);
+    EXPECT_LE(sent.second->begin_s, found->second.second->end_s);
+  }
+}
+
+/// Samples lie in their call and keep the plan's edges; times add up.
+void expect_sound(const RankPlan& plan, const CallTrace& trace) {
+  ASSERT_EQ(trace.samples.size(), plan.items.size());
+  for (std::size_t i = 0; i < plan.items.size(); ++i) {
+    const ItemSample& s = trace.samples[i];
+    EXPECT_EQ(s.item, static_cast<std::int32_t>(i));
+    EXPECT_LE(trace.begin_s, s.begin_s);
+    EXPECT_LE(s.begin_s, s.end_s);
+    EXPECT_LE(s.end_s, trace.end_s);
+    for (const std::int32_t w : plan.waits(plan.items[i])) {
+      EXPECT_LE(trace.samples[static_cast<std::size_t>(w)].end_s, s.begin_s);
+    }
+  }
+  const Exposure e = exposure_of(plan, trace);
+  EXPECT_NEAR(e.compute_s + e.exposed_s + e.idle_s, e.call_s, 1e-9);
+  EXPECT_GE(e.transfer_s + 1e-12, e.exposed_s);
+  if (plan.transfers.empty()) {
+    EXPECT_EQ(e.exposed_s, 0);
+  }
+}
+
+TracedRun record(Mesh& mesh, Attention& attention, const Tensors& tensors) {
+  TracedRun run;
+  attention.record(true);
+  for (const Pass pass : {Pass::forward, Pass::backward}) {
+    tensors.run(attention, pass);
+    const CallTrace mine = attention.recorded(pass);
+    expect_sound(attention.plan(pass).rank(mesh.rank()), mine);
+    // Waiting, as the executor itself counts it, is a part of exposed time: transfers that end
+    // while items are picked up are the rest.
+    EXPECT_LE(attention.stats(pass).exposed_s,
+              exposure_of(attention.plan(pass).rank(mesh.rank()), mine).exposed_s + 0.1);
+    TracedCall call{std::string(name_of(pass)), {}, gather_traces(mesh, mine)};
+    for (std::size_t r = 0; r < call.ranks.size(); ++r) {
+      call.plans.push_back(attention.plan(pass).rank(static_cast<int>(r)));
+    }
+    if (mesh.rank() == 0) run.calls.push_back(call);
+  }
+  attention.record(false);
+  run.clocks = clock_offsets(mesh);
+  return run;
+}
+
+TEST(Recorded, TracesHoldEveryItemOnceOnRowsThatDoNotOverlap) {
+  const Problem p = resolved({.batch = 1, .seq = 203, .heads = 4, .heads_kv = 2, .head_dim = 16});
+  each_world([&](Mesh& mesh) {
+    for (const Algorithm algorithm : algorithms()) {
+      SCOPED_TRACE(fmt::format("{} on {}", name_of(algorithm), mesh.world()));
+      Session session(mesh, {.max_problem = p, .algorithm = algorithm, .backend = "cpu"});
+      Attention attention(session, p, {.algorithm = algorithm});
+      const Tensors tensors(
+          p, static_cast<std::int64_t>(attention.layout().positions(mesh.rank()).size()));
+      const TracedRun run = record(mesh, attention, tensors);
+      if (mesh.rank() != 0) {
+        EXPECT_TRUE(run.clocks.empty());
+        continue;
+      }
+      ASSERT_EQ(run.clocks.size(), static_cast<std::size_t>(mesh.world()));
+      for (const ClockOffset& c : run.clocks) EXPECT_EQ(c.offset_s, 0);  // of one machine
+      for (const TracedCall& call : run.calls) expect_matching_ends(call);
+      const auto trace = nlohmann::json::parse(trace_json(std::span(&run, 1)));
+      expect_items_once(trace, run);
+      expect_no_overlap(trace);
+    }
+  });
+}
+
+TEST(Recorded, IsOfTheLastRecordedCallAlone) {
+  const Problem p = resolved({.batch = 1, .seq = 64, .heads = 2, .head_dim = 8});
+  each_world([&](Mesh& mesh) {
+    Session session(mesh, {.max_problem = p, .backend = "cpu"});
+    Attention attention(session, p);
+    const Tensors tensors(
+        p, static_cast<std::int64_t>(attention.layout().positions(mesh.rank()).size()));
+    tensors.run(attention, Pass::forward);
+    EXPECT_THROW((void)attention.recorded(Pass::forward), InvalidArgument);
+    attention.record(true);
+    tensors.run(attention, Pass::forward);
+    const double first = attention.recorded(Pass::forward).begin_s;
+    tensors.run(attention, Pass::forward);
+    const double second = attention.recorded(Pass::forward).begin_s;
+    EXPECT_LT(first, second);
+    attention.record(false);
+    tensors.run(attention, Pass::forward);
+    (void)attention.transfers_alone(Pass::forward);
+    EXPECT_EQ(attention.recorded(Pass::forward).begin_s, second);
+    EXPECT_THROW((void)attention.recorded(Pass::backward), InvalidArgument);
+  });
+}
+
+}  // namespace
+}  // namespace annulus::testing
