@@ -31,7 +31,8 @@ Executor::Executor(const RankPlan& plan, std::uint32_t plan_hash, const Launches
       launches_(launches),
       transport_(transport),
       options_(options),
-      tag_base_(static_cast<std::int32_t>((plan_hash & kHashBits) << kTagBits)) {
+      tag_base_(static_cast<std::int32_t>((plan_hash & kHashBits) << kTagBits)),
+      ranges_(plan) {
   const std::size_t n = plan.items.size();
   std::vector<std::vector<std::int32_t>> lists(n);
   for (std::size_t i = 0; i < n; ++i) {
@@ -133,6 +134,7 @@ void Executor::start_held() {
 void Executor::start_transfer(std::int32_t item) {
   const Item& it = plan_.items[static_cast<std::size_t>(item)];
   const Transfer& t = plan_.transfers[static_cast<std::size_t>(it.payload)];
+  const HostRange range(ranges_.of(item));
   note_begin(item);
   comm::TransferEnd end;
   end.sends = t.sends;
@@ -187,6 +189,7 @@ void Executor::poll_between_tiles() {
 
 void Executor::compute(std::int32_t item) {
   if (mode_ == ExecuteMode::transfers_alone) return;
+  const HostRange range(ranges_.of(item));
   const Item& it = plan_.items[static_cast<std::size_t>(item)];
   const auto i = static_cast<std::size_t>(it.payload);
   switch (it.kind) {

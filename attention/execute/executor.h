@@ -1,5 +1,6 @@
 #pragma once
 
+#include "attention/execute/item_ranges.h"
 #include "attention/execute/launches.h"
 #include "attention/execute/memory.h"
 #include "comm/transport.h"
@@ -79,6 +80,7 @@ class Executor {
   LaunchContext context_;
   CallStats stats_;
   std::span<ItemSample> samples_;
+  ItemRanges ranges_;
 };
 
 }  // namespace annulus::attn

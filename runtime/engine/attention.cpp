@@ -1,5 +1,6 @@
 #include <annulus/attention.h>
 
+#include "runtime/base/host_range.h"
 #include "runtime/engine/bound_pass.h"
 #include "runtime/engine/device_pass.h"
 #include "runtime/engine/request.h"
@@ -96,6 +97,7 @@ struct Attention::Impl {
   }
 
   void run(engine::BoundPass& bound, Stream stream) const {
+    const HostRange range(&bound == forward.get() ? forward_range : backward_range);
     bound.run(options.blocking_transfers ? engine::RunMode::blocking : engine::RunMode::overlapped,
               stream);
   }
@@ -108,6 +110,8 @@ struct Attention::Impl {
   std::unique_ptr<engine::BoundPass> forward;
   std::unique_ptr<engine::BoundPass> backward;
   std::optional<engine::LocalShapes> shapes;
+  RangeName forward_range = range_name("annulus forward");
+  RangeName backward_range = range_name("annulus backward");
 };
 
 Attention::Attention(Session& session, const Problem& problem, const AttentionOptions& options)

@@ -31,11 +31,17 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
       report_(report),
       traits_(traits_of(plan, link)),
       schedule_(make_schedule(plan, traits_)),
+      ranges_(plan),
+      item_of_(plan.transfers.size()),
       copy_(copies) {
   context_.workspace = workspace;
   context_.flops = report.words.flops;
   context_.abort = report.abort;
   context_.deterministic = deterministic;
+  for (std::size_t i = 0; i < plan.items.size(); ++i) {
+    if (plan.items[i].kind != ItemKind::transfer) continue;
+    item_of_[static_cast<std::size_t>(plan.items[i].payload)] = static_cast<std::int32_t>(i);
+  }
   begin_ = make_event();
   for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
   load_code(memory);
@@ -98,7 +104,25 @@ void DeviceExecutor::play_noted(std::size_t step, const Memory& memory, DeviceMo
   clock_->end(step, stream);
 }
 
+/// What the host enqueues there; a launch of several transfers has the name of the last.
+RangeName DeviceExecutor::range_of(const Step& step) const {
+  const auto i = static_cast<std::size_t>(step.index);
+  switch (step.kind) {
+    case Step::Kind::compute:
+      return ranges_.of(step.index);
+    case Step::Kind::transfer:
+      return ranges_.of(item_of_[i]);
+    case Step::Kind::await_over:
+      return ranges_.of(item_of_[static_cast<std::size_t>(schedule_.awaited[i])]);
+    case Step::Kind::record:
+    case Step::Kind::wait:
+      break;
+  }
+  return nullptr;
+}
+
 void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mode) {
+  const HostRange range(range_of(step));
   const comm::LinkStream& lane = on(step.lane);
   const auto i = static_cast<std::size_t>(step.index);
   const bool moves = mode != DeviceMode::compute_alone;

@@ -3,6 +3,7 @@
 #include "attention/execute/cuda/device_launches.h"
 #include "attention/execute/cuda/row_kernels.h"
 #include "attention/execute/cuda/step_clock.h"
+#include "attention/execute/item_ranges.h"
 #include "attention/execute/memory.h"
 #include "attention/execute/schedule.h"
 #include "comm/device/device_link.h"
@@ -62,6 +63,7 @@ class DeviceExecutor {
   void load_code(const Memory& memory);
   void play_noted(std::size_t step, const Memory& memory, DeviceMode mode);
   void play(const Step& step, const Memory& memory, DeviceMode mode);
+  RangeName range_of(const Step& step) const;
   void compute(const Item& item, const Memory& memory);
   const comm::LinkStream& on(Lane lane) const { return lanes_[static_cast<std::size_t>(lane)]; }
 
@@ -71,6 +73,8 @@ class DeviceExecutor {
   DeviceReport report_;
   std::vector<TransferTraits> traits_;
   Schedule schedule_;
+  ItemRanges ranges_;
+  std::vector<std::int32_t> item_of_;  ///< by transfer
   LaunchContext context_;
   cudaStream_t copy_;
   CudaEvent begin_;
