@@ -48,10 +48,9 @@ std::string check_text(const std::optional<CheckReport>& check) {
 std::string comm_text(const BenchReport& r) {
   const double mib = static_cast<double>(std::ranges::max(r.bytes_sent)) / (1 << 20);
   std::string text = fmt::format(
-      "comm       {:.1f} MiB sent by the busiest rank; {:.4f} s exposed, {:.4f} s when "
-      "transfers run alone{}",
-      mib, r.exposed_s, r.transfers_alone_s,
-      r.exposed_source == "trace" ? " (exposed: of traced calls)" : "");
+      "comm       {:.1f} MiB sent by the busiest rank; {:.4f} s exposed{}, {:.4f} s when "
+      "transfers run alone",
+      mib, r.exposed_s, r.exposed_source == "trace" ? " in traced calls" : "", r.transfers_alone_s);
   if (r.overlap && *r.overlap < 0) text += " (exposed: mostly waiting for slower ranks)";
   return text + "\n";
 }
