@@ -128,8 +128,9 @@ class BenchRank {
                             .sampled = settings_.text("check") == "sample"},
                            attention.layout(), shards);
     }
+    const std::vector<CallStats> timed = last_calls(attention);
     trace(attention, place, report);
-    measure_comm(attention, report);  // voids the results: last
+    measure_comm(attention, timed, report);  // voids the results: last
     if (experts) finish_experts(*experts, times, report);
     if (mesh_.rank() == 0) {
       output_.add(settings_, request_.label, to_text(report), to_json(report));
@@ -303,11 +304,17 @@ class BenchRank {
     }
   }
 
+  std::vector<CallStats> last_calls(const Attention& attention) const {
+    std::vector<CallStats> stats;
+    for (const Pass pass : passes()) stats.push_back(attention.stats(pass));
+    return stats;
+  }
+
   void trace(Attention& attention, const Place& place, BenchReport& report) {
     // Reports are rank 0's alone: its word decides what all of them call.
     if (gather_one(mesh_, settings_.has("trace") ? 1 : 0).front() == 0) return;
     Traced traced = trace_calls(mesh_, attention, place, passes());
-    report.exposed_source = "trace";
+    if (!traced.waits_inside) report.exposed_source = "trace";
     report.exposed_s = traced.exposed_s;
     report.trace = traced.figures;
     if (mesh_.rank() == 0) report.trace->file = settings_.path("trace").string();
@@ -317,23 +324,25 @@ class BenchRank {
 
   /// Exposed time, where no trace told it, of the last timed calls; and one more round that
   /// overlaps nothing: the same transfers alone.
-  void measure_comm(Attention& attention, BenchReport& report) {
+  void measure_comm(Attention& attention, const std::vector<CallStats>& timed,
+                    BenchReport& report) {
+    const bool traced = report.exposed_source == "trace";
     std::int64_t sent = 0;
     double exposed = 0;
     double alone = 0;
     for (const Pass pass : passes()) {
-      const CallStats stats = attention.stats(pass);
+      const CallStats& stats = timed[pass == Pass::forward ? 0 : 1];
       sent += stats.bytes_sent;
       exposed += stats.exposed_s;
       barrier(mesh_, "bench: before transfers alone");
       alone += attention.transfers_alone(pass).total_s;
-      if (report.backend != "cuda" || report.trace) continue;
+      if (report.backend != "cuda" || traced) continue;
       report.exposed_source = "difference";
       barrier(mesh_, "bench: before compute alone");
       exposed += std::max(0.0, stats.total_s - attention.compute_alone(pass).total_s);
     }
     report.bytes_sent = gather_one(mesh_, sent);
-    if (!report.trace) report.exposed_s = std::ranges::max(gather_one(mesh_, exposed));
+    if (!traced) report.exposed_s = std::ranges::max(gather_one(mesh_, exposed));
     report.transfers_alone_s = std::ranges::max(gather_one(mesh_, alone));
     if (std::ranges::max(report.bytes_sent) == 0) return;
     report.overlap = overlap_of(report.exposed_s, report.transfers_alone_s);

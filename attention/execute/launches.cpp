@@ -1,5 +1,6 @@
 #include "attention/execute/launches.h"
 
+#include "attention/execute/arrivals.h"
 #include "attention/plan/context.h"
 
 #include <algorithm>
@@ -54,6 +55,17 @@ AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& laun
   return g;
 }
 
+void add_arrivals(const RankPlan& rank, const Item& item, const Problem& p, Launch& launch) {
+  const std::vector<std::int32_t> arrivals = arrivals_of(rank, item);
+  if (arrivals.empty()) return;
+  const Attend& a = rank.attends[static_cast<std::size_t>(item.payload)];
+  const auto group = static_cast<std::int32_t>(p.heads / *p.heads_kv);
+  const std::int32_t first = a.head / group;
+  const std::int32_t heads = (a.head + a.heads - 1) / group + 1 - first;
+  launch.needed = arrivals_needed(rank, a, first, heads, arrivals);
+  launch.arrivals = static_cast<std::uint32_t>(arrivals.size());
+}
+
 }  // namespace
 
 std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
@@ -88,8 +100,11 @@ Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
   const RowTable rows(plan.impl().bands, rank.rows);
   const TileGrid grid{plan.request().options.tile_q, plan.request().options.tile_k};
   intervals_ = rows.intervals();
-  for (const Attend& a : rank.attends) {
+  for (const Item& item : rank.items) {
+    if (item.kind != ItemKind::attend) continue;
+    const Attend& a = rank.attends[static_cast<std::size_t>(item.payload)];
     Launch launch = segments_of(rank, a);
+    if (kernel.backend != "cpu") add_arrivals(rank, item, problem_, launch);
     for (std::int32_t i = 0; i < a.keys.count; ++i) {
       const Segment& s = rank.segments[static_cast<std::size_t>(a.keys.begin + i)];
       rows.tiles(grid, i, s.positions, launch.tiles);

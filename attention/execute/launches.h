@@ -18,6 +18,10 @@ struct Launch {
   std::vector<KeySegment> keys;
   std::vector<Tile> tiles;
   TileIndex index;  ///< device kernels only
+  /// Device kernels of an attend that takes its keys as they arrive: KeySegment::needed, by
+  /// segment, and how many transfers there are.
+  std::vector<std::vector<std::uint32_t>> needed{};
+  std::uint32_t arrivals = 0;
 };
 
 /// Bytes of kernel workspace that the largest attend of a rank's plan wants. Device kernels size it

@@ -1,5 +1,7 @@
 #include "attention/execute/schedule.h"
 
+#include "attention/execute/arrivals.h"
+
 #include <annulus/error.h>
 
 #include <fmt/format.h>
@@ -26,11 +28,24 @@ std::size_t index(Lane lane) { return static_cast<std::size_t>(lane); }
 class Compiler {
  public:
   Compiler(const RankPlan& plan, const std::vector<TransferTraits>& traits)
-      : plan_(plan), traits_(traits), over_(plan.items.size()), freed_(plan.transfers.size()) {}
+      : plan_(plan),
+        traits_(traits),
+        over_(plan.items.size()),
+        freed_(plan.transfers.size()),
+        attend_of_(plan.transfers.size(), -1) {
+    for (std::int32_t i = 0; i < static_cast<std::int32_t>(plan.items.size()); ++i)
+      find_arrivals(i);
+  }
 
   Schedule compile() {
     for (std::int32_t i = 0; i < static_cast<std::int32_t>(plan_.items.size()); ++i) {
-      if (item(i).kind == ItemKind::transfer && !by_flag(item(i))) raise_free_destinations(i);
+      if (is_enqueued(i)) continue;
+      const bool moves = item(i).kind == ItemKind::transfer && !by_flag(item(i));
+      if (moves && attend_of(i) >= 0) {
+        add_arrivals(attend_of(i), i);
+        continue;
+      }
+      if (moves) raise_early(i, false);
       if (!is_enqueued(i)) add(i);
     }
     std::vector<std::int32_t> all(plan_.items.size());
@@ -52,13 +67,59 @@ class Compiler {
   /// Enqueued, alone or in a group that has started.
   bool is_enqueued(std::int32_t i) const { return over_[static_cast<std::size_t>(i)].at >= 0; }
 
-  /// Receives that only say that their destination is free say so before this rank moves anything
-  /// from here on, if all that they wait for is enqueued.
-  void raise_free_destinations(std::int32_t from) {
+  /// The attend item that takes transfer item i while it arrives; -1: none.
+  std::int32_t attend_of(std::int32_t i) const {
+    return attend_of_[static_cast<std::size_t>(item(i).payload)];
+  }
+
+  /// Notes the transfers that attend item i takes as they arrive, if its kernel can be told.
+  void find_arrivals(std::int32_t i) {
+    const std::vector<std::int32_t> arrivals = arrivals_of(plan_, item(i));
+    if (arrivals.empty()) return;
+    const bool told = std::all_of(arrivals.begin(), arrivals.end(), [&](std::int32_t t) {
+      return traits(t).beside_kernels && !traits(t).by_flag && traits(t).group_end == t;
+    });
+    arrivals_[i] = {arrivals, told, {}};
+    if (!told) return;
+    for (const std::int32_t t : arrivals) attend_of_[static_cast<std::size_t>(t)] = i;
+  }
+
+  /// All that attend item i takes as it arrives, from item `from` on: copies one after the other,
+  /// each of which the counter tells. Their owners get their flags first and last, in one go.
+  void add_arrivals(std::int32_t i, std::int32_t from) {
+    Arrivals& a = arrivals_.at(i);
+    std::vector<std::int32_t> items;
+    for (auto j = from; j < i; ++j) {
+      if (item(j).kind == ItemKind::transfer && attend_of(j) == i) items.push_back(j);
+    }
+    for (const std::int32_t j : items) {
+      for (const std::int32_t w : plan_.waits(item(j))) {
+        if (!is_enqueued(w)) add(w);
+      }
+    }
+    raise_early(from, true);
+    for (const std::int32_t j : items) await(plan_.waits(item(j)), Lane::copy);
+    const auto first = static_cast<std::int32_t>(out_.arrivals.size());
+    const auto count = static_cast<std::int32_t>(a.transfers.size());
+    out_.arrivals.insert(out_.arrivals.end(), a.transfers.begin(), a.transfers.end());
+    a.sources = emit(Step::Kind::sources, Lane::copy, first, count);
+    std::int32_t arrived = 0;
+    for (const std::int32_t j : items) {
+      emit(Step::Kind::move, Lane::copy, item(j).payload);
+      over_[static_cast<std::size_t>(j)] =
+          emit(Step::Kind::arrived, Lane::copy, item(i).payload, ++arrived);
+    }
+    emit(Step::Kind::release, Lane::copy, first, count);
+  }
+
+  /// Receives by flag, which say that their destination is free, are raised before this rank moves
+  /// anything from item `from` on, if all that they wait for is enqueued; with `sends`, other flags
+  /// too.
+  void raise_early(std::int32_t from, bool sends) {
     for (auto i = from; i < static_cast<std::int32_t>(plan_.items.size()); ++i) {
       const Item& it = item(i);
       if (is_enqueued(i) || !by_flag(it)) continue;
-      if (plan_.transfers[static_cast<std::size_t>(it.payload)].sends) continue;
+      if (!sends && plan_.transfers[static_cast<std::size_t>(it.payload)].sends) continue;
       const auto waits = plan_.waits(it);
       const auto enqueued = [&](std::int32_t w) { return is_enqueued(w); };
       if (std::all_of(waits.begin(), waits.end(), enqueued)) add(i);
@@ -79,13 +140,17 @@ class Compiler {
   void add(std::int32_t i) {
     const Item& it = item(i);
     const Lane lane = lane_of(it);
-    await(plan_.waits(it), lane);
+    await_needed(i, lane);
     if (it.kind != ItemKind::transfer) {
       over_[static_cast<std::size_t>(i)] = emit(Step::Kind::compute, lane, i);
       return;
     }
     const std::int32_t end = traits(it.payload).group_end;
-    if (end == it.payload) {
+    if (by_flag(it)) {
+      out_.raised.push_back(it.payload);
+      over_[static_cast<std::size_t>(i)] =
+          emit(Step::Kind::raise, lane, static_cast<std::int32_t>(out_.raised.size()) - 1);
+    } else if (end == it.payload) {
       const Mark mark = emit(Step::Kind::transfer, lane, it.payload);
       for (const std::int32_t member : waiting_[end])
         over_[static_cast<std::size_t>(member)] = mark;
@@ -95,17 +160,37 @@ class Compiler {
     }
   }
 
+  /// Holds `lane` until item i may start.
+  void await_needed(std::int32_t i, Lane lane) {
+    const auto known = arrivals_.find(i);
+    if (known == arrivals_.end()) return await(plan_.waits(item(i)), lane);
+    const Arrivals& a = known->second;
+    std::vector<std::int32_t> others;
+    for (const std::int32_t w : plan_.waits(item(i))) {
+      const bool told = item(w).kind == ItemKind::transfer && attend_of(w) == i;
+      if (!told) others.push_back(w);
+    }
+    await(others, lane);
+    if (a.told) return await_mark(a.sources, lane);
+    emit(Step::Kind::arrived, lane, item(i).payload, static_cast<std::int32_t>(a.transfers.size()));
+  }
+
   /// Holds `lane` until these items are over.
   void await(std::span<const std::int32_t> items, Lane lane) {
-    std::int32_t& seen = seen_[index(lane)];
-    std::int32_t latest = seen;
+    std::int32_t latest = seen_[index(lane)];
     for (const std::int32_t i : items) {
       const Mark mark = over(i, lane);
       if (mark.lane != lane) latest = std::max(latest, mark.at);
     }
-    if (latest == seen) return;
-    seen = latest;
-    emit(Step::Kind::wait, lane, latest);
+    await_mark({other(lane), latest}, lane);
+  }
+
+  /// Holds `lane` until this step of the other one is over.
+  void await_mark(Mark mark, Lane lane) {
+    std::int32_t& seen = seen_[index(lane)];
+    if (mark.lane == lane || mark.at <= seen) return;
+    seen = mark.at;
+    emit(Step::Kind::wait, lane, mark.at);
   }
 
   /// When item i is over; one that raised a flag is after a wait for the other end, on `lane` if
@@ -127,15 +212,20 @@ class Compiler {
     return freed;
   }
 
-  Mark emit(Step::Kind kind, Lane lane, std::int32_t what) {
+  /// Flags that follow each other on a lane are one step.
+  static bool joins(Step::Kind kind) {
+    return kind == Step::Kind::await_over || kind == Step::Kind::raise;
+  }
+
+  Mark emit(Step::Kind kind, Lane lane, std::int32_t what, std::int32_t count = 1) {
     out_.copies = out_.copies || lane == Lane::copy;
     Step* last = out_.steps.empty() ? nullptr : &out_.steps.back();
-    if (kind == Step::Kind::await_over && last != nullptr && last->kind == kind &&
-        last->lane == lane && last->index + last->count == what) {
+    if (joins(kind) && last != nullptr && last->kind == kind && last->lane == lane &&
+        last->index + last->count == what) {
       ++last->count;
       return {lane, counts_[index(lane)] - 1};
     }
-    out_.steps.push_back({kind, lane, what, 1});
+    out_.steps.push_back({kind, lane, what, count});
     return {lane, counts_[index(lane)]++};
   }
 
@@ -161,10 +251,19 @@ class Compiler {
     out_.steps = std::move(steps);
   }
 
+  /// What an attend takes as it arrives.
+  struct Arrivals {
+    std::vector<std::int32_t> transfers;
+    bool told = false;  ///< the kernel is told how far they are; else it waits for all
+    Mark sources{};     ///< all that they are read from is there
+  };
+
   const RankPlan& plan_;
   const std::vector<TransferTraits>& traits_;
-  std::vector<Mark> over_;   ///< by item: for flags, when it was raised
-  std::vector<Mark> freed_;  ///< by transfer
+  std::vector<Mark> over_;                       ///< by item: for flags, when it was raised
+  std::vector<Mark> freed_;                      ///< by transfer
+  std::vector<std::int32_t> attend_of_;          ///< by transfer: attend item that takes it, or -1
+  std::map<std::int32_t, Arrivals> arrivals_{};  ///< by attend item
   std::map<std::int32_t, std::vector<std::int32_t>> waiting_;  ///< group end -> its members so far
   std::array<std::int32_t, 2> counts_{};                       ///< steps of each lane
   std::array<std::int32_t, 2> seen_{-1, -1};                   ///< of the other lane

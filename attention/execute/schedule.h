@@ -14,6 +14,7 @@ enum class Lane : std::uint8_t { compute, copy };
 struct TransferTraits {
   std::int32_t group_end = -1;  ///< the transfer that starts the launch it goes in; itself if alone
   bool by_flag = false;         ///< this end only raises a flag: over when the other end says so
+  bool beside_kernels = false;  ///< moves while a kernel holds every SM
 };
 
 /// One call on one stream, in enqueue order.
@@ -21,9 +22,14 @@ struct Step {
   enum class Kind : std::uint8_t {
     compute,     ///< index: item
     transfer,    ///< index: transfer
+    raise,       ///< index, count: entries of Schedule::raised, flags one after the other
     await_over,  ///< index, count: entries of Schedule::awaited
-    record,      ///< index: event, of this lane
-    wait         ///< index: event, recorded on the other lane
+    sources,     ///< index, count: entries of Schedule::arrivals: waits for what they are read from
+    move,        ///< index: transfer whose source was awaited
+    arrived,     ///< index: attend, count: what its counter holds from here on
+    release,  ///< index, count: entries of Schedule::arrivals: gives back what they were read from
+    record,   ///< index: event, of this lane
+    wait      ///< index: event, recorded on the other lane
   };
   Kind kind = Kind::compute;
   Lane lane = Lane::compute;
@@ -35,7 +41,9 @@ struct Step {
 /// event is used only where neither stream order nor an earlier event says the same.
 struct Schedule {
   std::vector<Step> steps;
-  std::vector<std::int32_t> awaited;  ///< transfers by flag of await_over steps
+  std::vector<std::int32_t> awaited;   ///< transfers by flag of await_over steps
+  std::vector<std::int32_t> raised;    ///< transfers by flag
+  std::vector<std::int32_t> arrivals;  ///< transfers of sources and release steps
   std::int32_t events = 0;
   bool copies = false;  ///< the copy lane is used
 };
@@ -43,8 +51,10 @@ struct Schedule {
 /// `traits`: by transfer. Every flag is answered and the copy lane joined at the end, so that slots
 /// and signals belong to the next call. Steps follow the order of the plan, but a receive by flag
 /// is raised as early as it can be: a send that moves data waits for it, and ranks that all wait so
-/// must all have raised theirs. Throws Unsupported where an item waits for a transfer whose group
-/// starts later.
+/// must all have raised theirs. An attend whose keys may arrive while it runs waits for the sources
+/// of their transfers instead: what its kernel then waits for, copies by this rank, needs nobody.
+/// That is so where all those transfers move data here, each alone and beside kernels; else it
+/// waits for them. Throws Unsupported where an item waits for a transfer whose group starts later.
 Schedule make_schedule(const RankPlan& plan, const std::vector<TransferTraits>& traits);
 
 }  // namespace annulus::attn

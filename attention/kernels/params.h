@@ -30,15 +30,27 @@ struct QuerySegment {
   std::int64_t count = 0;
 };
 
+/// Keys that KeySegment::needed counts as one.
+constexpr std::int64_t kArrivalBlock = 128;
+
 /// Consecutive tokens of every k-like operand (k, v, dk, dv) and the positions they hold. The
-/// segments of a launch share no token.
+/// segments of a launch share no token. GPU kernels may be launched before all keys are there: a
+/// counter then says how far they are.
 struct KeySegment {
   std::int64_t token = 0;
   std::int64_t position = 0;  ///< of the first token
   std::int64_t stride = 1;    ///< between the positions of neighbours
   std::int64_t count = 0;
-  const std::uint32_t* ready = nullptr;  ///< optional flag: wait until >= 1 (GPU kernels)
+  const std::uint32_t* ready = nullptr;  ///< the counter, which never falls; null: all are there
+  std::uint32_t all = 1;                 ///< what it holds, or more, once all keys are there
+  /// The same for key/value head h and the keys [b, b + 1) * kArrivalBlock of the segment: needed[h
+  /// * blocks + b], h as kernels count heads, blocks = arrival_blocks(count). Null: `all`.
+  const std::uint32_t* needed = nullptr;
 };
+
+constexpr std::int64_t arrival_blocks(std::int64_t keys) {
+  return (keys + kArrivalBlock - 1) / kArrivalBlock;
+}
 
 /// One tile to visit: query rows [row, row + rows) of the launch, tokens [key, key + keys) of
 /// segment `segment` (indices within the segment). Full: no pair is masked. Partial: apply the row

@@ -1,5 +1,7 @@
 #include "attention/plan/attend_accesses.h"
 
+#include <algorithm>
+
 namespace annulus::attn {
 namespace {
 
@@ -10,9 +12,11 @@ class Collector {
   Collector(const Attend& attend, const std::vector<Segment>& keys, const AttendShape& shape)
       : a_(attend), shape_(shape) {
     out_.reserve(kMost);
-    if (!keys.empty()) {
-      first_key_ = keys.front().token;
-      keys_ = keys.back().token + keys.back().positions.count - first_key_;
+    // Segments cover their tokens without a gap, in any order.
+    if (!keys.empty()) first_key_ = keys.front().token;
+    for (const Segment& s : keys) {
+      first_key_ = std::min(first_key_, s.token);
+      keys_ += s.positions.count;
     }
     if (a_.heads > 0) {
       kv_head_ = a_.head / shape_.group;

@@ -1,159 +1,18 @@
 // Key/value heads are pulled from their owners, slice by slice (Llama 3, Dubey et al. 2024, section
 // 3.3.2): slice i + 1 moves while slice i computes, two are held. A slice lands in global position
-// order and holds only the keys that some row of the receiver sees. Backward: each slice's dK/dV go
+// order and holds only the keys that some row of the receiver sees. Or one launch takes all slices
+// as they arrive (GatherLaunch): then all are held, in one buffer. Backward: each slice's dK/dV go
 // back to their owners, who add them in a fixed order: their own, then from the next neighbour on.
 
-#include "attention/plan/stages.h"
+#include "attention/plan/gather_exchange.h"
 
 #include <algorithm>
 
 namespace annulus::attn {
 namespace {
 
-constexpr int kDefaultSlices = 4;
 /// Contributions an owner may hold at once: those of a round.
 constexpr int kReceiveSlots = 4;
-
-/// Tokens that move together: `source` tokens of an owner's slot, one after the other, to every
-/// `step`-th token of the receiver's buffer.
-struct Run {
-  std::int64_t source = 0;
-  std::int64_t target = 0;
-  std::int64_t count = 0;
-  std::int64_t step = 1;
-};
-
-/// The part of an owner's keys that a receiver needs. Both ends derive it, in the same order.
-std::vector<Run> runs_between(const std::vector<TokenRange>& owned,
-                              const std::vector<KeyInterval>& needed) {
-  std::vector<Run> runs;
-  std::int64_t source = 0;
-  for (const TokenRange& range : owned) {
-    std::int64_t target = 0;
-    for (const KeyInterval& want : needed) {
-      const std::int64_t s = range.stride;
-      const std::int64_t first =
-          want.begin <= range.begin ? 0 : (want.begin - range.begin + s - 1) / s;
-      const std::int64_t last =
-          want.end <= range.begin ? 0 : std::min(range.count, (want.end - range.begin + s - 1) / s);
-      if (first < last) {
-        runs.push_back(
-            {source + first, target + range.position(first) - want.begin, last - first, s});
-      }
-      target += want.end - want.begin;
-    }
-    source += range.count;
-  }
-  return runs;
-}
-
-/// One rank's part in the exchange.
-class Exchange {
- public:
-  Exchange(RankBuilder& b, const GroupTensors& t) : b_(b), t_(t) {
-    const std::int32_t wish = b.plan().request.options.gather_slices;
-    const std::int32_t heads = b.heads_kv().count;
-    const std::int32_t slices = std::clamp(wish > 0 ? wish : kDefaultSlices, 1, std::max(1, heads));
-    for (std::int32_t i = 0; i < slices; ++i) {
-      const std::int32_t begin = heads * i / slices;
-      slices_.push_back({begin, heads * (i + 1) / slices - begin});
-      widest_ = std::max(widest_, slices_.back().count);
-    }
-    const int me = b.ring_index();
-    for (int g = 0; g < groups(); ++g) {
-      given_.push_back(runs_between(owned(me), needed(g)));
-      taken_.push_back(runs_between(owned(g), needed(me)));
-    }
-    for (const KeyInterval& k : needed(me)) {
-      keys_.push_back({k.begin, k.end - k.begin, 1});
-      tokens_ += k.end - k.begin;
-    }
-  }
-
-  int slices() const { return static_cast<int>(slices_.size()); }
-  /// Heads of slice i, counted from the rank's first key/value head.
-  HeadRange slice(int i) const { return slices_[static_cast<std::size_t>(i)]; }
-  std::vector<Segment> segments() const { return segments_of(keys_); }
-  int groups() const { return b_.plan().request.mesh.ring; }
-
-  std::int32_t buffer(std::string_view name, DType dtype, std::int64_t tokens) {
-    return b_.slot(name, dtype, tokens, widest_, b_.dim() + b_.dim_v());
-  }
-  std::int64_t tokens() const { return tokens_; }
-
-  /// Own keys that a group needs, and a group's keys that this rank needs.
-  const std::vector<Run>& given(int group) const { return given_[static_cast<std::size_t>(group)]; }
-  const std::vector<Run>& taken(int group) const { return taken_[static_cast<std::size_t>(group)]; }
-  int rank_of(int group) const { return b_.plan().rank_at(group, b_.ulysses_index()); }
-
-  /// Block of a slice buffer.
-  Block part(std::int32_t buffer, int i, const Run& run) const {
-    return with_heads(with_tokens(b_.whole(buffer), run.target, run.count, run.step), 0,
-                      slice(i).count);
-  }
-  /// Block of a slot that holds all own keys and all key/value heads.
-  Block own(std::int32_t slot, int i, const Run& run) const {
-    return with_heads(with_tokens(b_.whole(slot), run.source, run.count), slice(i).first,
-                      slice(i).count);
-  }
-
-  /// Keys of slice i come into `buffer`; own ones are given to whoever needs them.
-  void pull(std::int32_t buffer, int i) {
-    const int me = b_.ring_index();
-    b_.next_round();
-    for (const Run& run : given(me)) {
-      b_.copy(own(t_.packed_kv, i, run), part(buffer, i, run), i);
-    }
-    for (int d = 1; d < groups(); ++d) {
-      const int from = (me + d) % groups();
-      const int to = (me + groups() - d) % groups();
-      for (const Run& run : given(to)) {
-        b_.transfer(true, rank_of(to), own(t_.packed_kv, i, run), i);
-      }
-      for (const Run& run : taken(from)) {
-        b_.transfer(false, rank_of(from), part(buffer, i, run), i);
-      }
-    }
-  }
-
-  /// Query heads that read slice i: the rank's own ones among the slice's groups.
-  HeadRange query_heads(int i) const {
-    const std::int32_t group = b_.plan().group_size();
-    const std::int32_t kv = b_.heads_kv().first + slice(i).first;
-    const std::int32_t begin = std::max(b_.heads().first, kv * group);
-    const std::int32_t end = std::min(b_.heads().end(), (kv + slice(i).count) * group);
-    return {begin, std::max(0, end - begin)};
-  }
-
-  /// An attend task over slice i in `buffer`, operands of the pass still to be filled.
-  Attend attend(std::int32_t buffer, int i) const {
-    Attend a;
-    a.head = query_heads(i).first;
-    a.heads = query_heads(i).count;
-    a.q = t_.q;
-    a.lse = t_.lse;
-    a.k = view(buffer, b_.heads_kv().first + slice(i).first);
-    a.v = view(buffer, b_.heads_kv().first + slice(i).first, b_.dim());
-    return a;
-  }
-
- private:
-  const std::vector<KeyInterval>& needed(int group) const {
-    return b_.plan().needed[static_cast<std::size_t>(group)];
-  }
-  const std::vector<TokenRange>& owned(int group) const {
-    return b_.plan().groups[static_cast<std::size_t>(group)].keys;
-  }
-
-  RankBuilder& b_;
-  const GroupTensors& t_;
-  std::vector<std::vector<Run>> given_;
-  std::vector<std::vector<Run>> taken_;
-  std::vector<HeadRange> slices_;
-  std::int32_t widest_ = 0;
-  std::vector<TokenRange> keys_;
-  std::int64_t tokens_ = 0;
-};
 
 /// Owners add what came back for slice i, in a fixed order: their own part, then receivers' ones
 /// from the nearest on, a few in a round.
@@ -217,7 +76,8 @@ class Return {
   void for_received(int group, int i, int slot, Fn fn) {
     std::int64_t token = 0;
     for (const Run& run : x_.given(group)) {
-      fn(run, x_.part(receive_[static_cast<std::size_t>(slot)], i, {0, token, run.count, 1}));
+      fn(run, x_.part(receive_[static_cast<std::size_t>(slot)], i,
+                      {0, token, run.count, 1, run.positions}));
       token += run.count;
     }
   }
@@ -231,8 +91,25 @@ class Return {
 
 }  // namespace
 
+namespace {
+
+/// All slices in one launch.
+void gather_at_once(RankBuilder& b, const GroupTensors& t) {
+  Exchange x(b, t, b.plan().request.options.gather_launch);
+  const std::int32_t buffer = x.buffer("kv", b.problem().dtype, x.tokens());
+  for (int i = 0; i < x.slices(); ++i) x.pull(buffer, i);
+  Attend a = x.attend(buffer);
+  a.out = t.out;
+  a.finish = true;
+  a.on_arrival = true;
+  b.attend(a, x.segments(), 0);
+}
+
+}  // namespace
+
 void gather_forward(RankBuilder& b, const GroupTensors& t) {
-  Exchange x(b, t);
+  if (b.plan().request.options.gather_launch != GatherLaunch::slices) return gather_at_once(b, t);
+  Exchange x(b, t, GatherLaunch::slices);
   const std::int32_t buffers[2] = {x.buffer("kv slice", b.problem().dtype, x.tokens()),
                                    x.buffer("kv slice", b.problem().dtype, x.tokens())};
   x.pull(buffers[0], 0);
@@ -246,7 +123,7 @@ void gather_forward(RankBuilder& b, const GroupTensors& t) {
 }
 
 GroupGradients gather_backward(RankBuilder& b, const GroupTensors& t) {
-  Exchange x(b, t);
+  Exchange x(b, t, GatherLaunch::slices);
   Return back(b, x);
   const std::int32_t buffers[2] = {x.buffer("kv slice", b.problem().dtype, x.tokens()),
                                    x.buffer("kv slice", b.problem().dtype, x.tokens())};

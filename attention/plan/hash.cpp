@@ -75,6 +75,7 @@ std::uint32_t hash_of(const Plan::Impl& plan) {
         std::int64_t{r.options.stage_caller}}) {
     fnv.add(v);
   }
+  fnv.add(r.options.gather_launch);
   fnv.add(p.dtype);
   fnv.add(p.softcap);
   fnv.add(*p.softmax_scale);

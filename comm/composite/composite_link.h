@@ -24,11 +24,30 @@ class CompositeLink final : public DeviceLink {
     return of(transfer).group_end(transfer);
   }
   bool by_flag(std::int32_t transfer) const override { return of(transfer).by_flag(transfer); }
+  bool beside_kernels(std::int32_t transfer) const override {
+    return of(transfer).beside_kernels(transfer);
+  }
   void start(std::int32_t transfer, const LinkStream& on) const override {
     of(transfer).start(transfer, on);
   }
+  void raise(std::span<const std::int32_t> flags, const LinkStream& on) const override {
+    first_->raise(flags, on);
+  }
   void await_over(std::span<const std::int32_t> flags, const LinkStream& on) const override {
     first_->await_over(flags, on);
+  }
+  // Only transfers of the first link are beside kernels.
+  void await_sources(std::span<const std::int32_t> all, const LinkStream& on) const override {
+    first_->await_sources(all, on);
+  }
+  void move(std::int32_t transfer, const LinkStream& on) const override {
+    first_->move(transfer, on);
+  }
+  void release(std::span<const std::int32_t> all, const LinkStream& on) const override {
+    first_->release(all, on);
+  }
+  void write(std::uint32_t* word, std::uint32_t value, const LinkStream& on) const override {
+    first_->write(word, value, on);
   }
   Signal awaited_signal(std::int32_t transfer) const override {
     return of(transfer).awaited_signal(transfer);

@@ -45,11 +45,31 @@ class DeviceLink {
   /// it moves the data itself and is over when the stream has passed it.
   virtual bool by_flag(std::int32_t transfer) const = 0;
 
+  /// It moves while a kernel holds every SM, which may therefore wait for it.
+  virtual bool beside_kernels(std::int32_t /*transfer*/) const { return false; }
+
   /// Enqueues the transfer, or the whole group when it is the group's end.
   virtual void start(std::int32_t transfer, const LinkStream& on) const = 0;
 
   /// Holds the stream until the other ends of these transfers, by flag, say that they are over.
   virtual void await_over(std::span<const std::int32_t> flags, const LinkStream& on) const = 0;
+
+  /// Raises these transfers' flags, all of which are by flag.
+  virtual void raise(std::span<const std::int32_t> flags, const LinkStream& on) const {
+    for (const std::int32_t t : flags) start(t, on);
+  }
+
+  // start() in parts, for transfers beside kernels that are not by flag: holds the stream until the
+  // other ends of all have theirs ready; moves one; tells the other ends that all are over. `write`
+  // then says on this GPU how far they are.
+  virtual void await_sources(std::span<const std::int32_t> /*transfers*/,
+                             const LinkStream& /*on*/) const {}
+  virtual void move(std::int32_t /*transfer*/, const LinkStream& /*on*/) const {}
+  virtual void release(std::span<const std::int32_t> /*transfers*/,
+                       const LinkStream& /*on*/) const {}
+  /// A word of this GPU's memory, in stream order, while a kernel holds every SM.
+  virtual void write(std::uint32_t* /*word*/, std::uint32_t /*value*/,
+                     const LinkStream& /*on*/) const {}
 
   /// The word in this rank's memory that a stream waits for when it awaits this transfer, and what
   /// it must hold then; null: none.

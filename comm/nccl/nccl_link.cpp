@@ -115,13 +115,12 @@ void NcclLink::start(std::int32_t transfer, const LinkStream& on) const {
   if (found == rounds_.end()) return;
   const Round& round = found->second;
   launch_pack(round.pack, on.stream);
-  peer::StreamBatch begin(driver_);
-  begin.write(on.awaited, static_cast<std::uint32_t>(transfer) + 1);
-  begin.enqueue(on.stream);
+  peer::StreamBatch note(driver_, on.stream);
+  note.write(on.awaited, static_cast<std::uint32_t>(transfer) + 1);
+  note.enqueue();
   communicator_->exchange(round.messages, on.stream);
-  peer::StreamBatch end(driver_);
-  end.write(on.awaited, 0);
-  end.enqueue(on.stream);
+  note.write(on.awaited, 0);
+  note.enqueue();
   launch_pack(round.unpack, on.stream);
 }
 

@@ -18,12 +18,13 @@ std::vector<Plane> copies_of(const DeviceTransfer& t) {
 }  // namespace
 
 PeerLink::PeerLink(const Driver& driver, int rank, std::vector<ControlBlock> blocks,
-                   std::vector<DeviceTransfer> transfers, std::uint32_t hash)
+                   std::vector<DeviceTransfer> transfers, std::uint32_t hash, bool own_gpus)
     : driver_(driver),
       rank_(rank),
       blocks_(std::move(blocks)),
       transfers_(std::move(transfers)),
-      value_(signal_value(hash)) {
+      value_(signal_value(hash)),
+      own_gpus_(own_gpus) {
   for (const DeviceTransfer& t : transfers_) {
     if (t.tag >= ControlBlock::kTags) {
       throw Unsupported(fmt::format("peer transport: {} transfers with rank {}, at most {}",
@@ -49,30 +50,47 @@ DeviceLink::Signal PeerLink::awaited_signal(std::int32_t transfer) const {
   return {awaited(at(transfer)), value_};
 }
 
-void PeerLink::raise(const DeviceTransfer& t, const LinkStream& on) const {
-  StreamBatch batch(driver_);
-  batch.write(raised(t), value_);
-  batch.enqueue(on.stream);
+bool PeerLink::beside_kernels(std::int32_t transfer) const {
+  return own_gpus_ && at(transfer).peer != rank_;
 }
 
-void PeerLink::await(std::int32_t transfer, const LinkStream& on) const {
-  StreamBatch batch(driver_);
-  batch.write(on.awaited, static_cast<std::uint32_t>(transfer) + 1);
-  batch.consume(awaited(at(transfer)), value_);
-  batch.write(on.awaited, 0);
-  batch.enqueue(on.stream);
+void PeerLink::raise(std::span<const std::int32_t> flags, const LinkStream& on) const {
+  StreamBatch batch(driver_, on.stream);
+  for (const std::int32_t i : flags) batch.write(raised(at(i)), value_);
+  batch.enqueue();
+}
+
+void PeerLink::await_sources(std::span<const std::int32_t> transfers, const LinkStream& on) const {
+  StreamBatch batch(driver_, on.stream);
+  for (const std::int32_t i : transfers) {
+    batch.write(on.awaited, static_cast<std::uint32_t>(i) + 1);
+    batch.consume(awaited(at(i)), value_);
+  }
+  if (!transfers.empty()) batch.write(on.awaited, 0);
+  batch.enqueue();
+}
+
+void PeerLink::move(std::int32_t transfer, const LinkStream& on) const {
+  for (const Plane& plane : copies_[static_cast<std::size_t>(transfer)]) copy(on.stream, plane);
 }
 
 void PeerLink::start(std::int32_t transfer, const LinkStream& on) const {
+  const std::span<const std::int32_t> alone(&transfer, 1);
   if (!by_flag(transfer)) {
-    await(transfer, on);
-    for (const Plane& plane : copies_[static_cast<std::size_t>(transfer)]) copy(on.stream, plane);
+    await_sources(alone, on);
+    move(transfer, on);
   }
-  raise(at(transfer), on);
+  raise(alone, on);
 }
 
 void PeerLink::await_over(std::span<const std::int32_t> flags, const LinkStream& on) const {
-  for (const std::int32_t i : flags) await(i, on);
+  await_sources(flags, on);
+}
+
+void PeerLink::write(std::uint32_t* word, std::uint32_t value, const LinkStream& on) const {
+  StreamBatch batch(driver_, on.stream);
+  batch.write(word, value);
+  batch.enqueue();
 }
 
 }  // namespace annulus::comm::peer

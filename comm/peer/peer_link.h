@@ -16,14 +16,23 @@ namespace annulus::comm::peer {
 /// `free` when its destination is; the send waits for it, copies and raises `ready`. No SM is used.
 class PeerLink final : public DeviceLink {
  public:
-  /// `blocks`: of every rank, as this GPU addresses them. `hash`: of the plan, not 0.
+  /// `blocks`: of every rank, as this GPU addresses them. `hash`: of the plan, not 0. `own_gpus`:
+  /// every rank has a GPU of its own, so that copies do not run on one that a kernel fills.
   PeerLink(const Driver& driver, int rank, std::vector<ControlBlock> blocks,
-           std::vector<DeviceTransfer> transfers, std::uint32_t hash);
+           std::vector<DeviceTransfer> transfers, std::uint32_t hash, bool own_gpus);
 
   const char* name() const override { return "peer"; }
   std::int32_t group_end(std::int32_t transfer) const override { return transfer; }
   bool by_flag(std::int32_t transfer) const override;
+  bool beside_kernels(std::int32_t transfer) const override;
   void start(std::int32_t transfer, const LinkStream& on) const override;
+  void raise(std::span<const std::int32_t> flags, const LinkStream& on) const override;
+  void await_sources(std::span<const std::int32_t> transfers, const LinkStream& on) const override;
+  void move(std::int32_t transfer, const LinkStream& on) const override;
+  void release(std::span<const std::int32_t> transfers, const LinkStream& on) const override {
+    raise(transfers, on);
+  }
+  void write(std::uint32_t* word, std::uint32_t value, const LinkStream& on) const override;
   void await_over(std::span<const std::int32_t> flags, const LinkStream& on) const override;
   Signal awaited_signal(std::int32_t transfer) const override;
 
@@ -33,8 +42,6 @@ class PeerLink final : public DeviceLink {
   /// What this end raises in the other rank's memory, and what it waits for in its own.
   std::uint32_t* raised(const DeviceTransfer& t) const;
   std::uint32_t* awaited(const DeviceTransfer& t) const;
-  void raise(const DeviceTransfer& t, const LinkStream& on) const;
-  void await(std::int32_t transfer, const LinkStream& on) const;
 
   const Driver& driver_;
   int rank_;
@@ -42,6 +49,7 @@ class PeerLink final : public DeviceLink {
   std::vector<DeviceTransfer> transfers_;
   std::vector<std::vector<Plane>> copies_;  ///< by transfer
   std::uint32_t value_;
+  bool own_gpus_;
 };
 
 }  // namespace annulus::comm::peer

@@ -7,8 +7,7 @@
 namespace annulus::comm::peer {
 
 void StreamBatch::write(std::uint32_t* word, std::uint32_t value) {
-  CUstreamBatchMemOpParams& op = ops_.at(count_++);
-  op = {};
+  CUstreamBatchMemOpParams& op = next();
   op.writeValue.operation = CU_STREAM_MEM_OP_WRITE_VALUE_32;
   op.writeValue.address = reinterpret_cast<CUdeviceptr>(word);
   op.writeValue.value = value;
@@ -16,8 +15,7 @@ void StreamBatch::write(std::uint32_t* word, std::uint32_t value) {
 }
 
 void StreamBatch::consume(std::uint32_t* signal, std::uint32_t value) {
-  CUstreamBatchMemOpParams& op = ops_.at(count_++);
-  op = {};
+  CUstreamBatchMemOpParams& op = next();
   op.waitValue.operation = CU_STREAM_MEM_OP_WAIT_VALUE_32;
   op.waitValue.address = reinterpret_cast<CUdeviceptr>(signal);
   op.waitValue.value = value;
@@ -25,11 +23,17 @@ void StreamBatch::consume(std::uint32_t* signal, std::uint32_t value) {
   write(signal, 0);
 }
 
-void StreamBatch::enqueue(cudaStream_t stream) const {
+CUstreamBatchMemOpParams& StreamBatch::next() {
+  if (count_ == kMost) enqueue();
+  ops_[count_] = {};
+  return ops_[count_++];
+}
+
+void StreamBatch::enqueue() {
   if (count_ == 0) return;
-  auto ops = ops_;  // the driver takes them without const
-  check_driver(driver_.batch(stream, static_cast<unsigned>(count_), ops.data(), 0),
+  check_driver(driver_.batch(stream_, static_cast<unsigned>(count_), ops_.data(), 0),
                "cuStreamBatchMemOp");
+  count_ = 0;
 }
 
 namespace {

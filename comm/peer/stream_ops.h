@@ -15,18 +15,22 @@ namespace annulus::comm::peer {
 /// in one call. They are ordered among themselves.
 class StreamBatch {
  public:
-  explicit StreamBatch(const Driver& driver) : driver_(driver) {}
+  StreamBatch(const Driver& driver, cudaStream_t stream) : driver_(driver), stream_(stream) {}
 
   /// Writes `value`, to our memory, a peer's or the host's, after what is before it in the stream.
   void write(std::uint32_t* word, std::uint32_t value);
   /// Holds the stream until the word is no less than `value` (see signal_value), then resets it.
   void consume(std::uint32_t* signal, std::uint32_t value);
-  void enqueue(cudaStream_t stream) const;
+  void enqueue();
 
  private:
-  static constexpr std::size_t kMost = 4;  ///< a wait between two notes of it
+  static constexpr std::size_t kMost =
+      64;  ///< the driver takes fewer than 256; more: several calls
+
+  CUstreamBatchMemOpParams& next();
 
   const Driver& driver_;
+  cudaStream_t stream_;
   std::array<CUstreamBatchMemOpParams, kMost> ops_;
   std::size_t count_ = 0;
 };

@@ -20,6 +20,7 @@ namespace {
 struct Card {
   char host[64] = {};
   char error[192] = {};  ///< not empty: this rank has none
+  char gpu[32] = {};     ///< its PCI bus id
   std::int64_t process = 0;
   int device = 0;
   bool mapped = false;  ///< cuMemCreate: the GPUs of the process that can address it do
@@ -39,6 +40,7 @@ Card make_card(std::string_view host, const Driver& driver, int device, void* po
   put(card.host, std::string(host));
   card.process = getpid();
   card.device = device;
+  check_cuda(cudaDeviceGetPCIBusId(card.gpu, sizeof card.gpu, device), "cudaDeviceGetPCIBusId");
   card.mapped = mapped;
   card.pointer = pointer;
   card.offset = -1;
@@ -143,7 +145,11 @@ SymmetricMemory::SymmetricMemory(Communicator& communicator, const Driver& drive
   for (std::size_t r = 0; r < cards.size(); ++r) {
     if (cards[r].error[0] != 0) throw DeviceError(fmt::format("rank {}: {}", r, cards[r].error));
   }
-  for (const Card& card : cards) places_.push_back({card.process, card.device, card.mapped});
+  std::set<std::string> gpus;
+  for (const Card& card : cards) {
+    places_.push_back({card.process, card.device, card.mapped});
+    own_gpus_ = gpus.insert(fmt::format("{} {}", card.host, card.gpu)).second && own_gpus_;
+  }
   for (std::size_t r = 0; r < cards.size(); ++r) {
     const Card& card = cards[r];
     try {

@@ -39,6 +39,8 @@ class SymmetricMemory {
   /// copies that read it, but not those that write it, behind what `owner`'s streams hold
   /// (docs/notes/05-gpu-measurements.md). Those may wait for the reader.
   bool is_ordered(int owner, int reader) const;
+  /// Every rank is on a GPU of its own.
+  bool own_gpus() const { return own_gpus_; }
   /// Why of(rank) is null.
   const std::string& why_not(int rank) const { return why_not_[static_cast<std::size_t>(rank)]; }
 
@@ -59,6 +61,7 @@ class SymmetricMemory {
   std::unique_ptr<MappedMemory>
       shared_;                 ///< instead, where threads of one process use several GPUs
   std::vector<Place> places_;  ///< by rank
+  bool own_gpus_ = true;
   std::vector<std::byte*> bases_;
   std::vector<void*> mapped_;  ///< opened through IPC; null: not
   std::vector<std::string> why_not_;

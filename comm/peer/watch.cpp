@@ -102,9 +102,9 @@ void Watch::release() const {
   const DeviceScope scope(device_);
   for (const ControlBlock& block : blocks_) {
     if (!block) continue;
-    StreamBatch abort(driver_);
+    StreamBatch abort(driver_, stream_);
     abort.write(block.abort(), static_cast<std::uint32_t>(rank_) + 1);
-    abort.enqueue(stream_);
+    abort.enqueue();
   }
   const ControlBlock& own = blocks_[static_cast<std::size_t>(rank_)];
   check_cuda(cudaMemsetAsync(own.signals(), kRaisedByte,

@@ -170,7 +170,8 @@ AttentionOptions attention_options_of(const Settings& settings) {
           .tile_q = settings.maybe_integer("tile_q").value_or(0),
           .tile_k = settings.maybe_integer("tile_k").value_or(0),
           .deterministic = settings.flag("deterministic"),
-          .blocking_transfers = false};
+          .blocking_transfers = false,
+          .gather_at_once = settings.flag("gather_at_once")};
 }
 
 }  // namespace annulus::launch

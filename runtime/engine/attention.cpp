@@ -70,7 +70,7 @@ struct Attention::Impl {
   std::unique_ptr<engine::BoundPass> bind_pass(Pass pass) {
     Plan plan =
         make_plan(engine::plan_request(problem, options.layout, decision, pass, *choice.kernel,
-                                       {options.outer, options.tile_q, options.tile_k}));
+                                       {options.outer, options.tile_q, options.tile_k, gather()}));
     RankPlan rank = plan.rank(session.mesh().rank());
     Session::Impl& on = session.impl();
     if (on.device) {
@@ -78,6 +78,15 @@ struct Attention::Impl {
                                       options.deterministic);
     }
     return engine::make_host_pass(on, std::move(plan), std::move(rank), *choice.kernel);
+  }
+
+  /// In the session's arena either way: two slices of half the heads take what all heads take.
+  GatherLaunch gather() const {
+    const Session::Impl& on = session.impl();
+    if (!options.gather_at_once || !on.device || !on.device->copies_beside_kernels()) {
+      return GatherLaunch::slices;
+    }
+    return options.deterministic ? GatherLaunch::in_position : GatherLaunch::on_arrival;
   }
 
   std::uint32_t hash() const {

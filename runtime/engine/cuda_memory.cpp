@@ -67,6 +67,16 @@ bool CudaMemory::pulls(int sender, int receiver) const {
   return !arena_.is_ordered(sender, receiver);
 }
 
+bool CudaMemory::copies_beside_kernels() const {
+  if (transport_ != "peer" || !arena_.own_gpus()) return false;
+  for (int sender = 0; sender < arena_.world(); ++sender) {
+    for (int receiver = 0; receiver < arena_.world(); ++receiver) {
+      if (sender != receiver && !pulls(sender, receiver)) return false;
+    }
+  }
+  return true;
+}
+
 const ControlBlock& CudaMemory::control() const { return blocks_[static_cast<std::size_t>(rank_)]; }
 
 void CudaMemory::choose_transport(comm::Communicator& communicator, const SessionOptions& options) {
@@ -111,7 +121,8 @@ std::unique_ptr<comm::DeviceLink> CudaMemory::make_link(std::vector<comm::Device
   std::unique_ptr<comm::DeviceLink> by_peer;
   std::unique_ptr<comm::DeviceLink> by_nccl;
   if (transport_ != "nccl") {
-    by_peer = std::make_unique<comm::peer::PeerLink>(driver_, rank_, blocks_, transfers, hash);
+    by_peer = std::make_unique<comm::peer::PeerLink>(driver_, rank_, blocks_, transfers, hash,
+                                                     arena_.own_gpus());
   }
   if (transport_ == "peer") return by_peer;
   by_nccl = std::make_unique<comm::nccl::NcclLink>(driver_, nccl_.get(), std::move(transfers), far);

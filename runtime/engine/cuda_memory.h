@@ -29,6 +29,7 @@ class CudaMemory final : public DeviceMemory {
   std::span<std::byte> arena() const override;
   std::string transport() const override { return transport_; }
   std::string transport_reason() const override { return reason_; }
+  bool copies_beside_kernels() const override;
 
   int rank() const { return rank_; }
   /// Rank r's arena as this GPU addresses it; null where it cannot or another way was chosen.

@@ -97,9 +97,9 @@ DeviceStream::~DeviceStream() {
 
 void DeviceStream::hold() const {
   const comm::peer::Driver driver = comm::peer::Driver::load();
-  comm::peer::StreamBatch wait(driver);
+  comm::peer::StreamBatch wait(driver, static_cast<cudaStream_t>(stream_));
   wait.consume(gate_, 1);
-  wait.enqueue(static_cast<cudaStream_t>(stream_));
+  wait.enqueue();
 }
 
 void DeviceStream::release() const { std::atomic_ref(*gate_).store(1, std::memory_order_release); }

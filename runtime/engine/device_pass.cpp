@@ -129,7 +129,11 @@ class DevicePass final : public BoundPass {
     require_no_timeout();
     const attn::HostTime first =
         attn::place_on_host(clock.first(), memory_.copies(), session_.communicator().timeout_s());
-    CallTrace trace{rank_.pass, first.at_s, first.at_s + clock.call_s(), first.error_s,
+    CallTrace trace{rank_.pass,
+                    first.at_s,
+                    first.at_s + clock.call_s(),
+                    first.error_s,
+                    executor_.waits_inside(),
                     executor_.samples()};
     for (ItemSample& s : trace.samples) {
       s.begin_s += first.at_s;

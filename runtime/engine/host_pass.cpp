@@ -95,7 +95,7 @@ class HostPass final : public BoundPass {
   attn::Memory memory_;
   attn::Executor executor_;
   CallStats stats_;
-  CallTrace trace_{rank_.pass, 0, 0, 0, {}};
+  CallTrace trace_{rank_.pass, 0, 0, 0, false, {}};
   bool noting_ = false;
   bool noted_ = false;
 };

@@ -45,8 +45,11 @@ PlanRequest plan_request(const Problem& problem, const Layout& layout, const Dec
   request.options.tile_k = choice.tile_k > 0 ? choice.tile_k : kernel.tile_k;
   // Transfers between GPUs read and write the arena alone: peers cannot address a caller's tensors.
   request.options.stage_caller = kernel.backend != "cpu";
+  if (pass == Pass::forward) request.options.gather_launch = choice.gather;
   // A launch a slice: with few heads the last of its blocks run alone.
-  if (kernel.backend != "cpu") request.options.gather_slices = kDeviceSlices;
+  if (kernel.backend != "cpu" && request.options.gather_launch == GatherLaunch::slices) {
+    request.options.gather_slices = kDeviceSlices;
+  }
   return request;
 }
 

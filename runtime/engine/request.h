@@ -15,6 +15,7 @@ struct TileChoice {
   Algorithm outer = Algorithm::ring;
   std::int64_t tile_q = 0;  ///< 0: the kernel's own
   std::int64_t tile_k = 0;
+  GatherLaunch gather = GatherLaunch::slices;
 };
 
 attn::KernelQuery kernel_query(const Problem& problem, Pass pass, std::string_view backend);

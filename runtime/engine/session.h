@@ -26,6 +26,8 @@ class DeviceMemory {
   virtual std::span<std::byte> arena() const = 0;
   virtual std::string transport() const = 0;
   virtual std::string transport_reason() const = 0;
+  /// All ranks receive by their own copy engines, which run while a kernel fills their GPU.
+  virtual bool copies_beside_kernels() const = 0;
 };
 
 }  // namespace engine

@@ -60,6 +60,7 @@ void answer(Mesh& mesh) {
 struct Head {
   Pass pass = Pass::forward;
   double begin_s = 0, end_s = 0, clock_error_s = 0;
+  bool waits_inside = false;
   std::uint64_t samples = 0;
 };
 
@@ -92,7 +93,8 @@ std::vector<ClockOffset> clock_offsets(Mesh& mesh) {
 }
 
 std::vector<CallTrace> gather_traces(Mesh& mesh, const CallTrace& mine) {
-  const Head head{mine.pass, mine.begin_s, mine.end_s, mine.clock_error_s, mine.samples.size()};
+  const Head head{mine.pass,          mine.begin_s,      mine.end_s,
+                  mine.clock_error_s, mine.waits_inside, mine.samples.size()};
   std::vector<Head> heads(static_cast<std::size_t>(mesh.world()));
   all_gather(mesh, bytes_of(head), std::as_writable_bytes(std::span(heads)), "traces: sizes");
   if (mesh.rank() != 0) {
@@ -102,7 +104,8 @@ std::vector<CallTrace> gather_traces(Mesh& mesh, const CallTrace& mine) {
   std::vector<CallTrace> all{mine};
   for (int r = 1; r < mesh.world(); ++r) {
     const Head& h = heads[static_cast<std::size_t>(r)];
-    CallTrace& trace = all.emplace_back(CallTrace{h.pass, h.begin_s, h.end_s, h.clock_error_s, {}});
+    CallTrace& trace = all.emplace_back(
+        CallTrace{h.pass, h.begin_s, h.end_s, h.clock_error_s, h.waits_inside, {}});
     trace.samples.resize(h.samples);
     if (h.samples > 0) receive(mesh, r, std::as_writable_bytes(std::span(trace.samples)), "trace");
   }

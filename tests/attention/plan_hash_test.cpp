@@ -106,6 +106,7 @@ TEST(PlanHash, DiffersWhenAnyFieldDiffers) {
       {"tile_q", [](PlanRequest& r) { r.options.tile_q = 128; }},
       {"tile_k", [](PlanRequest& r) { r.options.tile_k = 128; }},
       {"gather_slices", [](PlanRequest& r) { r.options.gather_slices = 2; }},
+      {"gather_launch", [](PlanRequest& r) { r.options.gather_launch = GatherLaunch::on_arrival; }},
       {"resume", [](PlanRequest& r) { r.options.resume = false; }},
       {"stage_caller", [](PlanRequest& r) { r.options.stage_caller = true; }},
   };

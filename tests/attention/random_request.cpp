@@ -172,6 +172,8 @@ PlanRequest random_request(Random& random) {
   r.options.tile_q = random.any_of<std::int64_t>({1, 3, 4, 8, 64});
   r.options.tile_k = random.any_of<std::int64_t>({1, 3, 4, 8, 64});
   r.options.gather_slices = static_cast<int>(random.between(0, 5));
+  r.options.gather_launch = random.any_of<GatherLaunch>(
+      {GatherLaunch::slices, GatherLaunch::on_arrival, GatherLaunch::in_position});
   r.options.resume = !random.one_in(3);
   r.options.stage_caller = random.one_in(3);
   return r;
@@ -181,12 +183,12 @@ std::string words(const PlanRequest& r) {
   const Problem& p = r.problem;
   return fmt::format(
       "{} {} (outer {}) mesh {}x{} layout {} mask {} batch {} seq {} seq_kv {} heads {}:{} dims "
-      "{},{} {} tiles {}x{} slices {} resume {} stage {}",
+      "{},{} {} tiles {}x{} slices {} launch {} resume {} stage {}",
       name_of(r.algorithm), name_of(r.pass), name_of(r.options.outer), r.mesh.ring, r.mesh.ulysses,
       r.layout.name(), p.mask.name(), p.batch, p.seq, p.seq_kv.value_or(p.seq), p.heads,
       p.heads_kv.value_or(p.heads), p.head_dim, p.head_dim_v.value_or(p.head_dim), name_of(p.dtype),
-      r.options.tile_q, r.options.tile_k, r.options.gather_slices, r.options.resume,
-      r.options.stage_caller);
+      r.options.tile_q, r.options.tile_k, r.options.gather_slices,
+      static_cast<int>(r.options.gather_launch), r.options.resume, r.options.stage_caller);
 }
 
 }  // namespace annulus::test

@@ -25,7 +25,7 @@ struct Link {
 
 /// Plays the schedules of all ranks together, as GPUs would: each lane in order, a step when what
 /// it waits for is there. A launch of a round ends when the launches that its peers' ends are in
-/// have begun: nothing is buffered.
+/// have begun: nothing is buffered. A kernel whose keys arrive while it runs ends when all have.
 class ScheduleRun {
  public:
   ScheduleRun(const std::vector<RankPlan>& ranks, const Link& link, bool one_lane);
@@ -49,11 +49,14 @@ class ScheduleRun {
     std::array<std::vector<attn::Step>, 2> lanes;
     std::array<std::size_t, 2> at{};
     std::set<std::int32_t> events;
+    std::map<std::int32_t, std::int32_t> arrived{};  ///< by attend: its counter
   };
 
   Name name_of(const Rank& rank, std::int32_t transfer) const;
   bool try_step(Rank& rank, std::size_t lane);
   bool try_transfer(Rank& rank, std::int32_t transfer);
+  bool try_compute(const Rank& rank, std::int32_t item);
+  bool try_sources(const Rank& rank, const attn::Step& step);
   bool try_round(Rank& rank, std::int32_t end);
   bool try_await(const Rank& rank, const attn::Step& step);
 

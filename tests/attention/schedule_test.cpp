@@ -9,7 +9,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
+#include <utility>
 #include <vector>
 
 namespace annulus {
@@ -52,6 +54,16 @@ std::vector<MeshShape> meshes(Algorithm algorithm, int world) {
   return shapes;
 }
 
+std::vector<std::pair<Algorithm, GatherLaunch>> outers(Algorithm algorithm) {
+  using enum GatherLaunch;
+  if (algorithm == Algorithm::gather) {
+    return {
+        {Algorithm::ring, slices}, {Algorithm::ring, on_arrival}, {Algorithm::ring, in_position}};
+  }
+  if (algorithm != Algorithm::hybrid) return {{Algorithm::ring, slices}};
+  return {{Algorithm::ring, slices}, {Algorithm::gather, slices}, {Algorithm::gather, on_arrival}};
+}
+
 /// Calls fn(plans of all ranks) for every combination.
 template <typename Fn>
 void for_every_plan(int world, Fn fn) {
@@ -61,16 +73,16 @@ void for_every_plan(int world, Fn fn) {
       for (const Layout& layout :
            {Layout::contiguous(), Layout::zigzag(), Layout::striped(), Layout::balanced()}) {
         for (const MeshShape& mesh : meshes(algorithm, world)) {
-          for (const Algorithm outer : {Algorithm::ring, Algorithm::gather}) {
-            if (algorithm != Algorithm::hybrid && outer == Algorithm::gather) continue;
+          for (const auto& [outer, launch] : outers(algorithm)) {
             for (const Pass pass : {Pass::forward, Pass::backward}) {
               PlanRequest r{problem, layout, algorithm, mesh, pass, {}};
               r.options.outer = outer;
+              r.options.gather_launch = launch;
               r.options.stage_caller = true;
-              SCOPED_TRACE(fmt::format("{} {} outer {} mesh {}x{} layout {} mask {} heads {}",
-                                       name_of(algorithm), name_of(pass), name_of(outer), mesh.ring,
-                                       mesh.ulysses, layout.name(), problem.mask.name(),
-                                       problem.heads));
+              SCOPED_TRACE(fmt::format(
+                  "{} {} outer {} launch {} mesh {}x{} layout {} mask {} heads {}",
+                  name_of(algorithm), name_of(pass), name_of(outer), static_cast<int>(launch),
+                  mesh.ring, mesh.ulysses, layout.name(), problem.mask.name(), problem.heads));
               const Plan plan = make_plan(r);
               std::vector<RankPlan> ranks;
               for (int i = 0; i < world; ++i) ranks.push_back(plan.rank(i));
@@ -129,6 +141,33 @@ TEST_P(Schedules, LaunchEachRoundOnce) {
 
 INSTANTIATE_TEST_SUITE_P(Worlds, Schedules, testing::Values(2, 3, 4, 5, 8),
                          [](const auto& world) { return fmt::format("of{}", world.param); });
+
+TEST(Schedules, TellAKernelHowFarItsKeysAre) {
+  PlanRequest r;
+  r.problem = problems().front();
+  r.algorithm = Algorithm::gather;
+  r.mesh = {.ring = 4};
+  r.options.stage_caller = true;
+  r.options.gather_launch = GatherLaunch::on_arrival;
+  r.options.gather_slices = 2;
+  const RankPlan plan = make_plan(r).rank(1);
+  const attn::Schedule schedule = attn::make_schedule(plan, Link{4}.traits(plan));
+  const auto place = [&](attn::Step::Kind kind) {
+    return std::ranges::find(schedule.steps, kind, &attn::Step::kind) - schedule.steps.begin();
+  };
+  const auto count = [&](attn::Step::Kind kind) {
+    return std::ranges::count(schedule.steps, kind, &attn::Step::kind);
+  };
+  // Of eight chunks rank 1 holds 1 and 6 and sees 0, 2 with 5 and 3 with 4, in two slices. Its
+  // flags go in one step, before it waits.
+  EXPECT_EQ(schedule.arrivals.size(), 6U);
+  EXPECT_EQ(count(attn::Step::Kind::move), 6);
+  EXPECT_EQ(count(attn::Step::Kind::raise), 1);
+  EXPECT_EQ(count(attn::Step::Kind::sources), 1);
+  EXPECT_EQ(count(attn::Step::Kind::transfer), 0);
+  EXPECT_LT(place(attn::Step::Kind::raise), place(attn::Step::Kind::sources));
+  EXPECT_LT(place(attn::Step::Kind::sources), place(attn::Step::Kind::move));
+}
 
 TEST(ScheduleRun, FindsRanksThatLaunchRoundsInDifferentOrder) {
   PlanRequest r;

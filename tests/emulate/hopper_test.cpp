@@ -69,7 +69,7 @@ std::vector<KeySegment> cut_at(std::int64_t keys, std::vector<std::int64_t> cuts
   cuts.push_back(keys);
   std::int64_t begin = 0;
   for (const std::int64_t cut : cuts) {
-    segments.push_back({begin, begin, 1, cut - begin, nullptr});
+    segments.push_back({begin, begin, 1, cut - begin});
     begin = cut;
   }
   return segments;
@@ -80,7 +80,7 @@ std::vector<KeySegment> striped(std::int64_t keys, std::int64_t stride) {
   std::int64_t token = 0;
   for (std::int64_t first = 0; first < stride; ++first) {
     const std::int64_t count = (keys - first + stride - 1) / stride;
-    segments.push_back({token, first, stride, count, nullptr});
+    segments.push_back({token, first, stride, count});
     token += count;
   }
   return segments;
@@ -252,6 +252,28 @@ TEST(EmulatedHopper, LateFlags) {
     expect_right(
         {make_launch(p, keys, kGrid)},
         {.seed = seed, .sms = 1, .late = {[&] { flags[0] = 7; }, [] {}, [&] { flags[1] = 7; }}});
+  }
+}
+
+/// Keys arrive block by block and head by head; the launch takes them so.
+TEST(EmulatedHopper, KeysThatArriveInParts) {
+  OracleProblem p = problem_of(300);
+  p.heads = 6;
+  p.heads_kv = 2;
+  const std::vector<std::uint32_t> needed{0, 2, 1, 3, 4, 4};
+  for (const bool by_block : {true, false}) {
+    for (std::uint64_t seed = 1; seed < 3; ++seed) {
+      std::uint32_t arrived = 0;
+      std::vector<std::uint32_t> stops;
+      const auto more = [&] { stops.push_back(arrived++); };
+      auto keys = one_segment(p);
+      keys[0].ready = &arrived;
+      keys[0].all = 4;
+      if (by_block) keys[0].needed = needed.data();
+      expect_right({make_launch(p, keys, kGrid)},
+                   {.seed = seed, .sms = 1, .late = {more, more, more, more}});
+      EXPECT_EQ(stops, (std::vector<std::uint32_t>{0, 1, 2, 3}));
+    }
   }
 }
 

@@ -43,10 +43,25 @@ double worst(const std::vector<float>& local, const std::vector<double>& full,
   return error;
 }
 
+/// Forward's result of all ranks, by position.
+struct Whole {
+  std::vector<float> out, lse;
+};
+
+void collect(const Shards& s, const std::vector<std::int64_t>& positions, Whole& whole) {
+  const auto tokens = positions.size();
+  for (std::size_t t = 0; t < tokens; ++t) {
+    const auto at = static_cast<std::size_t>(positions[t]);
+    for (std::size_t i = 0; i < 32; ++i) whole.out[at * 32 + i] = s.out[t * 32 + i];
+    for (std::size_t h = 0; h < 4; ++h) whole.lse[at * 4 + h] = s.lse[h * tokens + t];
+  }
+}
+
 class PlanOptionsTest : public ::testing::TestWithParam<PlanOptions> {};
 
 void run(Mesh& mesh, Algorithm algorithm, MeshShape shape, const PlanOptions& options,
-         const OracleInputs& inputs, const OracleResult& truth, const Problem& p) {
+         const OracleInputs& inputs, const OracleResult& truth, const Problem& p,
+         Whole* whole = nullptr) {
   Session::Impl session;
   session.mesh = &mesh;
   session.own = std::make_unique<comm::PrivateArena>(16 << 20);
@@ -96,6 +111,7 @@ void run(Mesh& mesh, Algorithm algorithm, MeshShape shape, const PlanOptions& op
   EXPECT_LT(worst(s.dq, truth.dq, rows, 32), 1e-5);
   EXPECT_LT(worst(s.dk, truth.dk, rows, 16), 1e-5);
   EXPECT_LT(worst(s.dv, truth.dv, rows, 16), 1e-5);
+  if (whole != nullptr) collect(s, rows, *whole);
 }
 
 TEST_P(PlanOptionsTest, GiveTheSameResult) {
@@ -112,14 +128,33 @@ TEST_P(PlanOptionsTest, GiveTheSameResult) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Each, PlanOptionsTest,
-                         ::testing::Values(PlanOptions{.resume = false},
-                                           PlanOptions{.stage_caller = true},
-                                           PlanOptions{.gather_slices = 1},
-                                           PlanOptions{.outer = Algorithm::gather,
-                                                       .tile_q = 16,
-                                                       .tile_k = 32,
-                                                       .gather_slices = 2}));
+/// Keys come in order of position and their tiles do not depend on who holds which.
+TEST(GatherInPosition, GivesTheSameBitsForAnyNumberOfRanks) {
+  const Problem p = resolved({.batch = 1, .seq = 197, .heads = 4, .heads_kv = 2, .head_dim = 8});
+  const OracleInputs inputs = random_inputs(oracle_problem(p), 11);
+  const OracleResult truth = oracle_attention(p, inputs);
+  const PlanOptions options{.tile_q = 16, .tile_k = 32, .gather_launch = GatherLaunch::in_position};
+  std::vector<Whole> results;
+  for (const int world : {1, 2, 3, 4, 8}) {
+    Whole& whole = results.emplace_back();
+    whole.out.assign(197 * 32, std::nanf(""));
+    whole.lse.assign(197 * 4, std::nanf(""));
+    const MeshShape shape{.ring = world};
+    run_ranks(shape, [&](Mesh& mesh) {
+      run(mesh, Algorithm::gather, shape, options, inputs, truth, p, &whole);
+    });
+    EXPECT_EQ(whole.out, results.front().out) << world << " ranks";
+    EXPECT_EQ(whole.lse, results.front().lse) << world << " ranks";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Each, PlanOptionsTest,
+    ::testing::Values(
+        PlanOptions{.resume = false}, PlanOptions{.stage_caller = true},
+        PlanOptions{.gather_slices = 1}, PlanOptions{.gather_launch = GatherLaunch::on_arrival},
+        PlanOptions{.gather_launch = GatherLaunch::in_position, .stage_caller = true},
+        PlanOptions{.outer = Algorithm::gather, .tile_q = 16, .tile_k = 32, .gather_slices = 2}));
 
 }  // namespace
 }  // namespace annulus::testing

@@ -69,7 +69,7 @@ DeviceAttention::DeviceAttention(const Shape& shape, const attn::Kernel& kernel)
     : shape_(shape),
       kernel_(kernel),
       queries_{{0, 0, shape.seq}},
-      keys_{{0, 0, 1, shape.seq, nullptr}},
+      keys_{{0, 0, 1, shape.seq}},
       tiles_(tiles_of(shape, kernel)),
       intervals_(intervals_of(shape)),
       host_(host_geometry()),

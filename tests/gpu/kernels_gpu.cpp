@@ -128,7 +128,7 @@ std::vector<KeySegment> segments_cut_at(std::int64_t keys, std::vector<std::int6
   cuts.push_back(keys);
   std::int64_t begin = 0;
   for (const std::int64_t cut : cuts) {
-    segments.push_back({begin, begin, 1, cut - begin, nullptr});
+    segments.push_back({begin, begin, 1, cut - begin});
     begin = cut;
   }
   return segments;
@@ -139,7 +139,7 @@ std::vector<KeySegment> striped(std::int64_t keys, std::int64_t stride) {
   std::int64_t token = 0;
   for (std::int64_t first = 0; first < stride; ++first) {
     const std::int64_t count = (keys - first + stride - 1) / stride;
-    segments.push_back({token, first, stride, count, nullptr});
+    segments.push_back({token, first, stride, count});
     token += count;
   }
   return segments;

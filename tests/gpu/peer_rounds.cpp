@@ -101,9 +101,9 @@ std::vector<comm::DeviceTransfer> PeerRounds::transfers(std::int64_t bytes) cons
 double PeerRounds::timed(const std::function<void()>& enqueue) {
   const std::pair<cudaStream_t, int> streams[] = {{flags_.get(), 0}, {copies_.get(), 1}};
   for (const auto& [stream, gate] : streams) {
-    comm::peer::StreamBatch hold(driver_);
+    comm::peer::StreamBatch hold(driver_, stream);
     hold.consume(words_ + gate, 1);
-    hold.enqueue(stream);
+    hold.enqueue();
   }
   check_cuda(cudaEventRecord(begin_.get(), copies_.get()), "cudaEventRecord");
   enqueue();
@@ -176,7 +176,8 @@ bool PeerRounds::is_right(std::int64_t bytes) const {
 }
 
 PeerRates PeerRounds::measure(std::int64_t bytes) {
-  const comm::peer::PeerLink link(driver_, communicator_.rank(), blocks_, transfers(bytes), 77);
+  const comm::peer::PeerLink link(driver_, communicator_.rank(), blocks_, transfers(bytes), 77,
+                                  false);
   const auto bare = [&](int count) {
     for (int i = 0; i < count; ++i) {
       const std::int64_t at = place(i, bytes);

@@ -41,7 +41,7 @@ struct Sequences {
       }
     }
     queries = {{0, 0, seq}};
-    keys = {{0, 0, 1, seq, nullptr}};
+    keys = {{0, 0, 1, seq}};
     geometry = {.batch = std::max<std::int64_t>(1, 16384 / seq),
                 .heads = 16,
                 .head_dim = c.dim,

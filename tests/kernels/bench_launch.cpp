@@ -26,7 +26,7 @@ BenchLaunch::BenchLaunch(const Kernel& kernel, const Setup& s, int threads)
       setup_(s),
       threads_(threads),
       queries_{{0, 0, s.seq}},
-      keys_{{0, 0, 1, s.seq, nullptr}},
+      keys_{{0, 0, 1, s.seq}},
       q_(normal_values(s.dtype, s.seq * s.heads * s.dim, 1)),
       k_(normal_values(s.dtype, s.seq * s.heads / s.group * s.dim, 2)),
       v_(normal_values(s.dtype, s.seq * s.heads / s.group * s.dim, 3)),

@@ -33,7 +33,7 @@ std::vector<KeySegment> segments_cut_at(const OracleProblem& problem,
   cuts.push_back(problem.seq_kv);
   std::int64_t begin = 0;
   for (const std::int64_t cut : cuts) {
-    segments.push_back({begin, begin, 1, cut - begin, nullptr});
+    segments.push_back({begin, begin, 1, cut - begin});
     begin = cut;
   }
   return segments;
@@ -76,7 +76,7 @@ TEST(Launch, MatchesTheOracleWhenPositionsAreStriped) {
     std::int64_t token = 0;
     for (std::int64_t first = 0; first < 4; ++first) {
       const std::int64_t count = (problem.seq_kv - first + 3) / 4;
-      segments.push_back({token, first, 4, count, nullptr});
+      segments.push_back({token, first, 4, count});
       token += count;
     }
     expect_matches_oracle(*kernel, {make_launch(problem, segments, {64, 16})}, 7);

@@ -26,7 +26,7 @@ std::int64_t temporaries_and_output(std::string_view name, const OracleProblem& 
   geometry.head_dim = p.head_dim;
   geometry.head_dim_v = p.head_dim_v;
   geometry.rows = p.seq;
-  const attn::KeySegment keys{0, 0, 1, p.seq_kv, nullptr};
+  const attn::KeySegment keys{0, 0, 1, p.seq_kv};
   geometry.keys = {&keys, 1};
   return attn::find_kernel(name, {}).materialized_bytes(geometry, false) +
          p.batch * p.seq * p.heads * p.head_dim_v * 4;

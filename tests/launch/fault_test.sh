@@ -63,19 +63,26 @@ scenario "rank 1 stopped mid-run" STOP 1
 scenario "rank 0 stopped mid-run" STOP 0
 if [ -z "${FAULT_ARGS:-}" ]; then  # experts run on the CPU
   run=(--op moe --seq 2k --hidden 32 --experts 12 --top-k 2 --expert-ffn 16 --expert-degree 3)
-  scenario "rank 1 stopped mid-run of moe" STOP 1
-  grep -q "moe .*round 0.*rank 1" "$scratch/err" || { echo "FAILED: no item"; failures=$((failures + 1)); }
+  # The signal may come between two calls, where ranks wait for each other and no item is to be named.
+  for _ in 1 2 3 4 5 6; do
+    scenario "rank 1 stopped mid-run of moe" STOP 1
+    named=$(grep -c "moe .*round 0.*rank 1" "$scratch/err")
+    [ "$named" -eq 0 ] || break
+    grep -q "'before a timed call'; rank 1 did not arrive" "$scratch/err" || break
+  done
+  [ "$named" -gt 0 ] || { echo "FAILED: no item"; failures=$((failures + 1)); }
   run=("${problem[@]}")
 fi
 
 # mpirun ends the job by itself when a rank is gone, with 137, and kills a second after its SIGTERM. A
-# survivor that got its second exits 3, and its log names rank and item.
+# survivor that got its second exits 3, and its log names rank and item, unless it was between two calls.
 export NOTE_CODE=1
 gone() {
-  rm -f "$scratch"/pid.* "$scratch"/code.*
+  rm -f "$scratch"/pid.* "$scratch"/code.* "$scratch"/rank-*.log
   timeout -k 5 60 "$mpirun" -np 3 "$scratch/rank" "$annulus" bench "${problem[@]}" --iterations 1M \
     --check none --timeout-s $timeout_s --log-dir "$scratch" >"$scratch/out" 2>"$scratch/err" &
-  local job=$! start codes=0
+  local job=$! start
+  survivors=0
   sleep "$delay_s"
   kill -KILL "$(cat "$scratch/pid.1")"
   start=$(date +%s)
@@ -87,11 +94,14 @@ gone() {
     line=$(grep -m1 'error: .*rank.*item' "$scratch/rank-$rank.log")
     echo "rank 1 gone mid-run: rank $rank exits ${code:-without a code}, logs: $line"
     [ "${code:-3}" = 3 ] || { echo "FAILED: not 3"; failures=$((failures + 1)); }
-    [ -n "$code" ] && [ -n "$line" ] && codes=$((codes + 1))
+    [ -n "$code" ] && [ -n "$line" ] && survivors=$((survivors + 1))
   done
-  [ $codes -gt 0 ] || { echo "FAILED: no survivor ended by itself"; failures=$((failures + 1)); }
 }
-gone
+for _ in 1 2 3 4 5; do
+  gone
+  [ $survivors -eq 0 ] || break
+done
+[ $survivors -gt 0 ] || { echo "FAILED: no survivor ended by itself"; failures=$((failures + 1)); }
 unset NOTE_CODE
 
 scenario "rank 0 interrupted" TERM 0

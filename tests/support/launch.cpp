@@ -294,7 +294,7 @@ TestLaunch make_launch(const OracleProblem& problem, const std::vector<attn::Key
 }
 
 std::vector<attn::KeySegment> one_segment(const OracleProblem& problem) {
-  return {{0, 0, 1, problem.seq_kv, nullptr}};
+  return {{0, 0, 1, problem.seq_kv}};
 }
 
 RunResult run_kernel(const attn::Kernel& kernel, const std::vector<TestLaunch>& chain,

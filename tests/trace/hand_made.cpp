@@ -25,7 +25,7 @@ HandMade& HandMade::transfer(bool sends, int peer, std::int32_t tag) {
 }
 
 CallTrace call(double begin_s, double end_s, std::initializer_list<Times> items) {
-  CallTrace trace{Pass::forward, begin_s, end_s, 0, {}};
+  CallTrace trace{Pass::forward, begin_s, end_s, 0, false, {}};
   for (const Times& t : items) {
     const bool by_flag = t.await_s >= 0;
     trace.samples.push_back({static_cast<std::int32_t>(trace.samples.size()), by_flag, t.begin_s,

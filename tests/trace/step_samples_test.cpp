@@ -16,7 +16,7 @@ using attn::Schedule;
 using attn::Step;
 using attn::StepTime;
 
-std::vector<RankPlan> plans(Algorithm algorithm, Pass pass) {
+std::vector<RankPlan> plans(Algorithm algorithm, Pass pass, GatherLaunch launch) {
   PlanRequest r;
   r.problem.seq = 96;
   r.problem.heads = 8;
@@ -27,6 +27,7 @@ std::vector<RankPlan> plans(Algorithm algorithm, Pass pass) {
   if (algorithm == Algorithm::hybrid) r.mesh = {.ring = 2, .ulysses = 2};
   r.pass = pass;
   r.options.stage_caller = true;
+  r.options.gather_launch = launch;
   const Plan plan = make_plan(r);
   std::vector<RankPlan> ranks;
   for (int i = 0; i < 4; ++i) ranks.push_back(plan.rank(i));
@@ -49,6 +50,11 @@ std::size_t step_of(const RankPlan& plan, const std::vector<attn::TransferTraits
   const bool moves = it.kind == ItemKind::transfer;
   const std::int32_t index = moves ? traits[static_cast<std::size_t>(it.payload)].group_end : item;
   const auto found = std::ranges::find_if(schedule.steps, [&](const Step& s) {
+    if (moves && s.kind == Step::Kind::move) return s.index == index;
+    if (moves && s.kind == Step::Kind::raise) {
+      const auto* first = schedule.raised.data() + s.index;
+      return std::find(first, first + s.count, index) != first + s.count;
+    }
     return s.kind == (moves ? Step::Kind::transfer : Step::Kind::compute) && s.index == index;
   });
   return static_cast<std::size_t>(found - schedule.steps.begin());
@@ -64,7 +70,14 @@ void expect_samples(const RankPlan& plan, const Link& link) {
     const ItemSample& s = samples[static_cast<std::size_t>(i)];
     const Item& it = plan.items[static_cast<std::size_t>(i)];
     EXPECT_EQ(s.item, i);
-    EXPECT_EQ(s.begin_s, static_cast<double>(step_of(plan, traits, schedule, i)));
+    const std::size_t step = step_of(plan, traits, schedule, i);
+    const auto began = static_cast<double>(step);
+    const bool arrives = schedule.steps[step].kind == Step::Kind::move;
+    if (arrives) {
+      EXPECT_LE(s.begin_s, began);  // the first has the wait for all
+    } else {
+      EXPECT_EQ(s.begin_s, began);
+    }
     const bool flag =
         it.kind == ItemKind::transfer && traits[static_cast<std::size_t>(it.payload)].by_flag;
     EXPECT_EQ(s.by_flag, flag);
@@ -73,7 +86,7 @@ void expect_samples(const RankPlan& plan, const Link& link) {
       EXPECT_EQ(s.end_s, s.await_s + 1);
     } else {
       EXPECT_EQ(s.await_s, s.begin_s);
-      EXPECT_EQ(s.end_s, s.begin_s + 1);
+      EXPECT_EQ(s.end_s, began + 1);
     }
     for (const std::int32_t w : plan.waits(it)) {
       EXPECT_LT(samples[static_cast<std::size_t>(w)].begin_s, s.end_s);
@@ -86,13 +99,31 @@ TEST(StepSamples, HaveEveryItemOfEveryPlanOnEveryLink) {
        {Algorithm::ring, Algorithm::gather, Algorithm::ulysses, Algorithm::hybrid}) {
     for (const Pass pass : {Pass::forward, Pass::backward}) {
       for (const Link& link : {Link{1}, Link{2}, Link{4}, Link{4, true}}) {
-        for (const RankPlan& plan : plans(algorithm, pass)) {
-          SCOPED_TRACE(fmt::format("{} ranks a host", link.ranks_per_host));
-          ASSERT_NO_FATAL_FAILURE(expect_samples(plan, link));
+        for (const GatherLaunch launch : {GatherLaunch::slices, GatherLaunch::on_arrival}) {
+          for (const RankPlan& plan : plans(algorithm, pass, launch)) {
+            SCOPED_TRACE(fmt::format("{} ranks a host", link.ranks_per_host));
+            ASSERT_NO_FATAL_FAILURE(expect_samples(plan, link));
+          }
         }
       }
     }
   }
+}
+
+TEST(StepSamples, GiveTheFirstOfWhatArrivesTheWaitForAll) {
+  const RankPlan plan = plans(Algorithm::gather, Pass::forward, GatherLaunch::on_arrival)[1];
+  const auto traits = Link{4}.traits(plan);
+  const Schedule schedule = attn::make_schedule(plan, traits);
+  ASSERT_TRUE(attn::waits_inside(schedule));
+  const auto samples = attn::item_samples(plan, traits, schedule, one_a_step(schedule));
+  int longer = 0;
+  for (const ItemSample& s : samples) {
+    const Item& it = plan.items[static_cast<std::size_t>(s.item)];
+    if (it.kind == ItemKind::transfer && !s.by_flag && s.end_s - s.begin_s > 1) ++longer;
+  }
+  EXPECT_EQ(longer, 1);
+  const RankPlan slices = plans(Algorithm::gather, Pass::forward, GatherLaunch::slices)[1];
+  EXPECT_FALSE(attn::waits_inside(attn::make_schedule(slices, Link{4}.traits(slices))));
 }
 
 }  // namespace

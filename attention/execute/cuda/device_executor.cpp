@@ -14,9 +14,14 @@ std::vector<TransferTraits> traits_of(const RankPlan& plan, const comm::DeviceLi
   std::vector<TransferTraits> traits;
   for (std::size_t i = 0; i < plan.transfers.size(); ++i) {
     const auto t = static_cast<std::int32_t>(i);
-    traits.push_back({link.group_end(t), link.by_flag(t)});
+    traits.push_back({link.group_end(t), link.by_flag(t), link.beside_kernels(t)});
   }
   return traits;
+}
+
+std::span<const std::int32_t> listed(const std::vector<std::int32_t>& list, const Step& step) {
+  return std::span(list).subspan(static_cast<std::size_t>(step.index),
+                                 static_cast<std::size_t>(step.count));
 }
 
 }  // namespace
@@ -42,6 +47,8 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
     if (plan.items[i].kind != ItemKind::transfer) continue;
     item_of_[static_cast<std::size_t>(plan.items[i].payload)] = static_cast<std::int32_t>(i);
   }
+  report_.words.arrived = launches.arrived();
+  report_.words.arrived_count = launches.arrived_count();
   begin_ = make_event();
   for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
   load_code(memory);
@@ -104,16 +111,24 @@ void DeviceExecutor::play_noted(std::size_t step, const Memory& memory, DeviceMo
   clock_->end(step, stream);
 }
 
-/// What the host enqueues there; a launch of several transfers has the name of the last.
+/// What the host enqueues there; a launch of several transfers has the name of the last, a step for
+/// several the name of the first.
 RangeName DeviceExecutor::range_of(const Step& step) const {
   const auto i = static_cast<std::size_t>(step.index);
   switch (step.kind) {
     case Step::Kind::compute:
       return ranges_.of(step.index);
     case Step::Kind::transfer:
+    case Step::Kind::move:
       return ranges_.of(item_of_[i]);
+    case Step::Kind::raise:
+      return ranges_.of(item_of_[static_cast<std::size_t>(schedule_.raised[i])]);
     case Step::Kind::await_over:
       return ranges_.of(item_of_[static_cast<std::size_t>(schedule_.awaited[i])]);
+    case Step::Kind::sources:
+      return ranges_.of(item_of_[static_cast<std::size_t>(schedule_.arrivals[i])]);
+    case Step::Kind::arrived:
+    case Step::Kind::release:
     case Step::Kind::record:
     case Step::Kind::wait:
       break;
@@ -133,11 +148,23 @@ void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mod
     case Step::Kind::transfer:
       if (moves) link_.start(step.index, lane);
       break;
+    case Step::Kind::raise:
+      if (moves) link_.raise(listed(schedule_.raised, step), lane);
+      break;
     case Step::Kind::await_over:
-      if (moves) {
-        const auto count = static_cast<std::size_t>(step.count);
-        link_.await_over(std::span(schedule_.awaited).subspan(i, count), lane);
-      }
+      if (moves) link_.await_over(listed(schedule_.awaited, step), lane);
+      break;
+    case Step::Kind::sources:
+      if (moves) link_.await_sources(listed(schedule_.arrivals, step), lane);
+      break;
+    case Step::Kind::move:
+      if (moves) link_.move(step.index, lane);
+      break;
+    case Step::Kind::arrived:
+      tell(step, lane);
+      break;
+    case Step::Kind::release:
+      if (moves) link_.release(listed(schedule_.arrivals, step), lane);
       break;
     case Step::Kind::record:
       check_cuda(cudaEventRecord(events_[i].get(), lane.stream), "cudaEventRecord");
@@ -146,6 +173,15 @@ void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mod
       check_cuda(cudaStreamWaitEvent(lane.stream, events_[i].get(), 0), "cudaStreamWaitEvent");
       break;
   }
+}
+
+/// Also where nothing moves: the kernel waits for it. On the compute lane all has arrived, and
+/// kernels start.
+void DeviceExecutor::tell(const Step& step, const comm::LinkStream& lane) {
+  std::uint32_t* word = launches_.arrived() + step.index;
+  const auto count = static_cast<std::uint32_t>(step.count);
+  if (step.lane == Lane::compute) return launch_write(word, count, lane.stream);
+  link_.write(word, count, lane);
 }
 
 void DeviceExecutor::compute(const Item& item, const Memory& memory) {

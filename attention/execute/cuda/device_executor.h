@@ -58,12 +58,14 @@ class DeviceExecutor {
   const StepClock& clock() const { return *clock_; }
   /// Of the last noted call, once it is over: seconds after clock().first().
   std::vector<ItemSample> samples() const;
+  bool waits_inside() const { return attn::waits_inside(schedule_); }
 
  private:
   void load_code(const Memory& memory);
   void play_noted(std::size_t step, const Memory& memory, DeviceMode mode);
   void play(const Step& step, const Memory& memory, DeviceMode mode);
   RangeName range_of(const Step& step) const;
+  void tell(const Step& step, const comm::LinkStream& lane);
   void compute(const Item& item, const Memory& memory);
   const comm::LinkStream& on(Lane lane) const { return lanes_[static_cast<std::size_t>(lane)]; }
 

@@ -29,16 +29,18 @@ void for_lists(Geometry& g, Pass pass, Fn&& fn) {
 }  // namespace
 
 DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kernel_(host.kernel()) {
-  std::int64_t bytes = padded(std::as_bytes(std::span(host.intervals())).size());
+  const std::int64_t words = padded(rank_.attends.size() * sizeof(std::uint32_t));
+  std::int64_t bytes = words + padded(std::as_bytes(std::span(host.intervals())).size());
   for (std::size_t i = 0; i < rank_.attends.size(); ++i) {
     AttendGeometry g = host.geometry(static_cast<std::int32_t>(i));
-    for_lists(g, rank_.attends[i].pass,
-              [&](const auto& list) { bytes += padded(std::as_bytes(list).size()); });
+    const auto add = [&](const auto& list) { bytes += padded(std::as_bytes(list).size()); };
+    for_lists(g, rank_.attends[i].pass, add);
+    for (const auto& needed : host.launches()[i].needed) add(std::span(needed));
     geometries_.push_back(g);
   }
   lists_ = DeviceBuffer(bytes);
 
-  std::int64_t at = 0;
+  std::int64_t at = words;
   const auto to_device = [&]<typename T>(std::span<const T>& list) {
     const auto raw = std::as_bytes(list);
     lists_.upload(raw, at);
@@ -55,6 +57,16 @@ DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kerne
       g.key_tiles = {};
       g.places = {};
     }
+    const Launch& launch = host.launches()[i];
+    std::vector<KeySegment> keys(g.keys.begin(), g.keys.end());
+    for (std::size_t s = 0; s < launch.needed.size(); ++s) {
+      std::span<const std::uint32_t> needed(launch.needed[s]);
+      to_device(needed);
+      keys[s].ready = arrived() + i;
+      keys[s].all = launch.arrivals;
+      keys[s].needed = needed.data();
+    }
+    g.keys = keys;
     for_lists(g, rank_.attends[i].pass, to_device);
     g.intervals = intervals;
   }

@@ -20,6 +20,11 @@ class DeviceLaunches {
   /// Enqueues attend `index` on context.stream.
   void run(std::int32_t index, const Memory& memory, const LaunchContext& context) const;
 
+  /// A word for each attend: how many of the transfers that bring its keys are over. Kernels whose
+  /// keys arrive while they run read it.
+  std::uint32_t* arrived() const { return reinterpret_cast<std::uint32_t*>(lists_.data()); }
+  int arrived_count() const { return static_cast<int>(geometries_.size()); }
+
   /// Device memory that the lists take.
   std::int64_t bytes() const { return lists_.bytes(); }
 

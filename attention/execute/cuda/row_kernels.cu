@@ -180,7 +180,10 @@ __global__ void begin_call(CallWords words, std::uint32_t pass) {
   *words.flops = 0;
   *words.calls += 1;
   *words.pass = pass;
+  for (int i = 0; i < words.arrived_count; ++i) words.arrived[i] = 0;
 }
+
+__global__ void write_word(std::uint32_t* word, std::uint32_t value) { *word = value; }
 
 /// True where every row of every operand can be read four elements at a time.
 bool wide(const RowShape& shape, std::initializer_list<DeviceRows> operands) {
@@ -250,6 +253,10 @@ void launch_merge(const DeviceRows& o, const DeviceRows& lse, const DeviceRows& 
 
 void launch_begin(const CallWords& words, std::uint32_t pass, cudaStream_t stream) {
   run({1, 1, 1, 1}, "begin", [&](unsigned, int) { begin_call<<<1, 1, 0, stream>>>(words, pass); });
+}
+
+void launch_write(std::uint32_t* word, std::uint32_t value, cudaStream_t stream) {
+  run({1, 1, 1, 1}, "write", [&](unsigned, int) { write_word<<<1, 1, 0, stream>>>(word, value); });
 }
 
 }  // namespace annulus::attn

@@ -39,12 +39,16 @@ void launch_merge(const DeviceRows& o, const DeviceRows& lse, const DeviceRows& 
                   const DeviceRows& other_lse, const DeviceRows& out, const RowShape& shape,
                   cudaStream_t stream);
 
-/// A call begins: its FLOP counter is 0; mapped host memory counts one call more and names `pass`.
+/// A call begins: its FLOP counter is 0, and so are the counters of what arrives; mapped host
+/// memory counts one call more and names `pass`.
 struct CallWords {
   std::int64_t* flops = nullptr;
   std::uint32_t* calls = nullptr;
   std::uint32_t* pass = nullptr;
+  std::uint32_t* arrived = nullptr;
+  int arrived_count = 0;
 };
 void launch_begin(const CallWords& words, std::uint32_t pass, cudaStream_t stream);
+void launch_write(std::uint32_t* word, std::uint32_t value, cudaStream_t stream);
 
 }  // namespace annulus::attn

@@ -323,7 +323,7 @@ struct Flash2Forward {
     if (threadIdx.x == 0) {
       count_flops(g, 2 * totals.pairs * (kDim + kDim));
       shared.aborted = 0;
-      shared.walker = {begin, 0, -1};
+      shared.walker = {begin, 0, static_cast<int>(kv_head_of(g, head)), -1, 0};
       plan(0);
       plan(1);
     }

@@ -24,7 +24,7 @@ template <typename Fn>
 __device__ bool for_each_key(const Geometry& g, std::int64_t row, Fn&& fn) {
   for (int i = 0; i < g.key_count; ++i) {
     const KeySegment segment = g.keys[i];
-    if (segment.ready != nullptr && !await_flag(g, segment.ready)) return false;
+    if (segment.ready != nullptr && !await_all(g, segment)) return false;
     for (std::int64_t j = 0; j < segment.count; ++j) {
       if (sees(g, row, segment.position + j * segment.stride)) fn(segment.token + j);
     }
@@ -144,7 +144,7 @@ __global__ void keys_kernel(const __grid_constant__ Geometry g,
   std::int64_t column = 0;
   for (int i = 0; i < g.key_count; ++i) {
     const KeySegment segment = g.keys[i];
-    if (segment.ready != nullptr && !await_flag(g, segment.ready)) return;
+    if (segment.ready != nullptr && !await_all(g, segment)) return;
     for (std::int64_t j = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
          j < segment.count; j += kKeyBlocks * kThreads) {
       differentiate_key(g, p, kv, segment.token + j, segment.position + j * segment.stride,

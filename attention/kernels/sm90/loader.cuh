@@ -5,8 +5,8 @@
 #include <cstdint>
 
 // The loader: one thread that draws items, says which keys meet them, waits for their segments'
-// flags and has the copy engine bring K and V. Steps run on from item to item. V of a step is asked
-// for after K of the next, which consumers need first.
+// counters and has the copy engine bring K and V. Steps run on from item to item. V of a step is
+// asked for after K of the next, which consumers need first.
 namespace annulus::attn::sm90 {
 
 template <int kDim>
@@ -18,7 +18,8 @@ struct Loader {
   const Schedule& schedule;
   Memory& shared;
   int step = 0;                           ///< the next
-  int ready = -1;                         ///< segment that is known to be there
+  int segment = -1;                       ///< of the last step
+  std::uint32_t seen = 0;                 ///< what that segment's counter held
   bool held = false;                      ///< V of the last step is not asked for yet
   int token = 0, kv_head = 0, batch = 0;  ///< of what is held
   std::int64_t pairs = 0;
@@ -49,16 +50,23 @@ struct Loader {
     return g.abort != nullptr && load_acquire_system(g.abort) != 0;
   }
 
-  /// False where the launch was aborted. What came before is on its way when this thread spins.
-  __device__ __forceinline__ bool await_segment(const std::uint32_t* flag) {
-    if (load_acquire_system(flag) == 0) {
-      load_values();
-      while (load_acquire_system(flag) == 0) {
-        if (aborted()) return false;
-        pause();
-      }
+  /// Waits until the tile's keys are there. False where the launch was aborted. What came before is
+  /// on its way when this thread spins.
+  __device__ __forceinline__ bool await_keys(const Tile& tile, const KeySegment& from, int head) {
+    if (tile.segment != segment) seen = 0;
+    segment = tile.segment;
+    if (from.ready == nullptr || seen >= from.all) return true;
+    const std::uint32_t needed =
+        cuda::needed_for(from, cuda::kv_head_of(g, head), tile.key, tile.keys);
+    if (needed <= seen) return true;
+    seen = load_acquire_system(from.ready);
+    if (seen < needed) load_values();
+    while (seen < needed) {
+      if (aborted()) return false;
+      pause();
+      seen = load_acquire_system(from.ready);
     }
-    fence_async_global();  // what the flag stands for is read by the copy engine
+    fence_async_global();  // what the counter stands for is read by the copy engine
     return true;
   }
 
@@ -69,18 +77,18 @@ struct Loader {
     arrive(&shared.k_full[at.index]);
   }
 
-  __device__ __forceinline__ void load_step(const Tile& tile, const KeySegment& segment,
+  __device__ __forceinline__ void load_step(const Tile& tile, const KeySegment& from,
                                             const Item& item) {
     const Place<Memory::kStages> at(step);
     wait(&shared.k_empty[at.index], at.empty);
     Step& to = shared.steps[step % Memory::kSteps];
-    to.position = segment.position + tile.key * segment.stride;
-    to.stride = segment.stride;
+    to.position = from.position + tile.key * from.stride;
+    to.stride = from.stride;
     to.keys = tile.keys;
     to.rows = tile.rows;
     to.full = tile.full ? 1 : 0;
     to.masked = !tile.full || tile.keys < kTileKeys || tile.rows < item.tile.rows ? 1 : 0;
-    const auto first = static_cast<int>(segment.token + tile.key);
+    const auto first = static_cast<int>(from.token + tile.key);
     const auto head = static_cast<int>(cuda::kv_head_of(g, item.head));
     copy(maps.k, shared.k[at.index], &shared.k_full[at.index], first, head, item.batch);
     load_values();
@@ -95,12 +103,9 @@ struct Loader {
   __device__ __forceinline__ bool walk(const Item& item) {
     for (int i = item.tile.begin; i < item.tile.end; ++i) {
       const Tile& tile = g.tiles[i];
-      const KeySegment& segment = g.keys[tile.segment];
-      if (tile.segment != ready) {
-        if (segment.ready != nullptr && !await_segment(segment.ready)) return false;
-        ready = tile.segment;
-      }
-      load_step(tile, segment, item);
+      const KeySegment& from = g.keys[tile.segment];
+      if (!await_keys(tile, from, item.head)) return false;
+      load_step(tile, from, item);
     }
     return true;
   }

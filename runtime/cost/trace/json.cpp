@@ -177,6 +177,7 @@ ordered_json call_json(const TracedCall& call) {
                      {"transfer_s", e.transfer_s},
                      {"exposed_s", e.exposed_s},
                      {"idle_s", e.idle_s},
+                     {"waits_inside", call.ranks[r].waits_inside},
                      {"device_clock_error_s", call.ranks[r].clock_error_s}});
   }
   return {{"name", call.name}, {"ranks", ranks}};

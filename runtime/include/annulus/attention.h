@@ -85,6 +85,11 @@ struct AttentionOptions {
   std::int64_t tile_k = 0;
   bool deterministic = false;
   bool blocking_transfers = false;  ///< no overlap: to measure exposed communication against
+  /// `gather` forward on GPUs, where copies run beside kernels (peer, a GPU a rank, receivers
+  /// pull): one launch that takes keys as they arrive; with `deterministic` in order of position,
+  /// so that any number of ranks gives the same bits. False: a launch a slice. The same on all
+  /// ranks.
+  bool gather_at_once = true;
 };
 
 /// Figures of the last forward or backward on this rank, in seconds and bytes.

@@ -134,6 +134,9 @@ struct Attend {
   bool finish = false;
   bool dq_assign = false;
   bool dkv_assign = false;
+  /// May start before the transfers that write its k and v are over: its kernel is told how far
+  /// they are. Where that cannot be, it waits for them as for the others.
+  bool on_arrival = false;
   std::int64_t pairs = 0;  ///< unmasked (query, key) pairs of one head of one batch element
   std::int64_t flops = 0;  ///< of the tiles it visits, all heads and batch elements
 };
@@ -200,11 +203,19 @@ struct ANNULUS_API RankPlan : PlanTotals {
 /// "rank 2 item 7: transfer step 1 kv from rank 1", for messages and traces.
 ANNULUS_API std::string describe(const RankPlan& plan, std::int32_t item);
 
+/// How `gather` runs its forward.
+enum class GatherLaunch : std::uint8_t {
+  slices,      ///< a launch a slice; two slices are held
+  on_arrival,  ///< one launch, keys in the order in which they arrive, own ones first
+  in_position  ///< one launch, keys in order of position: the same bits for any number of ranks
+};
+
 struct PlanOptions {
   Algorithm outer = Algorithm::ring;  ///< hybrid: ring or gather between ulysses groups
   std::int64_t tile_q = 64;           ///< the tile grid that `flops` counts
   std::int64_t tile_k = 64;
-  int gather_slices = 0;      ///< 0: chosen
+  int gather_slices = 0;  ///< 0: chosen
+  GatherLaunch gather_launch = GatherLaunch::slices;
   bool resume = true;         ///< false: kernels that cannot start from a state; merges are planned
   bool stage_caller = false;  ///< true: transfers may not touch caller slots
 };

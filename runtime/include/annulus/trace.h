@@ -29,6 +29,8 @@ struct CallTrace {
   double begin_s = 0;
   double end_s = 0;
   double clock_error_s = 0;  ///< of a GPU's clock against the host's; 0 on the CPU
+  /// A kernel took keys as they arrived: waiting for them is in its own time, not in exposed_s.
+  bool waits_inside = false;
   std::vector<ItemSample> samples;
 };
 

@@ -9,6 +9,8 @@
 #                      composite (two pretended hosts) between them. Memory / planned within 1.05 (was 2:
 #                      a context too many on GPU 0, docs/notes/01 fault 3). Host: forward at most 20 us + 3
 #                      a transfer, a replay at most 30 us
+#   gather at once     forward at 1k, 2k, 4k, 8k, 16k a GPU (docs/notes/09): 55, 75, 90, 95, 97 % of the ceiling;
+#                      a launch a slice: 45, 60, 78, 86, 91 %
 #   1M tokens          forward some 7 s, backward some 20 s a call on 4 H100s (9e15 and 2.3e16 FLOPs, 16k
 #                      a GPU does 330 and 290 TFLOP/s); fits 80 GB: about 9 GB of tensors, and the arena
 . "$(dirname "$0")/common.sh"
@@ -32,6 +34,13 @@ for transport in peer nccl; do
   for algorithm in gather ulysses ring; do
     bench "$algorithm $transport" 60 $gpus --seq $((16 * gpus))k "${shape[@]}" --algorithm $algorithm \
       --transport $transport --warmup 2 --iterations 10 --check sample
+  done
+done
+# One launch that takes keys as they arrive (above, peer) against a launch a slice.
+for tokens in 1 2 4 8 16; do
+  for once in true false; do
+    bench "gather ${tokens}k a GPU, at once $once" 40 $gpus --seq $((tokens * gpus))k "${shape[@]}" --algorithm gather \
+      --transport peer --gather-at-once $once --warmup 3 --iterations 20 --check sample
   done
 done
 bench "gather composite" 60 $gpus --seq $((16 * gpus))k "${shape[@]}" --algorithm gather --transport composite \

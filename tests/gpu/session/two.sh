@@ -54,6 +54,13 @@ for transport in peer nccl; do
       --transport $transport --warmup 2 --iterations 10 --check sample
   done
 done
+# One launch that takes keys as they arrive (above, peer) against a launch a slice.
+for tokens in 1 2 4 8 16; do
+  for once in true false; do
+    bench "gather ${tokens}k a GPU, at once $once" 40 $gpus --seq $((tokens * gpus))k "${shape[@]}" --algorithm gather \
+      --transport peer --gather-at-once $once --warmup 3 --iterations 20 --check sample
+  done
+done
 step "fault: stopped, killed" 120 env FAULT_ARGS="--seq 64k --heads 16 --head-dim 128 --dtype bf16 --backend cuda" FAULT_DELAY_S=8 FAULT_LIMIT_S=20 \
   bash "$repo/tests/launch/fault_test.sh" ./annulus mpirun
 # Last: it may hang until its limit, and its process with it.

@@ -51,11 +51,11 @@ __device__ inline float warp_max(float x) {
   return x;
 }
 
-/// The whole warp: waits for a segment's flag.
+/// The whole warp: waits for all keys of a segment.
 __device__ inline bool await_segment_warp(const Geometry& g, const KeySegment& segment) {
   if (segment.ready == nullptr) return true;
   bool good = true;
-  if ((threadIdx.x & 31U) == 0) good = await_flag(g, segment.ready);
+  if ((threadIdx.x & 31U) == 0) good = await_all(g, segment);
   return __all_sync(0xffffffffU, good) != 0;
 }
 

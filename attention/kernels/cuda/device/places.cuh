@@ -44,6 +44,19 @@ __device__ inline std::int64_t kv_head_of(const Geometry& g, std::int64_t head) 
   return (g.head_offset + head) / g.group;
 }
 
+/// What a segment's counter must hold before keys [key, key + keys) of a key/value head are read.
+__device__ inline std::uint32_t needed_for(const KeySegment& segment, std::int64_t kv_head,
+                                           std::int64_t key, int keys) {
+  if (segment.needed == nullptr) return segment.all;
+  const std::uint32_t* blocks =
+      segment.needed + kv_head * ((segment.count + kArrivalBlock - 1) / kArrivalBlock);
+  std::uint32_t most = 0;
+  for (std::int64_t b = key / kArrivalBlock; b * kArrivalBlock < key + keys; ++b) {
+    if (blocks[b] > most) most = blocks[b];
+  }
+  return most;
+}
+
 /// The lowest `n` of 32 bits; n is cut to [0, 32].
 __device__ inline std::uint32_t low_bits(int n) {
   return static_cast<std::uint32_t>((std::uint64_t{1} << max(0, min(n, 32))) - 1);

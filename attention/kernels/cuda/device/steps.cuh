@@ -79,24 +79,26 @@ struct KeyStep {
 /// Of a block that holds a query tile of `rows` rows: its tiles' keys.
 template <int kKeys>
 struct KeyStepWalker {
-  int tile, offset;  ///< of the next step
-  int ready;         ///< segment that is known to be there; -1: none
+  int tile, offset;    ///< of the next step
+  int kv_head;         ///< of the block
+  int segment;         ///< of the last step; -1: none
+  std::uint32_t seen;  ///< what that segment's counter held
 
-  /// Waits for the segment's flag; false, and no step, where that was aborted.
+  /// Waits until the step's keys are there; false, and no step, where that was aborted.
   __device__ bool plan(const Geometry& g, int end, int rows, KeyStep& to) {
     KeyStep step;
     to = step;
     if (tile < end) {
       const Tile current = g.tiles[tile];
-      const KeySegment& segment = g.keys[current.segment];
-      if (current.segment != ready) {
-        if (segment.ready != nullptr && !await_flag(g, segment.ready)) return false;
-        ready = current.segment;
-      }
-      step.token = segment.token + current.key + offset;
+      const KeySegment& from = g.keys[current.segment];
+      step.token = from.token + current.key + offset;
       step.tile = tile;
       step.offset = offset;
       step.keys = min(kKeys, current.keys - offset);
+      if (!await_keys(g, current.segment, from, current.key + offset, step.keys)) {
+        to = KeyStep();
+        return false;
+      }
       step.masked = !current.full || step.keys < kKeys || current.rows < rows;
       offset += kKeys;
       if (offset >= current.keys) {
@@ -106,6 +108,16 @@ struct KeyStepWalker {
     }
     to = step;
     return true;
+  }
+
+ private:
+  __device__ bool await_keys(const Geometry& g, int index, const KeySegment& from, std::int64_t key,
+                             int keys) {
+    if (index != segment) seen = 0;
+    segment = index;
+    if (from.ready == nullptr || seen >= from.all) return true;
+    const std::uint32_t needed = needed_for(from, kv_head, key, keys);
+    return needed <= seen || await_count(g, from.ready, needed, seen);
   }
 };
 

@@ -59,20 +59,29 @@ __device__ inline bool aborted(const Geometry& g) {
   return g.abort != nullptr && load_acquire_system(g.abort) != 0;
 }
 
-/// One thread: waits for a segment's flag. False where the launch was aborted.
-__device__ inline bool await_flag(const Geometry& g, const std::uint32_t* flag) {
-  while (load_acquire_system(flag) == 0) {
+/// One thread: waits until a segment's counter holds `needed`, or more; `seen`: what it held last.
+/// False where the launch was aborted.
+__device__ inline bool await_count(const Geometry& g, const std::uint32_t* counter,
+                                   std::uint32_t needed, std::uint32_t& seen) {
+  while ((seen = load_acquire_system(counter)) < needed) {
     if (aborted(g)) return false;
     __nanosleep(100);
   }
   return true;
 }
 
-/// The whole block: waits for a segment's flag, if it has one. False where the launch was aborted.
+/// One thread: waits for all keys of a segment that has a counter. False where the launch was
+/// aborted.
+__device__ inline bool await_all(const Geometry& g, const KeySegment& segment) {
+  std::uint32_t seen = 0;
+  return await_count(g, segment.ready, segment.all, seen);
+}
+
+/// The whole block: waits for all keys of a segment. False where the launch was aborted.
 __device__ inline bool await_segment(const Geometry& g, const KeySegment& segment) {
   if (segment.ready == nullptr) return true;
   bool good = true;
-  if (threadIdx.x == 0) good = await_flag(g, segment.ready);
+  if (threadIdx.x == 0) good = await_all(g, segment);
   return __syncthreads_and(good) != 0;
 }
 

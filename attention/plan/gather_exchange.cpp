@@ -1,0 +1,166 @@
+#include "attention/plan/gather_exchange.h"
+
+#include <algorithm>
+
+namespace annulus::attn {
+namespace {
+
+constexpr int kDefaultSlices = 4;
+/// One launch takes what has arrived: slices are fine, as long as a copy is worth its start (3.5
+/// us, docs/notes/05-gpu-measurements.md, of 370 GB/s).
+constexpr std::int64_t kCopyBytes = std::int64_t{4} << 20;
+
+/// The part of an owner's keys that a receiver needs. Both ends derive it, in the same order.
+std::vector<Run> runs_between(const std::vector<TokenRange>& owned,
+                              const std::vector<KeyInterval>& needed) {
+  std::vector<Run> runs;
+  std::int64_t source = 0;
+  for (const TokenRange& range : owned) {
+    std::int64_t target = 0;
+    for (const KeyInterval& want : needed) {
+      const std::int64_t s = range.stride;
+      const std::int64_t first =
+          want.begin <= range.begin ? 0 : (want.begin - range.begin + s - 1) / s;
+      const std::int64_t last =
+          want.end <= range.begin ? 0 : std::min(range.count, (want.end - range.begin + s - 1) / s);
+      if (first < last) {
+        runs.push_back({source + first,
+                        target + range.position(first) - want.begin,
+                        last - first,
+                        s,
+                        {range.position(first), last - first, s}});
+      }
+      target += want.end - want.begin;
+    }
+    source += range.count;
+  }
+  return runs;
+}
+
+/// Runs that follow each other at their owner are one: they lie together as they arrive.
+std::vector<Run> joined(const std::vector<Run>& runs) {
+  std::vector<Run> all;
+  for (const Run& run : runs) {
+    if (!all.empty() && all.back().source + all.back().count == run.source) {
+      all.back().count += run.count;
+    } else {
+      all.push_back(run);
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+Exchange::Exchange(RankBuilder& b, const GroupTensors& t, GatherLaunch launch)
+    : b_(b), t_(t), whole_(launch != GatherLaunch::slices) {
+  const std::int32_t heads = b.heads_kv().count;
+  const std::int32_t slices = std::clamp(wish(), 1, std::max(1, heads));
+  for (std::int32_t i = 0; i < slices; ++i) {
+    const std::int32_t begin = heads * i / slices;
+    slices_.push_back({begin, heads * (i + 1) / slices - begin});
+    widest_ = std::max(widest_, whole_ ? heads : slices_.back().count);
+  }
+  const int me = b.ring_index();
+  for (int g = 0; g < groups(); ++g) {
+    given_.push_back(runs_between(owned(me), needed(g)));
+    taken_.push_back(runs_between(owned(g), needed(me)));
+  }
+  for (const KeyInterval& k : needed(me)) {
+    keys_.push_back({k.begin, k.end - k.begin, 1});
+    tokens_ += k.end - k.begin;
+  }
+  if (launch == GatherLaunch::on_arrival) place_by_arrival();
+  for (int g = 0; g < groups(); ++g) {
+    const bool join = launch == GatherLaunch::on_arrival;
+    sent_.push_back(join ? joined(given(g)) : given(g));
+    received_.push_back(join ? joined(taken(g)) : taken(g));
+  }
+}
+
+/// Slices, if nobody says otherwise. The same on all ranks that exchange.
+std::int32_t Exchange::wish() const {
+  const std::int32_t asked = b_.plan().request.options.gather_slices;
+  if (asked > 0 || !whole_) return asked > 0 ? asked : kDefaultSlices;
+  const Problem& p = b_.problem();
+  const std::int64_t shard = p.batch * *p.seq_kv / groups() * b_.heads_kv().count *
+                             (b_.dim() + b_.dim_v()) * size_of(p.dtype);
+  return static_cast<std::int32_t>(std::clamp<std::int64_t>(shard / kCopyBytes, 1, 1024));
+}
+
+/// Runs lie one after the other as they arrive: own ones, then as pull() asks for them.
+void Exchange::place_by_arrival() {
+  keys_.clear();
+  std::int64_t target = 0;
+  for (int d = 0; d < groups(); ++d) {
+    const int from = (b_.ring_index() + d) % groups();
+    for (Run& run : taken_[static_cast<std::size_t>(from)]) {
+      run.target = target;
+      run.step = 1;
+      target += run.count;
+      keys_.push_back(run.positions);
+    }
+  }
+}
+
+Block Exchange::part_of(std::int32_t buffer, HeadRange heads, const Run& run) const {
+  return with_heads(with_tokens(b_.whole(buffer), run.target, run.count, run.step),
+                    whole_ ? heads.first : 0, heads.count);
+}
+
+Block Exchange::own_of(std::int32_t slot, HeadRange heads, const Run& run) const {
+  return with_heads(with_tokens(b_.whole(slot), run.source, run.count), heads.first, heads.count);
+}
+
+void Exchange::copy_own(std::int32_t buffer, HeadRange heads, int step) {
+  for (const Run& run : taken(b_.ring_index())) {
+    b_.copy(own_of(t_.packed_kv, heads, run), part_of(buffer, heads, run), step);
+  }
+}
+
+void Exchange::pull(std::int32_t buffer, int i) {
+  const int me = b_.ring_index();
+  b_.next_round();
+  if (!whole_) copy_own(buffer, slice(i), i);
+  if (whole_ && i == 0) copy_own(buffer, {0, b_.heads_kv().count}, i);
+  for (int d = 1; d < groups(); ++d) {
+    const int from = (me + d) % groups();
+    const int to = (me + groups() - d) % groups();
+    for (const Run& run : sent_[static_cast<std::size_t>(to)]) {
+      b_.transfer(true, rank_of(to), own(t_.packed_kv, i, run), i);
+    }
+    for (const Run& run : received_[static_cast<std::size_t>(from)]) {
+      b_.transfer(false, rank_of(from), part(buffer, i, run), i);
+    }
+  }
+}
+
+/// Query heads that read slice i: the rank's own ones among the slice's groups.
+HeadRange Exchange::query_heads(int i) const {
+  const std::int32_t group = b_.plan().group_size();
+  const std::int32_t kv = b_.heads_kv().first + slice(i).first;
+  const std::int32_t begin = std::max(b_.heads().first, kv * group);
+  const std::int32_t end = std::min(b_.heads().end(), (kv + slice(i).count) * group);
+  return {begin, std::max(0, end - begin)};
+}
+
+Attend Exchange::attend(std::int32_t buffer, HeadRange heads, std::int32_t first_kv) const {
+  Attend a;
+  a.head = heads.first;
+  a.heads = heads.count;
+  a.q = t_.q;
+  a.lse = t_.lse;
+  a.k = view(buffer, first_kv);
+  a.v = view(buffer, first_kv, b_.dim());
+  return a;
+}
+
+Attend Exchange::attend(std::int32_t buffer, int i) const {
+  return attend(buffer, query_heads(i), b_.heads_kv().first + slice(i).first);
+}
+
+Attend Exchange::attend(std::int32_t buffer) const {
+  return attend(buffer, b_.heads(), b_.heads_kv().first);
+}
+
+}  // namespace annulus::attn
