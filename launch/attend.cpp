@@ -323,6 +323,7 @@ int run_attend(const Call& call) {
   const Settings& settings = call.settings;
   refuse_grid(settings, "attend");
   refuse_unbuilt_run(settings);
+  refuse_typed_trace(settings);
   if (settings.integer("shrink") != 1) settings.refuse("shrink", "is not for tensors; allowed: 1");
   check_keys(settings);
   const RanksRequest ranks = ranks_request_of(settings, call.started);

@@ -9,6 +9,7 @@
 #include "launch/bench/place.h"
 #include "launch/bench/report.h"
 #include "launch/bench/suites/suite.h"
+#include "launch/bench/trace.h"
 #include "launch/command.h"
 #include "launch/error.h"
 #include "launch/options/grid.h"
@@ -127,7 +128,9 @@ class BenchRank {
                             .sampled = settings_.text("check") == "sample"},
                            attention.layout(), shards);
     }
-    measure_comm(attention, report);  // voids the results: last
+    const std::vector<CallStats> timed = last_calls(attention);
+    trace(attention, place, report);
+    measure_comm(attention, timed, report);  // voids the results: last
     if (experts) finish_experts(*experts, times, report);
     if (mesh_.rank() == 0) {
       output_.add(settings_, request_.label, to_text(report), to_json(report));
@@ -301,27 +304,48 @@ class BenchRank {
     }
   }
 
-  /// Exposed time of the last timed calls, and of one more round that overlaps nothing: those are
-  /// the same transfers alone.
-  void measure_comm(Attention& attention, BenchReport& report) {
+  std::vector<CallStats> last_calls(const Attention& attention) const {
+    std::vector<CallStats> stats;
+    for (const Pass pass : passes()) stats.push_back(attention.stats(pass));
+    return stats;
+  }
+
+  void trace(Attention& attention, const Place& place, BenchReport& report) {
+    // Reports are rank 0's alone: its word decides what all of them call.
+    if (gather_one(mesh_, settings_.has("trace") ? 1 : 0).front() == 0) return;
+    Traced traced = trace_calls(mesh_, attention, place, passes());
+    if (!traced.waits_inside) report.exposed_source = "trace";
+    report.exposed_s = traced.exposed_s;
+    report.trace = traced.figures;
+    if (mesh_.rank() == 0) report.trace->file = settings_.path("trace").string();
+    traced.run.label = request_.label;
+    if (mesh_.rank() == 0) output_.keep(std::move(traced.run));
+  }
+
+  /// Exposed time, where no trace told it, of the last timed calls; and one more round that
+  /// overlaps nothing: the same transfers alone.
+  void measure_comm(Attention& attention, const std::vector<CallStats>& timed,
+                    BenchReport& report) {
+    const bool traced = report.exposed_source == "trace";
     std::int64_t sent = 0;
     double exposed = 0;
     double alone = 0;
     for (const Pass pass : passes()) {
-      const CallStats stats = attention.stats(pass);
+      const CallStats& stats = timed[pass == Pass::forward ? 0 : 1];
       sent += stats.bytes_sent;
       exposed += stats.exposed_s;
       barrier(mesh_, "bench: before transfers alone");
       alone += attention.transfers_alone(pass).total_s;
-      if (report.backend != "cuda") continue;
+      if (report.backend != "cuda" || traced) continue;
+      report.exposed_source = "difference";
       barrier(mesh_, "bench: before compute alone");
       exposed += std::max(0.0, stats.total_s - attention.compute_alone(pass).total_s);
     }
     report.bytes_sent = gather_one(mesh_, sent);
-    report.exposed_s = std::ranges::max(gather_one(mesh_, exposed));
+    if (!traced) report.exposed_s = std::ranges::max(gather_one(mesh_, exposed));
     report.transfers_alone_s = std::ranges::max(gather_one(mesh_, alone));
     if (std::ranges::max(report.bytes_sent) == 0) return;
-    report.overlap = 1.0 - report.exposed_s / report.transfers_alone_s;
+    report.overlap = overlap_of(report.exposed_s, report.transfers_alone_s);
   }
 
   /// The library prices one layer of this call; the deployment's keys come from the settings.
@@ -355,6 +379,7 @@ int run_bench(const Call& call) {
   if (call.settings.has("suite")) {
     refuse_grid(call.settings, "a suite");
     refuse_unbuilt_run(call.settings);
+    refuse_trace(call.settings, "a suite times kernels and whole calls");
     return call.settings.text("suite") == "classic" ? run_classic_suite(call)
                                                     : run_accounting_suite(call);
   }

@@ -134,6 +134,7 @@ int run_mask(const Call& call) {
   const Settings& settings = call.settings;
   refuse_grid(settings, "mask");
   refuse_unbuilt(settings);
+  refuse_typed_trace(settings);
   const Problem problem = problem_of(settings);
   const int world = planned_world_of(settings, call.started);
   if (call.started.rank != 0) return kPassed;  // one process draws for all ranks

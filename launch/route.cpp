@@ -183,6 +183,7 @@ int run_route(const Call& call) {
   const Settings& settings = call.settings;
   refuse_grid(settings, "route");
   refuse_unbuilt(settings);
+  refuse_typed_trace(settings);
   for (const char* key : {"router", "logits"}) settings.text(key);
   for (const char* key : {"indices", "weights"}) check_output(settings, key);
   if (settings.has("indices") && settings.has("weights") &&

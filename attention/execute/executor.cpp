@@ -31,7 +31,8 @@ Executor::Executor(const RankPlan& plan, std::uint32_t plan_hash, const Launches
       launches_(launches),
       transport_(transport),
       options_(options),
-      tag_base_(static_cast<std::int32_t>((plan_hash & kHashBits) << kTagBits)) {
+      tag_base_(static_cast<std::int32_t>((plan_hash & kHashBits) << kTagBits)),
+      ranges_(plan) {
   const std::size_t n = plan.items.size();
   std::vector<std::vector<std::int32_t>> lists(n);
   for (std::size_t i = 0; i < n; ++i) {
@@ -58,9 +59,10 @@ Executor::Executor(const RankPlan& plan, std::uint32_t plan_hash, const Launches
   context_.workspace = options.workspace;
 }
 
-CallStats Executor::run(const Memory& memory, ExecuteMode mode) {
+CallStats Executor::run(const Memory& memory, ExecuteMode mode, std::span<ItemSample> samples) {
   const Deadline clock(options_.timeout_s);
   const std::int64_t sent = transport_.bytes_sent();
+  samples_ = samples;
   reset(memory, mode);
   try {
     play();
@@ -85,6 +87,7 @@ void Executor::play() {
     std::pop_heap(ready_.begin(), ready_.end(), std::greater<>());
     computing_ = ready_.back();
     ready_.pop_back();
+    note_begin(computing_);
     compute(computing_);
     complete(std::exchange(computing_, -1));
   }
@@ -131,6 +134,8 @@ void Executor::start_held() {
 void Executor::start_transfer(std::int32_t item) {
   const Item& it = plan_.items[static_cast<std::size_t>(item)];
   const Transfer& t = plan_.transfers[static_cast<std::size_t>(it.payload)];
+  const HostRange range(ranges_.of(item));
+  note_begin(item);
   comm::TransferEnd end;
   end.sends = t.sends;
   end.peer = t.peer;
@@ -139,9 +144,16 @@ void Executor::start_transfer(std::int32_t item) {
   flights_.push_back({item, transport_.start(end)});
 }
 
+void Executor::note_begin(std::int32_t item) {
+  if (samples_.empty()) return;
+  const double now = monotonic_s();
+  samples_[static_cast<std::size_t>(item)] = {item, false, now, now, now};
+}
+
 void Executor::complete(std::int32_t item) {
   ++completed_;
   const auto i = static_cast<std::size_t>(item);
+  if (!samples_.empty()) samples_[i].end_s = monotonic_s();
   for (std::int32_t d = dependents_begin_[i]; d < dependents_begin_[i + 1]; ++d) {
     const std::int32_t next = dependents_[static_cast<std::size_t>(d)];
     if (--pending_[static_cast<std::size_t>(next)] == 0) enqueue(next);
@@ -177,6 +189,7 @@ void Executor::poll_between_tiles() {
 
 void Executor::compute(std::int32_t item) {
   if (mode_ == ExecuteMode::transfers_alone) return;
+  const HostRange range(ranges_.of(item));
   const Item& it = plan_.items[static_cast<std::size_t>(item)];
   const auto i = static_cast<std::size_t>(it.payload);
   switch (it.kind) {

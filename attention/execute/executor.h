@@ -1,11 +1,13 @@
 #pragma once
 
+#include "attention/execute/item_ranges.h"
 #include "attention/execute/launches.h"
 #include "attention/execute/memory.h"
 #include "comm/transport.h"
 
 #include <annulus/attention.h>
 #include <annulus/plan.h>
+#include <annulus/trace.h>
 
 #include <chrono>
 #include <cstdint>
@@ -35,7 +37,8 @@ class Executor {
            comm::Transport& transport, const ExecuteOptions& options);
 
   /// Throws Timeout, naming rank and item, when nothing completes for timeout_s while waiting.
-  CallStats run(const Memory& memory, ExecuteMode mode);
+  /// `samples`: by item, of which begin and end are noted; empty: nothing is.
+  CallStats run(const Memory& memory, ExecuteMode mode, std::span<ItemSample> samples = {});
 
  private:
   struct Flight {
@@ -48,6 +51,7 @@ class Executor {
   void enqueue(std::int32_t item);
   void start_held();
   void start_transfer(std::int32_t item);
+  void note_begin(std::int32_t item);
   void complete(std::int32_t item);
   bool poll();
   void poll_between_tiles();
@@ -75,6 +79,8 @@ class Executor {
   ExecuteMode mode_ = ExecuteMode::overlapped;
   LaunchContext context_;
   CallStats stats_;
+  std::span<ItemSample> samples_;
+  ItemRanges ranges_;
 };
 
 }  // namespace annulus::attn

@@ -4,6 +4,7 @@
 #include "launch/bench/hidden.h"
 #include "launch/bench/measure.h"
 #include "launch/bench/moe/report.h"
+#include "launch/bench/trace.h"
 
 #include <annulus/annulus.h>
 
@@ -34,12 +35,16 @@ struct BenchReport {
   std::int64_t measured_peak_bytes = 0;
   std::vector<std::int64_t> bytes_sent;  ///< by rank, all passes
   double exposed_s = 0;
+  /// "trace": recorded calls; "wait": waiting in the last timed calls, on the CPU; "difference": of
+  /// the last timed calls and compute alone, on a GPU
+  std::string exposed_source = "wait";
   double transfers_alone_s = 0;   ///< the same transfers with nothing computed
   std::optional<double> overlap;  ///< none without transfers
   CostReport cost;
   std::string command_line, mpi;
   int threads = 1;
   bool hardware_counters = false;
+  std::optional<TraceFigures> trace;
   /// op layer: the experts beside attention, and both together by call.
   std::optional<MoeReport> moe;
   std::optional<Timing> layer_forward, layer_backward;

@@ -44,10 +44,18 @@ ordered_json comm_json(const BenchReport& report) {
   return {{"bytes_sent_per_rank", std::ranges::max(report.bytes_sent)},
           {"bytes_sent_by_rank", report.bytes_sent},
           {"exposed_s", report.exposed_s},
+          {"exposed_source", report.exposed_source},
           {"transfers_alone_s", report.transfers_alone_s},
           {"forward_transfers_per_rank", report.forward_transfers},
           {"backward_transfers_per_rank", report.backward_transfers},
           {"overlap", number_json(report.overlap)}};
+}
+
+ordered_json trace_json(const TraceFigures& trace) {
+  return {{"file", trace.file},
+          {"forward_call_s", number_json(trace.forward_s)},
+          {"backward_call_s", number_json(trace.backward_s)},
+          {"clock_error_s", trace.clock_error_s}};
 }
 
 /// Attention and experts of one call after another, as a step runs them.
@@ -85,6 +93,7 @@ std::string to_json(const BenchReport& report) {
       {"comm", comm_json(report)},
       {"cost", ordered_json::parse(to_json(report.cost))},
       {"environment", environment_json(report.mpi, report.threads, report.command_line)}};
+  if (report.trace) json["trace"] = trace_json(*report.trace);
   if (report.moe) json["layer"] = layer_json(report);
   return json.dump();  // one line, so that the points of a grid are lines
 }

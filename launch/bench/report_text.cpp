@@ -48,11 +48,18 @@ std::string check_text(const std::optional<CheckReport>& check) {
 std::string comm_text(const BenchReport& r) {
   const double mib = static_cast<double>(std::ranges::max(r.bytes_sent)) / (1 << 20);
   std::string text = fmt::format(
-      "comm       {:.1f} MiB sent by the busiest rank; {:.4f} s exposed, {:.4f} s when "
+      "comm       {:.1f} MiB sent by the busiest rank; {:.4f} s exposed{}, {:.4f} s when "
       "transfers run alone",
-      mib, r.exposed_s, r.transfers_alone_s);
+      mib, r.exposed_s, r.exposed_source == "trace" ? " in traced calls" : "", r.transfers_alone_s);
   if (r.overlap && *r.overlap < 0) text += " (exposed: mostly waiting for slower ranks)";
   return text + "\n";
+}
+
+std::string trace_text(const TraceFigures& t) {
+  std::string text = fmt::format("trace      {}", t.file);
+  if (t.forward_s) text += fmt::format("; forward {:.4f} s when traced", *t.forward_s);
+  if (t.backward_s) text += fmt::format(", backward {:.4f} s", *t.backward_s);
+  return text + fmt::format("; clocks within {:.0f} us\n", t.clock_error_s * 1e6);
 }
 
 std::string layer_text(const BenchReport& r) {
@@ -93,6 +100,7 @@ std::string to_text(const BenchReport& r) {
                       static_cast<double>(r.measured_peak_bytes) / (1 << 20),
                       r.backend == "cpu" ? "VmHWM" : "the GPU's used memory");
   text += comm_text(r);
+  if (r.trace) text += trace_text(*r.trace);
   if (r.hardware_counters && !r.cost.hardware.available()) {
     text += "hardware   counters unavailable: " + r.cost.hardware_unavailable + "\n";
   }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <initializer_list>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace annulus::launch {
@@ -30,7 +31,7 @@ void leave_out(const Settings& settings, std::string_view key) {
 
 void refuse_unbuilt(const Settings& settings) {
   // A report that was asked for must not be missing without a word.
-  for (const char* key : {"html", "trace"}) leave_out(settings, key);
+  leave_out(settings, "html");
 }
 
 void refuse_unbuilt_run(const Settings& settings) {
@@ -40,8 +41,20 @@ void refuse_unbuilt_run(const Settings& settings) {
   allow(settings, "transport", {"auto", "local", "mpi", "peer", "nccl", "composite"});
 }
 
+void refuse_trace(const Settings& settings, std::string_view why) {
+  if (!settings.has("trace")) return;
+  settings.refuse("trace", fmt::format("is not allowed: {}; leave it out", why));
+}
+
+void refuse_typed_trace(const Settings& settings) {
+  if (settings.source("trace") == "command line") {
+    refuse_trace(settings, "only bench traces calls");
+  }
+}
+
 void refuse_unbuilt_prediction(const Settings& settings) {
   refuse_unbuilt(settings);
+  refuse_typed_trace(settings);
   leave_out(settings, "svg");
 }
 

@@ -6,6 +6,7 @@
 #include <annulus/annulus.h>
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 namespace annulus::launch {
@@ -18,6 +19,10 @@ namespace annulus::launch {
 void refuse_unbuilt(const Settings& settings);
 void refuse_unbuilt_run(const Settings& settings);
 void refuse_unbuilt_prediction(const Settings& settings);
+/// A trace of what has none, and one that was typed where no call is traced; files and environment
+/// may hold the key for those that use it.
+void refuse_trace(const Settings& settings, std::string_view why);
+void refuse_typed_trace(const Settings& settings);
 
 /// What `strict` forbids: another kernel than the one asked for, or, with auto, than the best one.
 void refuse_fallback(const Settings& settings, const Problem& problem);

@@ -4,6 +4,11 @@
 
 namespace annulus {
 
+/// Of the steady clock: CLOCK_MONOTONIC, the same for all processes of a machine.
+inline double monotonic_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 /// Point in time after which a wait gives up. Measured on the steady clock, so that a change of the
 /// wall clock neither ends nor prolongs a wait.
 class Deadline {

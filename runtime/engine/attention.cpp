@@ -1,5 +1,6 @@
 #include <annulus/attention.h>
 
+#include "runtime/base/host_range.h"
 #include "runtime/engine/bound_pass.h"
 #include "runtime/engine/device_pass.h"
 #include "runtime/engine/request.h"
@@ -105,6 +106,7 @@ struct Attention::Impl {
   }
 
   void run(engine::BoundPass& bound, Stream stream) const {
+    const HostRange range(&bound == forward.get() ? forward_range : backward_range);
     bound.run(options.blocking_transfers ? engine::RunMode::blocking : engine::RunMode::overlapped,
               stream);
   }
@@ -117,6 +119,8 @@ struct Attention::Impl {
   std::unique_ptr<engine::BoundPass> forward;
   std::unique_ptr<engine::BoundPass> backward;
   std::optional<engine::LocalShapes> shapes;
+  RangeName forward_range = range_name("annulus forward");
+  RangeName backward_range = range_name("annulus backward");
 };
 
 Attention::Attention(Session& session, const Problem& problem, const AttentionOptions& options)
@@ -161,6 +165,13 @@ CallStats Attention::transfers_alone(Pass pass) {
 CallStats Attention::compute_alone(Pass pass) {
   return impl_->pass(pass).replay(engine::RunMode::compute_alone);
 }
+
+void Attention::record(bool on) {
+  impl_->forward->record(on);
+  if (impl_->backward) impl_->backward->record(on);
+}
+
+CallTrace Attention::recorded(Pass pass) { return impl_->pass(pass).recorded(); }
 
 void Attention::synchronize(Stream stream) const { impl_->pass(Pass::forward).synchronize(stream); }
 

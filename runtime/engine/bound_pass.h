@@ -5,6 +5,7 @@
 #include "runtime/engine/session.h"
 
 #include <annulus/plan.h>
+#include <annulus/trace.h>
 
 #include <string>
 
@@ -35,6 +36,11 @@ class BoundPass {
   /// Plays the last run again in part, on a stream of its own, and waits for it. stats() stays.
   virtual CallStats replay(RunMode mode) = 0;
 
+  /// Whether runs from here on note when items begin and end; replays do not.
+  virtual void record(bool on) = 0;
+  /// Of the last run that was recorded; waits for it. Throws InvalidArgument where there is none.
+  virtual CallTrace recorded() = 0;
+
   /// Waits until what was enqueued on `stream` is over. Throws as run does.
   virtual void synchronize(Stream stream) = 0;
 };
@@ -44,6 +50,9 @@ std::unique_ptr<BoundPass> make_host_pass(Session::Impl& session, Plan plan, Ran
 
 /// Throws InvalidArgument where a pass needs more than the session's arena has.
 void require_arena(const Session::Impl& session, std::int64_t bytes);
+
+/// Throws InvalidArgument: recorded() without a recorded run.
+[[noreturn]] void refuse_unrecorded(Pass pass);
 
 /// Throws CommError where an earlier call failed.
 void require_alive(const Session::Impl& session);

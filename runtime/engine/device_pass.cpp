@@ -87,7 +87,9 @@ class DevicePass final : public BoundPass {
     const auto on = static_cast<cudaStream_t>(stream);
     captured_ = is_capturing(on);
     if (memory_.watch().fired()) give_up();
-    enqueue(mode, on);
+    const bool noted = noting_ && !captured_;
+    enqueue(mode, on, noted);
+    noted_ = noted_ || noted;
     ran_ = true;
   }
 
@@ -111,6 +113,34 @@ class DevicePass final : public BoundPass {
     // What the last call counted stays.
     check_cuda(cudaMemcpy(counter(), &flops, sizeof flops, cudaMemcpyDefault), "FLOP counter");
     return stats;
+  }
+
+  void record(bool on) override {
+    const DeviceScope scope(memory_.device());
+    if (on) executor_.make_clock();
+    noting_ = on;
+  }
+
+  CallTrace recorded() override {
+    if (!noted_) refuse_unrecorded(rank_.pass);
+    const DeviceScope scope(memory_.device());
+    const attn::StepClock& clock = executor_.clock();
+    drain([&] { return cudaEventQuery(clock.last()); });
+    require_no_timeout();
+    const attn::HostTime first =
+        attn::place_on_host(clock.first(), memory_.copies(), session_.communicator().timeout_s());
+    CallTrace trace{rank_.pass,
+                    first.at_s,
+                    first.at_s + clock.call_s(),
+                    first.error_s,
+                    executor_.waits_inside(),
+                    executor_.samples()};
+    for (ItemSample& s : trace.samples) {
+      s.begin_s += first.at_s;
+      s.await_s += first.at_s;
+      s.end_s += first.at_s;
+    }
+    return trace;
   }
 
   void synchronize(Stream stream) override {
@@ -154,9 +184,9 @@ class DevicePass final : public BoundPass {
             .awaited = {&words->awaited[0], &words->awaited[1]}};
   }
 
-  void enqueue(RunMode mode, cudaStream_t stream) {
+  void enqueue(RunMode mode, cudaStream_t stream, bool noted = false) {
     if (!captured_) check_cuda(cudaEventRecord(first_.get(), stream), "cudaEventRecord");
-    executor_.enqueue(slots_, stream, mode_of(mode));
+    executor_.enqueue(slots_, stream, mode_of(mode), noted);
     if (!captured_) check_cuda(cudaEventRecord(last_.get(), stream), "cudaEventRecord");
   }
 
@@ -263,6 +293,8 @@ class DevicePass final : public BoundPass {
   CudaEvent last_;
   bool captured_ = false;
   bool ran_ = false;
+  bool noting_ = false;
+  bool noted_ = false;
 };
 
 }  // namespace

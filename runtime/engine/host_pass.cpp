@@ -1,8 +1,10 @@
+#include "runtime/base/clock.h"
 #include "runtime/engine/bound_pass.h"
 
 #include <annulus/error.h>
 
 #include <memory>
+#include <span>
 #include <utility>
 
 namespace annulus::engine {
@@ -47,13 +49,38 @@ class HostPass final : public BoundPass {
     memory_.set_caller(rank_, role, tensor);
   }
 
-  void run(RunMode mode, Stream /*stream*/) override { stats_ = replay(mode); }
+  void run(RunMode mode, Stream /*stream*/) override {
+    if (!noting_) {
+      stats_ = play(mode, {});
+      return;
+    }
+    trace_.begin_s = monotonic_s();
+    stats_ = play(mode, trace_.samples);
+    trace_.end_s = monotonic_s();
+    noted_ = true;
+  }
 
-  CallStats replay(RunMode mode) override {
+  CallStats replay(RunMode mode) override { return play(mode, {}); }
+
+  void record(bool on) override {
+    noting_ = on;
+    if (on) trace_.samples.resize(rank_.items.size());
+  }
+
+  CallTrace recorded() override {
+    if (!noted_) refuse_unrecorded(rank_.pass);
+    return trace_;
+  }
+
+  CallStats stats() override { return stats_; }
+  void synchronize(Stream /*stream*/) override {}
+
+ private:
+  CallStats play(RunMode mode, std::span<ItemSample> samples) {
     require_alive(session_);
     const attn::ExecuteMode how = mode_of(mode);
     try {
-      return executor_.run(memory_, how);
+      return executor_.run(memory_, how, samples);
     } catch (const Timeout& error) {
       fail_call(session_, error.what(), true);
     } catch (const std::exception& error) {
@@ -61,10 +88,6 @@ class HostPass final : public BoundPass {
     }
   }
 
-  CallStats stats() override { return stats_; }
-  void synchronize(Stream /*stream*/) override {}
-
- private:
   Session::Impl& session_;
   Plan plan_;
   RankPlan rank_;
@@ -72,6 +95,9 @@ class HostPass final : public BoundPass {
   attn::Memory memory_;
   attn::Executor executor_;
   CallStats stats_;
+  CallTrace trace_{rank_.pass, 0, 0, 0, false, {}};
+  bool noting_ = false;
+  bool noted_ = false;
 };
 
 }  // namespace

@@ -115,6 +115,12 @@ bad.cfg:3: heads: 'many'|allowed: a whole number|bench --config bad.cfg
 cut.json: is not a JSON object|cut off|cost --seq 8 --model cut.json
 --json: 'no/x.json'|folder does not exist|bench --seq 8 --json no/x.json
 --json: '.'|is a folder|bench --seq 8 --json .
+--trace: 'no/x.json' cannot be written|folder does not exist|bench --seq 8 --trace no/x.json
+--trace: '.' cannot be written|is a folder|bench --seq 8 --trace .
+--trace: '-'|so is json|bench --seq 8 --trace - --json -
+--trace: 'x.json'|also the file of json|bench --seq 8 --trace x.json --json ./x.json
+--trace: 'x.json'|only bench traces calls|plan --seq 8 --trace x.json
+--trace: 'x.json'|op = moe plays no plan|bench --op moe --seq 8 --trace x.json
 --svg: 'no/x.svg'|folder does not exist|mask --seq 8 --svg no/x.svg
 --kernel: 'hopper'|strict forbids another|bench --seq 8 --kernel hopper --strict
 --kernel: 'auto'|flash2, which cannot serve|bench --seq 8 --head-dim 600 --strict

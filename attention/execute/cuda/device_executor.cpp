@@ -3,6 +3,7 @@
 #include "attention/execute/cuda/device_ops.h"
 #include "runtime/base/cuda_check.h"
 
+#include <cstddef>
 #include <exception>
 #include <utility>
 
@@ -33,7 +34,10 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
       launches_(launches),
       link_(link),
       report_(report),
-      schedule_(make_schedule(plan, traits_of(plan, link))),
+      traits_(traits_of(plan, link)),
+      schedule_(make_schedule(plan, traits_)),
+      ranges_(plan),
+      item_of_(plan.transfers.size()),
       copy_(copies) {
   context_.workspace = workspace;
   context_.flops = report.words.flops;
@@ -41,6 +45,10 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
   context_.deterministic = deterministic;
   report_.words.counters = launches.words();
   report_.words.counter_count = launches.word_count();
+  for (std::size_t i = 0; i < plan.items.size(); ++i) {
+    if (plan.items[i].kind != ItemKind::transfer) continue;
+    item_of_[static_cast<std::size_t>(plan.items[i].payload)] = static_cast<std::int32_t>(i);
+  }
   begin_ = make_event();
   for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
   load_code(memory);
@@ -68,7 +76,17 @@ void DeviceExecutor::load_code(const Memory& memory) {
   (void)cudaGraphExecDestroy(ready);
 }
 
-void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode) {
+void DeviceExecutor::make_clock() {
+  if (!clock_) clock_.emplace(schedule_);
+}
+
+std::vector<ItemSample> DeviceExecutor::samples() const {
+  return item_samples(plan_, traits_, schedule_, clock_->times());
+}
+
+void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode,
+                             bool noted) {
+  if (noted) clock_->begin_call(stream);
   context_.stream = stream;
   lanes_ = {comm::LinkStream{stream, report_.awaited[0]},
             comm::LinkStream{mode == DeviceMode::blocking ? stream : copy_, report_.awaited[1]}};
@@ -78,10 +96,49 @@ void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMo
     check_cuda(cudaEventRecord(begin_.get(), stream), "cudaEventRecord");
     check_cuda(cudaStreamWaitEvent(copy_, begin_.get(), 0), "cudaStreamWaitEvent");
   }
-  for (const Step& step : schedule_.steps) play(step, memory, mode);
+  if (!noted) {
+    for (const Step& step : schedule_.steps) play(step, memory, mode);
+    return;
+  }
+  for (std::size_t s = 0; s < schedule_.steps.size(); ++s) play_noted(s, memory, mode);
+  clock_->end_call(stream);
+}
+
+void DeviceExecutor::play_noted(std::size_t step, const Memory& memory, DeviceMode mode) {
+  const cudaStream_t stream = on(schedule_.steps[step].lane).stream;
+  clock_->begin(step, stream);
+  play(schedule_.steps[step], memory, mode);
+  clock_->end(step, stream);
+}
+
+/// What the host enqueues there; a launch of several transfers has the name of the last, a step for
+/// several the name of the first.
+RangeName DeviceExecutor::range_of(const Step& step) const {
+  const auto i = static_cast<std::size_t>(step.index);
+  switch (step.kind) {
+    case Step::Kind::compute:
+      return ranges_.of(step.index);
+    case Step::Kind::transfer:
+    case Step::Kind::move:
+      return ranges_.of(item_of_[i]);
+    case Step::Kind::raise:
+      return ranges_.of(item_of_[static_cast<std::size_t>(schedule_.raised[i])]);
+    case Step::Kind::await_over:
+      return ranges_.of(item_of_[static_cast<std::size_t>(schedule_.awaited[i])]);
+    case Step::Kind::sources:
+      return ranges_.of(item_of_[static_cast<std::size_t>(schedule_.arrivals[i])]);
+    case Step::Kind::arrived:
+    case Step::Kind::release:
+    case Step::Kind::departed:
+    case Step::Kind::record:
+    case Step::Kind::wait:
+      break;
+  }
+  return nullptr;
 }
 
 void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mode) {
+  const HostRange range(range_of(step));
   const comm::LinkStream& lane = on(step.lane);
   const auto i = static_cast<std::size_t>(step.index);
   const bool moves = mode != DeviceMode::compute_alone;

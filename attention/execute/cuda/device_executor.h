@@ -2,17 +2,21 @@
 
 #include "attention/execute/cuda/device_launches.h"
 #include "attention/execute/cuda/row_kernels.h"
+#include "attention/execute/cuda/step_clock.h"
+#include "attention/execute/item_ranges.h"
 #include "attention/execute/memory.h"
 #include "attention/execute/schedule.h"
 #include "comm/device/device_link.h"
 #include "runtime/base/cuda_handles.h"
 
 #include <annulus/plan.h>
+#include <annulus/trace.h>
 
 #include <cuda_runtime_api.h>
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -46,12 +50,22 @@ class DeviceExecutor {
                  const comm::DeviceLink& link, std::span<std::byte> workspace,
                  const DeviceReport& report, cudaStream_t copies, bool deterministic);
 
-  void enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode);
+  /// `noted`: with events of clock() around each step, which must be there. Not for a capture.
+  void enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode, bool noted = false);
+
+  /// Makes the events, once. On the current device.
+  void make_clock();
+  const StepClock& clock() const { return *clock_; }
+  /// Of the last noted call, once it is over: seconds after clock().first().
+  std::vector<ItemSample> samples() const;
+  bool waits_inside() const { return attn::waits_inside(schedule_); }
 
  private:
   void load_code(const Memory& memory);
+  void play_noted(std::size_t step, const Memory& memory, DeviceMode mode);
   void play(const Step& step, const Memory& memory, DeviceMode mode);
   void await_heads(const HeadSpan& heads, const comm::LinkStream& lane);
+  RangeName range_of(const Step& step) const;
   void tell(const Step& step, const comm::LinkStream& lane);
   void compute(const Item& item, const Memory& memory);
   const comm::LinkStream& on(Lane lane) const { return lanes_[static_cast<std::size_t>(lane)]; }
@@ -60,12 +74,16 @@ class DeviceExecutor {
   const DeviceLaunches& launches_;
   const comm::DeviceLink& link_;
   DeviceReport report_;
+  std::vector<TransferTraits> traits_;
   Schedule schedule_;
+  ItemRanges ranges_;
+  std::vector<std::int32_t> item_of_;  ///< by transfer
   LaunchContext context_;
   cudaStream_t copy_;
   CudaEvent begin_;
   std::vector<CudaEvent> events_;
   std::array<comm::LinkStream, 2> lanes_;
+  std::optional<StepClock> clock_;  ///< none until a call is to be noted
 };
 
 }  // namespace annulus::attn

@@ -30,6 +30,7 @@ struct Point {
 Point point_of(const Call& call, const GridPoint& grid) {
   const Settings& settings = grid.settings;
   refuse_unbuilt_run(settings);
+  refuse_trace(settings, "op = moe plays no plan");
   refuse_device_experts(settings);
   const int world = world_of(settings, call.started);
   Point point{.settings = settings,

@@ -29,4 +29,5 @@
 #include <annulus/problem.h>
 #include <annulus/reference.h>
 #include <annulus/tensor.h>
+#include <annulus/trace.h>
 #include <annulus/version.h>

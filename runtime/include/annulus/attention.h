@@ -7,6 +7,7 @@
 #include <annulus/plan.h>
 #include <annulus/problem.h>
 #include <annulus/tensor.h>
+#include <annulus/trace.h>
 
 #include <cstddef>
 #include <memory>
@@ -142,6 +143,14 @@ class ANNULUS_API Attention {
   CallStats transfers_alone(Pass pass);
   /// The same with nothing moved; GPU only. total_s of the call minus this is exposed_s.
   CallStats compute_alone(Pass pass);
+
+  /// Whether calls from here on note when each item begins and ends. Takes what that needs now, so
+  /// that calls still allocate nothing and wait for nothing; a note costs a reading of the clock,
+  /// on a GPU an event on each side of what is enqueued. Calls that a graph captures note nothing.
+  void record(bool on);
+  /// Of the last recorded call of this pass, for which it waits. Throws InvalidArgument where there
+  /// is none.
+  CallTrace recorded(Pass pass);
 
  private:
   struct Impl;

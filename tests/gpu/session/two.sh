@@ -42,6 +42,7 @@ gtest "engine_gpu, threads, push" 60 0 '*' engine_gpu ANNULUS_TEST_PEER_COPIES=p
 gtest "threads, up to 8 ranks" 60 0 "$every" engine_local CUDA_DEVICE_MAX_CONNECTIONS=32
 gtest "engine_gpu, processes" 90 $gpus '*' engine_gpu_mpi
 gtest "processes, peer" 60 $gpus "$wide" engine_mpi
+gtest "recorded calls" 60 $gpus '*' trace_mpi
 gtest "processes, push" 60 $gpus "$every" engine_mpi ANNULUS_TEST_PEER_COPIES=push
 gtest "processes, nccl" 90 $gpus "Distributed.MatchesSingleRankAtTheWidthsOfTensorCores" engine_mpi ANNULUS_TEST_TRANSPORT=nccl
 
