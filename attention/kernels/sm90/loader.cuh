@@ -9,19 +9,17 @@
 // for after K of the next, which consumers need first.
 namespace annulus::attn::sm90 {
 
-template <int kDim>
+template <int kDim, Tuning kTuning>
 struct Loader {
-  using Memory = Shared<kDim>;
+  using Memory = Shared<kDim, kTuning>;
 
   const cuda::Geometry& g;
   const Maps& maps;
   const Schedule& schedule;
   Memory& shared;
-  int step = 0;                           ///< the next
-  int ready = -1;                         ///< segment that is known to be there
-  bool held = false;                      ///< V of the last step is not asked for yet
-  int token = 0, kv_head = 0, batch = 0;  ///< of what is held
-  std::int64_t pairs = 0;
+  int step = 0;       ///< the next
+  int ready = -1;     ///< segment that is known to be there
+  bool held = false;  ///< V of the last step is not asked for yet
 
   __device__ __forceinline__ Loader(const cuda::Geometry& geometry, const Maps& tensor_maps,
                                     const Schedule& order, Memory& memory)
@@ -32,7 +30,7 @@ struct Loader {
     arrive_expecting(barrier, Memory::kKeyBytes);
 #pragma unroll
     for (int block = 0; block < kDim / kBlockWidth; ++block) {
-      copy_box(shared_address(to) + block * kTileKeys * kRowBytes, map, barrier,
+      copy_box(shared_address(to) + block * kTuning.tile_keys * kRowBytes, map, barrier,
                block * kBlockWidth, first, head, of);
     }
   }
@@ -42,7 +40,8 @@ struct Loader {
     held = false;
     const Place<Memory::kStages> at(step - 1);
     wait(&shared.v_empty[at.index], at.empty);
-    copy(maps.v, shared.v[at.index], &shared.v_full[at.index], token, kv_head, batch);
+    const Step& of = shared.steps[(step - 1) % Memory::kSteps];
+    copy(maps.v, shared.v[at.index], &shared.v_full[at.index], of.token, of.kv_head, of.batch);
   }
 
   __device__ __forceinline__ bool aborted() const {
@@ -69,38 +68,46 @@ struct Loader {
     arrive(&shared.k_full[at.index]);
   }
 
-  __device__ __forceinline__ void load_step(const Tile& tile, const KeySegment& segment,
-                                            const Item& item) {
-    const Place<Memory::kStages> at(step);
-    wait(&shared.k_empty[at.index], at.empty);
+  /// What `tile` says of the next step. Its place is free before its K's is: the step that was
+  /// there is further back than any whose V has not been waited for.
+  __device__ __forceinline__ void describe(const Tile& tile, const Item& item) const {
+    static_assert(Memory::kStages + 2 <= Memory::kSteps);
+    const KeySegment& segment = g.keys[tile.segment];
     Step& to = shared.steps[step % Memory::kSteps];
     to.position = segment.position + tile.key * segment.stride;
     to.stride = segment.stride;
+    to.token = static_cast<int>(segment.token) + static_cast<int>(tile.key);
     to.keys = tile.keys;
     to.rows = tile.rows;
     to.full = tile.full ? 1 : 0;
-    to.masked = !tile.full || tile.keys < kTileKeys || tile.rows < item.tile.rows ? 1 : 0;
-    const auto first = static_cast<int>(segment.token + tile.key);
-    const auto head = static_cast<int>(cuda::kv_head_of(g, item.head));
-    copy(maps.k, shared.k[at.index], &shared.k_full[at.index], first, head, item.batch);
-    load_values();
-    held = true;
-    token = first;
-    kv_head = head;
-    batch = item.batch;
-    ++step;
-    pairs += static_cast<std::int64_t>(tile.rows) * tile.keys;
+    to.masked = !tile.full || tile.keys < kTuning.tile_keys || tile.rows < item.tile.rows ? 1 : 0;
+    to.kv_head = item.kv_head;
+    to.batch = item.batch;
+    shared.pairs += static_cast<std::int64_t>(tile.rows) * tile.keys;
+  }
+
+  __device__ __forceinline__ void load_keys() const {
+    const Place<Memory::kStages> at(step);
+    wait(&shared.k_empty[at.index], at.empty);
+    const Step& of = shared.steps[step % Memory::kSteps];
+    copy(maps.k, shared.k[at.index], &shared.k_full[at.index], of.token, of.kv_head, of.batch);
   }
 
   __device__ __forceinline__ bool walk(const Item& item) {
-    for (int i = item.tile.begin; i < item.tile.end; ++i) {
+    const int end = item.tile.end;
+    for (int i = item.tile.begin; i < end; ++i) {
       const Tile& tile = g.tiles[i];
-      const KeySegment& segment = g.keys[tile.segment];
-      if (tile.segment != ready) {
-        if (segment.ready != nullptr && !await_segment(segment.ready)) return false;
-        ready = tile.segment;
+      const int segment = tile.segment;
+      if (segment != ready) {
+        const std::uint32_t* flag = g.keys[segment].ready;
+        if (flag != nullptr && !await_segment(flag)) return false;
+        ready = segment;
       }
-      load_step(tile, segment, item);
+      describe(tile, item);
+      load_keys();
+      load_values();
+      held = true;
+      ++step;
     }
     return true;
   }
@@ -109,7 +116,7 @@ struct Loader {
   __device__ __forceinline__ void publish(int n, int index) {
     const Place<Memory::kItems> at(n);
     wait(&shared.item_empty[at.index], at.empty);
-    shared.items[at.index] = item_of(g, schedule, index);
+    shared.items[at.index] = item_of(g, schedule, index, n);
     arrive(&shared.item_full[at.index]);
   }
 
@@ -121,19 +128,20 @@ struct Loader {
   __device__ __forceinline__ void run() {
     prefetch_map(maps.k);
     prefetch_map(maps.v);
-    int index = static_cast<int>(blockIdx.x);
-    publish(0, index);
-    for (int n = 0; index < schedule.all; ++n) {
-      index = draw();
-      publish(n + 1, index);
-      if (!walk(shared.items[n % Memory::kItems])) {
+    shared.pairs = 0;
+    publish(0, static_cast<int>(blockIdx.x));
+    for (int n = 0;; ++n) {
+      const Item& item = shared.items[n % Memory::kItems];
+      if (item.tile.begin == item.tile.end) break;
+      publish(n + 1, draw());
+      if (!walk(item)) {
         say_aborted();
         break;
       }
     }
     load_values();
     if (g.flops != nullptr) {
-      atomicAdd(g.flops, static_cast<unsigned long long>(2 * pairs * (kDim + kDim)));
+      atomicAdd(g.flops, static_cast<unsigned long long>(2 * shared.pairs * (kDim + kDim)));
     }
   }
 };
