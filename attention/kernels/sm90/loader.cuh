@@ -129,6 +129,7 @@ struct Loader {
     prefetch_map(maps.k);
     prefetch_map(maps.v);
     shared.pairs = 0;
+    await_kernel_before();  // the schedule is its work; consumers wait for items
     publish(0, static_cast<int>(blockIdx.x));
     for (int n = 0;; ++n) {
       const Item& item = shared.items[n % Memory::kItems];

@@ -159,6 +159,17 @@ __device__ __forceinline__ void finish_before(float x) {
       : "memory");
 }
 
+// Launches that overlap (programmatic dependent launch); nothing happens in others.
+
+/// The next kernel of the stream may start its blocks.
+__device__ __forceinline__ void let_next_kernel_start() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+/// Until the kernel before this one has ended, and what it wrote can be read.
+__device__ __forceinline__ void await_kernel_before() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
 // Flags.
 
 __device__ __forceinline__ std::uint32_t load_acquire_system(const std::uint32_t* flag) {

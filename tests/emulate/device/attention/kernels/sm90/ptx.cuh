@@ -80,6 +80,9 @@ inline void finish_before(float x) {
   if (x < 0.0F) machine().misuse("a sum of probabilities is negative");
 }
 
+inline void let_next_kernel_start() {}
+inline void await_kernel_before() {}
+
 inline std::uint32_t load_acquire_system(const std::uint32_t* flag) {
   return *static_cast<const volatile std::uint32_t*>(flag);
 }
