@@ -1,6 +1,7 @@
 // Attention forward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024). One block an SM
 // stays for the whole launch and draws query tiles (128 rows of one head) until none is left; for
-// each it streams the keys of its tile list, up to 128 at a time, and keeps an online softmax.
+// each it streams the keys of its tile list, up to 128 at a time, and keeps an online softmax. The
+// figures here are those of the tuning that is launched; tuning.h says what may be otherwise.
 //
 //   warps      warpgroup 0: the loader, one thread of it (loader.cuh): draws items, waits for the
 //              flags of segments, has the copy engine (TMA) bring K and V. 40 registers a thread.

@@ -20,17 +20,19 @@ struct Tuning {
   /// A warp leaves the maxima of its rows alone until one has grown by more than 2^slack, and with
   /// them its output so far. Results are as exact: probabilities and sums have one maximum.
   int slack = 0;
-  int loader_registers = 40;  ///< of a thread; with consumers' no more than 65536 a block
+  int loader_registers = 40;  ///< of a thread
   int consumer_registers = 232;
 };
 
 constexpr int threads_of(const Tuning& t) { return 128 * (1 + t.groups); }
 constexpr int tile_rows_of(const Tuning& t) { return 64 * t.groups; }
 
-/// Multiples of 8, not more than there are, and what a launch gives each thread at first.
+/// Multiples of 8, and in all not more than a launch gives the block: a warpgroup that wanted more
+/// would wait for ever.
 constexpr bool registers_suit(const Tuning& t) {
+  const int launched = 65536 / threads_of(t) / 8 * 8;
   return t.loader_registers % 8 == 0 && t.consumer_registers % 8 == 0 && t.loader_registers >= 24 &&
-         128 * (t.loader_registers + t.groups * t.consumer_registers) <= 65536;
+         t.loader_registers + t.groups * t.consumer_registers <= launched * (1 + t.groups);
 }
 
 constexpr Tuning default_tuning(int head_dim) { return {.stages = 256 / head_dim}; }
