@@ -38,9 +38,15 @@ T __shfl_xor_sync(unsigned mask, T value, int other) {
   return annulus::emulate::shuffle(mask, value,
                                    annulus::emulate::Machine::current().thread() % 32 ^ other);
 }
+inline int __any_sync(unsigned mask, int value) {
+  int any = 0;
+  for (int lane = 0; lane < 32; ++lane) any |= __shfl_sync(mask, value, lane);
+  return any;
+}
 inline void __syncwarp() { (void)__shfl_sync(0xffffffffU, 0, 0); }
 inline void __syncthreads();
 inline float __fdividef(float a, float b) { return a / b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
 
 template <typename T, typename U>
 T atomicAdd(T* to, U value) {

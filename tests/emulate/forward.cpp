@@ -10,6 +10,7 @@
 #include "attention/kernels/tile_index.h"
 #include "tests/emulate/copies.h"
 #include "tests/emulate/tensor_core.h"
+#include "tests/support/hopper_candidates.h"
 
 #include <stdexcept>
 
@@ -52,9 +53,9 @@ void fill_unvisited_rows(const ForwardParams& p) {
   }
 }
 
-CUtensorMap map_of(const Input& operand, const AttendGeometry& g) {
+CUtensorMap map_of(const Input& operand, const AttendGeometry& g, int tile_keys) {
   const sm90::TensorShape shape = sm90::tensor_shape(operand, g);
-  return {shape.data, shape.extents, shape.strides};
+  return {shape.data, shape.extents, shape.strides, tile_keys};
 }
 
 struct Run {
@@ -65,21 +66,43 @@ struct Run {
   unsigned blocks;
 };
 
-template <typename T, int kDim, bool kCapped>
+template <typename T, int kDim, bool kCapped, sm90::Tuning kTuning = sm90::default_tuning(kDim)>
 void run_blocks(const Run& run) {
-  static_assert(sizeof(sm90::Shared<kDim>) <= emulate::kSharedBytes);
+  static_assert(sizeof(sm90::Shared<kDim, kTuning>) <= emulate::kSharedBytes);
   for (unsigned i = 0; i < run.blocks; ++i) {
     emulate::reset_products();
     Machine machine({g_emulation.seed + i, g_emulation.late});
-    machine.run(sm90::kThreads, {i, 0, 0}, {run.blocks, 1, 1}, [&] {
-      sm90::run_block<T, kDim, kCapped>(run.geometry, run.params, run.maps, run.schedule,
-                                        reinterpret_cast<unsigned char*>(machine.shared()));
+    machine.run(sm90::threads_of(kTuning), {i, 0, 0}, {run.blocks, 1, 1}, [&] {
+      sm90::run_block<T, kDim, kTuning, kCapped>(
+          run.geometry, run.params, run.maps, run.schedule,
+          reinterpret_cast<unsigned char*>(machine.shared()));
     });
     emulate::require_no_copies();
   }
 }
 
+struct Candidate {
+  std::string_view name;
+  sm90::Tuning tuning;
+  void (*run)(const Run&);  ///< bf16, no softcap
+};
+#define ANNULUS_CANDIDATE(name, dim)                  \
+  Candidate{#name "_" #dim, candidates::name##_##dim, \
+            &run_blocks<sm90::Bf16, dim, false, candidates::name##_##dim>},
+constexpr Candidate kCandidates[] = {ANNULUS_HOPPER_CANDIDATES(ANNULUS_CANDIDATE)};
+#undef ANNULUS_CANDIDATE
+
+/// None: what is launched.
+const Candidate* candidate() {
+  if (g_emulation.candidate.empty()) return nullptr;
+  for (const Candidate& c : kCandidates) {
+    if (c.name == g_emulation.candidate) return &c;
+  }
+  throw std::runtime_error("no such candidate");
+}
+
 void run_variant(const Run& run) {
+  if (const Candidate* c = candidate()) return c->run(run);
   const bool capped = run.geometry.softcap != 0.0;
   const bool bf16 = run.params.q.dtype == DType::bf16;
   if (run.geometry.head_dim == 128) {
@@ -104,7 +127,9 @@ void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule) {
 
 void forward(const ForwardParams& host, const LaunchContext& context) {
   ForwardParams p = host;
-  const TileIndex index = make_tile_index(p.geometry.tiles);
+  const sm90::Tuning tuning = candidate() != nullptr ? candidate()->tuning : sm90::Tuning{};
+  const TileIndex index =
+      make_tile_index(p.geometry.tiles, {sm90::tile_rows_of(tuning), tuning.tile_keys});
   p.geometry.row_tiles = index.row_tiles;
   if (!sm90::suits(p)) throw std::runtime_error("the launch would go to flash2");
   fill_unvisited_rows(p);
@@ -118,7 +143,7 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   const Run run{
       p,
       cuda::geometry_of(p.geometry, with),
-      {map_of(p.k, p.geometry), map_of(p.v, p.geometry)},
+      {map_of(p.k, p.geometry, tuning.tile_keys), map_of(p.v, p.geometry, tuning.tile_keys)},
       {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size},
       static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};
   make_schedule(run.geometry, run.schedule);
@@ -132,14 +157,13 @@ std::int64_t no_workspace(const AttendGeometry& /*g*/, bool /*backward*/, int /*
 }  // namespace
 
 const Kernel& emulated_hopper(const Emulation& emulation) {
-  static constexpr Kernel kKernel{.name = "hopper",
-                                  .backend = "emulated",
-                                  .tile_q = 128,
-                                  .tile_k = 128,
-                                  .workspace_bytes = no_workspace,
-                                  .forward = forward};
+  static Kernel kernel{
+      .name = "hopper", .backend = "emulated", .workspace_bytes = no_workspace, .forward = forward};
   g_emulation = emulation;
-  return kKernel;
+  const sm90::Tuning tuning = candidate() != nullptr ? candidate()->tuning : sm90::Tuning{};
+  kernel.tile_q = sm90::tile_rows_of(tuning);
+  kernel.tile_k = tuning.tile_keys;
+  return kernel;
 }
 
 }  // namespace annulus::testing

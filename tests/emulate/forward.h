@@ -4,6 +4,7 @@
 #include "tests/emulate/machine.h"
 
 #include <functional>
+#include <string_view>
 #include <vector>
 
 namespace annulus::testing {
@@ -15,9 +16,10 @@ struct Emulation {
   int sm_limit = 0;
   std::vector<std::function<void()>> late{};  ///< machine.h; of every launch
   const std::uint32_t* abort = nullptr;
+  std::string_view candidate{};  ///< as "wide_128" (hopper_candidates.h); empty: what is launched
 };
 
-/// The Hopper forward as a kernel of host memory. No backward.
+/// The Hopper forward as a kernel of host memory, with the tile grid it wants. No backward.
 const attn::Kernel& emulated_hopper(const Emulation& emulation);
 
 }  // namespace annulus::testing

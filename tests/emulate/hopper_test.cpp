@@ -2,6 +2,7 @@
 // barrier phases, hazards between copies, products and stores. Speed it does not show.
 #include "tests/emulate/forward.h"
 #include "tests/gpu/shares.h"
+#include "tests/support/hopper_candidates.h"
 #include "tests/support/launch.h"
 
 #include <gtest/gtest.h>
@@ -16,6 +17,11 @@ namespace annulus::testing {
 namespace {
 
 using attn::KeySegment;
+
+struct Candidate {
+  std::string name;  ///< hopper_candidates.h; empty: what is launched
+  std::int64_t head_dim;
+};
 
 constexpr TileGrid kGrid{128, 128};
 
@@ -295,6 +301,92 @@ TEST(EmulatedHopper, Aborts) {
     }
   }
 }
+
+// What of the cases above a tuning can break: lengths about its tiles, orders of its warpgroups,
+// masks, resumed states, flags, aborts.
+class Candidates : public ::testing::TestWithParam<Candidate> {
+ protected:
+  OracleProblem problem(std::int64_t seq) const { return problem_of(seq, GetParam().head_dim); }
+  TileGrid grid() const {
+    const attn::Kernel& kernel = emulated_hopper(emulation(1));
+    return {kernel.tile_q, kernel.tile_k};
+  }
+  static Emulation emulation(std::uint64_t seed) {
+    return {.seed = seed, .sms = static_cast<int>(seed), .candidate = GetParam().name};
+  }
+  TestLaunch launch_of(const OracleProblem& p) const {
+    return make_launch(p, one_segment(p), grid());
+  }
+};
+
+TEST_P(Candidates, Lengths) {
+  std::uint64_t seed = 0;
+  for (const std::int64_t seq : {1, 161, 450}) {
+    OracleProblem p = problem(seq);
+    expect_right({launch_of(p)}, emulation(++seed));
+    p.terms.clear();
+    expect_right({launch_of(p)}, emulation(++seed));
+  }
+}
+
+TEST_P(Candidates, MasksAndSegments) {
+  OracleProblem p = problem(400);
+  p.terms = {Mask::Window{150, 0}};
+  expect_right({launch_of(p)}, emulation(1));
+  expect_right({make_launch(p, striped(400, 4), grid())}, emulation(2));
+  p.terms = {Mask::Documents{{100, 0, 37, 1, 262}, true}};
+  expect_right({make_launch(p, cut_at(400, {1, 8, 8, 77, 140, 300}), grid())}, emulation(3));
+  Mask::Rows rows;
+  rows.intervals.assign(400, {});
+  rows.intervals[3] = {KeyInterval{0, 1}};
+  p.terms = {rows};
+  expect_right({launch_of(p)}, emulation(1));
+}
+
+TEST_P(Candidates, Resumes) {
+  const OracleProblem p = problem(313);
+  std::vector<TestLaunch> chain;
+  for (const KeySegment& segment : cut_at(313, {5, 5, 180, 250})) {
+    chain.push_back(make_launch(p, {segment}, grid()));
+  }
+  expect_right(chain, emulation(2));
+}
+
+/// Maxima that grow with every key, by less and by more than what a tuning lets pass.
+TEST_P(Candidates, RowsThatGrow) {
+  for (const double scale : {0.02, 1.0}) {
+    OracleProblem p = problem(400);
+    p.softmax_scale = scale;
+    expect_right({launch_of(p)}, emulation(3));
+  }
+}
+
+TEST_P(Candidates, FlagsAndAborts) {
+  const OracleProblem p = problem(400);
+  std::vector<std::uint32_t> flags{0, 0, 1};
+  auto keys = cut_at(400, {170, 250});
+  for (std::size_t i = 0; i < keys.size(); ++i) keys[i].ready = &flags[i];
+  Emulation late = emulation(1);
+  late.late = {[&] { flags[0] = 7; }, [&] { flags[1] = 7; }};
+  expect_right({make_launch(p, keys, grid())}, late);
+
+  std::uint32_t word = 0;
+  flags = {1, 0, 1};
+  Emulation aborted = emulation(2);
+  aborted.late = {[&] { word = 1; }};
+  aborted.abort = &word;
+  EXPECT_NO_THROW(run_kernel(emulated_hopper(aborted), {make_launch(p, keys, grid())},
+                             random_inputs(p, 3), {.gap = 8, .gap_step = 8, .backward = false}));
+}
+
+#define ANNULUS_CANDIDATE(name, dim) Candidate{#name "_" #dim, dim},
+INSTANTIATE_TEST_SUITE_P(Hopper, Candidates,
+                         ::testing::Values(ANNULUS_HOPPER_CANDIDATES(ANNULUS_CANDIDATE)
+                                               Candidate{"", 128}),
+                         [](const auto& which) {
+                           return which.param.name.empty() ? "launched" : which.param.name;
+                         });
+#undef ANNULUS_CANDIDATE
 
 /// What hangs is said to hang.
 TEST(EmulatedHopper, AFlagThatNobodyRaises) {

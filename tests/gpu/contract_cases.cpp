@@ -39,8 +39,7 @@ OracleProblem problem_of(std::int64_t dim, std::int64_t seq) {
 struct Setting {
   explicit Setting(const OracleProblem& p)
       : cut(p.seq_kv / 2 + 3),
-        launch(make_launch(p, {{0, 0, 1, cut, nullptr}, {cut, cut, 1, p.seq_kv - cut, nullptr}},
-                           kGrid)),
+        launch(make_launch(p, {{0, 0, 1, cut}, {cut, cut, 1, p.seq_kv - cut}}, kGrid)),
         inputs(random_inputs(p, 23)),
         truth(oracle_attention(p, inputs)),
         naive(naive_attention(p, inputs)) {}

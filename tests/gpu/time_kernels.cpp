@@ -2,6 +2,7 @@
 
 #include "attention/kernels/cuda/table.h"
 #include "tests/gpu/device_kernel.h"
+#include "tests/gpu/timed_shapes.h"
 
 #include <annulus/error.h>
 
@@ -10,81 +11,12 @@
 #include <cstdio>
 #include <string>
 #include <functional>
-#include <random>
 #include <string_view>
 #include <vector>
 
 namespace annulus::testing {
 
 namespace {
-
-struct Case {
-  DType dtype;
-  std::int64_t dim;
-  bool causal;
-  std::int64_t seq;
-};
-
-/// Geometry of whole sequences with the tiles that a causal or full mask leaves.
-struct Sequences {
-  explicit Sequences(const Case& c, const attn::Kernel& kernel) {
-    const std::int64_t seq = c.seq;
-    for (std::int64_t i = 0; i < seq; ++i) {
-      intervals.push_back({KeyInterval{0, c.causal ? i + 1 : seq}, KeyInterval{}});
-    }
-    for (std::int64_t row = 0; row < seq; row += kernel.tile_q) {
-      const std::int64_t end = c.causal ? row + kernel.tile_q : seq;
-      for (std::int64_t key = 0; key < end; key += kernel.tile_k) {
-        const bool full = !c.causal || key + kernel.tile_k <= row + 1;
-        tiles.push_back({static_cast<std::int32_t>(row), static_cast<std::int32_t>(kernel.tile_q),
-                         0, static_cast<std::int32_t>(kernel.tile_k), key, full});
-      }
-    }
-    queries = {{0, 0, seq}};
-    keys = {{0, 0, 1, seq}};
-    geometry = {.batch = std::max<std::int64_t>(1, 16384 / seq),
-                .heads = 16,
-                .head_dim = c.dim,
-                .head_dim_v = c.dim,
-                .softmax_scale = 1.0 / std::sqrt(static_cast<double>(c.dim)),
-                .rows = seq,
-                .queries = queries,
-                .keys = keys,
-                .tiles = tiles,
-                .intervals = intervals,
-                .key_tokens = seq};
-    pairs = static_cast<double>(c.causal ? seq * (seq + 1) / 2 : seq * seq) * 16.0 *
-            static_cast<double>(geometry.batch);
-  }
-  std::vector<attn::QuerySegment> queries;
-  std::vector<attn::KeySegment> keys;
-  std::vector<attn::Tile> tiles;
-  std::vector<RowIntervals> intervals;
-  attn::AttendGeometry geometry;
-  double pairs = 0.0;
-};
-
-/// Normal values, for what a GPU can sustain depends on them; a block of them again and again.
-DeviceBytes random_elements(DType dtype, std::int64_t count, unsigned seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal;
-  std::vector<std::uint16_t> block(std::size_t{1} << 20);
-  for (std::uint16_t& x : block) {
-    const auto bits = std::bit_cast<std::uint32_t>(normal(generator));
-    const auto exponent = static_cast<int>((bits >> 23) & 255U) - 112;
-    const std::uint32_t half =
-        exponent <= 0 ? 0U : (static_cast<std::uint32_t>(exponent) << 10) | ((bits >> 13) & 1023U);
-    x = static_cast<std::uint16_t>(dtype == DType::bf16 ? bits >> 16
-                                                        : ((bits >> 16) & 0x8000U) | half);
-  }
-  DeviceBytes memory(static_cast<std::size_t>(count * 2));
-  for (std::size_t at = 0; at < memory.size(); at += block.size() * 2) {
-    check_cuda(cudaMemcpy(memory.data() + at, block.data(),
-                          std::min(block.size() * 2, memory.size() - at), cudaMemcpyHostToDevice),
-               "upload");
-  }
-  return memory;
-}
 
 double median_ms(int repeats, const std::function<void()>& fn) {
   cudaEvent_t begin = nullptr;
@@ -103,13 +35,11 @@ double median_ms(int repeats, const std::function<void()>& fn) {
   }
   check_cuda(cudaEventDestroy(begin), "cudaEventDestroy");
   check_cuda(cudaEventDestroy(end), "cudaEventDestroy");
-  const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
-  std::nth_element(times.begin(), middle, times.end());
-  return static_cast<double>(*middle);
+  return median(times);
 }
 
-void time_case(const attn::Kernel& kernel, const Case& c, const TimeOptions& options) {
-  const Sequences s(c, kernel);
+void time_case(const attn::Kernel& kernel, const TimedShape& c, const TimeOptions& options) {
+  const TimedSequences s(c, kernel);
   const DeviceGeometry geometry(s.geometry, kernel);
   const std::int64_t token = 16 * c.dim;
   const std::int64_t elements = s.geometry.batch * c.seq * token;
@@ -186,13 +116,12 @@ void time_kernels(const TimeOptions& options) {
       for (const bool causal : {false, true}) {
         for (const std::int64_t seq : {2048, 4096, 8192, 16384, 32768}) {
           if (dtype == DType::f16 && seq != 8192) continue;
-          const std::string name = std::string(dtype == DType::bf16 ? "bf16 " : "f16 ") +
-                                   std::to_string(dim) + (causal ? " causal " : " full ") +
-                                   std::to_string(seq);
+          const TimedShape shape{dtype, dim, causal, seq};
+          const std::string name = name_of(shape);
           if (name.find(options.only) == std::string::npos) continue;
           const std::string reason = timed->refuses({dtype, dim, dim, false, "cuda"});
           if (reason.empty()) {
-            time_case(*timed, {dtype, dim, causal, seq}, options);
+            time_case(*timed, shape, options);
           } else {
             std::printf("%s: %s\n", name.c_str(), reason.c_str());
           }

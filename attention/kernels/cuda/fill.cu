@@ -1,7 +1,7 @@
 // What no tile names: rows without keys, and the zeroes that gradients begin with. Grids follow the
 // tile index.
 #include "attention/kernels/cuda/device/blocks.cuh"
-#include "attention/kernels/cuda/device/numbers.cuh"
+#include "attention/kernels/cuda/device/unvisited.cuh"
 #include "attention/kernels/cuda/launch.h"
 
 namespace annulus::attn::cuda {
@@ -10,36 +10,9 @@ namespace {
 
 constexpr int kThreads = 128;
 
-/// Warp x of all blocks: the rows between query tile x - 1 and query tile x.
 __global__ void fill_rows(const __grid_constant__ Geometry g,
                           const __grid_constant__ ForwardParams p) {
-  const auto lane = static_cast<int>(threadIdx.x);
-  const auto x = static_cast<int>(blockIdx.x * blockDim.y + threadIdx.y);
-  const auto head = static_cast<int>(blockIdx.y);
-  const auto batch = static_cast<int>(blockIdx.z);
-  if (x > g.row_tile_count) return;
-  std::int64_t first = 0;
-  if (x > 0) {
-    const int begin = g.row_tiles[x - 1];
-    first = g.tiles[begin].row + totals_of(g.tiles, begin, g.row_tiles[x]).rows;
-  }
-  const std::int64_t last = x < g.row_tile_count ? g.tiles[g.row_tiles[x]].row : g.rows;
-  for (std::int64_t row = first; row < last; ++row) {
-    const std::int64_t token = token_of_row(g, row);
-    float* lse = f32_row(p.lse, batch, token, head);
-    const bool seen = p.resume && *lse != -kInfinity;
-    const float* state = seen ? f32_row(p.state, batch, token, head) : nullptr;
-    for (int d = lane; d < g.head_dim_v; d += 32) {
-      const float value = seen ? state[d] : 0.0F;
-      if (p.finish) {
-        store_element(p.out.data, p.out.dtype, index_of(p.out, batch, token, head) + d, value);
-      } else if (!seen) {
-        f32_row(p.state, batch, token, head)[d] = value;
-      }
-    }
-    __syncwarp();
-    if (!seen && lane == 0) *lse = -kInfinity;
-  }
+  fill_rows_before(g, p, static_cast<int>(blockIdx.x * blockDim.y + threadIdx.y));
 }
 
 /// Blocks of 32 x 8 threads, for clearing: 32 across a row, in pieces of 16 bytes where `wide`.

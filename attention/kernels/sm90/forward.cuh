@@ -1,6 +1,7 @@
 // Attention forward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024). One block an SM
 // stays for the whole launch and draws query tiles (128 rows of one head) until none is left; for
-// each it streams the keys of its tile list, up to 128 at a time, and keeps an online softmax.
+// each it streams the keys of its tile list, up to 128 at a time, and keeps an online softmax. The
+// figures here are those of the tuning that is launched; tuning.h says what may be otherwise.
 //
 //   warps      warpgroup 0: the loader, one thread of it (loader.cuh): draws items, waits for the
 //              flags of segments, has the copy engine (TMA) bring K and V. 40 registers a thread.
@@ -23,13 +24,16 @@
 #include "attention/kernels/sm90/loader.cuh"
 #include "attention/kernels/sm90/rows.cuh"
 #include "attention/kernels/sm90/wgmma.cuh"
+#include "attention/kernels/sm90/wgmma_160.cuh"
 
 namespace annulus::attn::sm90 {
 
 /// One thread of a consumer warpgroup.
-template <typename T, int kDim, bool kCapped>
+template <typename T, int kDim, Tuning kTuning, bool kCapped>
 struct Consumer {
-  using Memory = Shared<kDim>;
+  using Memory = Shared<kDim, kTuning>;
+  static constexpr int kTileKeys = kTuning.tile_keys;
+  static constexpr int kScores = kTileKeys / 2;
   static constexpr int kStages = Memory::kStages;
 
   const cuda::Geometry& g;
@@ -42,6 +46,7 @@ struct Consumer {
   float o[kDim / 2], s[kScores];
   std::uint32_t probabilities[kScores / 2];
   float keep[2];
+  bool grew;  ///< output so far is to be rescaled by `keep`
   RowSums sums;
 
   __device__ __forceinline__ Consumer(const cuda::Geometry& geometry, const ForwardParams& params,
@@ -49,20 +54,21 @@ struct Consumer {
       : g(geometry),
         p(params),
         shared(memory),
+        at(static_cast<int>(threadIdx.x)),
         scale(kCapped ? cuda::kLog2E : static_cast<float>(geometry.softmax_scale) * cuda::kLog2E) {}
 
   __device__ __forceinline__ unsigned char* queries(int n) const {
-    return shared.q[n & 1][at.group];
+    return shared.q[n & 1][at.group()];
   }
 
   /// A warp is done with what `barrier` guards.
   __device__ __forceinline__ void release(std::uint64_t* barrier) const {
-    if (at.lane == 0) arrive(barrier);
+    if (at.lane() == 0) arrive(barrier);
   }
 
-  __device__ __forceinline__ void start_scores(int n) {
+  __device__ __forceinline__ void start_scores(Matrix a) {
+    forget(a.low);  // else its steps are all found before the loop, and spilled
     fence_products();
-    const Matrix a = along_rows(shared_address(queries(n)));
     const Matrix b = along_rows(shared_address(shared.k[Place<kStages>(step).index]));
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
@@ -76,7 +82,7 @@ struct Consumer {
   __device__ __forceinline__ void clear_values(unsigned char* values, int keys) const {
     constexpr int kChunks = kDim / 8;
 #pragma unroll 1
-    for (int i = keys * kChunks + at.thread; i < kTileKeys * kChunks; i += kGroupThreads) {
+    for (int i = keys * kChunks + at.thread(); i < kTileKeys * kChunks; i += kGroupThreads) {
       store_shared16(shared_address(values) + place_in_matrix(kTileKeys, i / kChunks, i % kChunks),
                      make_uint4(0, 0, 0, 0));
     }
@@ -103,11 +109,12 @@ struct Consumer {
   __device__ __forceinline__ void find_probabilities(const Item& item) {
     const Step& now = shared.steps[step % Memory::kSteps];
     if constexpr (kCapped) cap_scores(g, s);
-    if (now.masked != 0) mask_scores(g, item, now, at.warp_row, at.lane, s);
-    soften(s, sums, scale, keep);
+    if (now.masked != 0) mask_scores(g, item, now, at.warp_row(), at.lane(), s);
+    grew = soften<kTuning.slack>(s, sums, scale, keep);
   }
 
   __device__ __forceinline__ void rescale() {
+    if (kTuning.slack > 0 && !grew) return;
 #pragma unroll
     for (int j = 0; j < kDim / 8; ++j) {
 #pragma unroll
@@ -115,12 +122,14 @@ struct Consumer {
     }
   }
 
-  /// Turns: between two warpgroups, each starts its products when the other has started its own.
-  __device__ __forceinline__ void await_turn() const {
-    barrier_wait(kTurnBarrier + at.group, kGroups * kGroupThreads);
+  /// Turns go round, each from one warpgroup to the next.
+  __device__ __forceinline__ void await_turn(Turns at_what) const {
+    if (kTuning.turns == at_what) barrier_wait(kTurnBarrier + at.group(), 2 * kGroupThreads);
   }
-  __device__ __forceinline__ void pass_turn(int to) const {
-    barrier_arrive(kTurnBarrier + to, kGroups * kGroupThreads);
+  __device__ __forceinline__ void pass_turn(Turns at_what) const {
+    if (kTuning.turns != at_what) return;
+    const int next = at.group() + 1 == kTuning.groups ? 0 : at.group() + 1;
+    barrier_arrive(kTurnBarrier + next, 2 * kGroupThreads);
   }
 
   /// Waits for K of the step. False where the launch was aborted.
@@ -130,10 +139,11 @@ struct Consumer {
     return shared.steps[step % Memory::kSteps].keys != kAborted;
   }
 
-  /// All steps of item n. False where the launch was aborted.
-  __device__ __forceinline__ bool stream_keys(const Item& item, int n) {
+  /// All steps of an item. False where the launch was aborted.
+  __device__ __forceinline__ bool stream_keys(const Item& item) {
+    const Matrix rows = along_rows(shared_address(queries(item.number)));
     if (!await_keys()) return false;
-    start_scores(n);
+    start_scores(rows);
     wait_products<0>(s);
     release(&shared.k_empty[Place<kStages>(step).index]);
     find_probabilities(item);
@@ -146,14 +156,16 @@ struct Consumer {
         wait(&shared.v_full[place.index], place.full);
         return false;
       }
-      await_turn();
-      start_scores(n);
+      await_turn(Turns::products);
+      start_scores(rows);
       start_values(last);
-      pass_turn(1 - at.group);
+      pass_turn(Turns::products);
       wait_products<1>(s);
       release(&shared.k_empty[Place<kStages>(step).index]);
+      await_turn(Turns::softmax);
       find_probabilities(item);
       finish_before(sums.sum[0] + sums.sum[1]);
+      pass_turn(Turns::softmax);
       wait_products<0>(o);
       release(&shared.v_empty[Place<kStages>(last).index]);
       rescale();
@@ -166,71 +178,73 @@ struct Consumer {
     return true;
   }
 
+  __device__ __forceinline__ const Item* item_at(int n) const {
+    return &shared.items[n % Memory::kItems];
+  }
   __device__ __forceinline__ void await_item(int n) const {
     const Place<Memory::kItems> place(n);
     wait(&shared.item_full[place.index], place.full);
   }
 
-  /// The output of item n, whose queries nobody reads any more.
-  __device__ __forceinline__ void finish(const Item& item, int n) {
-    finish_rows<kDim>(g, p, item, at, scale, sums, o);
+  /// The output of an item whose queries nobody reads any more.
+  __device__ __forceinline__ void finish(const Item& item) {
+    const Lane here(thread_again());
+    finish_rows<kDim>(g, p, item, here, scale, sums, o);
     if (p.finish) {
       sync_group(at);
-      store_out<T, kDim>(g, p, item, at, queries(n), o);
+      store_out<T, kDim>(g, p, item, here, queries(item.number), o);
     } else {
-      store_state<kDim>(g, p, item, at, o);
+      store_state<kDim>(g, p, item, here, o);
     }
     __syncwarp();
-    release(&shared.item_empty[n % Memory::kItems]);
+    release(&shared.item_empty[item.number % Memory::kItems]);
   }
 
   /// Queries of item n to shared memory, unless there is none.
   __device__ __forceinline__ void fetch(int n) const {
     await_item(n);
-    const Item& item = shared.items[n % Memory::kItems];
+    const Item& item = *item_at(n);
     if (item.tile.begin < item.tile.end) {
-      copy_queries<kDim>(g, p, item, at, queries(n));
+      copy_queries<kDim>(g, p, item, Lane(thread_again()), queries(n));
     }
   }
 
   __device__ __forceinline__ void run() {
-    if (at.group == 1) pass_turn(0);
+    if (at.group() + 1 == kTuning.groups) pass_turn(kTuning.turns);  // group 0 begins
     fetch(0);
-    for (int n = 0;; ++n) {
-      const Item& item = shared.items[n % Memory::kItems];
-      if (item.tile.begin == item.tile.end) return;
+    // Its number is read again where it is wanted: registers are short.
+    const Item* item = item_at(0);
+    while (item->tile.begin < item->tile.end) {
       wait_copies();
       fence_async_shared();
       sync_group(at);  // queries of this item are there, and nobody reads those of the last
-      fetch(n + 1);
-      begin_rows<kDim>(g, p, item, at, scale, o, sums);
-      if (!stream_keys(item, n)) {
+      fetch(item->number + 1);
+      begin_rows<kDim>(g, p, *item, Lane(thread_again()), scale, o, sums);
+      if (!stream_keys(*item)) {
         wait_copies();
         return;
       }
-      finish(item, n);
+      const Item* next = item_at(item->number + 1);
+      finish(*item);
+      item = next;
     }
   }
 };
 
-// (40 + 2 * 232) * 128 of 65536 registers. With 24 and 240 the loader spills.
-inline constexpr int kLoaderRegisters = 40;
-inline constexpr int kConsumerRegisters = 232;
-
-/// All of a block; `memory`: sizeof(Shared<kDim>), 1024-byte aligned.
-template <typename T, int kDim, bool kCapped>
+/// All of a block; `memory`: sizeof(Shared<kDim, kTuning>), 1024-byte aligned.
+template <typename T, int kDim, Tuning kTuning, bool kCapped>
 __device__ __forceinline__ void run_block(const cuda::Geometry& g, const ForwardParams& p,
                                           const Maps& maps, const Schedule& schedule,
                                           unsigned char* memory) {
-  auto& shared = *reinterpret_cast<Shared<kDim>*>(memory);
+  auto& shared = *reinterpret_cast<Shared<kDim, kTuning>*>(memory);
   if (threadIdx.x == 0) init_barriers(shared);
   __syncthreads();
   if (threadIdx.x < kGroupThreads) {
-    give_registers<kLoaderRegisters>();
-    if (threadIdx.x == 0) Loader<kDim>(g, maps, schedule, shared).run();
+    give_registers<kTuning.loader_registers>();
+    if (threadIdx.x == 0) Loader<kDim, kTuning>(g, maps, schedule, shared).run();
   } else {
-    take_registers<kConsumerRegisters>();
-    Consumer<T, kDim, kCapped>(g, p, shared).run();
+    take_registers<kTuning.consumer_registers>();
+    Consumer<T, kDim, kTuning, kCapped>(g, p, shared).run();
   }
 }
 

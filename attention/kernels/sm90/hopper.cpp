@@ -66,11 +66,11 @@ Encode find_encode() {
   return reinterpret_cast<Encode>(function);
 }
 
-/// Boxes of 128 tokens and 64 elements, as layout.cuh has them.
-CUtensorMap encode(const Input& operand, const AttendGeometry& g) {
+/// Boxes of a step's tokens and 64 elements, as layout.cuh has them.
+CUtensorMap encode(const Input& operand, const AttendGeometry& g, int tile_keys) {
   static const Encode function = find_encode();
   const TensorShape shape = tensor_shape(operand, g);
-  const cuuint32_t box[4] = {64, 128, 1, 1};
+  const cuuint32_t box[4] = {64, static_cast<cuuint32_t>(tile_keys), 1, 1};
   const cuuint32_t steps[4] = {1, 1, 1, 1};
   CUtensorMap map;
   const CUresult code =
@@ -104,16 +104,14 @@ std::int64_t hopper_bytes(const AttendGeometry& g, bool backward, int /*threads*
       static_cast<std::int64_t>(g.row_tiles.empty() ? g.tiles.size() + 1 : g.row_tiles.size()));
 }
 
-void hopper_forward(const ForwardParams& params, const LaunchContext& context) {
+void launch_forward(const Choice& choice, const ForwardParams& params,
+                    const LaunchContext& context) {
   const AttendGeometry& geometry = params.geometry;
-  const Variant variant = variant_for(params.q.dtype, geometry.head_dim);
-  if (variant == nullptr || !suits(params)) {
-    cuda::flash2_forward(params, context);
-    return;
-  }
   cuda::check_arguments(geometry, context, false, hopper_bytes(geometry, false, 1));
-  cuda::fill_unvisited_rows(params, context);
   const std::int64_t items = items_of(geometry);
+  if (items == 0 || choice.prelude == Prelude::separate) {
+    cuda::fill_unvisited_rows(params, context);
+  }
   if (items == 0) return;
   const cuda::Geometry g = cuda::geometry_of(geometry, context);
   const Sections sections = sections_of(geometry);
@@ -123,10 +121,25 @@ void hopper_forward(const ForwardParams& params, const LaunchContext& context) {
                           .all = static_cast<std::int32_t>(items),
                           .head_count = sections.heads,
                           .section = sections.size};
-  const Maps maps{encode(params.k, geometry), encode(params.v, geometry)};
-  make_schedule(g, schedule, context.stream);
+  const Maps maps{encode(params.k, geometry, choice.tile_keys),
+                  encode(params.v, geometry, choice.tile_keys)};
+  if (choice.prelude == Prelude::separate) {
+    make_schedule(g, schedule, context.stream);
+  } else {
+    prepare(g, params, schedule, context.stream);
+  }
   const int blocks = blocks_of(items, attribute(cudaDevAttrMultiProcessorCount), context.sm_limit);
-  variant({params, g, maps, schedule, blocks, context.stream});
+  choice.variant(
+      {params, g, maps, schedule, blocks, context.stream, choice.prelude == Prelude::overlapped});
+}
+
+void hopper_forward(const ForwardParams& params, const LaunchContext& context) {
+  const Variant variant = variant_for(params.q.dtype, params.geometry.head_dim);
+  if (variant == nullptr || !suits(params)) {
+    cuda::flash2_forward(params, context);
+    return;
+  }
+  launch_forward({.variant = variant}, params, context);
 }
 
 }  // namespace annulus::attn::sm90

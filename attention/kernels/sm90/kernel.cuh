@@ -7,27 +7,50 @@
 // Entry point and launch of one variant.
 namespace annulus::attn::sm90 {
 
-template <typename T, int kDim, bool kCapped>
-__global__ void __launch_bounds__(kThreads, 1)
+/// The tuning that is launched, as a type: nvcc (13.0) cannot name kernels of a struct's value.
+template <int kDim>
+struct Launched {
+  static constexpr Tuning kTuning = default_tuning(kDim);
+};
+
+template <typename T, int kDim, typename Tuned, bool kCapped>
+__global__ void __launch_bounds__(threads_of(Tuned::kTuning), 1)
     hopper_forward_kernel(const __grid_constant__ cuda::Geometry g,
                           const __grid_constant__ ForwardParams p,
                           const __grid_constant__ Maps maps,
                           const __grid_constant__ Schedule schedule) {
   extern __shared__ __align__(1024) unsigned char memory[];
-  run_block<T, kDim, kCapped>(g, p, maps, schedule, memory);
+  run_block<T, kDim, Tuned::kTuning, kCapped>(g, p, maps, schedule, memory);
+}
+
+template <typename T, int kDim, typename Tuned, bool kCapped>
+void launch_tuned(const Launch& launch) {
+  constexpr int kBytes = sizeof(Shared<kDim, Tuned::kTuning>);
+  void (*const kernel)(cuda::Geometry, ForwardParams, Maps, Schedule) =
+      &hopper_forward_kernel<T, kDim, Tuned, kCapped>;
+  cuda::allow_shared_memory(reinterpret_cast<const void*>(kernel), kBytes);
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = static_cast<unsigned>(launch.blocks);
+  config.blockDim = static_cast<unsigned>(threads_of(Tuned::kTuning));
+  config.dynamicSmemBytes = kBytes;
+  config.stream = static_cast<cudaStream_t>(launch.stream);
+  config.attrs = &overlap;
+  config.numAttrs = launch.overlapped ? 1U : 0U;
+  (void)cudaLaunchKernelEx(&config, kernel, launch.geometry, launch.params, launch.maps,
+                           launch.schedule);
+  cuda::check_launch("hopper forward");
 }
 
 template <typename T, int kDim>
 void launch_hopper_forward(const Launch& launch) {
-  constexpr int kBytes = sizeof(Shared<kDim>);
-  const bool capped = launch.geometry.softcap != 0.0;
-  void (*const kernel)(cuda::Geometry, ForwardParams, Maps, Schedule) =
-      capped ? &hopper_forward_kernel<T, kDim, true> : &hopper_forward_kernel<T, kDim, false>;
-  cuda::allow_shared_memory(reinterpret_cast<const void*>(kernel), kBytes);
-  kernel<<<static_cast<unsigned>(launch.blocks), kThreads, kBytes,
-           static_cast<cudaStream_t>(launch.stream)>>>(launch.geometry, launch.params, launch.maps,
-                                                       launch.schedule);
-  cuda::check_launch("hopper forward");
+  if (launch.geometry.softcap != 0.0) {
+    launch_tuned<T, kDim, Launched<kDim>, true>(launch);
+  } else {
+    launch_tuned<T, kDim, Launched<kDim>, false>(launch);
+  }
 }
 
 }  // namespace annulus::attn::sm90

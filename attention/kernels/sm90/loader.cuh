@@ -9,20 +9,18 @@
 // asked for after K of the next, which consumers need first.
 namespace annulus::attn::sm90 {
 
-template <int kDim>
+template <int kDim, Tuning kTuning>
 struct Loader {
-  using Memory = Shared<kDim>;
+  using Memory = Shared<kDim, kTuning>;
 
   const cuda::Geometry& g;
   const Maps& maps;
   const Schedule& schedule;
   Memory& shared;
-  int step = 0;                           ///< the next
-  int segment = -1;                       ///< of the last step
-  std::uint32_t seen = 0;                 ///< what that segment's counter held
-  bool held = false;                      ///< V of the last step is not asked for yet
-  int token = 0, kv_head = 0, batch = 0;  ///< of what is held
-  std::int64_t pairs = 0;
+  int step = 0;            ///< the next
+  int segment = -1;        ///< of the last step
+  std::uint32_t seen = 0;  ///< what that segment's counter held
+  bool held = false;       ///< V of the last step is not asked for yet
 
   __device__ __forceinline__ Loader(const cuda::Geometry& geometry, const Maps& tensor_maps,
                                     const Schedule& order, Memory& memory)
@@ -33,7 +31,7 @@ struct Loader {
     arrive_expecting(barrier, Memory::kKeyBytes);
 #pragma unroll
     for (int block = 0; block < kDim / kBlockWidth; ++block) {
-      copy_box(shared_address(to) + block * kTileKeys * kRowBytes, map, barrier,
+      copy_box(shared_address(to) + block * kTuning.tile_keys * kRowBytes, map, barrier,
                block * kBlockWidth, first, head, of);
     }
   }
@@ -43,7 +41,8 @@ struct Loader {
     held = false;
     const Place<Memory::kStages> at(step - 1);
     wait(&shared.v_empty[at.index], at.empty);
-    copy(maps.v, shared.v[at.index], &shared.v_full[at.index], token, kv_head, batch);
+    const Step& of = shared.steps[(step - 1) % Memory::kSteps];
+    copy(maps.v, shared.v[at.index], &shared.v_full[at.index], of.token, of.kv_head, of.batch);
   }
 
   __device__ __forceinline__ bool aborted() const {
@@ -52,12 +51,12 @@ struct Loader {
 
   /// Waits until the tile's keys are there. False where the launch was aborted. What came before is
   /// on its way when this thread spins.
-  __device__ __forceinline__ bool await_keys(const Tile& tile, const KeySegment& from, int head) {
+  __device__ __forceinline__ bool await_keys(const Tile& tile, int kv_head) {
     if (tile.segment != segment) seen = 0;
     segment = tile.segment;
+    const KeySegment& from = g.keys[segment];
     if (from.ready == nullptr || seen >= from.all) return true;
-    const std::uint32_t needed =
-        cuda::needed_for(from, cuda::kv_head_of(g, head), tile.key, tile.keys);
+    const std::uint32_t needed = cuda::needed_for(from, kv_head, tile.key, tile.keys);
     if (needed <= seen) return true;
     seen = load_acquire_system(from.ready);
     if (seen < needed) load_values();
@@ -77,35 +76,41 @@ struct Loader {
     arrive(&shared.k_full[at.index]);
   }
 
-  __device__ __forceinline__ void load_step(const Tile& tile, const KeySegment& from,
-                                            const Item& item) {
-    const Place<Memory::kStages> at(step);
-    wait(&shared.k_empty[at.index], at.empty);
+  /// What `tile` says of the next step. Its place is free before its K's is: the step that was
+  /// there is further back than any whose V has not been waited for.
+  __device__ __forceinline__ void describe(const Tile& tile, const Item& item) const {
+    static_assert(Memory::kStages + 2 <= Memory::kSteps);
+    const KeySegment& segment = g.keys[tile.segment];
     Step& to = shared.steps[step % Memory::kSteps];
-    to.position = from.position + tile.key * from.stride;
-    to.stride = from.stride;
+    to.position = segment.position + tile.key * segment.stride;
+    to.stride = segment.stride;
+    to.token = static_cast<int>(segment.token) + static_cast<int>(tile.key);
     to.keys = tile.keys;
     to.rows = tile.rows;
     to.full = tile.full ? 1 : 0;
-    to.masked = !tile.full || tile.keys < kTileKeys || tile.rows < item.tile.rows ? 1 : 0;
-    const auto first = static_cast<int>(from.token + tile.key);
-    const auto head = static_cast<int>(cuda::kv_head_of(g, item.head));
-    copy(maps.k, shared.k[at.index], &shared.k_full[at.index], first, head, item.batch);
-    load_values();
-    held = true;
-    token = first;
-    kv_head = head;
-    batch = item.batch;
-    ++step;
-    pairs += static_cast<std::int64_t>(tile.rows) * tile.keys;
+    to.masked = !tile.full || tile.keys < kTuning.tile_keys || tile.rows < item.tile.rows ? 1 : 0;
+    to.kv_head = item.kv_head;
+    to.batch = item.batch;
+    shared.pairs += static_cast<std::int64_t>(tile.rows) * tile.keys;
+  }
+
+  __device__ __forceinline__ void load_keys() const {
+    const Place<Memory::kStages> at(step);
+    wait(&shared.k_empty[at.index], at.empty);
+    const Step& of = shared.steps[step % Memory::kSteps];
+    copy(maps.k, shared.k[at.index], &shared.k_full[at.index], of.token, of.kv_head, of.batch);
   }
 
   __device__ __forceinline__ bool walk(const Item& item) {
-    for (int i = item.tile.begin; i < item.tile.end; ++i) {
+    const int end = item.tile.end;
+    for (int i = item.tile.begin; i < end; ++i) {
       const Tile& tile = g.tiles[i];
-      const KeySegment& from = g.keys[tile.segment];
-      if (!await_keys(tile, from, item.head)) return false;
-      load_step(tile, from, item);
+      if (!await_keys(tile, item.kv_head)) return false;
+      describe(tile, item);
+      load_keys();
+      load_values();
+      held = true;
+      ++step;
     }
     return true;
   }
@@ -114,7 +119,7 @@ struct Loader {
   __device__ __forceinline__ void publish(int n, int index) {
     const Place<Memory::kItems> at(n);
     wait(&shared.item_empty[at.index], at.empty);
-    shared.items[at.index] = item_of(g, schedule, index);
+    shared.items[at.index] = item_of(g, schedule, index, n);
     arrive(&shared.item_full[at.index]);
   }
 
@@ -126,19 +131,21 @@ struct Loader {
   __device__ __forceinline__ void run() {
     prefetch_map(maps.k);
     prefetch_map(maps.v);
-    int index = static_cast<int>(blockIdx.x);
-    publish(0, index);
-    for (int n = 0; index < schedule.all; ++n) {
-      index = draw();
-      publish(n + 1, index);
-      if (!walk(shared.items[n % Memory::kItems])) {
+    shared.pairs = 0;
+    await_kernel_before();  // the schedule is its work; consumers wait for items
+    publish(0, static_cast<int>(blockIdx.x));
+    for (int n = 0;; ++n) {
+      const Item& item = shared.items[n % Memory::kItems];
+      if (item.tile.begin == item.tile.end) break;
+      publish(n + 1, draw());
+      if (!walk(item)) {
         say_aborted();
         break;
       }
     }
     load_values();
     if (g.flops != nullptr) {
-      atomicAdd(g.flops, static_cast<unsigned long long>(2 * pairs * (kDim + kDim)));
+      atomicAdd(g.flops, static_cast<unsigned long long>(2 * shared.pairs * (kDim + kDim)));
     }
   }
 };

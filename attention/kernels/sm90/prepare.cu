@@ -1,5 +1,7 @@
 // Before the kernel: the schedule, by as many warps as there are query tiles.
+#include "attention/kernels/cuda/device/unvisited.cuh"
 #include "attention/kernels/cuda/launch.h"
+#include "attention/kernels/sm90/ptx.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
 #include "attention/kernels/sm90/variant.h"
 
@@ -17,7 +19,28 @@ __global__ void place_query_tiles(const __grid_constant__ cuda::Geometry g,
   place_query_tile(g, schedule, i, static_cast<int>(threadIdx.x));
 }
 
+/// fill_rows (fill.cu), of which the warps of one head and batch also place a query tile each.
+__global__ void fill_and_place(const __grid_constant__ cuda::Geometry g,
+                               const __grid_constant__ ForwardParams p,
+                               const __grid_constant__ Schedule schedule) {
+  let_next_kernel_start();
+  const auto x = static_cast<int>(blockIdx.x * blockDim.y + threadIdx.y);
+  if (blockIdx.y == 0 && blockIdx.z == 0) {
+    if (x == 0 && threadIdx.x == 0) *schedule.drawn = 0;
+    if (x < g.row_tile_count) place_query_tile(g, schedule, x, static_cast<int>(threadIdx.x));
+  }
+  cuda::fill_rows_before(g, p, x);
+}
+
 }  // namespace
+
+void prepare(const cuda::Geometry& g, const ForwardParams& params, const Schedule& schedule,
+             void* stream) {
+  const dim3 grid(static_cast<unsigned>(g.row_tile_count / 8 + 1), static_cast<unsigned>(g.heads),
+                  static_cast<unsigned>(g.batch));
+  fill_and_place<<<grid, dim3(32, 8), 0, static_cast<cudaStream_t>(stream)>>>(g, params, schedule);
+  cuda::check_launch("hopper prepare");
+}
 
 void make_schedule(const cuda::Geometry& g, const Schedule& schedule, void* stream) {
   const auto blocks = static_cast<unsigned>((g.row_tile_count + kWarps - 1) / kWarps);

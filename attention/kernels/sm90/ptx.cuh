@@ -119,7 +119,17 @@ __device__ __forceinline__ void barrier_arrive(int id, int threads) {
   asm volatile("barrier.cta.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// Registers of a warpgroup.
+// Registers of a warpgroup, and what the compiler knows of them.
+
+/// What is found from `x` after this is not found before.
+__device__ __forceinline__ void forget(std::uint32_t& x) { asm volatile("" : "+r"(x)); }
+
+/// threadIdx.x, asked for anew: what is found from it is not kept in registers from before.
+__device__ __forceinline__ int thread_again() {
+  int x;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+  return x;
+}
 
 template <int kCount>
 __device__ __forceinline__ void take_registers() {
@@ -131,12 +141,15 @@ __device__ __forceinline__ void give_registers() {
 }
 
 /// Ends a block of instructions, once `x` is known: ptxas moves a wait for products up to the last
-/// branch before it, over all the work that was to be done meanwhile. `x` is never negative.
+/// branch before it, over all the work that was to be done meanwhile. `x` is never negative. The
+/// whole warp branches together, by a vote: where lanes may part, descriptors are made in ordinary
+/// registers and moved, 30 instructions a step more.
 __device__ __forceinline__ void finish_before(float x) {
   asm volatile(
       "{\n"
       ".reg .pred never;\n"
       "setp.lt.f32 never, %0, 0f00000000;\n"
+      "vote.sync.any.pred never, never, 0xffffffff;\n"
       "@never bra stop;\n"
       "bra on;\n"
       "stop:\n"
@@ -144,6 +157,17 @@ __device__ __forceinline__ void finish_before(float x) {
       "on:\n"
       "}\n" ::"f"(x)
       : "memory");
+}
+
+// Launches that overlap (programmatic dependent launch); nothing happens in others.
+
+/// The next kernel of the stream may start its blocks.
+__device__ __forceinline__ void let_next_kernel_start() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+/// Until the kernel before this one has ended, and what it wrote can be read.
+__device__ __forceinline__ void await_kernel_before() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
 // Flags.

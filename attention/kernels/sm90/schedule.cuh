@@ -25,17 +25,20 @@ __device__ inline void place_query_tile(const cuda::Geometry& g, const Schedule&
   if (lane == 0) to.tiles[before] = {g.tiles[begin].row, rows, begin, end};
 }
 
-/// Item `index` of the order.
-__device__ inline Item item_of(const cuda::Geometry& g, const Schedule& s, int index) {
-  if (index >= s.all) return {{0, 0, 0, 0}, 0, 0};
+/// Item `index` of the order, `number` of its block.
+__device__ inline Item item_of(const cuda::Geometry& g, const Schedule& s, int index, int number) {
+  if (index >= s.all) return {{0, 0, 0, 0}, 0, 0, 0, number};
   const int whole = s.section * g.row_tile_count;
   const int section = index / whole;
   const int first = section * s.section;
   const int heads = min(s.section, s.head_count - first);
   const int rest = index - section * whole;
-  const int head = first + rest % heads;
+  const int any_head = first + rest % heads;
   const auto heads_of_batch = static_cast<int>(g.heads);
-  return {s.tiles[rest / heads], head % heads_of_batch, head / heads_of_batch};
+  const int head = any_head % heads_of_batch;
+  // Divided once an item and in 32 bits: the loader has few registers.
+  const int kv_head = (static_cast<int>(g.head_offset) + head) / static_cast<int>(g.group);
+  return {s.tiles[rest / heads], head, kv_head, any_head / heads_of_batch, number};
 }
 
 }  // namespace annulus::attn::sm90

@@ -15,7 +15,8 @@ struct QueryTile {
 /// A query tile and whose it is. begin == end: there are no more.
 struct Item {
   QueryTile tile;
-  std::int32_t head, batch;
+  std::int32_t head, kv_head, batch;
+  std::int32_t number;  ///< of the block's items
 };
 
 struct Schedule {

@@ -4,19 +4,16 @@
 #include "attention/kernels/sm90/maps.h"
 #include "attention/kernels/sm90/ptx.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
+#include "attention/kernels/sm90/tuning.h"
 
 #include <cstdint>
 
 // What the warps of a block share, and who waits for whom.
 namespace annulus::attn::sm90 {
 
-inline constexpr int kTileRows = 128;  ///< query rows of an item, at most
-inline constexpr int kTileKeys = 128;  ///< keys of a step, at most
-inline constexpr int kGroupRows = 64;  ///< of a consumer warpgroup
-inline constexpr int kGroups = 2;      ///< consumer warpgroups
+inline constexpr int kGroupRows = 64;  ///< query rows of a consumer warpgroup
 inline constexpr int kGroupThreads = 128;
-inline constexpr int kThreads = (1 + kGroups) * kGroupThreads;
-inline constexpr int kConsumerWarps = kGroups * 4;
+inline constexpr int kMostGroups = 3;  ///< consumer warpgroups
 
 /// Keys that meet a query tile: one tile of the list.
 struct Step {
@@ -25,17 +22,23 @@ struct Step {
   std::int32_t keys;      ///< kAborted: the launch ends here
   std::int32_t rows;      ///< of the query tile that it reaches
   std::int32_t full;      ///< no pair of it is masked
-  std::int32_t masked;    ///< some of kTileRows x kTileKeys is not to be seen
+  std::int32_t masked;    ///< some of the block's rows x a step's keys is not to be seen
+  // The loader's: where V is, which it asks for later.
+  std::int32_t token, kv_head, batch;
 };
 inline constexpr int kAborted = -1;
 
-template <int kDim>
+template <int kDim, Tuning kTuning>
 struct Shared {
-  static constexpr int kStages = 256 / kDim;  ///< of K, and of V
-  static constexpr int kSteps = 8;            ///< > kStages: a step outlives its K
-  static constexpr int kItems = 4;            ///< this one, the next, and those ahead
+  static constexpr int kGroups = kTuning.groups;
+  static constexpr int kTileKeys = kTuning.tile_keys;
+  static constexpr int kStages = kTuning.stages;  ///< of K, and of V
+  static constexpr int kSteps = 8;                ///< > kStages: a step outlives its K
+  static constexpr int kItems = 4;                ///< this one, the next, and those ahead
   static constexpr int kQueryBytes = kGroupRows * kDim * 2;
   static constexpr int kKeyBytes = kTileKeys * kDim * 2;
+  static_assert(kGroups <= kMostGroups && kStages < kSteps && registers_suit(kTuning));
+  static_assert(kTileKeys % 32 == 0, "masks go by 32 keys, the swizzle's pattern by 8");
 
   unsigned char q[2][kGroups][kQueryBytes];  ///< of this item and the next
   unsigned char k[kStages][kKeyBytes];
@@ -46,6 +49,7 @@ struct Shared {
   std::uint64_t k_full[kStages], k_empty[kStages];
   std::uint64_t v_full[kStages], v_empty[kStages];
   std::uint64_t item_full[kItems], item_empty[kItems];
+  std::int64_t pairs;  ///< the loader's: rows times keys so far
 };
 
 /// Where thing `n` (0, 1, ...) of a ring of kCount lies, and the parity of the phases in which it
@@ -59,19 +63,20 @@ struct Place {
 };
 
 // Named barriers; 0 is __syncthreads.
-inline constexpr int kTurnBarrier = 1;             ///< + warpgroup: its turn to start products
-inline constexpr int kGroupBarrier = 1 + kGroups;  ///< + warpgroup: its own threads
+inline constexpr int kTurnBarrier = 1;                 ///< + warpgroup: its turn
+inline constexpr int kGroupBarrier = 1 + kMostGroups;  ///< + warpgroup: its own threads
 
 /// One thread, before all others use them.
-template <int kDim>
-__device__ inline void init_barriers(Shared<kDim>& s) {
-  for (int i = 0; i < Shared<kDim>::kStages; ++i) {
+template <int kDim, Tuning kTuning>
+__device__ inline void init_barriers(Shared<kDim, kTuning>& s) {
+  constexpr int kConsumerWarps = 4 * kTuning.groups;
+  for (int i = 0; i < kTuning.stages; ++i) {
     init_barrier(&s.k_full[i], 1);
     init_barrier(&s.v_full[i], 1);
     init_barrier(&s.k_empty[i], kConsumerWarps);
     init_barrier(&s.v_empty[i], kConsumerWarps);
   }
-  for (int i = 0; i < Shared<kDim>::kItems; ++i) {
+  for (int i = 0; i < s.kItems; ++i) {
     init_barrier(&s.item_full[i], 1);
     init_barrier(&s.item_empty[i], kConsumerWarps);
   }

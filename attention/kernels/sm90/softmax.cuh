@@ -5,10 +5,8 @@
 #include <cstdint>
 
 // What happens to the scores of a step between the two products, in the registers of a consumer:
-// 64 scores a thread, of rows lane / 4 and lane / 4 + 8 of its warp's 16 (wgmma.cuh).
+// half a score a key and thread, of rows lane / 4 and lane / 4 + 8 of its warp's 16 (wgmma.cuh).
 namespace annulus::attn::sm90 {
-
-inline constexpr int kScores = kTileKeys / 2;
 
 /// tanh by 1 - 2 / (exp(2x) + 1): absolute error near 2^-23 (numbers.cuh of
 /// attention/kernels/cuda).
@@ -16,6 +14,7 @@ __device__ __forceinline__ float tanh_fast(float x) {
   return 1.0F - __fdividef(2.0F, exp2_fast(2.0F * cuda::kLog2E * fminf(x, 40.0F)) + 1.0F);
 }
 
+template <int kScores>
 __device__ __forceinline__ void cap_scores(const cuda::Geometry& g, float (&s)[kScores]) {
   const auto softcap = static_cast<float>(g.softcap);
   const float factor = static_cast<float>(g.softmax_scale) / softcap;
@@ -45,6 +44,7 @@ __device__ __forceinline__ std::uint32_t bits_of(const Seen& seen, int key) {
 }
 
 /// Scores that are not to be seen become -inf.
+template <int kScores>
 __device__ __forceinline__ void mask_scores(const cuda::Geometry& g, const Item& item,
                                             const Step& step, int row, int lane,
                                             float (&s)[kScores]) {
@@ -59,7 +59,7 @@ __device__ __forceinline__ void mask_scores(const cuda::Geometry& g, const Item&
       seen[i].end = __shfl_sync(0xffffffffU, mine.end, from);
     }
 #pragma unroll
-    for (int key = 0; key < kTileKeys; key += 32) {
+    for (int key = 0; key < 2 * kScores; key += 32) {
       const std::uint32_t bits =
           (bits_of(seen[0], key) | bits_of(seen[1], key)) >> (2 * (lane & 3));
 #pragma unroll
@@ -76,22 +76,37 @@ struct RowSums {
   float max[2], sum[2];
 };
 
+/// Of the thread's row h: the largest of what it held and the scores.
+template <int kScores>
+__device__ __forceinline__ float top_of_row(const float (&s)[kScores], const RowSums& rows, int h) {
+  float top = rows.max[h];
+#pragma unroll
+  for (int j = 0; j < kScores / 4; ++j) {
+    top = fmaxf(top, fmaxf(s[4 * j + 2 * h], s[4 * j + 2 * h + 1]));
+  }
+  top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 1));
+  return fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 2));
+}
+
 /// Scores to probabilities of a new maximum; keep[h]: what this makes of the output so far.
-/// `scale`: what takes a score to exponents of 2.
-__device__ __forceinline__ void soften(float (&s)[kScores], RowSums& rows, float scale,
+/// `scale`: what takes a score to exponents of 2. False where the warp's maxima stay, for none grew
+/// by more than kSlack exponents: nothing is to be rescaled then.
+template <int kSlack, int kScores>
+__device__ __forceinline__ bool soften(float (&s)[kScores], RowSums& rows, float scale,
                                        float (&keep)[2]) {
+  float top[2] = {top_of_row(s, rows, 0), top_of_row(s, rows, 1)};
+  bool grew = true;
+  if constexpr (kSlack > 0) {
+    const float most = fmaxf(top[0] - rows.max[0], top[1] - rows.max[1]);  // no NaN counts
+    grew = __any_sync(0xffffffffU, most * scale > static_cast<float>(kSlack)) != 0;
+  }
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    float top = rows.max[h];
-#pragma unroll
-    for (int j = 0; j < kScores / 4; ++j) {
-      top = fmaxf(top, fmaxf(s[4 * j + 2 * h], s[4 * j + 2 * h + 1]));
-    }
-    top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 1));
-    top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 2));
-    const float shift = top == -cuda::kInfinity ? 0.0F : top * scale;
-    keep[h] = exp2_fast(fmaf(rows.max[h], scale, -shift));
-    rows.max[h] = top;
+    if (kSlack > 0 && !grew) top[h] = rows.max[h];
+    const float shift = top[h] == -cuda::kInfinity ? 0.0F : top[h] * scale;
+    // The product is rounded as `shift` was: exactly 1 where the maximum stays.
+    keep[h] = exp2_fast(__fmul_rn(rows.max[h], scale) - shift);
+    rows.max[h] = top[h];
     float part = rows.sum[h] * keep[h];
 #pragma unroll
     for (int j = 0; j < kScores / 4; ++j) {
@@ -104,11 +119,12 @@ __device__ __forceinline__ void soften(float (&s)[kScores], RowSums& rows, float
     }
     rows.sum[h] = part;
   }
+  return grew;
 }
 
 /// Probabilities as the left operand of the product with V: the layout of a product's rows is that
 /// of an operand's.
-template <typename T>
+template <typename T, int kScores>
 __device__ __forceinline__ void pack_scores(const float (&s)[kScores],
                                             std::uint32_t (&p)[kScores / 2]) {
 #pragma unroll

@@ -8,6 +8,13 @@ namespace annulus::attn::sm90 {
 
 struct Maps;
 
+/// What runs before the kernel: rows that no tile names, and the schedule.
+enum class Prelude {
+  separate,    ///< a kernel each
+  merged,      ///< one kernel
+  overlapped,  ///< one kernel, during which the blocks of the forward come (programmatic launch)
+};
+
 struct Launch {
   const ForwardParams& params;
   cuda::Geometry geometry;
@@ -15,10 +22,25 @@ struct Launch {
   Schedule schedule;
   int blocks;
   void* stream;
+  bool overlapped = false;  ///< blocks may start before the kernel before them has ended
 };
 using Variant = void (*)(const Launch&);
 
+/// A variant, and what its launch must know of it.
+struct Choice {
+  Variant variant = nullptr;
+  int tile_keys = 128;
+  Prelude prelude = Prelude::separate;
+};
+
+/// One launch that setup.h finds suited.
+void launch_forward(const Choice& choice, const ForwardParams& params,
+                    const LaunchContext& context);
+
 /// Query tiles to the workspace in the order in which they are drawn, and the counter to 0.
 void make_schedule(const cuda::Geometry& geometry, const Schedule& schedule, void* stream);
+/// The same, and what fill_unvisited_rows does, in one kernel.
+void prepare(const cuda::Geometry& geometry, const ForwardParams& params, const Schedule& schedule,
+             void* stream);
 
 }  // namespace annulus::attn::sm90

@@ -63,6 +63,9 @@ inline void fence_async_global() {}
 inline void barrier_wait(int id, int threads) { machine().barrier(id, threads, true); }
 inline void barrier_arrive(int id, int threads) { machine().barrier(id, threads, false); }
 
+inline void forget(std::uint32_t& /*x*/) {}
+inline int thread_again() { return machine().thread(); }
+
 template <int kCount>
 inline void take_registers() {
   static_assert(kCount % 8 == 0 && kCount >= 24 && kCount <= 256);
@@ -73,8 +76,12 @@ inline void give_registers() {
 }
 
 inline void finish_before(float x) {
+  (void)machine().exchange(0, 0);  // a vote of the warp
   if (x < 0.0F) machine().misuse("a sum of probabilities is negative");
 }
+
+inline void let_next_kernel_start() {}
+inline void await_kernel_before() {}
 
 inline std::uint32_t load_acquire_system(const std::uint32_t* flag) {
   return *static_cast<const volatile std::uint32_t*>(flag);

@@ -4,6 +4,7 @@
 #include "tests/emulate/tensor_core.h"
 
 #include <cstdint>
+#include <type_traits>
 
 // attention/kernels/sm90/wgmma.cuh for the host.
 namespace annulus::attn::sm90 {

@@ -1,0 +1,40 @@
+#pragma once
+
+// What of the forward is chosen when it is compiled. hopper.cpp launches default_tuning alone; the
+// others are compiled into tests (tests/support/hopper_candidates.h), to be timed side by side.
+namespace annulus::attn::sm90 {
+
+/// How consumer warpgroups keep out of each other's way, so that one computes products while
+/// another does its softmax.
+enum class Turns {
+  none,
+  products,  ///< each starts its products when the one before it has started its own
+  softmax,   ///< one at a time does its softmax
+};
+
+struct Tuning {
+  int groups = 2;       ///< consumer warpgroups, of 64 query rows each
+  int tile_keys = 128;  ///< of a step, at most
+  int stages = 2;       ///< of K, and of V
+  Turns turns = Turns::products;
+  /// A warp leaves the maxima of its rows alone until one has grown by more than 2^slack, and with
+  /// them its output so far. Results are as exact: probabilities and sums have one maximum.
+  int slack = 0;
+  int loader_registers = 40;  ///< of a thread
+  int consumer_registers = 232;
+};
+
+constexpr int threads_of(const Tuning& t) { return 128 * (1 + t.groups); }
+constexpr int tile_rows_of(const Tuning& t) { return 64 * t.groups; }
+
+/// Multiples of 8, and in all not more than a launch gives the block: a warpgroup that wanted more
+/// would wait for ever.
+constexpr bool registers_suit(const Tuning& t) {
+  const int launched = 65536 / threads_of(t) / 8 * 8;
+  return t.loader_registers % 8 == 0 && t.consumer_registers % 8 == 0 && t.loader_registers >= 24 &&
+         t.loader_registers + t.groups * t.consumer_registers <= launched * (1 + t.groups);
+}
+
+constexpr Tuning default_tuning(int head_dim) { return {.stages = 256 / head_dim}; }
+
+}  // namespace annulus::attn::sm90

@@ -1,0 +1,80 @@
+#include "tests/gpu/hopper_variants.h"
+
+#include "attention/kernels/sm90/launch.h"
+#include "attention/kernels/sm90/setup.h"
+#include "attention/kernels/sm90/variant.h"
+#include "tests/support/hopper_candidates.h"
+
+#include <annulus/error.h>
+
+#include <algorithm>
+
+namespace annulus::attn::sm90 {
+#define ANNULUS_HOPPER_forward(dtype, dim) void hopper_forward_##dtype##_##dim(const Launch&);
+#include <hopper_variants.inc>
+#undef ANNULUS_HOPPER_forward
+}  // namespace annulus::attn::sm90
+
+namespace annulus::testing {
+
+namespace candidates {
+#define ANNULUS_HOPPER_CANDIDATE(name, dim) void launch_##name##_##dim(const attn::sm90::Launch&);
+#include <hopper_candidates.inc>
+#undef ANNULUS_HOPPER_CANDIDATE
+}  // namespace candidates
+
+namespace {
+
+using attn::sm90::Prelude;
+using attn::sm90::Tuning;
+using attn::sm90::Variant;
+
+template <Variant kVariant, int kTileKeys, Prelude kPrelude>
+void forward(const attn::ForwardParams& params, const attn::LaunchContext& context) {
+  if (!attn::sm90::suits(params)) throw InvalidArgument("the launch would go to flash2");
+  attn::sm90::launch_forward({kVariant, kTileKeys, kPrelude}, params, context);
+}
+
+attn::Kernel kernel_of(const Tuning& tuning, decltype(attn::Kernel::forward) forward) {
+  return {.name = "hopper",
+          .backend = "cuda",
+          .tile_q = attn::sm90::tile_rows_of(tuning),
+          .tile_k = tuning.tile_keys,
+          .refuses = attn::sm90::hopper_refuses,
+          .workspace_bytes = attn::sm90::hopper_bytes,
+          .forward = forward};
+}
+
+template <Variant kVariant, int kDim>
+void add_launched(std::vector<HopperVariant>& to) {
+  const Tuning tuning = attn::sm90::default_tuning(kDim);
+  to.push_back({"default", kDim, kernel_of(tuning, forward<kVariant, 128, Prelude::separate>)});
+  to.push_back({"merged", kDim, kernel_of(tuning, forward<kVariant, 128, Prelude::merged>)});
+  to.push_back(
+      {"overlapped", kDim, kernel_of(tuning, forward<kVariant, 128, Prelude::overlapped>)});
+}
+
+/// f16 has no candidates.
+#define ANNULUS_ADD_bf16(dim) add_launched<attn::sm90::hopper_forward_bf16_##dim, dim>(variants);
+#define ANNULUS_ADD_f16(dim)
+
+}  // namespace
+
+std::vector<HopperVariant> hopper_variants() {
+  std::vector<HopperVariant> variants;
+#define ANNULUS_HOPPER_forward(dtype, dim) ANNULUS_ADD_##dtype(dim)
+#include <hopper_variants.inc>
+#undef ANNULUS_HOPPER_forward
+#define ANNULUS_HOPPER_CANDIDATE(name, dim)                                \
+  variants.push_back({#name, dim,                                          \
+                      kernel_of(candidates::name##_##dim,                  \
+                                forward<candidates::launch_##name##_##dim, \
+                                        candidates::name##_##dim.tile_keys, Prelude::separate>)});
+#include <hopper_candidates.inc>
+#undef ANNULUS_HOPPER_CANDIDATE
+  std::stable_sort(variants.begin(), variants.end(),
+                   [](const HopperVariant& a, const HopperVariant& b) { return a.dim > b.dim; });
+  return variants;
+}
+
+}  // namespace annulus::testing
