@@ -80,7 +80,7 @@ Left left_of(const Op& op) {
     for (int k = 0; k < kDepth; ++k) {
       float& to = a[static_cast<std::size_t>(row * kDepth + k)];
       if (op.product.a == nullptr) {
-        to = element(op.product.a_rows, false, row, k, op.product.half);
+        to = element(op.product.a_rows, op.product.a_across, row, k, op.product.half);
         continue;
       }
       const std::uint32_t* packs = op.a[static_cast<std::size_t>(thread_of(row, k))];
@@ -137,7 +137,7 @@ void do_until(Group& g, std::size_t count) {
 
 void require_same(const Product& a, const Product& b) {
   if (a.columns != b.columns || a.half != b.half || a.add != b.add || a.b != b.b ||
-      a.a_rows != b.a_rows || a.b_across != b.b_across || (a.a == nullptr) != (b.a == nullptr)) {
+      a.a_rows != b.a_rows || a.a_across != b.a_across || a.b_across != b.b_across || (a.a == nullptr) != (b.a == nullptr)) {
     Machine::current().misuse("threads of a warpgroup start different products");
   }
 }

@@ -52,7 +52,8 @@ struct Sequences {
                 .keys = keys,
                 .tiles = tiles,
                 .intervals = intervals,
-                .key_tokens = seq};
+                .key_tokens = seq,
+                .query_tokens = seq};
     pairs = static_cast<double>(c.causal ? seq * (seq + 1) / 2 : seq * seq) * 16.0 *
             static_cast<double>(geometry.batch);
   }

@@ -100,6 +100,21 @@ __device__ __forceinline__ uint4 load_shared16(std::uint32_t from) {
   return value;
 }
 
+/// The warp stores four 8 x 8 matrices of packs as products hold them (wgmma.cuh): lane 8 i + r says
+/// where row r of matrix i goes, 16 bytes.
+__device__ __forceinline__ void store_matrices(std::uint32_t to, const std::uint32_t* packs) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+               "r"(packs[0]), "r"(packs[1]), "r"(packs[2]), "r"(packs[3])
+               : "memory");
+}
+
+/// *to += v in L2, nothing returned. 16-byte aligned.
+__device__ __forceinline__ void add_in_memory(float* to, float4 v) {
+  asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(v.x),
+               "f"(v.y), "f"(v.z), "f"(v.w)
+               : "memory");
+}
+
 /// This thread's ordinary accesses so far, to shared memory, come before what tensor cores and copy
 /// engine do next.
 __device__ __forceinline__ void fence_async_shared() {
@@ -154,6 +169,20 @@ __device__ __forceinline__ std::uint32_t load_acquire_system(const std::uint32_t
   return value;
 }
 __device__ __forceinline__ void pause() { __nanosleep(100); }
+__device__ __forceinline__ void pause_shortly() { __nanosleep(20); }
+
+// Counters of turns.
+
+__device__ __forceinline__ int load_acquire(const int* counter) {
+  int value;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+  return value;
+}
+__device__ __forceinline__ void store_release(int* counter, int value) {
+  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(counter), "r"(value) : "memory");
+}
+/// What this thread has done or learnt of comes before what it does next, for all of the device.
+__device__ __forceinline__ void fence_device() { __threadfence(); }
 
 // Numbers.
 

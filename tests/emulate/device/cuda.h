@@ -8,4 +8,5 @@ struct CUtensorMap {
   const void* data = nullptr;
   std::array<std::uint64_t, 4> extents{};  ///< elements of 2 bytes
   std::array<std::uint64_t, 3> strides{};  ///< bytes
+  int rows = 128;                          ///< of a box
 };
