@@ -37,36 +37,29 @@ struct GradientConsumer {
   using Turn = Place<Memory::kStages>;
   static constexpr int kRows = Memory::kRows;
   static constexpr int kScoreCount = kRows / 2;  ///< of a thread
-  /// dV is started before dS is computed: P is then in registers twice, and the slope of a cap
-  /// would be.
-  static constexpr bool kEarlyValues = kRows == 64 && !kCapped;
   static constexpr int kConsumers = kGroups * kGroupThreads;
 
-  const cuda::Geometry& g;
   const BackwardParams& p;
   Memory& shared;
-  int group, thread, lane, key;  ///< key: the first of the warp's 16
-  float scale;                   ///< what takes a score (softcap applied) to exponents of 2
   int step = 0;
 
   float dk[kDim / 2], dv[kDim / 2];
   float s[kScoreCount], dp[kScoreCount], dq[32];
   std::uint32_t probabilities[kScoreCount / 2], gradients[kScoreCount / 2];
 
-  __device__ __forceinline__ GradientConsumer(const cuda::Geometry& geometry,
-                                              const BackwardParams& params, Memory& memory)
-      : g(geometry),
-        p(params),
-        shared(memory),
-        group(static_cast<int>(threadIdx.x) / kGroupThreads - 1),
-        thread(static_cast<int>(threadIdx.x) - kGroupThreads),
-        lane(static_cast<int>(threadIdx.x) % 32),
-        key(thread / 32 * 16),
-        scale(kCapped ? cuda::kLog2E : static_cast<float>(geometry.softmax_scale) * cuda::kLog2E) {}
+  __device__ __forceinline__ GradientConsumer(const BackwardParams& params, Memory& memory)
+      : p(params), shared(memory) {}
+
+  // Found again wherever they are needed: held, they would cost registers that there are not.
+  __device__ __forceinline__ static int thread() { return thread_again() - kGroupThreads; }
+  __device__ __forceinline__ static int lane() { return thread_again() % 32; }
+  __device__ __forceinline__ static int group() { return thread() / kGroupThreads; }
+  __device__ __forceinline__ static int warp() { return thread() / 32; }
+  __device__ __forceinline__ static int key() { return 16 * warp(); }  ///< the warp's first
 
   /// A warp is done with what `barrier` guards.
   __device__ __forceinline__ void release(std::uint64_t* barrier) const {
-    if (lane == 0) arrive(barrier);
+    if (lane() == 0) arrive(barrier);
   }
 
   /// All consumers: rows from `rows` on of a matrix become 0.
@@ -74,7 +67,7 @@ struct GradientConsumer {
   __device__ __forceinline__ void clear_rows(unsigned char* matrix, int rows) const {
     constexpr int kChunks = kDim / 8;
 #pragma unroll 1
-    for (int i = rows * kChunks + thread; i < kHeight * kChunks; i += kConsumers) {
+    for (int i = rows * kChunks + thread(); i < kHeight * kChunks; i += kConsumers) {
       store_shared16(shared_address(matrix) + place_in_matrix(kHeight, i / kChunks, i % kChunks),
                      make_uint4(0, 0, 0, 0));
     }
@@ -88,7 +81,7 @@ struct GradientConsumer {
   __device__ __forceinline__ void multiply_rows(float (&d)[kScoreCount], const unsigned char* keys,
                                                 const unsigned char* rows) const {
     const Matrix a = along_rows(shared_address(keys) +
-                                static_cast<std::uint32_t>(group * kGroupRows * kRowBytes));
+                                static_cast<std::uint32_t>(group() * kGroupRows * kRowBytes));
     const Matrix b = along_rows(shared_address(rows));
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
@@ -96,20 +89,22 @@ struct GradientConsumer {
     }
   }
 
-  /// sum += scores^T rows.
+  /// sum += scores^T rows, over steps [first, first + kSteps) of 16 rows.
+  template <int kSteps>
   __device__ __forceinline__ void add_rows(float (&sum)[kDim / 2],
                                            const std::uint32_t (&scores)[kScoreCount / 2],
-                                           const unsigned char* rows) const {
+                                           const unsigned char* rows, int first) const {
+    fence_products();
     const Matrix b = across_rows(shared_address(rows), kRows);
 #pragma unroll
-    for (int k = 0; k < kRows / 16; ++k) {
+    for (int k = first; k < first + kSteps; ++k) {
       multiply_add(sum, scores + 4 * k, b.at(step_across_rows(k)), T());
     }
+    commit_products();
   }
 
-  /// Waits for Q of the step and starts S^T. It must not be the end of the launch.
-  __device__ __forceinline__ void start_scores() {
-    const Turn at(step);
+  /// Waits for Q and dO of the step and starts S^T and dP^T.
+  __device__ __forceinline__ void start_scores(const Turn& at) {
     wait(&shared.q_full[at.index], at.full);
     const int rows = shared.steps[at.index].rows;
     if (rows < kRows) {
@@ -121,18 +116,16 @@ struct GradientConsumer {
     fence_products();
     multiply_rows(s, shared.k, shared.q[at.index]);
     commit_products();
-  }
-
-  __device__ __forceinline__ void start_values(const unsigned char* dout) {
+    wait(&shared.dout_full[at.index], at.full);
     fence_products();
-    add_rows(dv, probabilities, dout);
+    multiply_rows(dp, shared.v, shared.dout[at.index]);
     commit_products();
   }
 
   /// dQ is of all keys, so of both warpgroups' dS.
   __device__ __forceinline__ void start_dq(const unsigned char* ds) {
     constexpr std::uint32_t kBlock = kTileKeys * kRowBytes;
-    const auto half = static_cast<std::uint32_t>(group) * kBlock;
+    const auto half = static_cast<std::uint32_t>(group()) * kBlock;
     const Matrix a = across_rows(shared_address(ds) + (kRows > 64 ? half : 0), kTileKeys);
     const Matrix b = across_rows(shared_address(shared.k) + (kDim > 64 ? half : 0), kTileKeys);
     fence_products();
@@ -143,69 +136,59 @@ struct GradientConsumer {
     commit_products();
   }
 
-  /// From S^T, which is under way, to P and dS in registers, and dV under way.
+  /// From S^T and dP^T, which are under way, to P and dS in registers, and dV under way. Half of dV
+  /// is started before the other half of dS is computed; all of it, and P would be there twice.
   __device__ __forceinline__ void find_scores(const Turn& at) {
+    constexpr int kColumns = kScoreCount / 4;
     const bool masked = shared.steps[at.index].masked != 0;
-    const std::uint16_t* const seen = shared.seen[at.index][thread / 32];
+    const std::uint16_t* const seen = shared.seen[at.index][warp()];
     const float* const lse = shared.lse[at.index];
     const float* const delta = shared.delta[at.index];
-    unsigned char* const dout = shared.dout[at.index];
-    wait(&shared.dout_full[at.index], at.full);
-    fence_products();
-    multiply_rows(dp, shared.v, dout);
-    commit_products();
     if constexpr (kCapped) {
       wait_products<0>(s);
       hold(dp);
-      cap_gradients(g, s, dp, delta, lane);
-      find_probabilities(s, lse, scale, lane);
-#pragma unroll
-      for (int i = 0; i < kScoreCount; ++i) dp[i] *= s[i];
     } else {
       wait_products<1>(s);
-      find_probabilities(s, lse, scale, lane);
-    }
-    if (masked) hide(s, seen, lane);
-    if constexpr (kEarlyValues) {
-      pack_all<T>(s, probabilities);
-      start_values(dout);
-      wait_products<1>(dp);
-    } else if constexpr (!kCapped) {
-      finish_before(s[kScoreCount - 1]);
+      find_probabilities<kColumns>(s, lse, shared.factors.to_exponent, lane(), 0);
+      // NOTE: the branch also keeps ptxas from moving the wait for dP before the exponentials.
+      if (masked) hide<kColumns>(s, seen, lane(), 0);
       wait_products<0>(dp);
     }
-    if constexpr (!kCapped) find_gradients(s, dp, delta, lane);
-    if (masked) hide(dp, seen, lane);
-    if constexpr (!kEarlyValues) {
-      pack_all<T>(s, probabilities);
-      start_values(dout);
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+      constexpr int kPart = kColumns / 2;
+      const int first = part * kPart;
+      if constexpr (kCapped) {
+        find_capped<kPart>(shared.factors, s, dp, lse, delta, lane(), first);
+        if (masked) hide<kPart>(s, seen, lane(), first);
+      } else {
+        find_gradients<kPart>(s, dp, delta, lane(), first);
+      }
+      if (masked) hide<kPart>(dp, seen, lane(), first);
+      pack_columns<T, kPart>(s, probabilities, first);
+      pack_columns<T, kPart>(dp, gradients, first);
+      add_rows<kPart / 2>(dv, probabilities, shared.dout[at.index], first / 2);
     }
-    pack_all<T>(dp, gradients);
   }
 
-  /// From scores to dQ of the step, which is under way then, as are dV and dK.
+  /// From scores to dQ of the step and dK, which are under way then.
   __device__ __forceinline__ void start_gradients(const Turn& at) {
     unsigned char* const ds = shared.ds[step & 1];
     find_scores(at);
-    store_packs(shared_address(ds), key, lane, gradients);
-    fence_products();
-    add_rows(dk, gradients, shared.q[at.index]);
-    commit_products();
+    store_packs(shared_address(ds), key(), lane(), gradients);
     fence_async_shared();
     barrier_wait(kScoresBarrier, kConsumers);  // both halves of dS are there, and the last is read
     start_dq(ds);
+    add_rows<kRows / 16>(dk, gradients, shared.q[at.index], 0);
   }
 
-  /// Adds dQ, which is there, and lets go of the step.
-  __device__ __forceinline__ void finish_step(const Turn& at) {
+  /// Adds the warpgroup's part of dQ, while dK is under way.
+  __device__ __forceinline__ void add_step(const Turn& at) {
     const QueryStep& now = shared.steps[at.index];
-    float* const to = now.dq + (kDim > 64 ? 64 * group : 0);
-    const int rows = now.rows;
-    const int row = thread / 32 % 4 * 16 + (kRows > 64 ? 64 * group : 0);
-    __syncwarp();
-    release(&shared.empty[at.index]);
+    const int row = key() % kGroupRows + (kRows > 64 ? kGroupRows * group() : 0);
     if constexpr (kOrdered) wait(&shared.turn_come[at.index], at.full);
-    add_dq(to, p.dq.token_stride, row, rows, lane, static_cast<float>(g.softmax_scale), dq);
+    add_dq(now.dq + (kDim > 64 ? 64 * group() : 0), now.stride, row, now.rows, lane(),
+           shared.factors.scale, dq);
     if constexpr (kOrdered) {
       __syncwarp();
       release(&shared.added[at.index]);
@@ -223,29 +206,25 @@ struct GradientConsumer {
       clear_rows<kTileKeys>(shared.k, count);
       finish_clearing();
     }
-    start_scores();
     wait(&shared.v_full, keys.full);
-    for (;;) {
+    for (bool more = true; more; ++step) {
       const Turn at(step);
+      start_scores(at);
       start_gradients(at);
-      if (shared.steps[at.index].last != 0) break;
-      ++step;
-      start_scores();
       wait_products<1>(dq);
-      finish_step(at);
+      add_step(at);
+      more = shared.steps[at.index].last == 0;
+      wait_products<0>(dk);
+      hold(dv);
+      release(&shared.empty[at.index]);
     }
-    wait_products<0>(dq);
-    hold(dk);
-    hold(dv);
     release(&shared.keys_empty);
-    finish_step(Turn(step));
-    ++step;
   }
 
   __device__ __forceinline__ void store(const KeyRows& to) const {
-    store_keys<kDim>(to.dk, p.dk.token_stride, key, to.keys, lane,
-                     static_cast<float>(g.softmax_scale), p.dkv_assign, dk);
-    store_keys<kDim>(to.dv, p.dv.token_stride, key, to.keys, lane, 1.0F, p.dkv_assign, dv);
+    store_keys<kDim>(to.dk, p.dk.token_stride, key(), to.keys, lane(),
+                     shared.factors.scale, p.dkv_assign, dk);
+    store_keys<kDim>(to.dv, p.dv.token_stride, key(), to.keys, lane(), 1.0F, p.dkv_assign, dv);
   }
 
   __device__ __forceinline__ void run() {
@@ -271,7 +250,7 @@ __device__ __forceinline__ void run_backward_block(const cuda::Geometry& g,
                                                    const KeySchedule& schedule, int* turns,
                                                    unsigned char* memory) {
   auto& shared = *reinterpret_cast<BackwardShared<kDim>*>(memory);
-  if (threadIdx.x == 0) init_backward(shared, kOrdered);
+  if (threadIdx.x == 0) init_backward(shared, g, kOrdered);
   __syncthreads();
   if (threadIdx.x < kGroupThreads) {
     give_registers<kQueryLoaderRegisters>();
@@ -282,7 +261,7 @@ __device__ __forceinline__ void run_backward_block(const cuda::Geometry& g,
     }
   } else {
     take_registers<kGradientRegisters>();
-    GradientConsumer<T, kDim, kCapped, kOrdered>(g, p, shared).run();
+    GradientConsumer<T, kDim, kCapped, kOrdered>(p, shared).run();
   }
 }
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include "attention/kernels/cuda/device/query_steps.cuh"
 #include "attention/kernels/sm90/backward_shared.cuh"
 
 #include <cstdint>
@@ -24,7 +23,6 @@ struct QueryLoader {
   Memory& shared;
   int lane;
   int step = 0;  ///< the next
-  std::int64_t pairs = 0;
 
   __device__ __forceinline__ QueryLoader(const cuda::Geometry& geometry,
                                          const BackwardParams& params, const BackwardMaps& all_maps,
@@ -60,34 +58,35 @@ struct QueryLoader {
     return true;
   }
 
-  /// K and V of item n. False where the launch was aborted.
-  __device__ __forceinline__ bool load_keys(const KeyItem& item, int kv_head, int n) {
+  /// One lane: item `index`, the block's n-th, with K and V. False where the launch was aborted.
+  __device__ __forceinline__ bool load_keys(int index, int n) const {
+    const KeyItem item = item_of(schedule, g.key_tile_count, g.kv_heads, index);
+    const int kv_head = item.head + g.first_kv_head;
+    shared.item = item;
+    shared.heads = cuda::heads_of(g, kv_head);
+    shared.walker = {shared.heads.first, item.tile.begin, 0};
     const Tile& tile = g.tiles_by_key[item.tile.begin];
     const KeySegment& segment = g.keys[tile.segment];
-    int good = 1;
-    if (lane == 0) {
-      if (segment.ready != nullptr) good = await_flag(segment.ready) ? 1 : 0;
-      const Place<1> at(n);
-      wait(&shared.keys_empty, at.empty);
-      if (*static_cast<volatile std::uint32_t*>(&shared.aborted) != 0) good = 0;
-      if (good != 0) {
-        const std::int64_t token = segment.token + tile.key;
-        KeyRows& to = shared.items[n & 1];
-        to.dk = cuda::f32_row(p.dk, item.batch, token, kv_head);
-        to.dv = cuda::f32_row(p.dv, item.batch, token, kv_head);
-        to.keys = item.tile.keys;
-        const auto first = static_cast<int>(token);
-        copy<kTileKeys>(maps.k, shared.k, &shared.k_full, first, kv_head, item.batch);
-        copy<kTileKeys>(maps.v, shared.v, &shared.v_full, first, kv_head, item.batch);
-      }
-    }
-    return __shfl_sync(0xffffffffU, good, 0) != 0;
+    if (segment.ready != nullptr && !await_flag(segment.ready)) return false;
+    const Place<1> at(n);
+    wait(&shared.keys_empty, at.empty);
+    if (*static_cast<volatile std::uint32_t*>(&shared.aborted) != 0) return false;
+    const std::int64_t token = segment.token + tile.key;
+    KeyRows& to = shared.items[n & 1];
+    to.dk = cuda::f32_row(p.dk, item.batch, token, kv_head);
+    to.dv = cuda::f32_row(p.dv, item.batch, token, kv_head);
+    to.keys = item.tile.keys;
+    const auto first = static_cast<int>(token);
+    copy<kTileKeys>(maps.k, shared.k, &shared.k_full, first, kv_head, item.batch);
+    copy<kTileKeys>(maps.v, shared.v, &shared.v_full, first, kv_head, item.batch);
+    return true;
   }
 
   /// One lane.
   __device__ __forceinline__ void say(const cuda::Step& from, int batch, bool masked, bool last,
                                       QueryStep& to) const {
     to.dq = cuda::f32_row(p.dq, batch, from.token, from.head);
+    to.stride = p.dq.token_stride;
     to.rows = from.rows;
     to.masked = masked ? 1 : 0;
     to.last = last ? 1 : 0;
@@ -121,54 +120,78 @@ struct QueryLoader {
     }
   }
 
-  __device__ __forceinline__ void load_step(const cuda::Step& now, int batch, bool last) {
-    const float* lse = cuda::f32_row(p.lse, batch, now.token, now.head);
-    const float* delta = cuda::f32_row(p.delta, batch, now.token, now.head);
-    float row_lse[kLaneRows], row_delta[kLaneRows];
+  /// One lane: the next step of the item.
+  __device__ __forceinline__ void plan() const {
+    const KeyItem& item = shared.item;
+    shared.walker.plan(g, shared.heads, item.tile.begin, item.tile.end, shared.planned);
+    shared.pairs += static_cast<std::int64_t>(shared.planned.rows) * shared.planned.keys;
+  }
+  __device__ __forceinline__ bool at_end() const { return shared.walker.head >= shared.heads.last; }
+
+  __device__ __forceinline__ void start_copies(const Place<Memory::kStages>& at, bool masked) const {
+    const cuda::Step& now = shared.planned;
+    const int batch = shared.item.batch;
+    say(now, batch, masked, at_end(), shared.steps[at.index]);
+    const auto token = static_cast<int>(now.token);
+    copy<kRows>(maps.q, shared.q[at.index], &shared.q_full[at.index], token, now.head, batch);
+    copy<kRows>(maps.dout, shared.dout[at.index], &shared.dout_full[at.index], token, now.head,
+                batch);
+  }
+
+  /// Of the lane's rows; `missing` for those that the step lacks.
+  __device__ __forceinline__ void find_numbers(const Input& operand, float missing,
+                                               float (&numbers)[kLaneRows]) const {
+    const cuda::Step& now = shared.planned;
 #pragma unroll
     for (int i = 0; i < kLaneRows; ++i) {
       const int r = lane + 32 * i;
-      row_lse[i] = r < now.rows ? lse[r * p.lse.token_stride] : -cuda::kInfinity;
-      row_delta[i] = r < now.rows ? delta[r * p.delta.token_stride] : 0.0F;
+      numbers[i] = r < now.rows
+                       ? *cuda::f32_row(operand, shared.item.batch, now.token + r, now.head)
+                       : missing;
     }
+  }
+
+  /// P of a row that saw no key is 0.
+  __device__ __forceinline__ void keep_numbers(const float (&lse)[kLaneRows],
+                                               const float (&delta)[kLaneRows], int stage) const {
+#pragma unroll
+    for (int i = 0; i < kLaneRows; ++i) {
+      const bool seen = lse[i] != -cuda::kInfinity;
+      shared.lse[stage][lane + 32 * i] = seen ? lse[i] * cuda::kLog2E : cuda::kInfinity;
+      shared.delta[stage][lane + 32 * i] = seen ? delta[i] : 0.0F;
+    }
+  }
+
+  __device__ __forceinline__ void load_step() {
+    constexpr bool kBoth = kLaneRows == 2;  // there are registers for both while it waits
+    const cuda::Step& now = shared.planned;
+    float lse[kLaneRows], delta[kLaneRows];
+    find_numbers(p.lse, -cuda::kInfinity, lse);
+    if constexpr (kBoth) find_numbers(p.delta, 0.0F, delta);
     const bool masked = !now.full || now.rows < kRows || now.keys < kTileKeys;
     const Place<Memory::kStages> at(step);
     wait(&shared.empty[at.index], at.empty);
-    if (lane == 0) {
-      say(now, batch, masked, last, shared.steps[at.index]);
-      const auto token = static_cast<int>(now.token);
-      copy<kRows>(maps.q, shared.q[at.index], &shared.q_full[at.index], token, now.head, batch);
-      copy<kRows>(maps.dout, shared.dout[at.index], &shared.dout_full[at.index], token, now.head,
-                  batch);
-    }
-#pragma unroll
-    for (int i = 0; i < kLaneRows; ++i) {
-      const bool seen = row_lse[i] != -cuda::kInfinity;  // P of a row that saw no key is 0
-      shared.lse[at.index][lane + 32 * i] = seen ? row_lse[i] * cuda::kLog2E : cuda::kInfinity;
-      shared.delta[at.index][lane + 32 * i] = seen ? row_delta[i] : 0.0F;
-    }
+    if (lane == 0) start_copies(at, masked);
+    if constexpr (!kBoth) find_numbers(p.delta, 0.0F, delta);
+    keep_numbers(lse, delta, at.index);
     if (masked) find_seen(now, at.index);
     __syncwarp();
     if (lane == 0) arrive(&shared.q_full[at.index]);
     ++step;
-    pairs += static_cast<std::int64_t>(now.rows) * now.keys;
   }
 
   /// All heads of the group, and of each the rows that see the key tile.
-  __device__ __forceinline__ void walk(const KeyItem& item, int kv_head) {
-    const cuda::HeadRange heads = cuda::heads_of(g, kv_head);
-    cuda::StepWalker<kRows> walker{heads.first, item.tile.begin, 0};
-    cuda::Step now;
-    while (walker.head < heads.last) {
-      walker.plan(g, heads, item.tile.begin, item.tile.end, now);
-      load_step(now, item.batch, walker.head >= heads.last);
+  __device__ __forceinline__ void walk() {
+    for (bool more = true; more;) {
+      if (lane == 0) plan();
+      __syncwarp();
+      more = !at_end();
+      load_step();
     }
   }
 
   __device__ __forceinline__ int draw() const {
-    int drawn = 0;
-    if (lane == 0) drawn = static_cast<int>(gridDim.x) + atomicAdd(schedule.drawn, 1);
-    return __shfl_sync(0xffffffffU, drawn, 0);
+    return static_cast<int>(gridDim.x) + atomicAdd(schedule.drawn, 1);
   }
 
   /// A step without rows: there are no more.
@@ -182,17 +205,19 @@ struct QueryLoader {
   }
 
   __device__ __forceinline__ void run() {
+    if (lane == 0) shared.pairs = 0;
     int index = static_cast<int>(blockIdx.x);
     for (int n = 0; index < schedule.all; ++n) {
-      const KeyItem item = item_of(schedule, g.key_tile_count, g.kv_heads, index);
-      const int kv_head = item.head + g.first_kv_head;
-      if (!load_keys(item, kv_head, n)) break;
-      walk(item, kv_head);
-      index = draw();
+      int good = 1;
+      if (lane == 0) good = load_keys(index, n) ? 1 : 0;
+      if (__shfl_sync(0xffffffffU, good, 0) == 0) break;
+      walk();
+      if (lane == 0) index = draw();
+      index = __shfl_sync(0xffffffffU, index, 0);
     }
     say_end();
     if (lane == 0 && g.flops != nullptr) {
-      atomicAdd(g.flops, static_cast<unsigned long long>(2 * pairs * 5 * kDim));
+      atomicAdd(g.flops, static_cast<unsigned long long>(2 * shared.pairs * 5 * kDim));
     }
   }
 };

@@ -22,8 +22,7 @@ __device__ __forceinline__ void add_dq(float* to, std::int64_t stride, int row, 
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int r = row + 4 * i + ((lane >> 2) & 3);
-      if (r >= rows) continue;
-      add_in_memory(to + r * stride + 32 * part + cuda::columns_of_row(lane), whole[i]);
+      add_in_memory(to + r * stride + 32 * part + cuda::columns_of_row(lane), whole[i], r < rows);
     }
   }
 }

@@ -15,12 +15,14 @@ __device__ __forceinline__ float2 of_rows(const float* numbers, int j, int lane)
   return *reinterpret_cast<const float2*>(numbers + 8 * j + 2 * (lane & 3));
 }
 
-/// Scores to P. `scale`: what takes a score to exponents of 2.
-template <int kCount>
+// All of these work on columns [first, first + kColumns) of 8 rows each.
+
+/// Scores to P. `scale`: what takes a product to exponents of 2.
+template <int kColumns, int kCount>
 __device__ __forceinline__ void find_probabilities(float (&s)[kCount], const float* lse,
-                                                   float scale, int lane) {
+                                                   float scale, int lane, int first) {
 #pragma unroll
-  for (int j = 0; j < kCount / 4; ++j) {
+  for (int j = first; j < first + kColumns; ++j) {
     const float2 shift = of_rows(lse, j, lane);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -31,11 +33,11 @@ __device__ __forceinline__ void find_probabilities(float (&s)[kCount], const flo
 }
 
 /// dP to dS, without softmax_scale, where s is P.
-template <int kCount>
+template <int kColumns, int kCount>
 __device__ __forceinline__ void find_gradients(const float (&s)[kCount], float (&dp)[kCount],
-                                               const float* delta, int lane) {
+                                               const float* delta, int lane, int first) {
 #pragma unroll
-  for (int j = 0; j < kCount / 4; ++j) {
+  for (int j = first; j < first + kColumns; ++j) {
     const float2 sums = of_rows(delta, j, lane);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -45,30 +47,32 @@ __device__ __forceinline__ void find_gradients(const float (&s)[kCount], float (
   }
 }
 
-/// With a softcap: dP times the slope of the cap, while the score is still there, and the score
-/// capped, in exponents of 2.
-template <int kCount>
-__device__ __forceinline__ void cap_gradients(const cuda::Geometry& g, float (&s)[kCount],
-                                              float (&dp)[kCount], const float* delta, int lane) {
-  const auto softcap = static_cast<float>(g.softcap);
-  const float to_tanh = static_cast<float>(g.softmax_scale) / softcap;
+/// With a softcap: scores to P and dP to dS at once, for the slope of the cap is not kept.
+template <int kColumns, int kCount>
+__device__ __forceinline__ void find_capped(const Factors& factors, float (&s)[kCount],
+                                            float (&dp)[kCount], const float* lse,
+                                            const float* delta, int lane, int first) {
 #pragma unroll
-  for (int j = 0; j < kCount / 4; ++j) {
+  for (int j = first; j < first + kColumns; ++j) {
+    const float2 shift = of_rows(lse, j, lane);
     const float2 sums = of_rows(delta, j, lane);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const float t = tanh_fast(s[4 * j + i] * to_tanh);
-      dp[4 * j + i] = (dp[4 * j + i] - (i % 2 == 0 ? sums.x : sums.y)) * (1.0F - t * t);
-      s[4 * j + i] = t * softcap;
+      float& x = s[4 * j + i];
+      float& d = dp[4 * j + i];
+      const float t = tanh_fast(x * factors.to_tanh);
+      x = exp2_fast(fmaf(t, factors.to_exponent, i % 2 == 0 ? -shift.x : -shift.y));
+      d = x * ((d - (i % 2 == 0 ? sums.x : sums.y)) * (1.0F - t * t));
     }
   }
 }
 
 /// Zero where a row does not see a key; `seen`: of the step and the warp.
-template <int kCount>
-__device__ __forceinline__ void hide(float (&x)[kCount], const std::uint16_t* seen, int lane) {
+template <int kColumns, int kCount>
+__device__ __forceinline__ void hide(float (&x)[kCount], const std::uint16_t* seen, int lane,
+                                     int first) {
 #pragma unroll
-  for (int j = 0; j < kCount / 4; ++j) {
+  for (int j = first; j < first + kColumns; ++j) {
     const std::uint32_t bits =
         *reinterpret_cast<const std::uint32_t*>(seen + 8 * j + 2 * (lane & 3)) >> (lane >> 2);
 #pragma unroll
@@ -79,10 +83,13 @@ __device__ __forceinline__ void hide(float (&x)[kCount], const std::uint16_t* se
   }
 }
 
-template <typename T, int kCount>
-__device__ __forceinline__ void pack_all(const float (&x)[kCount], std::uint32_t (&to)[kCount / 2]) {
+template <typename T, int kColumns, int kCount>
+__device__ __forceinline__ void pack_columns(const float (&x)[kCount],
+                                             std::uint32_t (&to)[kCount / 2], int first) {
 #pragma unroll
-  for (int i = 0; i < kCount / 2; ++i) to[i] = pack(x[2 * i], x[2 * i + 1], T());
+  for (int i = 2 * first; i < 2 * (first + kColumns); ++i) {
+    to[i] = pack(x[2 * i], x[2 * i + 1], T());
+  }
 }
 
 /// The warp's 16 keys, from `key` on, of a matrix [key][row] of blocks of kTileKeys keys.

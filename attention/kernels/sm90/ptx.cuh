@@ -108,11 +108,14 @@ __device__ __forceinline__ void store_matrices(std::uint32_t to, const std::uint
                : "memory");
 }
 
-/// *to += v in L2, nothing returned. 16-byte aligned.
-__device__ __forceinline__ void add_in_memory(float* to, float4 v) {
-  asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(v.x),
-               "f"(v.y), "f"(v.z), "f"(v.w)
-               : "memory");
+/// *to += v in L2, nothing returned, where `real`. 16-byte aligned.
+__device__ __forceinline__ void add_in_memory(float* to, float4 v, bool real) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n"
+      "@p red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};\n"
+      "}\n" ::"l"(to),
+      "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(real ? 1 : 0)
+      : "memory");
 }
 
 /// This thread's ordinary accesses so far, to shared memory, come before what tensor cores and copy
@@ -135,6 +138,13 @@ __device__ __forceinline__ void barrier_arrive(int id, int threads) {
 }
 
 // Registers of a warpgroup.
+
+/// threadIdx.x, read anew where it is asked for.
+__device__ __forceinline__ int thread_again() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
 
 template <int kCount>
 __device__ __forceinline__ void take_registers() {

@@ -1,5 +1,7 @@
 #include "attention/kernels/sm90/setup.h"
 
+#include "attention/kernels/sm90/schedule.h"
+
 #include <algorithm>
 #include <limits>
 
@@ -122,6 +124,14 @@ std::int64_t items_of(const AttendGeometry& g) {
 }
 std::int64_t key_items_of(const AttendGeometry& g) {
   return runs_of(g, g.key_tiles) * kv_heads_read(g) * g.batch;
+}
+
+std::int64_t turn_bytes(const AttendGeometry& g) {
+  // As cuda::turn_count, which is of a library that emulation does not have.
+  const auto tiles =
+      static_cast<std::int64_t>(g.row_tiles.empty() ? g.tiles.size() + 1 : g.row_tiles.size());
+  const std::int64_t bytes = g.batch * g.heads * 2 * tiles * 4;
+  return (bytes + kCounterBytes - 1) / kCounterBytes * kCounterBytes;
 }
 
 int blocks_of(std::int64_t items, int sms, int limit) {

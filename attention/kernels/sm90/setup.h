@@ -38,6 +38,9 @@ Sections key_sections_of(const AttendGeometry& geometry);
 std::int64_t items_of(const AttendGeometry& geometry);
 std::int64_t key_items_of(const AttendGeometry& geometry);
 
+/// Bytes of a backward's workspace before its schedule: the turns.
+std::int64_t turn_bytes(const AttendGeometry& geometry);
+
 /// Blocks of a launch on `sms` multiprocessors.
 int blocks_of(std::int64_t items, int sms, int limit);
 

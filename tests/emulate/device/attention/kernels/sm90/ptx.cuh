@@ -64,7 +64,8 @@ inline void store_matrices(std::uint32_t to, const std::uint32_t* packs) {
     store_shared(row + 4 * static_cast<std::uint32_t>(lane % 4), packs[i]);
   }
 }
-inline void add_in_memory(float* to, float4 v) {
+inline void add_in_memory(float* to, float4 v, bool real) {
+  if (!real) return;
   if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0) machine().misuse("an addition is not aligned");
   to[0] += v.x;
   to[1] += v.y;
@@ -77,6 +78,8 @@ inline void fence_async_global() {}
 
 inline void barrier_wait(int id, int threads) { machine().barrier(id, threads, true); }
 inline void barrier_arrive(int id, int threads) { machine().barrier(id, threads, false); }
+
+inline int thread_again() { return machine().thread(); }
 
 template <int kCount>
 inline void take_registers() {
