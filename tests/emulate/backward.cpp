@@ -128,8 +128,8 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
                g_backward.first_turn);
   const sm90::Sections sections = sm90::key_sections_of(p.geometry);
   constexpr int kKeys = sm90::kTileKeys;
-  const int rows = g.head_dim == 64 ? sm90::BackwardShared<64>::kRows
-                                    : sm90::BackwardShared<128>::kRows;
+  const int rows =
+      g.head_dim == 64 ? sm90::BackwardShared<64>::kRows : sm90::BackwardShared<128>::kRows;
   const Run run{
       p,
       g,
@@ -141,6 +141,7 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
       turns.data(),
       static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};
   make_schedule(run.geometry, run.schedule);
+  if (g_backward.before) g_backward.before();
   run_any(run);
 }
 

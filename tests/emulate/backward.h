@@ -7,8 +7,9 @@ namespace annulus::testing {
 /// What a backward launch has beside Emulation.
 struct BackwardEmulation {
   bool deterministic = false;
-  /// What the counters of turns begin with, if it is not 0; the test's late functions may change
-  /// them by way of `counters`, which is set for the time of a launch.
+  std::function<void()> before{};  ///< before each launch of the backward
+  /// What the counters of turns begin with, if it is not 0; a test's late functions may change
+  /// them by way of `counters`, where they then are.
   int first_turn = 0;
   std::vector<int>* counters = nullptr;
 };

@@ -137,7 +137,8 @@ void do_until(Group& g, std::size_t count) {
 
 void require_same(const Product& a, const Product& b) {
   if (a.columns != b.columns || a.half != b.half || a.add != b.add || a.b != b.b ||
-      a.a_rows != b.a_rows || a.a_across != b.a_across || a.b_across != b.b_across || (a.a == nullptr) != (b.a == nullptr)) {
+      a.a_rows != b.a_rows || a.a_across != b.a_across || a.b_across != b.b_across ||
+      (a.a == nullptr) != (b.a == nullptr)) {
     Machine::current().misuse("threads of a warpgroup start different products");
   }
 }

@@ -1,5 +1,5 @@
-// Attention backward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024). One block an SM
-// stays for the whole launch and draws key tiles (128 keys of one key/value head) until none is
+// Attention backward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024). One block an
+// SM stays for the whole launch and draws key tiles (128 keys of one key/value head) until none is
 // left. Of each it keeps K and V in shared memory, dK and dV in registers, and streams the query
 // rows that see it, of every query head of the group: five products a step of 64 (head_dim 128) or
 // 128 (64) rows.
@@ -216,14 +216,15 @@ struct GradientConsumer {
       more = shared.steps[at.index].last == 0;
       wait_products<0>(dk);
       hold(dv);
+      __syncwarp();  // all lanes have read what the step says
       release(&shared.empty[at.index]);
     }
     release(&shared.keys_empty);
   }
 
   __device__ __forceinline__ void store(const KeyRows& to) const {
-    store_keys<kDim>(to.dk, p.dk.token_stride, key(), to.keys, lane(),
-                     shared.factors.scale, p.dkv_assign, dk);
+    store_keys<kDim>(to.dk, p.dk.token_stride, key(), to.keys, lane(), shared.factors.scale,
+                     p.dkv_assign, dk);
     store_keys<kDim>(to.dv, p.dv.token_stride, key(), to.keys, lane(), 1.0F, p.dkv_assign, dv);
   }
 
@@ -244,8 +245,7 @@ inline constexpr int kGradientRegisters = 232;
 
 /// All of a block; `memory`: sizeof(BackwardShared<kDim>), 1024-byte aligned.
 template <typename T, int kDim, bool kCapped, bool kOrdered>
-__device__ __forceinline__ void run_backward_block(const cuda::Geometry& g,
-                                                   const BackwardParams& p,
+__device__ __forceinline__ void run_backward_block(const cuda::Geometry& g, const BackwardParams& p,
                                                    const BackwardMaps& maps,
                                                    const KeySchedule& schedule, int* turns,
                                                    unsigned char* memory) {

@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
-// The backward's loader: one warp that draws items, waits for their segments' flags and has the copy
-// engine bring K and V, and Q and dO of the rows that see them; it brings the rows' numbers and masks
-// itself. All of it runs ahead of the consumers by the stages that there are.
+// The backward's loader: one warp that draws items, waits for their segments' flags and has the
+// copy engine bring K and V, and Q and dO of the rows that see them; it brings the rows' numbers
+// and masks itself. All of it runs ahead of the consumers by the stages that there are.
 namespace annulus::attn::sm90 {
 
 template <int kDim, bool kOrdered>
@@ -128,7 +128,8 @@ struct QueryLoader {
   }
   __device__ __forceinline__ bool at_end() const { return shared.walker.head >= shared.heads.last; }
 
-  __device__ __forceinline__ void start_copies(const Place<Memory::kStages>& at, bool masked) const {
+  __device__ __forceinline__ void start_copies(const Place<Memory::kStages>& at,
+                                               bool masked) const {
     const cuda::Step& now = shared.planned;
     const int batch = shared.item.batch;
     say(now, batch, masked, at_end(), shared.steps[at.index]);

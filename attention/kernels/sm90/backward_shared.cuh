@@ -17,8 +17,9 @@ struct QueryStep {
   std::int64_t stride;  ///< from row to row; read here, it is not turned into eight held addresses
   int* counter;         ///< of the part's turns
   std::int32_t turn;    ///< when it is this block's
-  std::int32_t passes;  ///< counters from `counter` on that the step passes on; 0: more steps follow
-  std::int32_t rows;    ///< 0: the launch ends here
+  std::int32_t
+      passes;         ///< counters from `counter` on that the step passes on; 0: more steps follow
+  std::int32_t rows;  ///< 0: the launch ends here
   std::int32_t masked;  ///< some of kRows x kTileKeys is not to be seen
   std::int32_t last;    ///< of the item
 };

@@ -100,8 +100,8 @@ __device__ __forceinline__ uint4 load_shared16(std::uint32_t from) {
   return value;
 }
 
-/// The warp stores four 8 x 8 matrices of packs as products hold them (wgmma.cuh): lane 8 i + r says
-/// where row r of matrix i goes, 16 bytes.
+/// The warp stores four 8 x 8 matrices of packs as products hold them (wgmma.cuh): lane 8 i + r
+/// says where row r of matrix i goes, 16 bytes.
 __device__ __forceinline__ void store_matrices(std::uint32_t to, const std::uint32_t* packs) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
                "r"(packs[0]), "r"(packs[1]), "r"(packs[2]), "r"(packs[3])

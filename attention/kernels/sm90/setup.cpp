@@ -86,9 +86,8 @@ bool suits(const ForwardParams& p) {
   const bool state = p.resume || !p.finish;
   return p.k.dtype == p.q.dtype && p.v.dtype == p.q.dtype && g.head_dim == g.head_dim_v &&
          g.softmax_scale > 0.0 && (!p.finish || p.out.dtype == p.q.dtype) && aligned(p.q) &&
-         (!p.finish || aligned(p.out)) && (!state || aligned(p.state)) &&
-         known(g, g.key_tokens) && suits_key_copies(p.k, g) && suits_key_copies(p.v, g) &&
-         items_of(g) <= kInt;
+         (!p.finish || aligned(p.out)) && (!state || aligned(p.state)) && known(g, g.key_tokens) &&
+         suits_key_copies(p.k, g) && suits_key_copies(p.v, g) && items_of(g) <= kInt;
 }
 
 bool suits(const BackwardParams& p) {
@@ -113,10 +112,9 @@ Sections key_sections_of(const AttendGeometry& g) {
   const std::int64_t heads = kv_heads_read(g) * g.batch;
   // Queries and dO in 16 bits, dQ in 32.
   const std::int64_t of_group = g.rows * (4 * g.head_dim + 4 * g.head_dim_v) * g.group;
-  return {static_cast<std::int32_t>(heads),
-          static_cast<std::int32_t>(std::clamp<std::int64_t>(
-              kSectionBytes / std::max<std::int64_t>(1, of_group), 1,
-              std::max<std::int64_t>(1, heads)))};
+  return {static_cast<std::int32_t>(heads), static_cast<std::int32_t>(std::clamp<std::int64_t>(
+                                                kSectionBytes / std::max<std::int64_t>(1, of_group),
+                                                1, std::max<std::int64_t>(1, heads)))};
 }
 
 std::int64_t items_of(const AttendGeometry& g) {

@@ -184,8 +184,8 @@ __device__ __forceinline__ void multiply(float (&d)[32], std::uint64_t a, std::u
 }
 
 /// d = or += A B, both in shared memory: 16 x 64 and 16 x 64, rows across the contraction.
-__device__ __forceinline__ void multiply_across(float (&d)[32], std::uint64_t a, std::uint64_t b, bool add,
-                                         Bf16 /*type*/) {
+__device__ __forceinline__ void multiply_across(float (&d)[32], std::uint64_t a, std::uint64_t b,
+                                                bool add, Bf16 /*type*/) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
@@ -220,8 +220,8 @@ __device__ __forceinline__ void multiply(float (&d)[32], std::uint64_t a, std::u
 }
 
 /// d = or += A B, both in shared memory: 16 x 64 and 16 x 64, rows across the contraction.
-__device__ __forceinline__ void multiply_across(float (&d)[32], std::uint64_t a, std::uint64_t b, bool add,
-                                         Half /*type*/) {
+__device__ __forceinline__ void multiply_across(float (&d)[32], std::uint64_t a, std::uint64_t b,
+                                                bool add, Half /*type*/) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {"

@@ -2,7 +2,8 @@
 
 #include <cstdint>
 
-// Products as threads hold them to rows as memory wants them, by shuffles. Plain C++, as places.cuh.
+// Products as threads hold them to rows as memory wants them, by shuffles. Plain C++, as
+// places.cuh.
 namespace annulus::attn::cuda {
 
 /// Four consecutive columns of one row, from two threads' parts of a 16 x 8 product: even lanes get

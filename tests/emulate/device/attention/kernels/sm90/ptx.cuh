@@ -66,7 +66,8 @@ inline void store_matrices(std::uint32_t to, const std::uint32_t* packs) {
 }
 inline void add_in_memory(float* to, float4 v, bool real) {
   if (!real) return;
-  if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0) machine().misuse("an addition is not aligned");
+  if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0)
+    machine().misuse("an addition is not aligned");
   to[0] += v.x;
   to[1] += v.y;
   to[2] += v.z;
