@@ -188,7 +188,9 @@ void start(const Product& product, float* accumulators) {
   if (++op.arrived < kThreads) return;
   Machine& machine = Machine::current();
   op.due = number == 0 ? 0 : g.ops[number - 1].due;
-  if (number == 0 && machine.toss()) op.due = machine.passes() + 1 + machine.draw() % 24;
+  if (number == 0 ? machine.toss() : machine.draw() % 8 == 0) {
+    op.due = std::max(op.due, machine.passes() + 1 + machine.draw() % 24);
+  }
   if (op.due == 0) do_until(g, g.done + 1);
 }
 
