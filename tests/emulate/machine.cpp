@@ -89,8 +89,8 @@ void Machine::run(int threads, Index block, Index grid, const std::function<void
   if (!pending_.empty()) throw Misuse("a block ended while a copy to its memory was under way");
 }
 
-/// One look at every thread, in some order. Now and then a warpgroup is left out, as if slow; now and
-/// then for long, until the others wait for it.
+/// One look at every thread, in some order. Now and then a warpgroup is left out, as if slow; now
+/// and then for long, until the others wait for it.
 bool Machine::pass() {
   static constexpr std::array<std::size_t, 5> kSteps{1, 5, 7, 11, 13};
   const std::size_t count = fibers_.size();
