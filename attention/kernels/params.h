@@ -106,12 +106,24 @@ struct AttendGeometry {
   /// One past the last token that a key segment names (tokens_of): all tokens before it may be
   /// read, if only to be ignored. 0: not said; kernels that copy whole boxes then do without.
   std::int64_t key_tokens = 0;
+  /// The same of the query segments, for backward.
+  std::int64_t query_tokens = 0;
 };
 
-/// key_tokens of these segments, where the host can read them.
+/// key_tokens and query_tokens of these segments, where the host can read them.
 inline std::int64_t tokens_of(std::span<const KeySegment> keys) {
   std::int64_t end = 0;
   for (const KeySegment& segment : keys) {
+    if (segment.count > 0 && segment.token + segment.count > end) {
+      end = segment.token + segment.count;
+    }
+  }
+  return end;
+}
+
+inline std::int64_t tokens_of(std::span<const QuerySegment> queries) {
+  std::int64_t end = 0;
+  for (const QuerySegment& segment : queries) {
     if (segment.count > 0 && segment.token + segment.count > end) {
       end = segment.token + segment.count;
     }

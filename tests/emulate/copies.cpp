@@ -16,7 +16,7 @@ namespace annulus::emulate {
 namespace {
 
 constexpr int kChunks = 8;  // of 16 bytes a row
-constexpr int kRowBytes = kChunks * 16;
+constexpr std::uint32_t kRowBytes = kChunks * 16;
 
 using Place = std::array<std::int64_t, 4>;
 
@@ -29,7 +29,7 @@ bool inside(const CUtensorMap& map, const Place& at) {
 
 void fill_box(std::uint32_t to, const CUtensorMap& map, const Place& first) {
   Machine& machine = Machine::current();
-  for (int row = 0; row < map.box_rows; ++row) {
+  for (int row = 0; row < map.rows; ++row) {
     for (int chunk = 0; chunk < kChunks; ++chunk) {
       const std::uint32_t address = to + static_cast<std::uint32_t>(row * 128 + chunk * 16);
       std::byte* target = machine.at(swizzled(address), 16);
@@ -77,7 +77,7 @@ void copy_box(std::uint32_t to, const CUtensorMap& map, std::uint64_t* barrier, 
       machine.misuse("a map has a stride of " + std::to_string(stride));
     }
   }
-  const auto bytes = static_cast<std::uint32_t>(map.box_rows * kRowBytes);
+  const std::uint32_t bytes = static_cast<std::uint32_t>(map.rows) * kRowBytes;
   for (std::uint32_t i = 0; i < bytes; i += 16) machine.require_fenced(to + i);
   std::memset(machine.at(to, bytes), 0xff, bytes);
   const Place first{c0, c1, c2, c3};

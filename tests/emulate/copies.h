@@ -12,8 +12,8 @@ constexpr std::uint32_t swizzled(std::uint32_t address) {
   return address ^ ((address >> 3) & 0x70U);
 }
 
-/// One box of a map (rank 4), 64 elements of 2 bytes times map.box_rows; outside of the tensor: 0.
-/// What the box overwrites is NaN until then.
+/// One box of a map (rank 4), 64 elements of 2 bytes times its rows; outside of the tensor: 0. What
+/// the box overwrites is NaN until then.
 void copy_box(std::uint32_t to, const CUtensorMap& map, std::uint64_t* barrier, int c0, int c1,
               int c2, int c3);
 

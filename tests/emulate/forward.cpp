@@ -101,19 +101,19 @@ const Candidate* candidate() {
   throw std::runtime_error("no such candidate");
 }
 
+template <typename T, int kDim>
 void run_variant(const Run& run) {
+  return run.geometry.softcap != 0.0 ? run_blocks<T, kDim, true>(run)
+                                     : run_blocks<T, kDim, false>(run);
+}
+
+void run_any(const Run& run) {
   if (const Candidate* c = candidate()) return c->run(run);
-  const bool capped = run.geometry.softcap != 0.0;
   const bool bf16 = run.params.q.dtype == DType::bf16;
   if (run.geometry.head_dim == 128) {
-    if (bf16)
-      return capped ? run_blocks<sm90::Bf16, 128, true>(run)
-                    : run_blocks<sm90::Bf16, 128, false>(run);
-    return run_blocks<sm90::Half, 128, false>(run);
+    return bf16 ? run_variant<sm90::Bf16, 128>(run) : run_variant<sm90::Half, 128>(run);
   }
-  if (bf16)
-    return capped ? run_blocks<sm90::Bf16, 64, true>(run) : run_blocks<sm90::Bf16, 64, false>(run);
-  return run_blocks<sm90::Half, 64, false>(run);
+  return bf16 ? run_variant<sm90::Bf16, 64>(run) : run_variant<sm90::Half, 64>(run);
 }
 
 void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule) {
@@ -147,7 +147,7 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
       {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size},
       static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};
   make_schedule(run.geometry, run.schedule);
-  run_variant(run);
+  run_any(run);
 }
 
 std::int64_t no_workspace(const AttendGeometry& /*g*/, bool /*backward*/, int /*threads*/) {

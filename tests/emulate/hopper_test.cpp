@@ -1,14 +1,13 @@
 // The Hopper forward on an emulated block against the float64 oracle: indices, swizzles, masks,
 // barrier phases, hazards between copies, products and stores. Speed it does not show.
 #include "tests/emulate/forward.h"
+#include "tests/emulate/problems.h"
 #include "tests/gpu/shares.h"
 #include "tests/support/hopper_candidates.h"
 #include "tests/support/launch.h"
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,29 +21,6 @@ struct Candidate {
   std::string name;  ///< hopper_candidates.h; empty: what is launched
   std::int64_t head_dim;
 };
-
-constexpr TileGrid kGrid{128, 128};
-
-OracleProblem problem_of(std::int64_t seq, std::int64_t dim = 128, DType dtype = DType::bf16) {
-  return {.seq = seq,
-          .seq_kv = seq,
-          .heads = 2,
-          .heads_kv = 1,
-          .head_dim = dim,
-          .head_dim_v = dim,
-          .dtype = dtype,
-          .terms = {Mask::Causal{}},
-          .softmax_scale = 1.0 / std::sqrt(static_cast<double>(dim))};
-}
-
-std::int64_t pairs_of(const std::vector<TestLaunch>& chain) {
-  std::int64_t pairs = 0;
-  for (const TestLaunch& launch : chain) {
-    for (const attn::Tile& tile : launch.tiles) pairs += std::int64_t{tile.rows} * tile.keys;
-  }
-  const OracleProblem& p = chain.front().problem;
-  return pairs * p.batch * p.heads;
-}
 
 void expect_right(const std::vector<TestLaunch>& chain, const Emulation& emulation = {}) {
   const OracleProblem& p = chain.front().problem;
@@ -68,28 +44,6 @@ void expect_right(const std::vector<TestLaunch>& chain, const Emulation& emulati
 void expect_right(const OracleProblem& p, const Emulation& emulation = {},
                   const TileGrid& grid = kGrid) {
   expect_right({make_launch(p, one_segment(p), grid)}, emulation);
-}
-
-std::vector<KeySegment> cut_at(std::int64_t keys, std::vector<std::int64_t> cuts) {
-  std::vector<KeySegment> segments;
-  cuts.push_back(keys);
-  std::int64_t begin = 0;
-  for (const std::int64_t cut : cuts) {
-    segments.push_back({begin, begin, 1, cut - begin});
-    begin = cut;
-  }
-  return segments;
-}
-
-std::vector<KeySegment> striped(std::int64_t keys, std::int64_t stride) {
-  std::vector<KeySegment> segments;
-  std::int64_t token = 0;
-  for (std::int64_t first = 0; first < stride; ++first) {
-    const std::int64_t count = (keys - first + stride - 1) / stride;
-    segments.push_back({token, first, stride, count});
-    token += count;
-  }
-  return segments;
 }
 
 TEST(EmulatedHopper, LengthsThatFitNoTile) {
@@ -137,21 +91,10 @@ TEST(EmulatedHopper, OrdersOfTheSchedule) {
 TEST(EmulatedHopper, Masks) {
   OracleProblem p = problem_of(300);
   p.heads = 1;
-  p.terms = {Mask::Window{100, 0}};
-  expect_right(p);
-  p.terms = {Mask::Documents{{100, 0, 37, 1, 162}, true}};
-  expect_right(p);
-  p.terms = {Mask::Prefix{150}};
-  expect_right(p);
-  Mask::Rows rows;  // some rows see nothing, others two intervals
-  for (std::int64_t i = 0; i < 300; ++i) {
-    rows.intervals.push_back(
-        i % 2 == 0 || (i > 128 && i < 270)
-            ? RowIntervals{}
-            : RowIntervals{KeyInterval{i / 4, i / 2}, KeyInterval{i / 2 + 3, i / 2 + 90}});
+  for (const std::vector<Mask::Term>& terms : masks_of_300()) {
+    p.terms = terms;
+    expect_right(p);
   }
-  p.terms = {rows};
-  expect_right(p);
   p.terms = {Mask::Causal{}};
   expect_right(p, {}, {48, 40});
   p.seq = 70;
@@ -171,26 +114,8 @@ TEST(EmulatedHopper, Softcap) {
 
 /// Tiles that the mask empties are visited; and a query tile whose tiles are of different heights.
 TEST(EmulatedHopper, TilesThatShowNothing) {
-  const OracleProblem p = problem_of(300);
-  TestLaunch all = make_launch(p, one_segment(p), kGrid);
-  all.tiles.clear();
-  for (std::int32_t row = 0; row < 300; row += 128) {
-    for (std::int32_t key = 0; key < 300; key += 128) {
-      all.tiles.push_back({row, std::min(128, 300 - row), 0, std::min(128, 300 - key), key, false});
-    }
-  }
-  expect_right({all});
-
-  OracleProblem uneven = problem_of(90);
-  uneven.seq_kv = 60;
-  Mask::Rows rows;
-  for (std::int64_t i = 0; i < 90; ++i) {
-    rows.intervals.push_back({KeyInterval{0, i < 21 ? 60 : 20}});
-  }
-  uneven.terms = {rows};
-  TestLaunch launch = make_launch(uneven, one_segment(uneven), kGrid);
-  launch.tiles = {{0, 90, 0, 20, 0, true}, {0, 21, 0, 40, 20, true}};
-  expect_right({launch});
+  expect_right({every_tile(problem_of(300))});
+  expect_right({uneven_tiles(128)});
 }
 
 TEST(EmulatedHopper, Segments) {
@@ -224,15 +149,7 @@ TEST(EmulatedHopper, Resumes) {
 
 /// Between the segments are tokens that hold NaN: boxes read them, results must not.
 TEST(EmulatedHopper, NotANumberBehindTiles) {
-  for (const std::int64_t dim : {128, 64}) {
-    OracleProblem p = problem_of(300, dim);
-    Mask::Rows rows;
-    rows.intervals.assign(300, {KeyInterval{0, 130}, KeyInterval{200, 299}});
-    p.terms = {rows};
-    TestLaunch launch =
-        make_launch(p, {{0, 0, 1, 130, nullptr}, {200, 200, 1, 99, nullptr}}, kGrid);
-    expect_right({launch});
-  }
+  for (const std::int64_t dim : {128, 64}) expect_right({with_nan_between(dim)});
 }
 
 /// No key at all, and no key for some rows of a query tile.

@@ -89,18 +89,24 @@ void Machine::run(int threads, Index block, Index grid, const std::function<void
   if (!pending_.empty()) throw Misuse("a block ended while a copy to its memory was under way");
 }
 
-/// One look at every thread, in some order. Now and then a warpgroup is left out, as if slow.
+/// One look at every thread, in some order. Now and then a warpgroup is left out, as if slow; now
+/// and then for long, until the others wait for it.
 bool Machine::pass() {
   static constexpr std::array<std::size_t, 5> kSteps{1, 5, 7, 11, 13};
   const std::size_t count = fibers_.size();
   const std::size_t step = count % 32 == 0 ? kSteps[random_() % kSteps.size()] : 1;
   std::size_t i = random_() % count;
-  const std::uint64_t slow = random_() % 8;
+  if (slow_passes_ > 0) {
+    --slow_passes_;
+  } else {
+    slow_ = random_() % 8;
+    if (random_() % 64 == 0) slow_passes_ = random_() % 256;
+  }
   ++passes_;
   bool moved = false;
   for (std::size_t n = 0; n < count; ++n, i = (i + step) % count) {
     Fiber& fiber = *fibers_[i];
-    if (fiber.done || fiber.resting || i / 128 == slow) continue;
+    if (fiber.done || fiber.resting || i / 128 == slow_) continue;
     if (fiber.ready != nullptr && !fiber.ready(fiber.from)) continue;
     fiber.ready = nullptr;
     running_ = static_cast<int>(i);
@@ -109,6 +115,7 @@ bool Machine::pass() {
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
     moved = true;
   }
+  if (!moved) slow_passes_ = 0;
   return moved;
 }
 
@@ -135,7 +142,7 @@ void Machine::schedule() {
     idle = moved ? 0 : idle + 1;
     if (idle <= 26) continue;
     if (!advance()) throw Misuse("nobody can go on: " + waiting());
-    idle = 0;  // whoever is slow in the next pass may be the one that can go on
+    idle = 18;  // whom that woke may be slow for some passes
   }
 }
 

@@ -120,6 +120,8 @@ class Machine {
   std::unique_ptr<Fiber> host_;
   int running_ = -1;
   std::uint64_t passes_ = 0;
+  std::uint64_t slow_ = 8;  ///< warpgroup that is left out, and for how many passes more
+  std::uint64_t slow_passes_ = 0;
   std::size_t next_late_ = 0;
   Index block_, grid_;
   const std::function<void()>* body_ = nullptr;

@@ -80,7 +80,7 @@ Left left_of(const Op& op) {
     for (int k = 0; k < kDepth; ++k) {
       float& to = a[static_cast<std::size_t>(row * kDepth + k)];
       if (op.product.a == nullptr) {
-        to = element(op.product.a_rows, false, row, k, op.product.half);
+        to = element(op.product.a_rows, op.product.a_across, row, k, op.product.half);
         continue;
       }
       const std::uint32_t* packs = op.a[static_cast<std::size_t>(thread_of(row, k))];
@@ -137,7 +137,8 @@ void do_until(Group& g, std::size_t count) {
 
 void require_same(const Product& a, const Product& b) {
   if (a.columns != b.columns || a.half != b.half || a.add != b.add || a.b != b.b ||
-      a.a_rows != b.a_rows || a.b_across != b.b_across || (a.a == nullptr) != (b.a == nullptr)) {
+      a.a_rows != b.a_rows || a.a_across != b.a_across || a.b_across != b.b_across ||
+      (a.a == nullptr) != (b.a == nullptr)) {
     Machine::current().misuse("threads of a warpgroup start different products");
   }
 }
@@ -187,7 +188,9 @@ void start(const Product& product, float* accumulators) {
   if (++op.arrived < kThreads) return;
   Machine& machine = Machine::current();
   op.due = number == 0 ? 0 : g.ops[number - 1].due;
-  if (number == 0 && machine.toss()) op.due = machine.passes() + 1 + machine.draw() % 24;
+  if (number == 0 ? machine.toss() : machine.draw() % 8 == 0) {
+    op.due = std::max(op.due, machine.passes() + 1 + machine.draw() % 24);
+  }
   if (op.due == 0) do_until(g, g.done + 1);
 }
 

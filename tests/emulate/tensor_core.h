@@ -14,6 +14,7 @@ struct Product {
   bool add = true;                   ///< to the accumulators, else instead
   const std::uint32_t* a = nullptr;  ///< this thread's part of A, or
   std::uint64_t a_rows = 0;          ///< its descriptor
+  bool a_across = false;             ///< rows of A lie across the contraction (trans-a)
   std::uint64_t b = 0;               ///< descriptor
   bool b_across = false;             ///< rows of B lie across the contraction (trans-b)
 };

@@ -62,7 +62,8 @@ attn::AttendGeometry DeviceAttention::host_geometry() {
           .keys = keys_,
           .tiles = tiles_,
           .intervals = intervals_,
-          .key_tokens = shape_.seq};
+          .key_tokens = shape_.seq,
+          .query_tokens = shape_.seq};
 }
 
 DeviceAttention::DeviceAttention(const Shape& shape, const attn::Kernel& kernel)

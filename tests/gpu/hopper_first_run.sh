@@ -1,15 +1,16 @@
 #!/bin/bash
-# The Hopper forward on its first GPU: from the smallest case to all, each under a deadline, since a
-# wrong barrier hangs. Stops at the first failure. Then its times and flash2's.
+# The Hopper kernels on their first GPU, forward and then both passes: from the smallest case to all,
+# each under a deadline, since a wrong barrier hangs. Stops at the first failure. Then their times
+# and flash2's.
 #   tests/gpu/hopper_first_run.sh [path of kernels_gpu] [correct | time]
 set -uo pipefail
 gpu=${1:-build-cuda/tests/kernels_gpu}
 what=${2:-all}
 
-# SECONDS TEXT
+# SECONDS TEXT [forward]
 check() {
-  echo "== $2"
-  timeout -k 5 "$1" "$gpu" --only "$2"
+  echo "== $*"
+  timeout -k 5 "$1" "$gpu" --only "${@:2}"
   local status=$?
   [ $status -eq 0 ] && return
   [ $status -eq 77 ] && exit 77
@@ -19,13 +20,18 @@ check() {
 }
 
 if [ "$what" != time ]; then
-  for dim in 128 64; do
-    for seq in 1 7 130 613; do check 30 "hopper full bf16 dim $dim:$dim seq $seq:$seq"; done
-    for seq in 1 130 613; do check 30 "hopper causal bf16 dim $dim:$dim seq $seq:$seq"; done
+  for pass in forward ""; do
+    for dim in 128 64; do
+      for seq in 1 7 130 613; do check 30 "hopper full bf16 dim $dim:$dim seq $seq:$seq" $pass; done
+      for seq in 1 130 613; do check 30 "hopper causal bf16 dim $dim:$dim seq $seq:$seq" $pass; done
+    done
   done
   check 60 "hopper causal f16"
+  check 60 "hopper causal grouped"
+  check 90 "hopper causal many"
   for group in window documents prefix rows softcap "fewer" "small tiles" "masked tiles" "uneven tiles" \
-    "odd segments" "segments in any order" striped resumed misaligned "query segments"; do
+    "odd segments" "segments in any order" striped resumed misaligned "added key gradients" \
+    "query segments"; do
     check 60 "hopper $group"
   done
   for group in "heads outermost" "head offset" "late flag" abort graph; do check 60 "hopper $group"; done
@@ -35,7 +41,8 @@ fi
 for kernel in hopper flash2; do
   for shape in "bf16 128 full" "bf16 128 causal" "bf16 64"; do
     if [ "$kernel" = hopper ]; then
-      timeout -k 5 120 "$gpu" --time hopper "$shape" || exit 1
+      timeout -k 5 240 "$gpu" --time hopper "$shape" || exit 1
+      timeout -k 5 120 "$gpu" --time hopper "$shape" deterministic || exit 1
     else
       timeout -k 5 240 "$gpu" --time "$shape" || exit 1
     fi

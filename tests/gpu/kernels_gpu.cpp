@@ -1,11 +1,11 @@
 // The CUDA kernels against the oracle on the host, and their speed:
 //   kernels_gpu                 checks; a line a case, exit status 1 if one fails, 77 without a GPU
-//   kernels_gpu --only TEXT     only cases whose line, such as "hopper causal bf16 dim 128:128
-//   ...",
-//                               contains TEXT
-//   kernels_gpu --time [hopper] [TEXT] [deterministic] [once]   times flash2, or hopper's forward,
-//                               instead: shapes whose name, such as "bf16 128 causal 16384",
-//                               contains TEXT; once: for profilers
+//   kernels_gpu --only TEXT [forward]   only cases whose line, such as "hopper causal bf16 dim
+//                               128:128 ...", contains TEXT; forward: without the backward, where
+//                               cases are of numbers
+//   kernels_gpu --time [hopper] [TEXT] [deterministic] [once]   times flash2, or hopper, instead:
+//                               shapes whose name, such as "bf16 128 causal 16384", contains TEXT;
+//                               once: for profilers
 #include "attention/kernels/cuda/table.h"
 #include "tests/gpu/contract_cases.h"
 #include "tests/gpu/device_kernel.h"
@@ -43,6 +43,12 @@ std::int64_t pairs_of(const std::vector<TestLaunch>& chain) {
   return pairs * p.batch * p.heads;
 }
 
+/// What was asked for.
+struct Filter {
+  std::string only;
+  bool forward = false;  ///< that pass alone
+};
+
 /// The kernels of a case that this device has and that were asked for.
 std::vector<const Kernel*> kernels_for(const Case& c, const std::vector<std::string_view>& names,
                                        const std::string& only) {
@@ -59,14 +65,21 @@ std::vector<const Kernel*> kernels_for(const Case& c, const std::vector<std::str
   return found;
 }
 
-void check(const Case& c, const std::vector<std::string_view>& names, const std::string& only,
+void check(const Case& c, const std::vector<std::string_view>& names, const Filter& filter,
            Tally& tally) {
   const OracleProblem& p = c.chain.front().problem;
-  const std::vector<const Kernel*> kernels = kernels_for(c, names, only);
+  const std::vector<const Kernel*> kernels = kernels_for(c, names, filter.only);
   if (kernels.empty()) return;
   const OracleInputs inputs = random_inputs(p, 17 + static_cast<std::uint64_t>(tally.cases));
-  const OracleResult truth = oracle_attention(p, inputs);
-  const OracleResult naive = naive_attention(p, inputs);
+  OracleResult truth = oracle_attention(p, inputs);
+  OracleResult naive = naive_attention(p, inputs);
+  RunOptions options = c.options;
+  options.backward = !filter.forward;
+  for (OracleResult* r : {&truth, &naive}) {
+    for (auto* gradient : {&r->dq, &r->dk, &r->dv}) {
+      if (filter.forward) gradient->clear();
+    }
+  }
   const std::int64_t pairs = pairs_of(c.chain);
   for (const Kernel* kernel : kernels) {
     ++tally.cases;
@@ -74,16 +87,17 @@ void check(const Case& c, const std::vector<std::string_view>& names, const std:
     Shares shares{};
     try {
       const Kernel& adapter = on_device(*kernel, true);
-      const RunResult result = run_kernel(adapter, c.chain, inputs, c.options);
-      const RunResult again = run_kernel(adapter, c.chain, inputs, c.options);
-      const RunResult free = run_kernel(on_device(*kernel, false), c.chain, inputs, c.options);
+      const RunResult result = run_kernel(adapter, c.chain, inputs, options);
+      const RunResult again = run_kernel(adapter, c.chain, inputs, options);
+      const RunResult free = run_kernel(on_device(*kernel, false), c.chain, inputs, options);
       shares = shares_of(result.values, truth, naive);
       if (!(shares.worst() <= 1.0)) problems += " ERROR";
       if (!(shares_of(free.values, truth, naive).worst() <= 1.0)) problems += " UNORDERED";
       if (!same_bits(result.values, again.values)) problems += " BITS";
       if (!result.gaps_untouched) problems += " GAPS";
       if (result.forward_flops != 2 * pairs * (p.head_dim + p.head_dim_v) ||
-          result.backward_flops != 2 * pairs * (3 * p.head_dim + 2 * p.head_dim_v)) {
+          (options.backward &&
+           result.backward_flops != 2 * pairs * (3 * p.head_dim + 2 * p.head_dim_v))) {
         problems += " FLOPS " + std::to_string(result.forward_flops) + " " +
                     std::to_string(result.backward_flops) + " of " + std::to_string(pairs) +
                     " pairs";
@@ -147,10 +161,10 @@ std::vector<KeySegment> striped(std::int64_t keys, std::int64_t stride) {
 
 class Cases {
  public:
-  Cases(std::string only, Tally& tally) : only_(std::move(only)), tally_(tally) {}
+  Cases(Filter filter, Tally& tally) : filter_(std::move(filter)), tally_(tally) {}
 
   void run(const Case& c, const std::vector<std::string_view>& names) const {
-    check(c, names, only_, tally_);
+    check(c, names, filter_, tally_);
   }
 
   /// Keys in one segment.
@@ -169,7 +183,7 @@ class Cases {
   }
 
  private:
-  std::string only_;
+  Filter filter_;
   Tally& tally_;
 };
 
@@ -185,6 +199,11 @@ void shapes(const Cases& cases) {
       cases.whole("causal", problem_of(dtype, 257, dim), kAll);
       cases.whole("causal grouped", problem_of(dtype, 300, dim, 24, 8), kFast);
     }
+  }
+  for (const std::int64_t dim : {128, 64}) {
+    OracleProblem many = problem_of(DType::bf16, 300, dim, 24, 8);  // items than blocks that stay
+    many.batch = 8;
+    cases.whole("causal many", many, kFast);
   }
   cases.whole("causal long", problem_of(DType::bf16, 1024, 128, 6, 2), kFast);
   cases.whole("causal long", problem_of(DType::bf16, 1024, 64, 6, 2), kFast);
@@ -299,15 +318,15 @@ void cuts(const Cases& cases) {
   cases.run(c, kAll);
 }
 
-int run(const std::string& only) {
+int run(const Filter& filter) {
   Tally tally;
-  const Cases cases(only, tally);
+  const Cases cases(filter, tally);
   std::printf(
       "errors are shares of the bound (2 x naive low precision + rounding of f32 logits)\n");
   shapes(cases);
   masks(cases);
   cuts(cases);
-  contract_cases(only, tally);
+  if (!filter.forward) contract_cases(filter.only, tally);
   std::printf("%d cases, %d failed\n", tally.cases, tally.failed);
   return tally.failed == 0 && tally.cases > 0 ? 0 : 1;
 }
@@ -344,12 +363,14 @@ int main(int argc, char** argv) {
       annulus::testing::time_kernels(annulus::testing::time_options(arguments));
       return 0;
     }
-    if (arguments.size() == 2 && arguments[0] == "--only") {
-      return annulus::testing::run(arguments[1]);
+    const bool forward = arguments.size() == 3 && arguments[2] == "forward";
+    if (arguments.size() >= 2 && arguments[0] == "--only" && (arguments.size() == 2 || forward)) {
+      return annulus::testing::run({arguments[1], forward});
     }
-    if (arguments.empty()) return annulus::testing::run("");
+    if (arguments.empty()) return annulus::testing::run({});
     std::fprintf(stderr,
-                 "kernels_gpu [--time [hopper] [TEXT] [deterministic] [once] | --only TEXT]\n");
+                 "kernels_gpu [--time [hopper] [TEXT] [deterministic] [once] | "
+                 "--only TEXT [forward]]\n");
     return 2;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

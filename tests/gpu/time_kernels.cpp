@@ -88,9 +88,8 @@ void time_case(const attn::Kernel& kernel, const TimedShape& c, const TimeOption
   context.workspace = {workspace.data(), workspace.size()};
   context.deterministic = options.deterministic;
   const double forward_ms = median_ms(options.repeats, [&] { kernel.forward(forward, context); });
-  const bool both = kernel.name != std::string_view("hopper");
   const double backward_ms =
-      both ? median_ms(options.repeats, [&] { kernel.backward(backward, context); }) : HUGE_VAL;
+      median_ms(options.repeats, [&] { kernel.backward(backward, context); });
   const double gflop = 2.0 * s.pairs * static_cast<double>(c.dim) * 1e-9;
   std::printf("%-5s %4d %-6s %6d x %2d  %9.3f ms %7.1f TFLOP/s  %9.3f ms %7.1f TFLOP/s\n",
               c.dtype == DType::bf16 ? "bf16" : "f16", static_cast<int>(c.dim),

@@ -5,7 +5,7 @@
 namespace annulus::testing {
 
 struct TimeOptions {
-  std::string kernel = "flash2";  ///< of hopper forward alone: its backward is flash2's
+  std::string kernel = "flash2";  ///< or hopper
   std::string only;               ///< part of "bf16 128 causal 16384"; empty: all
   bool deterministic = false;     ///< backward
   int repeats = 20;  ///< after three that do not count; 1: none before it, for profilers

@@ -39,7 +39,8 @@ TimedSequences::TimedSequences(const TimedShape& c, const attn::Kernel& kernel) 
               .keys = keys,
               .tiles = tiles,
               .intervals = intervals,
-              .key_tokens = seq};
+              .key_tokens = seq,
+              .query_tokens = seq};
   pairs = static_cast<double>(c.causal ? seq * (seq + 1) / 2 : seq * seq) * 16.0 *
           static_cast<double>(geometry.batch);
 }

@@ -270,7 +270,8 @@ attn::AttendGeometry TestLaunch::geometry() const {
           .keys = keys,
           .tiles = tiles,
           .intervals = intervals,
-          .key_tokens = attn::tokens_of(keys)};
+          .key_tokens = attn::tokens_of(std::span<const attn::KeySegment>(keys)),
+          .query_tokens = attn::tokens_of(std::span<const attn::QuerySegment>(queries))};
 }
 
 TestLaunch make_launch(const OracleProblem& problem, const std::vector<attn::KeySegment>& keys,

@@ -119,7 +119,7 @@ constexpr Kernel kReference{.name = "reference",
                             .forward = reference_forward,
                             .backward = reference_backward};
 
-/// Backward is flash2's until Hopper has its own. It has not run on a GPU yet.
+/// It has not run on a GPU yet.
 constexpr Kernel kHopper{.name = "hopper",
                          .backend = "cuda",
                          .by_name_only = true,
@@ -129,7 +129,7 @@ constexpr Kernel kHopper{.name = "hopper",
                          .workspace_bytes = sm90::hopper_bytes,
                          .materialized_bytes = nothing,
                          .forward = sm90::hopper_forward,
-                         .backward = flash2_backward};
+                         .backward = sm90::hopper_backward};
 
 }  // namespace
 

@@ -11,10 +11,12 @@ namespace annulus::attn::sm90 {
 /// Why the row `hopper` cannot serve: no variant, or the current device is no Hopper GPU.
 std::string hopper_refuses(const KernelQuery& query);
 
-/// The schedule of a forward launch; what flash2 needs backward.
+/// The schedule of a launch, backward also turns.
 std::int64_t hopper_bytes(const AttendGeometry& geometry, bool backward, int threads);
 
 /// On wgmma and TMA where setup.h says that the operands allow it, else flash2.
 void hopper_forward(const ForwardParams& params, const LaunchContext& context);
+
+void hopper_backward(const BackwardParams& params, const LaunchContext& context);
 
 }  // namespace annulus::attn::sm90

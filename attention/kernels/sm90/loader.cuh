@@ -80,11 +80,11 @@ struct Loader {
   /// there is further back than any whose V has not been waited for.
   __device__ __forceinline__ void describe(const Tile& tile, const Item& item) const {
     static_assert(Memory::kStages + 2 <= Memory::kSteps);
-    const KeySegment& segment = g.keys[tile.segment];
+    const KeySegment& from = g.keys[tile.segment];
     Step& to = shared.steps[step % Memory::kSteps];
-    to.position = segment.position + tile.key * segment.stride;
-    to.stride = segment.stride;
-    to.token = static_cast<int>(segment.token) + static_cast<int>(tile.key);
+    to.position = from.position + tile.key * from.stride;
+    to.stride = from.stride;
+    to.token = static_cast<int>(from.token) + static_cast<int>(tile.key);
     to.keys = tile.keys;
     to.rows = tile.rows;
     to.full = tile.full ? 1 : 0;

@@ -9,4 +9,8 @@ struct Maps {
   CUtensorMap k, v;
 };
 
+struct BackwardMaps {
+  CUtensorMap q, k, v, dout;
+};
+
 }  // namespace annulus::attn::sm90

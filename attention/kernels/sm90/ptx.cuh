@@ -100,6 +100,24 @@ __device__ __forceinline__ uint4 load_shared16(std::uint32_t from) {
   return value;
 }
 
+/// The warp stores four 8 x 8 matrices of packs as products hold them (wgmma.cuh): lane 8 i + r
+/// says where row r of matrix i goes, 16 bytes.
+__device__ __forceinline__ void store_matrices(std::uint32_t to, const std::uint32_t* packs) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+               "r"(packs[0]), "r"(packs[1]), "r"(packs[2]), "r"(packs[3])
+               : "memory");
+}
+
+/// *to += v in L2, nothing returned, where `real`. 16-byte aligned.
+__device__ __forceinline__ void add_in_memory(float* to, float4 v, bool real) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n"
+      "@p red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};\n"
+      "}\n" ::"l"(to),
+      "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(real ? 1 : 0)
+      : "memory");
+}
+
 /// This thread's ordinary accesses so far, to shared memory, come before what tensor cores and copy
 /// engine do next.
 __device__ __forceinline__ void fence_async_shared() {
@@ -172,12 +190,31 @@ __device__ __forceinline__ void await_kernel_before() {
 
 // Flags.
 
+/// Adds 1: who reads it, a copy or stream too, sees what this thread has seen.
+__device__ __forceinline__ void add_release_system(std::uint32_t* counter) {
+  asm volatile("red.release.sys.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
+}
+
 __device__ __forceinline__ std::uint32_t load_acquire_system(const std::uint32_t* flag) {
   std::uint32_t value;
   asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
   return value;
 }
 __device__ __forceinline__ void pause() { __nanosleep(100); }
+__device__ __forceinline__ void pause_shortly() { __nanosleep(20); }
+
+// Counters of turns.
+
+__device__ __forceinline__ int load_acquire(const int* counter) {
+  int value;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+  return value;
+}
+__device__ __forceinline__ void store_release(int* counter, int value) {
+  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(counter), "r"(value) : "memory");
+}
+/// What this thread has done or learnt of comes before what it does next, for all of the device.
+__device__ __forceinline__ void fence_device() { __threadfence(); }
 
 // Numbers.
 

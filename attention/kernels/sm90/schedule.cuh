@@ -25,20 +25,47 @@ __device__ inline void place_query_tile(const cuda::Geometry& g, const Schedule&
   if (lane == 0) to.tiles[before] = {g.tiles[begin].row, rows, begin, end};
 }
 
-/// Item `index` of the order, `number` of its block.
-__device__ inline Item item_of(const cuda::Geometry& g, const Schedule& s, int index, int number) {
-  if (index >= s.all) return {{0, 0, 0, 0}, 0, 0, 0, number};
-  const int whole = s.section * g.row_tile_count;
+/// The same for key tile `i`. Where dQ is added in turns, later keys go first (TilePlace), so that
+/// whom a block waits for has been drawn before.
+__device__ inline void place_key_tile(const cuda::Geometry& g, const KeySchedule& to, int i,
+                                      int lane, bool ordered) {
+  const int begin = g.key_tiles[i];
+  const int end = g.key_tiles[i + 1];
+  int keys = 0;
+  for (int t = begin + lane; t < end; t += 32) keys = max(keys, g.tiles_by_key[t].keys);
+  int before = 0;
+  for (int j = lane; j < g.key_tile_count; j += 32) {
+    const int length = g.key_tiles[j + 1] - g.key_tiles[j];
+    const bool longer = length > end - begin || (length == end - begin && j < i);
+    if (ordered ? j > i : longer) ++before;
+  }
+  for (int step = 16; step > 0; step /= 2) {
+    keys = max(keys, __shfl_xor_sync(0xffffffffU, keys, step));
+    before += __shfl_xor_sync(0xffffffffU, before, step);
+  }
+  if (lane == 0) to.tiles[before] = {keys, begin, end};
+}
+
+/// Item `index` of the order, with `tile_count` tiles a head and `heads_of_batch` heads a batch.
+template <typename Tile>
+__device__ inline ItemOf<Tile> item_of(const ScheduleOf<Tile>& s, int tile_count,
+                                       int heads_of_batch, int index) {
+  const int whole = s.section * tile_count;
   const int section = index / whole;
   const int first = section * s.section;
   const int heads = min(s.section, s.head_count - first);
   const int rest = index - section * whole;
-  const int any_head = first + rest % heads;
-  const auto heads_of_batch = static_cast<int>(g.heads);
-  const int head = any_head % heads_of_batch;
+  const int head = first + rest % heads;
+  return {s.tiles[rest / heads], head % heads_of_batch, head / heads_of_batch};
+}
+
+/// Item `index` of the order, `number` of its block.
+__device__ inline Item item_of(const cuda::Geometry& g, const Schedule& s, int index, int number) {
+  if (index >= s.all) return {{0, 0, 0, 0}, 0, 0, 0, number};
+  const ItemOf<QueryTile> item = item_of(s, g.row_tile_count, static_cast<int>(g.heads), index);
   // Divided once an item and in 32 bits: the loader has few registers.
-  const int kv_head = (static_cast<int>(g.head_offset) + head) / static_cast<int>(g.group);
-  return {s.tiles[rest / heads], head, kv_head, any_head / heads_of_batch, number};
+  const int kv_head = (static_cast<int>(g.head_offset) + item.head) / static_cast<int>(g.group);
+  return {item.tile, item.head, kv_head, item.batch, number};
 }
 
 }  // namespace annulus::attn::sm90

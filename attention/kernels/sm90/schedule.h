@@ -12,21 +12,39 @@ struct QueryTile {
   std::int32_t row, rows, begin, end;
 };
 
-/// A query tile and whose it is. begin == end: there are no more.
+/// A key tile: at most `keys` keys, and its tiles [begin, end) of the list by key.
+struct KeyTile {
+  std::int32_t keys, begin, end;
+};
+
+/// A query tile and whose it is, or a key tile and its key/value head. begin == end: there are no
+/// more.
+template <typename Tile>
+struct ItemOf {
+  Tile tile;
+  std::int32_t head, batch;
+};
+using KeyItem = ItemOf<KeyTile>;
+
+/// What the forward is told of a query tile.
 struct Item {
   QueryTile tile;
   std::int32_t head, kv_head, batch;
   std::int32_t number;  ///< of the block's items
 };
 
-struct Schedule {
+template <typename Tile>
+struct ScheduleOf {
   int* drawn;        ///< items that were drawn beside each block's first; 0 at launch
-  QueryTile* tiles;  ///< by number of tiles, longest first
+  Tile* tiles;       ///< by number of tiles, longest first
   std::int32_t all;  ///< query tiles times heads times batches
   std::int32_t head_count, section;  ///< heads times batches, of all and of a section
 };
+using Schedule = ScheduleOf<QueryTile>;
+/// Backward: of key tiles and key/value heads.
+using KeySchedule = ScheduleOf<KeyTile>;
 
-/// Bytes of workspace for `count` query tiles: the counter and the tiles.
+/// Bytes of workspace for `count` query tiles, or fewer for key tiles: the counter and the tiles.
 constexpr std::int64_t kCounterBytes = 64;
 constexpr std::int64_t schedule_bytes(std::int64_t count) {
   return kCounterBytes + count * static_cast<std::int64_t>(sizeof(QueryTile));

@@ -1,5 +1,7 @@
 #include "attention/kernels/sm90/setup.h"
 
+#include "attention/kernels/sm90/schedule.h"
+
 #include <algorithm>
 #include <limits>
 
@@ -28,24 +30,34 @@ std::int64_t kv_heads(const AttendGeometry& g) {
   return g.heads == 0 ? 0 : (g.head_offset + g.heads - 1) / g.group + 1;
 }
 
-bool suits_copies(const Input& operand, const AttendGeometry& g) {
-  return aligned(operand) && suits_map(operand.token_stride, g.key_tokens) &&
-         suits_map(operand.head_stride, kv_heads(g)) && suits_map(operand.batch_stride, g.batch);
+/// Key/value heads that the launch reads.
+std::int64_t kv_heads_read(const AttendGeometry& g) {
+  return g.heads == 0 ? 0 : kv_heads(g) - g.head_offset / g.group;
 }
 
-std::int64_t query_tiles(const AttendGeometry& g) {
-  return g.tiles.empty() || g.row_tiles.empty() ? 0
-                                                : static_cast<std::int64_t>(g.row_tiles.size()) - 1;
+bool suits_copies(const Input& operand, std::int64_t tokens, std::int64_t heads,
+                  std::int64_t batch) {
+  return aligned(operand) && suits_map(operand.token_stride, tokens) &&
+         suits_map(operand.head_stride, heads) && suits_map(operand.batch_stride, batch);
+}
+bool suits_key_copies(const Input& operand, const AttendGeometry& g) {
+  return suits_copies(operand, g.key_tokens, kv_heads(g), g.batch);
+}
+bool suits_query_copies(const Input& operand, const AttendGeometry& g) {
+  return suits_copies(operand, g.query_tokens, g.heads, g.batch);
 }
 
-}  // namespace
+std::int64_t runs_of(const AttendGeometry& g, std::span<const std::int32_t> begins) {
+  return g.tiles.empty() || begins.empty() ? 0 : static_cast<std::int64_t>(begins.size()) - 1;
+}
 
-TensorShape tensor_shape(const Input& operand, const AttendGeometry& g) {
+TensorShape shape_of(const Input& operand, const AttendGeometry& g, std::int64_t tokens,
+                     std::int64_t heads) {
   const std::int64_t size = size_of(operand.dtype);
   TensorShape shape{
       .data = operand.data,
-      .extents = {static_cast<std::uint64_t>(g.head_dim), static_cast<std::uint64_t>(g.key_tokens),
-                  static_cast<std::uint64_t>(kv_heads(g)), static_cast<std::uint64_t>(g.batch)}};
+      .extents = {static_cast<std::uint64_t>(g.head_dim), static_cast<std::uint64_t>(tokens),
+                  static_cast<std::uint64_t>(heads), static_cast<std::uint64_t>(g.batch)}};
   const std::array<std::int64_t, 3> strides{operand.token_stride, operand.head_stride,
                                             operand.batch_stride};
   for (std::size_t i = 0; i < strides.size(); ++i) {
@@ -56,14 +68,35 @@ TensorShape tensor_shape(const Input& operand, const AttendGeometry& g) {
   return shape;
 }
 
+bool known(const AttendGeometry& g, std::int64_t tokens) {
+  return (g.tiles.empty() || tokens > 0) && tokens <= kInt;
+}
+
+}  // namespace
+
+TensorShape tensor_shape(const Input& operand, const AttendGeometry& g) {
+  return shape_of(operand, g, g.key_tokens, kv_heads(g));
+}
+TensorShape query_shape(const Input& operand, const AttendGeometry& g) {
+  return shape_of(operand, g, g.query_tokens, g.heads);
+}
+
 bool suits(const ForwardParams& p) {
   const AttendGeometry& g = p.geometry;
   const bool state = p.resume || !p.finish;
   return p.k.dtype == p.q.dtype && p.v.dtype == p.q.dtype && g.head_dim == g.head_dim_v &&
          g.softmax_scale > 0.0 && (!p.finish || p.out.dtype == p.q.dtype) && aligned(p.q) &&
-         (!p.finish || aligned(p.out)) && (!state || aligned(p.state)) &&
-         (g.tiles.empty() || g.key_tokens > 0) && g.key_tokens <= kInt && suits_copies(p.k, g) &&
-         suits_copies(p.v, g) && items_of(g) <= kInt;
+         (!p.finish || aligned(p.out)) && (!state || aligned(p.state)) && known(g, g.key_tokens) &&
+         suits_key_copies(p.k, g) && suits_key_copies(p.v, g) && items_of(g) <= kInt;
+}
+
+bool suits(const BackwardParams& p) {
+  const AttendGeometry& g = p.geometry;
+  return p.k.dtype == p.q.dtype && p.v.dtype == p.q.dtype && p.dout.dtype == p.q.dtype &&
+         g.head_dim == g.head_dim_v && g.softmax_scale > 0.0 && aligned(p.dq) && aligned(p.dk) &&
+         aligned(p.dv) && known(g, g.key_tokens) && known(g, g.query_tokens) &&
+         suits_key_copies(p.k, g) && suits_key_copies(p.v, g) && suits_query_copies(p.q, g) &&
+         suits_query_copies(p.dout, g) && key_items_of(g) <= kInt;
 }
 
 Sections sections_of(const AttendGeometry& g) {
@@ -75,7 +108,29 @@ Sections sections_of(const AttendGeometry& g) {
           static_cast<std::int32_t>(std::min(heads, kv * std::min(g.group, heads)))};
 }
 
-std::int64_t items_of(const AttendGeometry& g) { return query_tiles(g) * g.heads * g.batch; }
+Sections key_sections_of(const AttendGeometry& g) {
+  const std::int64_t heads = kv_heads_read(g) * g.batch;
+  // Queries and dO in 16 bits, dQ in 32.
+  const std::int64_t of_group = g.rows * (4 * g.head_dim + 4 * g.head_dim_v) * g.group;
+  return {static_cast<std::int32_t>(heads), static_cast<std::int32_t>(std::clamp<std::int64_t>(
+                                                kSectionBytes / std::max<std::int64_t>(1, of_group),
+                                                1, std::max<std::int64_t>(1, heads)))};
+}
+
+std::int64_t items_of(const AttendGeometry& g) {
+  return runs_of(g, g.row_tiles) * g.heads * g.batch;
+}
+std::int64_t key_items_of(const AttendGeometry& g) {
+  return runs_of(g, g.key_tiles) * kv_heads_read(g) * g.batch;
+}
+
+std::int64_t turn_bytes(const AttendGeometry& g) {
+  // As cuda::turn_count, which is of a library that emulation does not have.
+  const auto tiles =
+      static_cast<std::int64_t>(g.row_tiles.empty() ? g.tiles.size() + 1 : g.row_tiles.size());
+  const std::int64_t bytes = g.batch * g.heads * 2 * tiles * 4;
+  return (bytes + kCounterBytes - 1) / kCounterBytes * kCounterBytes;
+}
 
 int blocks_of(std::int64_t items, int sms, int limit) {
   const int most = limit > 0 ? std::min(limit, sms) : sms;

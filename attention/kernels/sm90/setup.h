@@ -9,17 +9,21 @@
 // in which order is it computed.
 namespace annulus::attn::sm90 {
 
-/// k or v as bulk tensor copies see it: dim, token, head, batch. One map serves all segments of a
-/// launch, for they are ranges of tokens of one tensor.
+/// An operand as bulk tensor copies see it: dim, token, head, batch. One map serves all segments of
+/// a launch, for they are ranges of tokens of one tensor.
 struct TensorShape {
   const void* data = nullptr;
   std::array<std::uint64_t, 4> extents{};
   std::array<std::uint64_t, 3> strides{};  ///< bytes, of token, head, batch
 };
+/// Of k or v.
 TensorShape tensor_shape(const Input& operand, const AttendGeometry& geometry);
+/// Of q or dout.
+TensorShape query_shape(const Input& operand, const AttendGeometry& geometry);
 
 /// Do types, scale, alignment and strides suit? head_dim is not asked for.
 bool suits(const ForwardParams& params);
+bool suits(const BackwardParams& params);
 
 /// Heads times batches, and how many of them make a section: their keys and values fit in L2.
 struct Sections {
@@ -27,9 +31,15 @@ struct Sections {
   std::int32_t size = 0;
 };
 Sections sections_of(const AttendGeometry& geometry);
+/// The same of key/value heads, whose groups' queries and their gradients fit.
+Sections key_sections_of(const AttendGeometry& geometry);
 
-/// Query tiles of all heads; what item indices count to.
+/// Query tiles of all heads, or key tiles of all key/value heads; what item indices count to.
 std::int64_t items_of(const AttendGeometry& geometry);
+std::int64_t key_items_of(const AttendGeometry& geometry);
+
+/// Bytes of a backward's workspace before its schedule: the turns.
+std::int64_t turn_bytes(const AttendGeometry& geometry);
 
 /// Blocks of a launch on `sms` multiprocessors.
 int blocks_of(std::int64_t items, int sms, int limit);

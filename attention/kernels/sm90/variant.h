@@ -3,10 +3,11 @@
 #include "attention/kernels/cuda/geometry.h"
 #include "attention/kernels/sm90/schedule.h"
 
-// What hopper.cpp and the variants, one .cu each, say to each other.
+// What hopper.cpp, hopper_backward.cpp and the variants, one .cu each, say to each other.
 namespace annulus::attn::sm90 {
 
 struct Maps;
+struct BackwardMaps;
 
 /// What runs before the kernel: rows that no tile names, and the schedule.
 enum class Prelude {
@@ -42,5 +43,23 @@ void make_schedule(const cuda::Geometry& geometry, const Schedule& schedule, voi
 /// The same, and what fill_unvisited_rows does, in one kernel.
 void prepare(const cuda::Geometry& geometry, const ForwardParams& params, const Schedule& schedule,
              void* stream);
+
+struct BackwardLaunch {
+  const BackwardParams& params;
+  cuda::Geometry geometry;
+  const BackwardMaps& maps;
+  KeySchedule schedule;
+  int* turns;  ///< null: dQ is added in any order
+  int blocks;
+  void* stream;
+};
+using BackwardVariant = void (*)(const BackwardLaunch&);
+
+/// Query rows of a backward step, and of the boxes of q and dout.
+constexpr int backward_rows(std::int64_t head_dim) { return head_dim == 64 ? 128 : 64; }
+
+/// The schedule of key tiles; `ordered`: dQ is added in turns.
+void make_key_schedule(const cuda::Geometry& geometry, const KeySchedule& schedule, bool ordered,
+                       void* stream);
 
 }  // namespace annulus::attn::sm90

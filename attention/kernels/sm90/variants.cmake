@@ -1,4 +1,5 @@
-# The instantiations of the Hopper forward: one .cu and one dispatch row each, softcap or not inside.
+# The instantiations of the Hopper kernels: one .cu a pass and one dispatch row each; softcap or not,
+# and backward the order of dQ, inside.
 # ci: what CI compiles.
 set(ANNULUS_HOPPER_VARIANTS_full "bf16 128" "f16 128" "bf16 64" "f16 64")
 set(ANNULUS_HOPPER_VARIANTS_ci "bf16 128")
@@ -14,9 +15,11 @@ foreach(variant ${ANNULUS_HOPPER_VARIANTS_${ANNULUS_KERNEL_SET}})
   else()
     set(ELEMENT "Half")
   endif()
-  set(file ${CMAKE_CURRENT_BINARY_DIR}/hopper_forward_${DTYPE}_hd${HEAD_DIM}.cu)
-  configure_file(forward.cu.in ${file} @ONLY)
-  list(APPEND ANNULUS_HOPPER_SOURCES ${file})
-  string(APPEND hopper_rows "ANNULUS_HOPPER_forward(${DTYPE}, ${HEAD_DIM})\n")
+  foreach(pass forward backward)
+    set(file ${CMAKE_CURRENT_BINARY_DIR}/hopper_${pass}_${DTYPE}_hd${HEAD_DIM}.cu)
+    configure_file(${pass}.cu.in ${file} @ONLY)
+    list(APPEND ANNULUS_HOPPER_SOURCES ${file})
+  endforeach()
+  string(APPEND hopper_rows "ANNULUS_HOPPER_VARIANT(${DTYPE}, ${HEAD_DIM})\n")
 endforeach()
 file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/hopper_variants.inc CONTENT "${hopper_rows}")

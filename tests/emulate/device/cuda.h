@@ -8,5 +8,5 @@ struct CUtensorMap {
   const void* data = nullptr;
   std::array<std::uint64_t, 4> extents{};  ///< elements of 2 bytes
   std::array<std::uint64_t, 3> strides{};  ///< bytes
-  int box_rows = 128;                      ///< tokens of a box; 64 elements
+  int rows = 128;                          ///< of a box
 };

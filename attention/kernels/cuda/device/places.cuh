@@ -57,6 +57,24 @@ __device__ inline std::uint32_t needed_for(const KeySegment& segment, std::int64
   return most;
 }
 
+/// Query heads [first, last) of the launch that read one key/value head.
+struct HeadRange {
+  int first, last;
+};
+__device__ inline HeadRange heads_of(const Geometry& g, std::int64_t kv_head) {
+  const std::int64_t first = kv_head * g.group - g.head_offset;
+  const std::int64_t last = first + g.group;
+  return {static_cast<int>(first < 0 ? 0 : first),
+          static_cast<int>(last < g.heads ? last : g.heads)};
+}
+
+/// Turn counter of half `half` of a query tile.
+__device__ inline std::int64_t turn_index(const Geometry& g, int batch, int head, int row_tile,
+                                          int half) {
+  return ((static_cast<std::int64_t>(batch) * g.heads + head) * g.row_tile_count + row_tile) * 2 +
+         half;
+}
+
 /// The lowest `n` of 32 bits; n is cut to [0, 32].
 __device__ inline std::uint32_t low_bits(int n) {
   return static_cast<std::uint32_t>((std::uint64_t{1} << max(0, min(n, 32))) - 1);
@@ -74,6 +92,9 @@ struct VisibleKeys {
     return (key >= begin[0] && key < end[0]) || (key >= begin[1] && key < end[1]);
   }
 };
+
+/// All of [0, keys), or nothing.
+__device__ inline VisibleKeys all_keys(int keys) { return {{0, 0}, {keys, 0}}; }
 
 /// ceil((position - first) / stride) within [0, keys]. The quotient is guessed in f32, right to one
 /// or two for the few hundred keys of a tile, and then corrected: a division of 64 bits is a call,

@@ -4,19 +4,8 @@
 
 #include <cstdint>
 
-// What launch geometry means on the device: heads, flags, turns.
+// What launch geometry means on the device: flags, turns.
 namespace annulus::attn::cuda {
-
-/// Query heads [first, last) of the launch that read one key/value head.
-struct HeadRange {
-  int first, last;
-};
-__device__ inline HeadRange heads_of(const Geometry& g, std::int64_t kv_head) {
-  const std::int64_t first = kv_head * g.group - g.head_offset;
-  const std::int64_t last = first + g.group;
-  return {static_cast<int>(first < 0 ? 0 : first),
-          static_cast<int>(last < g.heads ? last : g.heads)};
-}
 
 /// Largest row count of the tiles [begin, end), which begin at one row.
 __device__ inline int rows_of(const Tile* tiles, int begin, int end) {
@@ -35,9 +24,6 @@ __device__ inline VisibleKeys from_lane(const VisibleKeys& mine, int lane) {
   }
   return visible;
 }
-
-/// All of [0, keys), or nothing.
-__device__ inline VisibleKeys all_keys(int keys) { return {{0, 0}, {keys, 0}}; }
 
 __device__ inline std::uint32_t load_acquire_system(const std::uint32_t* flag) {
   std::uint32_t value;
@@ -112,13 +98,6 @@ __device__ inline bool await_turn(const Geometry& g, const int* counter, int tur
     __nanosleep(20);
   }
   return true;
-}
-
-/// Turn counter of half `half` of a query tile.
-__device__ inline std::int64_t turn_index(const Geometry& g, int batch, int head, int row_tile,
-                                          int half) {
-  return ((static_cast<std::int64_t>(batch) * g.heads + head) * g.row_tile_count + row_tile) * 2 +
-         half;
 }
 
 __device__ inline void count_flops(const Geometry& g, std::int64_t flops) {

@@ -57,6 +57,23 @@ inline uint4 load_shared16(std::uint32_t from) {
   return value;
 }
 
+inline void store_matrices(std::uint32_t to, const std::uint32_t* packs) {
+  const int lane = machine().thread() % 32;
+  for (int i = 0; i < 4; ++i) {
+    const auto row = static_cast<std::uint32_t>(machine().exchange(to, 8 * i + lane / 4));
+    store_shared(row + 4 * static_cast<std::uint32_t>(lane % 4), packs[i]);
+  }
+}
+inline void add_in_memory(float* to, float4 v, bool real) {
+  if (!real) return;
+  if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0)
+    machine().misuse("an addition is not aligned");
+  to[0] += v.x;
+  to[1] += v.y;
+  to[2] += v.z;
+  to[3] += v.w;
+}
+
 inline void fence_async_shared() { machine().fence(); }
 inline void fence_async_global() {}
 
@@ -86,7 +103,16 @@ inline void await_kernel_before() {}
 inline std::uint32_t load_acquire_system(const std::uint32_t* flag) {
   return *static_cast<const volatile std::uint32_t*>(flag);
 }
+inline void add_release_system(std::uint32_t* counter) { ++*counter; }
 inline void pause() { machine().rest(); }
+inline void pause_shortly() { machine().rest(); }
+
+inline int load_acquire(const int* counter) { return *static_cast<const volatile int*>(counter); }
+inline void store_release(int* counter, int value) {
+  if (value != *counter + 1) machine().misuse("a turn is passed on out of turn");
+  *counter = value;
+}
+inline void fence_device() {}
 
 inline std::uint32_t packed(std::uint16_t low, std::uint16_t high) {
   return low | static_cast<std::uint32_t>(high) << 16;

@@ -12,6 +12,10 @@ namespace annulus::attn::sm90 {
 inline void fence_products() { emulate::fence_products(); }
 inline void commit_products() { emulate::commit_products(); }
 
+/// Accumulators of products under way are NaN until somebody waits (tensor_core.h).
+template <typename T, int kCount>
+inline void hold(T (&/*d*/)[kCount]) {}
+
 template <typename T>
 inline constexpr bool is_half = std::is_same_v<T, Half>;
 
@@ -23,6 +27,19 @@ inline void wait_products(float (&/*d*/)[kCount]) {
 template <int kCount, typename T>
 inline void multiply(float (&d)[kCount], std::uint64_t a, std::uint64_t b, bool add, T /*type*/) {
   emulate::start({.columns = 2 * kCount, .half = is_half<T>, .add = add, .a_rows = a, .b = b}, d);
+}
+
+template <int kCount, typename T>
+inline void multiply_across(float (&d)[kCount], std::uint64_t a, std::uint64_t b, bool add,
+                            T /*type*/) {
+  emulate::start({.columns = 2 * kCount,
+                  .half = is_half<T>,
+                  .add = add,
+                  .a_rows = a,
+                  .a_across = true,
+                  .b = b,
+                  .b_across = true},
+                 d);
 }
 
 template <int kCount, typename T>

@@ -1,0 +1,271 @@
+// Attention backward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024). One block an
+// SM stays for the whole launch and draws key tiles (128 keys of one key/value head) until none is
+// left. Of each it keeps K and V in shared memory, dK and dV in registers, and streams the query
+// rows that see it, of every query head of the group: five products a step of 64 (head_dim 128) or
+// 128 (64) rows.
+//
+//   warps      warpgroup 0: the loader, one warp (backward_loader.cuh), and one thread that keeps
+//              turns where the launch is deterministic (backward_turns.cuh). 40 registers a thread.
+//              warpgroups 1, 2: consumers of 64 keys each, 232 registers.
+//   products   S^T = K Q^T and dP^T = V dO^T from shared memory, 64 keys by the rows of the step;
+//              dV += P^T dO and dK += dS^T Q with P^T and dS^T from registers, where the layout of
+//              a product is that of a left operand; dQ = dS K from shared memory, of both
+//              warpgroups' dS: each computes half of it, 64 rows by 64 columns, and adds it to
+//              memory from registers (red.v4, 128 bytes of a row at a time).
+//   overlap    exponentials run under dP^T, dS under dV, the exchange of dS under dK, the additions
+//              of dQ under S^T of the next step, which is started before dQ is waited for
+//   shared     K, V; Q, dO, numbers and masks of the rows [3 stages]; dS [2], so that one barrier a
+//              step is enough (backward_shared.cuh): 202 KB at head_dim 128, 210 at 64
+//   tails      what lies behind a tile is read with it and cleared by the consumers (0 times what
+//              is not finite is no 0): rows of K once an item, of Q and dO in steps of fewer rows
+//   limits     f16, bf16; head_dim = head_dim_v = 64 or 128; 16-byte aligned rows; tiles of at most
+//              128 x 128; softmax_scale > 0; key_tokens and query_tokens known (setup.h)
+#pragma once
+
+#include "attention/kernels/sm90/backward_loader.cuh"
+#include "attention/kernels/sm90/backward_rows.cuh"
+#include "attention/kernels/sm90/backward_scores.cuh"
+#include "attention/kernels/sm90/backward_turns.cuh"
+#include "attention/kernels/sm90/wgmma.cuh"
+
+namespace annulus::attn::sm90 {
+
+/// One thread of a consumer warpgroup.
+template <typename T, int kDim, bool kCapped, bool kOrdered>
+struct GradientConsumer {
+  using Memory = BackwardShared<kDim>;
+  using Turn = Place<Memory::kStages>;
+  static constexpr int kRows = Memory::kRows;
+  static constexpr int kScoreCount = kRows / 2;  ///< of a thread
+  static constexpr int kConsumers = kGroups * kGroupThreads;
+
+  const BackwardParams& p;
+  Memory& shared;
+  int step = 0;
+
+  float dk[kDim / 2], dv[kDim / 2];
+  float s[kScoreCount], dp[kScoreCount], dq[32];
+  std::uint32_t probabilities[kScoreCount / 2], gradients[kScoreCount / 2];
+
+  __device__ __forceinline__ GradientConsumer(const BackwardParams& params, Memory& memory)
+      : p(params), shared(memory) {}
+
+  // Found again wherever they are needed: held, they would cost registers that there are not.
+  __device__ __forceinline__ static int thread() { return thread_again() - kGroupThreads; }
+  __device__ __forceinline__ static int lane() { return thread_again() % 32; }
+  __device__ __forceinline__ static int group() { return thread() / kGroupThreads; }
+  __device__ __forceinline__ static int warp() { return thread() / 32; }
+  __device__ __forceinline__ static int key() { return 16 * warp(); }  ///< the warp's first
+
+  /// A warp is done with what `barrier` guards.
+  __device__ __forceinline__ void release(std::uint64_t* barrier) const {
+    if (lane() == 0) arrive(barrier);
+  }
+
+  /// All consumers: rows from `rows` on of a matrix become 0.
+  template <int kHeight>
+  __device__ __forceinline__ void clear_rows(unsigned char* matrix, int rows) const {
+    constexpr int kChunks = kDim / 8;
+#pragma unroll 1
+    for (int i = rows * kChunks + thread(); i < kHeight * kChunks; i += kConsumers) {
+      store_shared16(shared_address(matrix) + place_in_matrix(kHeight, i / kChunks, i % kChunks),
+                     make_uint4(0, 0, 0, 0));
+    }
+  }
+  __device__ __forceinline__ void finish_clearing() const {
+    fence_async_shared();
+    barrier_wait(kTailBarrier, kConsumers);
+  }
+
+  /// The warpgroup's keys times the rows of the step.
+  __device__ __forceinline__ void multiply_rows(float (&d)[kScoreCount], const unsigned char* keys,
+                                                const unsigned char* rows) const {
+    const Matrix a = along_rows(shared_address(keys) +
+                                static_cast<std::uint32_t>(group() * kGroupRows * kRowBytes));
+    const Matrix b = along_rows(shared_address(rows));
+#pragma unroll
+    for (int k = 0; k < kDim / 16; ++k) {
+      multiply(d, a.at(step_along_rows(k, kTileKeys)), b.at(step_along_rows(k, kRows)), k > 0, T());
+    }
+  }
+
+  /// sum += scores^T rows, over steps [first, first + kSteps) of 16 rows.
+  template <int kSteps>
+  __device__ __forceinline__ void add_rows(float (&sum)[kDim / 2],
+                                           const std::uint32_t (&scores)[kScoreCount / 2],
+                                           const unsigned char* rows, int first) const {
+    fence_products();
+    const Matrix b = across_rows(shared_address(rows), kRows);
+#pragma unroll
+    for (int k = first; k < first + kSteps; ++k) {
+      multiply_add(sum, scores + 4 * k, b.at(step_across_rows(k)), T());
+    }
+    commit_products();
+  }
+
+  /// Waits for Q and dO of the step and starts S^T and dP^T.
+  __device__ __forceinline__ void start_scores(const Turn& at) {
+    wait(&shared.q_full[at.index], at.full);
+    const int rows = shared.steps[at.index].rows;
+    if (rows < kRows) {
+      wait(&shared.dout_full[at.index], at.full);
+      clear_rows<kRows>(shared.q[at.index], rows);
+      clear_rows<kRows>(shared.dout[at.index], rows);
+      finish_clearing();
+    }
+    fence_products();
+    multiply_rows(s, shared.k, shared.q[at.index]);
+    commit_products();
+    wait(&shared.dout_full[at.index], at.full);
+    fence_products();
+    multiply_rows(dp, shared.v, shared.dout[at.index]);
+    commit_products();
+  }
+
+  /// dQ is of all keys, so of both warpgroups' dS.
+  __device__ __forceinline__ void start_dq(const unsigned char* ds) {
+    constexpr std::uint32_t kBlock = kTileKeys * kRowBytes;
+    const auto half = static_cast<std::uint32_t>(group()) * kBlock;
+    const Matrix a = across_rows(shared_address(ds) + (kRows > 64 ? half : 0), kTileKeys);
+    const Matrix b = across_rows(shared_address(shared.k) + (kDim > 64 ? half : 0), kTileKeys);
+    fence_products();
+#pragma unroll
+    for (int k = 0; k < kTileKeys / 16; ++k) {
+      multiply_across(dq, a.at(step_across_rows(k)), b.at(step_across_rows(k)), k > 0, T());
+    }
+    commit_products();
+  }
+
+  /// From S^T and dP^T, which are under way, to P and dS in registers, and dV under way. Half of dV
+  /// is started before the other half of dS is computed; all of it, and P would be there twice.
+  __device__ __forceinline__ void find_scores(const Turn& at) {
+    constexpr int kColumns = kScoreCount / 4;
+    const bool masked = shared.steps[at.index].masked != 0;
+    const std::uint16_t* const seen = shared.seen[at.index][warp()];
+    const float* const lse = shared.lse[at.index];
+    const float* const delta = shared.delta[at.index];
+    if constexpr (kCapped) {
+      wait_products<0>(s);
+      hold(dp);
+    } else {
+      wait_products<1>(s);
+      find_probabilities<kColumns>(s, lse, shared.factors.to_exponent, lane(), 0);
+      // NOTE: the branch also keeps ptxas from moving the wait for dP before the exponentials.
+      if (masked) hide<kColumns>(s, seen, lane(), 0);
+      wait_products<0>(dp);
+    }
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+      constexpr int kPart = kColumns / 2;
+      const int first = part * kPart;
+      if constexpr (kCapped) {
+        find_capped<kPart>(shared.factors, s, dp, lse, delta, lane(), first);
+        if (masked) hide<kPart>(s, seen, lane(), first);
+      } else {
+        find_gradients<kPart>(s, dp, delta, lane(), first);
+      }
+      if (masked) hide<kPart>(dp, seen, lane(), first);
+      pack_columns<T, kPart>(s, probabilities, first);
+      pack_columns<T, kPart>(dp, gradients, first);
+      add_rows<kPart / 2>(dv, probabilities, shared.dout[at.index], first / 2);
+    }
+  }
+
+  /// From scores to dQ of the step and dK, which are under way then.
+  __device__ __forceinline__ void start_gradients(const Turn& at) {
+    unsigned char* const ds = shared.ds[step & 1];
+    find_scores(at);
+    store_packs(shared_address(ds), key(), lane(), gradients);
+    fence_async_shared();
+    barrier_wait(kScoresBarrier, kConsumers);  // both halves of dS are there, and the last is read
+    start_dq(ds);
+    add_rows<kRows / 16>(dk, gradients, shared.q[at.index], 0);
+  }
+
+  /// Adds the warpgroup's part of dQ, while dK is under way.
+  __device__ __forceinline__ void add_step(const Turn& at) {
+    const QueryStep& now = shared.steps[at.index];
+    const int row = key() % kGroupRows + (kRows > 64 ? kGroupRows * group() : 0);
+    if constexpr (kOrdered) wait(&shared.turn_come[at.index], at.full);
+    add_dq(now.dq + (kDim > 64 ? 64 * group() : 0), now.stride, row, now.rows, lane(),
+           shared.factors.scale, dq);
+    if constexpr (kOrdered) {
+      __syncwarp();
+      release(&shared.added[at.index]);
+    }
+  }
+
+  /// All steps of item n, which has some.
+  __device__ __forceinline__ void stream_rows(int n) {
+    const Place<1> keys(n);
+#pragma unroll
+    for (int i = 0; i < kDim / 2; ++i) dk[i] = dv[i] = 0.0F;
+    wait(&shared.k_full, keys.full);
+    const int count = shared.items[n & 1].keys;
+    if (count < kTileKeys) {
+      clear_rows<kTileKeys>(shared.k, count);
+      finish_clearing();
+    }
+    wait(&shared.v_full, keys.full);
+    for (bool more = true; more; ++step) {
+      const Turn at(step);
+      start_scores(at);
+      start_gradients(at);
+      wait_products<1>(dq);
+      add_step(at);
+      more = shared.steps[at.index].last == 0;
+      wait_products<0>(dk);
+      hold(dv);
+      __syncwarp();  // all lanes have read what the step says
+      release(&shared.empty[at.index]);
+    }
+    release(&shared.keys_empty);
+  }
+
+  __device__ __forceinline__ void store(const KeyRows& to) const {
+    store_keys<kDim>(to.dk, p.dk.token_stride, key(), to.keys, lane(), shared.factors.scale,
+                     p.dkv_assign, dk);
+    store_keys<kDim>(to.dv, p.dv.token_stride, key(), to.keys, lane(), 1.0F, p.dkv_assign, dv);
+    if (p.done == nullptr) return;
+    barrier_wait(kScoresBarrier, kConsumers);  // both warpgroups have written
+    if (threadIdx.x == kGroupThreads) add_release_system(p.done + to.kv_head);
+  }
+
+  __device__ __forceinline__ void run() {
+    for (int n = 0;; ++n) {
+      const Turn at(step);
+      wait(&shared.q_full[at.index], at.full);
+      if (shared.steps[at.index].rows == 0) return;
+      stream_rows(n);
+      store(shared.items[n & 1]);
+    }
+  }
+};
+
+// (40 + 2 * 232) * 128 of 65536 registers.
+inline constexpr int kQueryLoaderRegisters = 40;
+inline constexpr int kGradientRegisters = 232;
+
+/// All of a block; `memory`: sizeof(BackwardShared<kDim>), 1024-byte aligned.
+template <typename T, int kDim, bool kCapped, bool kOrdered>
+__device__ __forceinline__ void run_backward_block(const cuda::Geometry& g, const BackwardParams& p,
+                                                   const BackwardMaps& maps,
+                                                   const KeySchedule& schedule, int* turns,
+                                                   unsigned char* memory) {
+  auto& shared = *reinterpret_cast<BackwardShared<kDim>*>(memory);
+  if (threadIdx.x == 0) init_backward(shared, g, kOrdered);
+  __syncthreads();
+  if (threadIdx.x < kGroupThreads) {
+    give_registers<kQueryLoaderRegisters>();
+    if (threadIdx.x < 32) {
+      QueryLoader<kDim, kOrdered>(g, p, maps, schedule, turns, shared).run();
+    } else if (kOrdered && threadIdx.x == 32 * kTurnWarp) {
+      TurnKeeper<kDim>(g, shared).run();
+    }
+  } else {
+    take_registers<kGradientRegisters>();
+    GradientConsumer<T, kDim, kCapped, kOrdered>(p, shared).run();
+  }
+}
+
+}  // namespace annulus::attn::sm90

@@ -1,0 +1,231 @@
+#pragma once
+
+#include "attention/kernels/sm90/backward_shared.cuh"
+
+#include <cstdint>
+
+// The backward's loader: one warp that draws items, waits for their segments' counters and has the
+// copy engine bring K and V, and Q and dO of the rows that see them; it brings the rows' numbers
+// and masks itself. All of it runs ahead of the consumers by the stages that there are.
+namespace annulus::attn::sm90 {
+
+template <int kDim, bool kOrdered>
+struct QueryLoader {
+  using Memory = BackwardShared<kDim>;
+  static constexpr int kRows = Memory::kRows;
+  static constexpr int kLaneRows = kRows / 32;
+
+  const cuda::Geometry& g;
+  const BackwardParams& p;
+  const BackwardMaps& maps;
+  const KeySchedule& schedule;
+  int* turns;
+  Memory& shared;
+  int lane;
+  int step = 0;  ///< the next
+
+  __device__ __forceinline__ QueryLoader(const cuda::Geometry& geometry,
+                                         const BackwardParams& params, const BackwardMaps& all_maps,
+                                         const KeySchedule& order, int* counters, Memory& memory)
+      : g(geometry),
+        p(params),
+        maps(all_maps),
+        schedule(order),
+        turns(counters),
+        shared(memory),
+        lane(static_cast<int>(threadIdx.x) % 32) {}
+
+  /// One lane: kDim columns of `rows` tokens.
+  template <int kHeight>
+  __device__ __forceinline__ static void copy(const CUtensorMap& map, unsigned char* to,
+                                              std::uint64_t* barrier, int token, int head,
+                                              int batch) {
+    arrive_expecting(barrier, kHeight * kDim * 2);
+#pragma unroll
+    for (int block = 0; block < kDim / kBlockWidth; ++block) {
+      copy_box(shared_address(to) + block * kHeight * kRowBytes, map, barrier, block * kBlockWidth,
+               token, head, batch);
+    }
+  }
+
+  /// One lane: waits until the tile's keys are there. False where the launch was aborted.
+  __device__ __forceinline__ bool await_keys(const KeySegment& segment, const KeyItem& item,
+                                             int kv_head) const {
+    if (segment.ready == nullptr) return true;
+    const std::int64_t key = g.tiles_by_key[item.tile.begin].key;
+    const std::uint32_t needed = cuda::needed_for(segment, kv_head, key, item.tile.keys);
+    while (load_acquire_system(segment.ready) < needed) {
+      if (g.abort != nullptr && load_acquire_system(g.abort) != 0) return false;
+      pause();
+    }
+    fence_async_global();  // what the counter stands for is read by the copy engine
+    return true;
+  }
+
+  /// One lane: item `index`, the block's n-th, with K and V. False where the launch was aborted.
+  __device__ __forceinline__ bool load_keys(int index, int n) const {
+    const KeyItem item = item_of(schedule, g.key_tile_count, g.kv_heads, index);
+    const int kv_head = item.head + g.first_kv_head;
+    shared.item = item;
+    shared.heads = cuda::heads_of(g, kv_head);
+    shared.walker = {shared.heads.first, item.tile.begin, 0};
+    const Tile& tile = g.tiles_by_key[item.tile.begin];
+    const KeySegment& segment = g.keys[tile.segment];
+    if (!await_keys(segment, item, kv_head)) return false;
+    const Place<1> at(n);
+    wait(&shared.keys_empty, at.empty);
+    if (*static_cast<volatile std::uint32_t*>(&shared.aborted) != 0) return false;
+    const std::int64_t token = segment.token + tile.key;
+    KeyRows& to = shared.items[n & 1];
+    to.dk = cuda::f32_row(p.dk, item.batch, token, kv_head);
+    to.dv = cuda::f32_row(p.dv, item.batch, token, kv_head);
+    to.keys = item.tile.keys;
+    to.kv_head = kv_head;
+    const auto first = static_cast<int>(token);
+    copy<kTileKeys>(maps.k, shared.k, &shared.k_full, first, kv_head, item.batch);
+    copy<kTileKeys>(maps.v, shared.v, &shared.v_full, first, kv_head, item.batch);
+    return true;
+  }
+
+  /// One lane.
+  __device__ __forceinline__ void say(const cuda::Step& from, int batch, bool masked, bool last,
+                                      QueryStep& to) const {
+    to.dq = cuda::f32_row(p.dq, batch, from.token, from.head);
+    to.stride = p.dq.token_stride;
+    to.rows = from.rows;
+    to.masked = masked ? 1 : 0;
+    to.last = last ? 1 : 0;
+    if constexpr (kOrdered) {
+      const TilePlace place = g.places[from.tile];
+      to.counter = turns + cuda::turn_index(g, batch, from.head, place.row_tile, from.part);
+      to.turn = place.turn;
+      // Halves that the tile does not reach are passed on with its last part.
+      const bool ends = (from.part + 1) * kRows >= g.tiles_by_key[from.tile].rows;
+      to.passes = !from.last ? 0 : ends ? kTileRows / kRows - from.part : 1;
+    }
+  }
+
+  /// Which keys rows see, of a masked step.
+  __device__ __forceinline__ void find_seen(const cuda::Step& now, int stage) const {
+    const Tile& tile = g.tiles_by_key[now.tile];
+    const KeySegment& segment = g.keys[tile.segment];
+    const std::int64_t first = segment.position + tile.key * segment.stride;
+#pragma unroll 1
+    for (int r = lane; r < kRows; r += 32) {
+      cuda::VisibleKeys visible = cuda::all_keys(r < now.rows ? now.keys : 0);
+      if (!now.full && r < now.rows) {
+        visible = cuda::visible_keys(g, now.row + r, first, segment.stride, now.keys);
+      }
+#pragma unroll
+      for (int w = 0; w < kConsumerWarps; w += 2) {
+        const std::uint32_t bits = visible.bits(16 * w);
+        shared.seen[stage][w][r] = static_cast<std::uint16_t>(bits);
+        shared.seen[stage][w + 1][r] = static_cast<std::uint16_t>(bits >> 16);
+      }
+    }
+  }
+
+  /// One lane: the next step of the item.
+  __device__ __forceinline__ void plan() const {
+    const KeyItem& item = shared.item;
+    shared.walker.plan(g, shared.heads, item.tile.begin, item.tile.end, shared.planned);
+    shared.pairs += static_cast<std::int64_t>(shared.planned.rows) * shared.planned.keys;
+  }
+  __device__ __forceinline__ bool at_end() const { return shared.walker.head >= shared.heads.last; }
+
+  __device__ __forceinline__ void start_copies(const Place<Memory::kStages>& at,
+                                               bool masked) const {
+    const cuda::Step& now = shared.planned;
+    const int batch = shared.item.batch;
+    say(now, batch, masked, at_end(), shared.steps[at.index]);
+    const auto token = static_cast<int>(now.token);
+    copy<kRows>(maps.q, shared.q[at.index], &shared.q_full[at.index], token, now.head, batch);
+    copy<kRows>(maps.dout, shared.dout[at.index], &shared.dout_full[at.index], token, now.head,
+                batch);
+  }
+
+  /// Of the lane's rows; `missing` for those that the step lacks.
+  __device__ __forceinline__ void find_numbers(const Input& operand, float missing,
+                                               float (&numbers)[kLaneRows]) const {
+    const cuda::Step& now = shared.planned;
+#pragma unroll
+    for (int i = 0; i < kLaneRows; ++i) {
+      const int r = lane + 32 * i;
+      numbers[i] = r < now.rows
+                       ? *cuda::f32_row(operand, shared.item.batch, now.token + r, now.head)
+                       : missing;
+    }
+  }
+
+  /// P of a row that saw no key is 0.
+  __device__ __forceinline__ void keep_numbers(const float (&lse)[kLaneRows],
+                                               const float (&delta)[kLaneRows], int stage) const {
+#pragma unroll
+    for (int i = 0; i < kLaneRows; ++i) {
+      const bool seen = lse[i] != -cuda::kInfinity;
+      shared.lse[stage][lane + 32 * i] = seen ? lse[i] * cuda::kLog2E : cuda::kInfinity;
+      shared.delta[stage][lane + 32 * i] = seen ? delta[i] : 0.0F;
+    }
+  }
+
+  __device__ __forceinline__ void load_step() {
+    constexpr bool kBoth = kLaneRows == 2;  // there are registers for both while it waits
+    const cuda::Step& now = shared.planned;
+    float lse[kLaneRows], delta[kLaneRows];
+    find_numbers(p.lse, -cuda::kInfinity, lse);
+    if constexpr (kBoth) find_numbers(p.delta, 0.0F, delta);
+    const bool masked = !now.full || now.rows < kRows || now.keys < kTileKeys;
+    const Place<Memory::kStages> at(step);
+    wait(&shared.empty[at.index], at.empty);
+    if (lane == 0) start_copies(at, masked);
+    if constexpr (!kBoth) find_numbers(p.delta, 0.0F, delta);
+    keep_numbers(lse, delta, at.index);
+    if (masked) find_seen(now, at.index);
+    __syncwarp();
+    if (lane == 0) arrive(&shared.q_full[at.index]);
+    ++step;
+  }
+
+  /// All heads of the group, and of each the rows that see the key tile.
+  __device__ __forceinline__ void walk() {
+    for (bool more = true; more;) {
+      if (lane == 0) plan();
+      __syncwarp();
+      more = !at_end();
+      load_step();
+    }
+  }
+
+  __device__ __forceinline__ int draw() const {
+    return static_cast<int>(gridDim.x) + atomicAdd(schedule.drawn, 1);
+  }
+
+  /// A step without rows: there are no more.
+  __device__ __forceinline__ void say_end() {
+    if (lane != 0) return;
+    const Place<Memory::kStages> at(step);
+    wait(&shared.empty[at.index], at.empty);
+    shared.steps[at.index].rows = 0;
+    arrive(&shared.q_full[at.index]);
+    arrive(&shared.q_full[at.index]);
+  }
+
+  __device__ __forceinline__ void run() {
+    if (lane == 0) shared.pairs = 0;
+    int index = static_cast<int>(blockIdx.x);
+    for (int n = 0; index < schedule.all; ++n) {
+      int good = 1;
+      if (lane == 0) good = load_keys(index, n) ? 1 : 0;
+      if (__shfl_sync(0xffffffffU, good, 0) == 0) break;
+      walk();
+      if (lane == 0) index = draw();
+      index = __shfl_sync(0xffffffffU, index, 0);
+    }
+    say_end();
+    if (lane == 0 && g.flops != nullptr) {
+      atomicAdd(g.flops, static_cast<unsigned long long>(2 * shared.pairs * 5 * kDim));
+    }
+  }
+};
+
+}  // namespace annulus::attn::sm90

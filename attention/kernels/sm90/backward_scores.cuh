@@ -1,0 +1,107 @@
+#pragma once
+
+#include "attention/kernels/sm90/backward_shared.cuh"
+#include "attention/kernels/sm90/softmax.cuh"
+
+#include <cstdint>
+
+// From scores to their gradients, in the registers of a consumer. Products are transposed: element
+// 4 j + 2 h + e of a thread is of key lane / 4 + 8 h of its warp's 16 and of query row
+// 8 j + 2 (lane % 4) + e of the step.
+namespace annulus::attn::sm90 {
+
+/// The numbers of a thread's two rows of columns j.
+__device__ __forceinline__ float2 of_rows(const float* numbers, int j, int lane) {
+  return *reinterpret_cast<const float2*>(numbers + 8 * j + 2 * (lane & 3));
+}
+
+// All of these work on columns [first, first + kColumns) of 8 rows each.
+
+/// Scores to P. `scale`: what takes a product to exponents of 2.
+template <int kColumns, int kCount>
+__device__ __forceinline__ void find_probabilities(float (&s)[kCount], const float* lse,
+                                                   float scale, int lane, int first) {
+#pragma unroll
+  for (int j = first; j < first + kColumns; ++j) {
+    const float2 shift = of_rows(lse, j, lane);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      s[4 * j + 2 * h] = exp2_fast(fmaf(s[4 * j + 2 * h], scale, -shift.x));
+      s[4 * j + 2 * h + 1] = exp2_fast(fmaf(s[4 * j + 2 * h + 1], scale, -shift.y));
+    }
+  }
+}
+
+/// dP to dS, without softmax_scale, where s is P.
+template <int kColumns, int kCount>
+__device__ __forceinline__ void find_gradients(const float (&s)[kCount], float (&dp)[kCount],
+                                               const float* delta, int lane, int first) {
+#pragma unroll
+  for (int j = first; j < first + kColumns; ++j) {
+    const float2 sums = of_rows(delta, j, lane);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      dp[4 * j + 2 * h] = s[4 * j + 2 * h] * (dp[4 * j + 2 * h] - sums.x);
+      dp[4 * j + 2 * h + 1] = s[4 * j + 2 * h + 1] * (dp[4 * j + 2 * h + 1] - sums.y);
+    }
+  }
+}
+
+/// With a softcap: scores to P and dP to dS at once, for the slope of the cap is not kept.
+template <int kColumns, int kCount>
+__device__ __forceinline__ void find_capped(const Factors& factors, float (&s)[kCount],
+                                            float (&dp)[kCount], const float* lse,
+                                            const float* delta, int lane, int first) {
+#pragma unroll
+  for (int j = first; j < first + kColumns; ++j) {
+    const float2 shift = of_rows(lse, j, lane);
+    const float2 sums = of_rows(delta, j, lane);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float& x = s[4 * j + i];
+      float& d = dp[4 * j + i];
+      const float t = tanh_fast(x * factors.to_tanh);
+      x = exp2_fast(fmaf(t, factors.to_exponent, i % 2 == 0 ? -shift.x : -shift.y));
+      d = x * ((d - (i % 2 == 0 ? sums.x : sums.y)) * (1.0F - t * t));
+    }
+  }
+}
+
+/// Zero where a row does not see a key; `seen`: of the step and the warp.
+template <int kColumns, int kCount>
+__device__ __forceinline__ void hide(float (&x)[kCount], const std::uint16_t* seen, int lane,
+                                     int first) {
+#pragma unroll
+  for (int j = first; j < first + kColumns; ++j) {
+    const std::uint32_t bits =
+        *reinterpret_cast<const std::uint32_t*>(seen + 8 * j + 2 * (lane & 3)) >> (lane >> 2);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      if (((bits >> (8 * h)) & 1U) == 0) x[4 * j + 2 * h] = 0.0F;
+      if (((bits >> (8 * h + 16)) & 1U) == 0) x[4 * j + 2 * h + 1] = 0.0F;
+    }
+  }
+}
+
+template <typename T, int kColumns, int kCount>
+__device__ __forceinline__ void pack_columns(const float (&x)[kCount],
+                                             std::uint32_t (&to)[kCount / 2], int first) {
+#pragma unroll
+  for (int i = 2 * first; i < 2 * (first + kColumns); ++i) {
+    to[i] = pack(x[2 * i], x[2 * i + 1], T());
+  }
+}
+
+/// The warp's 16 keys, from `key` on, of a matrix [key][row] of blocks of kTileKeys keys.
+template <int kCount>
+__device__ __forceinline__ void store_packs(std::uint32_t to, int key, int lane,
+                                            const std::uint32_t (&packs)[kCount]) {
+  // Lane 8 i + r names row r of matrix i: keys 8 (i % 2) and rows 8 (i / 2) further on.
+  const int row = key + (lane & 15);
+#pragma unroll
+  for (int k = 0; k < kCount / 4; ++k) {
+    store_matrices(to + place_in_matrix(kTileKeys, row, 2 * k + (lane >> 4)), packs + 4 * k);
+  }
+}
+
+}  // namespace annulus::attn::sm90

@@ -1,0 +1,70 @@
+// The row `hopper`, backward: what serves a launch, its tensor maps and its workspace.
+#include "attention/kernels/cuda/launch.h"
+#include "attention/kernels/sm90/driver.h"
+#include "attention/kernels/sm90/launch.h"
+#include "attention/kernels/sm90/maps.h"
+#include "attention/kernels/sm90/setup.h"
+#include "attention/kernels/sm90/variant.h"
+
+namespace annulus::attn::sm90 {
+
+#define ANNULUS_HOPPER_VARIANT(dtype, dim) \
+  void hopper_backward_##dtype##_##dim(const BackwardLaunch&);
+#include <hopper_variants.inc>
+#undef ANNULUS_HOPPER_VARIANT
+
+namespace {
+
+BackwardVariant variant_for(DType type, std::int64_t head_dim) {
+#define ANNULUS_HOPPER_VARIANT(dtype, dim) \
+  if (type == DType::dtype && head_dim == (dim)) return &hopper_backward_##dtype##_##dim;
+#include <hopper_variants.inc>
+#undef ANNULUS_HOPPER_VARIANT
+  return nullptr;
+}
+
+BackwardMaps maps_of(const BackwardParams& p) {
+  const AttendGeometry& g = p.geometry;
+  const int rows = backward_rows(g.head_dim);
+  constexpr int kKeys = 128;
+  return {encode(query_shape(p.q, g), p.q.dtype, rows),
+          encode(tensor_shape(p.k, g), p.k.dtype, kKeys),
+          encode(tensor_shape(p.v, g), p.v.dtype, kKeys),
+          encode(query_shape(p.dout, g), p.dout.dtype, rows)};
+}
+
+}  // namespace
+
+void hopper_backward(const BackwardParams& params, const LaunchContext& context) {
+  const AttendGeometry& geometry = params.geometry;
+  const BackwardVariant variant = variant_for(params.q.dtype, geometry.head_dim);
+  if (variant == nullptr || !suits(params)) {
+    cuda::flash2_backward(params, context);
+    return;
+  }
+  cuda::check_arguments(geometry, context, true, hopper_bytes(geometry, true, 1));
+  const bool ordered = context.deterministic;
+  cuda::clear_gradients(params, context, ordered ? cuda::turn_count(geometry) : 0,
+                        cuda::KeyGradients::kernel_assigns);
+  const std::int64_t items = key_items_of(geometry);
+  if (items == 0) return;
+  const cuda::Geometry g = cuda::geometry_of(geometry, context);
+  const Sections sections = key_sections_of(geometry);
+  std::byte* const workspace = context.workspace.data() + turn_bytes(geometry);
+  const KeySchedule schedule{.drawn = reinterpret_cast<int*>(workspace),
+                             .tiles = reinterpret_cast<KeyTile*>(workspace + kCounterBytes),
+                             .all = static_cast<std::int32_t>(items),
+                             .head_count = sections.heads,
+                             .section = sections.size};
+  const BackwardMaps maps = maps_of(params);
+  make_key_schedule(g, schedule, ordered, context.stream);
+  variant({.params = params,
+           .geometry = g,
+           .maps = maps,
+           .schedule = schedule,
+           .turns = ordered ? reinterpret_cast<int*>(context.workspace.data()) : nullptr,
+           .blocks = blocks_of(items, multiprocessors(), context.sm_limit),
+           .stream = context.stream});
+}
+
+}  // namespace annulus::attn::sm90

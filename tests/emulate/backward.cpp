@@ -1,0 +1,183 @@
+// The backward of hopper_backward.cpp without a GPU, as forward.cpp has the forward.
+#include "tests/emulate/backward.h"
+
+#include "attention/kernels/operand.h"
+#include "attention/kernels/sm90/backward.cuh"
+#include "attention/kernels/sm90/schedule.cuh"
+#include "attention/kernels/sm90/setup.h"
+#include "attention/kernels/tile_index.h"
+#include "tests/emulate/copies.h"
+#include "tests/emulate/tensor_core.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+namespace annulus::testing {
+
+namespace {
+
+using namespace attn;  // NOLINT
+using emulate::Machine;
+
+Emulation g_emulation;
+BackwardEmulation g_backward;
+
+void clear_row(const Output& to, std::int64_t batch, std::int64_t token, std::int64_t head,
+               std::int64_t dim) {
+  std::fill_n(static_cast<float*>(to.data) + offset_of(to, batch, token, head), dim, 0.0F);
+}
+
+/// What clear_gradients does with KeyGradients::kernel_assigns: dq, and keys that no tile names.
+void clear_gradients(const BackwardParams& p, const cuda::Geometry& g) {
+  for (std::int64_t b = 0; b < g.batch; ++b) {
+    for (std::int64_t h = 0; p.dq_assign && h < g.heads; ++h) {
+      for (std::int64_t row = 0; row < g.rows; ++row) {
+        clear_row(p.dq, b, token_of_row(p.geometry, row), h, g.head_dim);
+      }
+    }
+    for (int h = 0; p.dkv_assign && h < g.kv_heads; ++h) {
+      for (int s = 0; s < g.key_count; ++s) {
+        for (std::int64_t j = 0; j < g.keys[s].count; ++j) {
+          const bool named =
+              std::any_of(p.geometry.tiles.begin(), p.geometry.tiles.end(), [&](const Tile& tile) {
+                return tile.segment == s && j >= tile.key && j < tile.key + tile.keys;
+              });
+          if (named) continue;
+          clear_row(p.dk, b, g.keys[s].token + j, h + g.first_kv_head, g.head_dim);
+          clear_row(p.dv, b, g.keys[s].token + j, h + g.first_kv_head, g.head_dim_v);
+        }
+      }
+    }
+  }
+}
+
+CUtensorMap map_of(const sm90::TensorShape& shape, int rows) {
+  return {shape.data, shape.extents, shape.strides, rows};
+}
+
+struct Run {
+  const BackwardParams& params;
+  cuda::Geometry geometry;
+  sm90::BackwardMaps maps;
+  sm90::KeySchedule schedule;
+  int* turns;
+  unsigned blocks;
+};
+
+template <typename T, int kDim, bool kCapped, bool kOrdered>
+void run_blocks(const Run& run) {
+  static_assert(sizeof(sm90::BackwardShared<kDim>) <= emulate::kSharedBytes);
+  for (unsigned i = 0; i < run.blocks; ++i) {
+    emulate::reset_products();
+    Machine machine({g_emulation.seed + i, g_emulation.late});
+    machine.run(sm90::kThreads, {i, 0, 0}, {run.blocks, 1, 1}, [&] {
+      sm90::run_backward_block<T, kDim, kCapped, kOrdered>(
+          run.geometry, run.params, run.maps, run.schedule, run.turns,
+          reinterpret_cast<unsigned char*>(machine.shared()));
+    });
+    emulate::require_no_copies();
+  }
+}
+
+template <typename T, int kDim>
+void run_variant(const Run& run) {
+  const bool capped = run.geometry.softcap != 0.0;
+  if (g_backward.deterministic) {
+    return capped ? run_blocks<T, kDim, true, true>(run) : run_blocks<T, kDim, false, true>(run);
+  }
+  return capped ? run_blocks<T, kDim, true, false>(run) : run_blocks<T, kDim, false, false>(run);
+}
+
+void run_any(const Run& run) {
+  const bool bf16 = run.params.q.dtype == DType::bf16;
+  if (run.geometry.head_dim == 128) {
+    return bf16 ? run_variant<sm90::Bf16, 128>(run) : run_variant<sm90::Half, 128>(run);
+  }
+  return bf16 ? run_variant<sm90::Bf16, 64>(run) : run_variant<sm90::Half, 64>(run);
+}
+
+void make_schedule(const cuda::Geometry& g, const sm90::KeySchedule& schedule) {
+  *schedule.drawn = 0;
+  for (int i = 0; i < g.key_tile_count; ++i) {
+    Machine machine({g_emulation.seed, {}});
+    machine.run(32, {}, {1, 1, 1}, [&] {
+      sm90::place_key_tile(g, schedule, i, machine.thread(), g_backward.deterministic);
+    });
+  }
+}
+
+/// Every key tile of every head was said to be done, once.
+void require_done(const std::vector<std::uint32_t>& done, const cuda::Geometry& g) {
+  for (std::int32_t h = 0; h < g.kv_heads; ++h) {
+    const std::uint32_t said = done[static_cast<std::size_t>(g.first_kv_head + h)];
+    if (said != static_cast<std::uint32_t>(g.batch * g.key_tile_count)) {
+      throw std::runtime_error("key tiles that were said to be done: " + std::to_string(said));
+    }
+  }
+}
+
+void backward(const BackwardParams& host, const LaunchContext& context) {
+  BackwardParams p = host;
+  // Half of the launches say how far they are.
+  std::vector<std::uint32_t> done(64, 0);
+  const bool counted = g_emulation.abort == nullptr && g_emulation.seed % 2 == 1;
+  if (counted) p.done = done.data();
+  const TileIndex index = make_tile_index(p.geometry.tiles);
+  p.geometry.row_tiles = index.row_tiles;
+  p.geometry.tiles_by_key = index.tiles_by_key;
+  p.geometry.key_tiles = index.key_tiles;
+  p.geometry.places = index.places;
+  if (!sm90::suits(p)) throw std::runtime_error("the launch would go to flash2");
+  LaunchContext with = context;
+  with.abort = g_emulation.abort;
+  const cuda::Geometry g = cuda::geometry_of(p.geometry, with);
+  clear_gradients(p, g);
+  const std::int64_t items = sm90::key_items_of(p.geometry);
+  if (items == 0) return;
+  int drawn = 0;
+  std::vector<sm90::KeyTile> tiles(index.key_tiles.size() - 1, {-1, -1, -1});
+  std::vector<int> own;
+  std::vector<int>& turns = g_backward.counters != nullptr ? *g_backward.counters : own;
+  turns.assign(static_cast<std::size_t>(g.batch * g.heads * 2) * index.row_tiles.size(),
+               g_backward.first_turn);
+  const sm90::Sections sections = sm90::key_sections_of(p.geometry);
+  constexpr int kKeys = sm90::kTileKeys;
+  const int rows =
+      g.head_dim == 64 ? sm90::BackwardShared<64>::kRows : sm90::BackwardShared<128>::kRows;
+  const Run run{
+      p,
+      g,
+      {map_of(sm90::query_shape(p.q, p.geometry), rows),
+       map_of(sm90::tensor_shape(p.k, p.geometry), kKeys),
+       map_of(sm90::tensor_shape(p.v, p.geometry), kKeys),
+       map_of(sm90::query_shape(p.dout, p.geometry), rows)},
+      {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size},
+      turns.data(),
+      static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};
+  make_schedule(run.geometry, run.schedule);
+  if (g_backward.before) g_backward.before();
+  run_any(run);
+  if (counted) require_done(done, run.geometry);
+}
+
+std::int64_t no_workspace(const AttendGeometry& /*g*/, bool /*backward*/, int /*threads*/) {
+  return 0;
+}
+
+}  // namespace
+
+const Kernel& emulated_backward(const Emulation& emulation, const BackwardEmulation& of_backward) {
+  static const Kernel kKernel{.name = "hopper",
+                              .backend = "emulated",
+                              .tile_q = 128,
+                              .tile_k = 128,
+                              .workspace_bytes = no_workspace,
+                              .forward = emulated_hopper({}).forward,
+                              .backward = backward};
+  g_emulation = emulation;
+  g_backward = of_backward;
+  return kKernel;
+}
+
+}  // namespace annulus::testing

@@ -1,0 +1,102 @@
+#include "tests/emulate/problems.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace annulus::testing {
+
+using attn::KeySegment;
+
+OracleProblem problem_of(std::int64_t seq, std::int64_t dim, DType dtype) {
+  return {.seq = seq,
+          .seq_kv = seq,
+          .heads = 2,
+          .heads_kv = 1,
+          .head_dim = dim,
+          .head_dim_v = dim,
+          .dtype = dtype,
+          .terms = {Mask::Causal{}},
+          .softmax_scale = 1.0 / std::sqrt(static_cast<double>(dim))};
+}
+
+std::int64_t pairs_of(const std::vector<TestLaunch>& chain) {
+  std::int64_t pairs = 0;
+  for (const TestLaunch& launch : chain) {
+    for (const attn::Tile& tile : launch.tiles) pairs += std::int64_t{tile.rows} * tile.keys;
+  }
+  const OracleProblem& p = chain.front().problem;
+  return pairs * p.batch * p.heads;
+}
+
+std::vector<KeySegment> cut_at(std::int64_t keys, std::vector<std::int64_t> cuts) {
+  std::vector<KeySegment> segments;
+  cuts.push_back(keys);
+  std::int64_t begin = 0;
+  for (const std::int64_t cut : cuts) {
+    segments.push_back({begin, begin, 1, cut - begin});
+    begin = cut;
+  }
+  return segments;
+}
+
+std::vector<KeySegment> striped(std::int64_t keys, std::int64_t stride) {
+  std::vector<KeySegment> segments;
+  std::int64_t token = 0;
+  for (std::int64_t first = 0; first < stride; ++first) {
+    const std::int64_t count = (keys - first + stride - 1) / stride;
+    segments.push_back({token, first, stride, count});
+    token += count;
+  }
+  return segments;
+}
+
+std::vector<std::vector<Mask::Term>> masks_of_300() {
+  Mask::Rows rows;
+  for (std::int64_t i = 0; i < 300; ++i) {
+    rows.intervals.push_back(
+        i % 2 == 0 || (i > 128 && i < 270)
+            ? RowIntervals{}
+            : RowIntervals{KeyInterval{i / 4, i / 2}, KeyInterval{i / 2 + 3, i / 2 + 90}});
+  }
+  return {{Mask::Window{100, 0}},
+          {Mask::Documents{{100, 0, 37, 1, 162}, true}},
+          {Mask::Prefix{150}},
+          {rows}};
+}
+
+TestLaunch every_tile(const OracleProblem& p) {
+  TestLaunch all = make_launch(p, one_segment(p), kGrid);
+  all.tiles.clear();
+  for (std::int64_t row = 0; row < p.seq; row += 128) {
+    for (std::int64_t key = 0; key < p.seq_kv; key += 128) {
+      all.tiles.push_back({static_cast<std::int32_t>(row),
+                           static_cast<std::int32_t>(std::min<std::int64_t>(128, p.seq - row)), 0,
+                           static_cast<std::int32_t>(std::min<std::int64_t>(128, p.seq_kv - key)),
+                           key, false});
+    }
+  }
+  return all;
+}
+
+TestLaunch uneven_tiles(std::int64_t dim) {
+  OracleProblem uneven = problem_of(90, dim);
+  uneven.seq_kv = 60;
+  Mask::Rows rows;
+  for (std::int64_t i = 0; i < 90; ++i) {
+    rows.intervals.push_back({KeyInterval{0, i < 21 ? 60 : 20}});
+  }
+  uneven.terms = {rows};
+  TestLaunch launch = make_launch(uneven, one_segment(uneven), kGrid);
+  launch.tiles = {{0, 90, 0, 20, 0, true}, {0, 21, 0, 40, 20, true}};
+  return launch;
+}
+
+TestLaunch with_nan_between(std::int64_t dim) {
+  OracleProblem p = problem_of(300, dim);
+  Mask::Rows rows;
+  rows.intervals.assign(300, {KeyInterval{0, 130}, KeyInterval{200, 299}});
+  p.terms = {rows};
+  return make_launch(p, {{0, 0, 1, 130}, {200, 200, 1, 99}}, kGrid);
+}
+
+}  // namespace annulus::testing
