@@ -10,9 +10,9 @@
 #include <algorithm>
 
 namespace annulus::attn::sm90 {
-#define ANNULUS_HOPPER_forward(dtype, dim) void hopper_forward_##dtype##_##dim(const Launch&);
+#define ANNULUS_HOPPER_VARIANT(dtype, dim) void hopper_forward_##dtype##_##dim(const Launch&);
 #include <hopper_variants.inc>
-#undef ANNULUS_HOPPER_forward
+#undef ANNULUS_HOPPER_VARIANT
 }  // namespace annulus::attn::sm90
 
 namespace annulus::testing {
@@ -62,9 +62,9 @@ void add_launched(std::vector<HopperVariant>& to) {
 
 std::vector<HopperVariant> hopper_variants() {
   std::vector<HopperVariant> variants;
-#define ANNULUS_HOPPER_forward(dtype, dim) ANNULUS_ADD_##dtype(dim)
+#define ANNULUS_HOPPER_VARIANT(dtype, dim) ANNULUS_ADD_##dtype(dim)
 #include <hopper_variants.inc>
-#undef ANNULUS_HOPPER_forward
+#undef ANNULUS_HOPPER_VARIANT
 #define ANNULUS_HOPPER_CANDIDATE(name, dim)                                \
   variants.push_back({#name, dim,                                          \
                       kernel_of(candidates::name##_##dim,                  \
