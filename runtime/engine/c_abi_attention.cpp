@@ -42,6 +42,7 @@ annulus::AttentionOptions options_of(const annulus_attention_options* given) {
   options.tile_k = o.tile_k;
   options.deterministic = o.deterministic != 0;
   options.blocking_transfers = o.blocking_transfers != 0;
+  options.gather_at_once = o.gather_at_once != 0;
   return options;
 }
 

@@ -36,6 +36,12 @@ class SessionOptions(c.Structure):
                 ("device", c.c_int32), ("ranks_per_host", c.c_int32)]
 
 
+class AttentionOptions(c.Structure):
+    _fields_ = [("size", c.c_size_t), ("algorithm", c.c_int32), ("outer", c.c_int32), ("layout", c.c_void_p),
+                ("kernel", c.c_char_p), ("tile_q", c.c_int64), ("tile_k", c.c_int64), ("deterministic", c.c_int32),
+                ("blocking_transfers", c.c_int32), ("gather_at_once", c.c_int32), ("reserved", c.c_int32)]
+
+
 class Tensor(c.Structure):
     _fields_ = [("data", c.c_void_p), ("dtype", c.c_int32), ("rank", c.c_int32),
                 ("shape", c.c_int64 * 5), ("strides", c.c_int64 * 5)]
@@ -74,7 +80,7 @@ class Attention:
     """One GPU's attention; distributed calls differ in the mesh alone."""
 
     def __init__(self, library, batch, seq, heads, heads_kv, head_dim, dtype, causal=True, backward=True,
-                 backend="cuda"):
+                 backend="cuda", kernel="auto"):
         self.library, lib = library, library.lib
         self.session, self.handle, self.mask = c.c_void_p(), c.c_void_p(), c.c_void_p()
         if causal:
@@ -89,10 +95,15 @@ class Attention:
         lib.annulus_session_options_init(c.byref(options), c.c_size_t(c.sizeof(options)))
         options.max_problem, options.backward = c.pointer(problem), int(backward)
         options.backend = self.backend = backend.encode()
+        options.kernel = kernel.encode()
+        how = AttentionOptions()
+        lib.annulus_attention_options_init(c.byref(how), c.c_size_t(c.sizeof(how)))
+        how.kernel = kernel.encode()
         if backend == "cuda":
             options.device = torch.cuda.current_device()
         library.call(lib.annulus_session_create, library.mesh, c.byref(options), c.byref(self.session))
-        library.call(lib.annulus_attention_create, self.session, c.byref(problem), None, c.byref(self.handle))
+        library.call(lib.annulus_attention_create, self.session, c.byref(problem), c.byref(how),
+                     c.byref(self.handle))
 
     def run(self, function, tensors):
         stream = c.c_void_p(torch.cuda.current_stream().cuda_stream if self.backend == b"cuda" else None)

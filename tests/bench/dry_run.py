@@ -41,7 +41,8 @@ def main():
     out, dq, dk, dv = (Tensor(*shape) for _ in range(4))
     lse = Tensor(1, heads, seq)
     library = annulus_torch.load(sys.argv[1])
-    attention = library.attention(1, seq, heads, heads, dim, "float32", causal=True, backend="cpu")
+    attention = library.attention(1, seq, heads, heads, dim, "float32", causal=True, backend="cpu",
+                                  kernel="flash1")
     attention.forward(q, k, v, out, lse)
     attention.backward(dout, q, k, v, out, lse, dq, dk, dv)
     attention.close()

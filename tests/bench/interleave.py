@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Our local attention and PyTorch's back ends, interleaved in one process; prints ratios.
 
-    interleave.py LIBANNULUS [--shapes B,S,H,HKV,D ...] [--repeats 20] [--pass forward|backward|both]
+    interleave.py LIBANNULUS [--shapes B,S,H,HKV,D ...] [--repeats 20] [--pass forward|backward|both] [--kernel NAME]
 
 Every repetition times each of them once, behind a stream that is held until all is enqueued, with
 events around the call; medians on random normal bf16 data. FLOPs: forward 4 B H S^2 D, halved when
@@ -58,7 +58,7 @@ def spread(values):
 
 
 class Case:
-    def __init__(self, library, shape, causal):
+    def __init__(self, library, shape, causal, kernel):
         b, s, h, hk, d = shape
         self.flops = 4.0 * b * h * s * s * d * (0.5 if causal else 1.0)
         self.causal = causal
@@ -66,7 +66,7 @@ class Case:
         self.q, self.k, self.v, self.dout = new(h), new(hk), new(hk), new(h)
         self.out, self.dq, self.dk, self.dv = (torch.full_like(t, float("nan")) for t in (self.q, self.q, self.k, self.v))
         self.lse = torch.full((b, h, s), float("nan"), device="cuda")
-        self.ours = library.attention(b, s, h, hk, d, torch.bfloat16, causal)
+        self.ours = library.attention(b, s, h, hk, d, torch.bfloat16, causal, kernel=kernel)
         self.ours.forward(self.q, self.k, self.v, self.out, self.lse)
 
     def check(self):
@@ -102,14 +102,16 @@ def main():
     parser.add_argument("--shapes", nargs="+", default=SHAPES)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--pass", dest="which", default="both", choices=["forward", "backward", "both"])
+    parser.add_argument("--kernel", default="auto")
     args = parser.parse_args()
     torch.manual_seed(0)
     library = annulus_torch.load(args.library)
-    print(f"# {torch.cuda.get_device_name()}, torch {torch.__version__}; TFLOP/s, {args.repeats} repeats")
+    print(f"# {torch.cuda.get_device_name()}, torch {torch.__version__}; TFLOP/s, kernel {args.kernel}, "
+          f"{args.repeats} repeats")
     print(f"{'shape':>20} {'mask':>6} {'pass':>8} {'ours':>7} " + " ".join(f"{p:>7} {'ratio':>6}" for p in PEERS) + "  spread")
     for text in args.shapes:
         for causal in (False, True):
-            case = Case(library, [int(x) for x in text.split(",")], causal)
+            case = Case(library, [int(x) for x in text.split(",")], causal, args.kernel)
             case.check()
             for name, works, flops in (("forward", case.forward, case.flops), ("backward", case.backward, 2.5 * case.flops)):
                 if args.which not in (name, "both"):

@@ -2,6 +2,7 @@
 # First call of a session: one GPU, about 5 minutes. The order of a session:
 #   here    tests/gpu/pack.sh                              .gpu/gpu.tar.xz, to be carried along
 #   there   1 GPU:   bash tests/gpu/session/one.sh         carry .gpu
+#           1 GPU:   bash tests/gpu/session/hopper.sh      carry .gpu
 #           2 GPUs:  bash tests/gpu/session/two.sh         carry .gpu
 #           4 GPUs:  bash tests/gpu/session/four.sh        carry .gpu
 # Each unpacks, runs its steps with a limit each, and prints a table last; OUT names the folder that
