@@ -1,0 +1,134 @@
+// Compiled with cuda_shim.h before it and device/ before the repository's root.
+#include "tests/emulate/moe/launches.h"
+
+#include "moe/kernels/cuda/device/activate.cuh"
+#include "moe/kernels/cuda/device/placement.cuh"
+#include "moe/kernels/cuda/device/router.cuh"
+#include "moe/kernels/cuda/device/rows.cuh"
+
+#include <new>
+
+namespace annulus::testing {
+
+namespace {
+
+using namespace moe::cuda;  // NOLINT
+using emulate::Machine;
+using moe::ActivateParams;
+using moe::CopyParams;
+
+template <typename Body>
+void run_blocks(std::int64_t blocks, int threads, std::uint64_t seed, const Body& body) {
+  const auto count = static_cast<unsigned>(blocks);
+  for (unsigned i = 0; i < count; ++i) {
+    Machine machine({seed + i, {}});
+    machine.run(threads, {i, 0, 0}, {count, 1, 1}, [&] { body(static_cast<std::int64_t>(i)); });
+  }
+}
+
+/// Of the block that runs; its bytes are NaN at first.
+template <typename Shared>
+Shared& shared_memory() {
+  static_assert(sizeof(Shared) <= 48 * 1024);
+  return *reinterpret_cast<Shared*>(Machine::current().shared());
+}
+
+template <int kEach>
+void route_as(const RouteParams& p, std::uint64_t seed) {
+  constexpr int kWarps = 2;
+  run_blocks((p.tokens + kWarps - 1) / kWarps, kWarps * kWarp, seed, [&](std::int64_t block) {
+    const std::int64_t token = block * kWarps + warp_id();
+    if (token < p.tokens) route_token<kEach>(p, token);
+  });
+}
+
+/// Few blocks, so that each has several rows.
+template <typename Work>
+void each_row(std::int64_t rows, int threads, std::uint64_t seed, const Work& work) {
+  const std::int64_t blocks = rows < 3 ? rows : 3;
+  run_blocks(blocks, threads, seed, [&](std::int64_t block) {
+    for (std::int64_t row = block; row < rows; row += blocks) work(row);
+  });
+}
+
+template <typename T, int kWidth>
+void combine_as(const CombineParams& p, std::uint64_t seed) {
+  each_row(p.sum.tokens, kRowThreads, seed,
+           [&](std::int64_t token) { sum_token<T, kWidth>(p, shared_memory<SlotRows>(), token); });
+}
+
+template <typename T, int kWidth>
+void activate_as(const ActivateParams& p, bool backward, std::uint64_t seed) {
+  run_blocks(p.rows, kGateThreads, seed, [&](std::int64_t row) {
+    if (!backward) return activate_row<T, kWidth>(p, row);
+    activate_row_backward<T, kWidth>(p, shared_memory<GateShared>(), row);
+  });
+}
+
+/// work.operator()<T, width>()
+template <typename Work>
+void by_type(DType dtype, bool wide, const Work& work) {
+  if (dtype == DType::bf16) {
+    return wide ? work.template operator()<Bf16, 8>() : work.template operator()<Bf16, 1>();
+  }
+  if (dtype == DType::f16) {
+    return wide ? work.template operator()<Half, 8>() : work.template operator()<Half, 1>();
+  }
+  return wide ? work.template operator()<float, 4>() : work.template operator()<float, 1>();
+}
+
+template <typename Work>
+void by_piece(int piece, const Work& work) {
+  if (piece == 16) return work.template operator()<uint4>();
+  if (piece == 2) return work.template operator()<std::uint16_t>();
+  work.template operator()<std::uint8_t>();
+}
+
+}  // namespace
+
+void emulated_route(const RouteParams& p, int each, std::uint64_t seed) {
+  if (each == 1) return route_as<1>(p, seed);
+  if (each == 4) return route_as<4>(p, seed);
+  if (each == 8) return route_as<8>(p, seed);
+  route_as<16>(p, seed);
+}
+
+void emulated_count(const PlaceParams& p, std::uint64_t seed) {
+  run_blocks(p.blocks(), kPlaceThreads, seed, [&](std::int64_t block) {
+    count_block(p, reinterpret_cast<std::int32_t*>(Machine::current().shared()),
+                static_cast<int>(block));
+  });
+  run_blocks(p.columns(), kWarp, seed,
+             [&](std::int64_t column) { scan_column(p, static_cast<int>(column)); });
+}
+
+void emulated_place(const PlaceParams& p, std::uint64_t seed) {
+  run_blocks(p.tokens > 0 ? p.blocks() : 1, kPlaceThreads, seed, [&](std::int64_t block) {
+    place_block(p, shared_memory<PlaceShared>(), static_cast<int>(block));
+  });
+}
+
+void emulated_scatter(const ScatterParams& p, int piece, std::uint64_t seed) {
+  by_piece(piece, [&]<typename Piece>() {
+    each_row(p.tokens, kRowThreads, seed, [&](std::int64_t token) {
+      scatter_token<Piece>(p, shared_memory<SlotRows>(), token);
+    });
+  });
+}
+
+void emulated_copy(const CopyParams& p, int piece, std::uint64_t seed) {
+  by_piece(piece, [&]<typename Piece>() {
+    each_row(p.rows, kRowThreads, seed, [&](std::int64_t row) { copy_row<Piece>(p, row); });
+  });
+}
+
+void emulated_combine(const CombineParams& p, bool wide, std::uint64_t seed) {
+  by_type(p.sum.dtype, wide, [&]<typename T, int kWidth>() { combine_as<T, kWidth>(p, seed); });
+}
+
+void emulated_activate(const ActivateParams& p, bool backward, bool wide, std::uint64_t seed) {
+  by_type(p.dtype, wide,
+          [&]<typename T, int kWidth>() { activate_as<T, kWidth>(p, backward, seed); });
+}
+
+}  // namespace annulus::testing
