@@ -1,5 +1,5 @@
 // Placement's kernels against moe/placement.cpp: every output, exactly.
-#include "tests/emulate/moe/launches.h"
+#include "tests/moe/kernels/launches.h"
 #include "tests/support/random.h"
 
 #include <annulus/moe_placement.h>
@@ -101,8 +101,7 @@ Written placed(const Shape& s, const Routing& r, std::int64_t source,
   p.unique_tokens = w.unique_tokens.data();
   p.unique_of = w.unique_of.data();
   p.mismatch = &w.mismatch;
-  emulated_count(p, seed);
-  emulated_place(p, seed + 1000);
+  launch_placement(p, seed);
   return w;
 }
 
@@ -144,7 +143,7 @@ void expect_as_host(const Shape& s, std::uint64_t seed) {
   EXPECT_EQ(got.unique_tokens.back(), -7);
 }
 
-TEST(MoeEmulatedPlacement, EqualsTheHostsFunction) {
+TEST(MoeKernelsPlacement, EqualsTheHostsFunction) {
   std::uint64_t seed = 0;
   for (const Shape& s : {Shape{7, 6, 3, 3, 2, 1}, Shape{33, 256, 8, 8, 8, 16},
                          Shape{300, 40, 5, 4, 1, 7, Skew::low_experts}, Shape{64, 8, 2, 1, 1, 1},
@@ -153,7 +152,7 @@ TEST(MoeEmulatedPlacement, EqualsTheHostsFunction) {
   }
 }
 
-TEST(MoeEmulatedPlacement, B_C_D_Corners) {
+TEST(MoeKernelsPlacement, B_C_D_Corners) {
   std::uint64_t seed = 100;
   for (const Shape& s : {Shape{0, 256, 8, 8, 2, 16}, Shape{1, 8, 2, 8, 1, 1},
                          Shape{3, 256, 8, 8, 1, 1}, Shape{530, 8, 1, 8, 2, 1, Skew::one_expert},
@@ -163,11 +162,11 @@ TEST(MoeEmulatedPlacement, B_C_D_Corners) {
 }
 
 /// More blocks than lanes: the scan of a column goes on.
-TEST(MoeEmulatedPlacement, ManyBlocks) {
+TEST(MoeKernelsPlacement, ManyBlocks) {
   expect_as_host({33 * 256 + 5, 3, 1, 3, 1, 1, Skew::low_experts}, 200);
 }
 
-TEST(MoeEmulatedPlacement, SaysWhereCountsAreNotThose) {
+TEST(MoeKernelsPlacement, SaysWhereCountsAreNotThose) {
   const Shape s{9, 4, 1, 2, 1, 1};
   std::mt19937_64 generator(300);
   const Routing r = random_routing(s.tokens, s.experts, s.k, s.skew, generator);

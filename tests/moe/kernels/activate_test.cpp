@@ -1,8 +1,8 @@
-// Gates on emulated blocks against moe/kernels/cpu, which float64 holds (activate_test of
+// Gates against moe/kernels/cpu, which float64 holds (activate_test of
 // moe_layer).
 #include "moe/kernels/dispatch.h"
 #include "runtime/base/dtype.h"
-#include "tests/emulate/moe/launches.h"
+#include "tests/moe/kernels/launches.h"
 #include "tests/support/random.h"
 
 #include <gtest/gtest.h>
@@ -95,7 +95,7 @@ void expect_as_host(const Shape& s, bool wide, std::uint64_t seed) {
       });
   const Result got = result_of(
       s, hidden, da, weights, in_place,
-      [&](const ActivateParams& p, bool backward) { emulated_activate(p, backward, wide, seed); });
+      [&](const ActivateParams& p, bool backward) { launch_activate(p, backward, wide, seed); });
   EXPECT_EQ(got.activated, got.again) << "backward recomputes what forward had";
   expect_near(s, got.activated, want.activated);
   expect_near(s, got.dhidden, want.dhidden);
@@ -104,7 +104,7 @@ void expect_as_host(const Shape& s, bool wide, std::uint64_t seed) {
   }
 }
 
-TEST(MoeEmulatedActivate, EqualsTheHostsForwardAndBackward) {
+TEST(MoeKernelsActivate, EqualsTheHostsForwardAndBackward) {
   std::uint64_t seed = 0;
   for (const DType dtype : {DType::bf16, DType::f32, DType::f16}) {
     for (const Activation activation : {Activation::swiglu, Activation::gelu}) {

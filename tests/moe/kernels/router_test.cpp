@@ -1,5 +1,5 @@
 // The router's kernel against moe/router.cpp: the same experts, weights within 1e-6.
-#include "tests/emulate/moe/launches.h"
+#include "tests/moe/kernels/launches.h"
 #include "tests/moe/oracle.h"
 
 #include <annulus/moe.h>
@@ -42,7 +42,7 @@ Routed routed(const Case& c, const std::vector<std::uint8_t>& padding, int each,
   p.indices = out.indices.data();
   p.weights = out.weights.data();
   p.bad_tokens = &out.bad_tokens;
-  emulated_route(p, each, c.seed);
+  launch_route(p, each, c.seed);
   return out;
 }
 
@@ -66,7 +66,7 @@ void expect_as_host(const Case& c, const std::vector<std::uint8_t>& padding = {}
   }
 }
 
-TEST(MoeEmulatedRouter, EveryKindOfRouter) {
+TEST(MoeKernelsRouter, EveryKindOfRouter) {
   for (std::uint64_t seed = 1; seed <= 120; ++seed) expect_as_host(random_case(seed));
 }
 
@@ -95,7 +95,7 @@ std::vector<RouterConfig> named() {
           RouterConfig::deepseek_v3(104, 6)};
 }
 
-TEST(MoeEmulatedRouter, TheNamedOnesAtTheirSizes) {
+TEST(MoeKernelsRouter, TheNamedOnesAtTheirSizes) {
   std::uint64_t seed = 1000;
   for (const RouterConfig& config : named()) {
     for (const std::int64_t tokens : {7, 1, 0}) expect_as_host(case_of(config, tokens, ++seed));
@@ -103,7 +103,7 @@ TEST(MoeEmulatedRouter, TheNamedOnesAtTheirSizes) {
 }
 
 /// Few different values: most decisions are ties, also between groups and of both zeroes.
-TEST(MoeEmulatedRouter, A_TiesGoToTheLowerIndex) {
+TEST(MoeKernelsRouter, A_TiesGoToTheLowerIndex) {
   std::uint64_t seed = 2000;
   for (const RouterConfig& config : named()) {
     Case c = case_of(config, 9, ++seed);
@@ -116,7 +116,7 @@ TEST(MoeEmulatedRouter, A_TiesGoToTheLowerIndex) {
   }
 }
 
-TEST(MoeEmulatedRouter, E_F_WhatIsNoNumber) {
+TEST(MoeKernelsRouter, E_F_WhatIsNoNumber) {
   std::uint64_t seed = 3000;
   for (const RouterConfig& config : named()) {
     Case c = case_of(config, 8, ++seed);
@@ -139,13 +139,13 @@ TEST(MoeEmulatedRouter, E_F_WhatIsNoNumber) {
   }
 }
 
-TEST(MoeEmulatedRouter, L_PaddingSelectsNothing) {
+TEST(MoeKernelsRouter, L_PaddingSelectsNothing) {
   Case c = case_of(RouterConfig::deepseek_v3(), 6, 4000);
   c.logits[256] = kNan;  // of a token that is none
   expect_as_host(c, {0, 1, 0, 1, 1, 0});
 }
 
-TEST(MoeEmulatedRouter, SmallSigmoidsAndNoEpsilon) {
+TEST(MoeKernelsRouter, SmallSigmoidsAndNoEpsilon) {
   RouterConfig config = RouterConfig::deepseek_v3(64, 4);
   for (const double epsilon : {1e-20, 0.0, 1e-60}) {
     config.epsilon = epsilon;

@@ -1,5 +1,5 @@
 // Compiled with cuda_shim.h before it and device/ before the repository's root.
-#include "tests/emulate/moe/launches.h"
+#include "tests/moe/kernels/launches.h"
 
 #include "moe/kernels/cuda/device/activate.cuh"
 #include "moe/kernels/cuda/device/placement.cuh"
@@ -86,29 +86,27 @@ void by_piece(int piece, const Work& work) {
 
 }  // namespace
 
-void emulated_route(const RouteParams& p, int each, std::uint64_t seed) {
+void launch_route(const RouteParams& p, int each, std::uint64_t seed) {
   if (each == 1) return route_as<1>(p, seed);
   if (each == 4) return route_as<4>(p, seed);
   if (each == 8) return route_as<8>(p, seed);
   route_as<16>(p, seed);
 }
 
-void emulated_count(const PlaceParams& p, std::uint64_t seed) {
+void launch_placement(const PlaceParams& p, std::uint64_t seed) {
   run_blocks(p.blocks(), kPlaceThreads, seed, [&](std::int64_t block) {
     count_block(p, reinterpret_cast<std::int32_t*>(Machine::current().shared()),
                 static_cast<int>(block));
   });
   run_blocks(p.columns(), kWarp, seed,
              [&](std::int64_t column) { scan_column(p, static_cast<int>(column)); });
-}
-
-void emulated_place(const PlaceParams& p, std::uint64_t seed) {
-  run_blocks(p.tokens > 0 ? p.blocks() : 1, kPlaceThreads, seed, [&](std::int64_t block) {
+  run_blocks(p.tokens > 0 ? p.blocks() : 1, kPlaceThreads, seed + 1000, [&](std::int64_t block) {
     place_block(p, shared_memory<PlaceShared>(), static_cast<int>(block));
   });
 }
 
-void emulated_scatter(const ScatterParams& p, int piece, std::uint64_t seed) {
+void launch_scatter(const ScatterParams& p, const std::int64_t* /*rows*/, int piece,
+                    std::uint64_t seed) {
   by_piece(piece, [&]<typename Piece>() {
     each_row(p.tokens, kRowThreads, seed, [&](std::int64_t token) {
       scatter_token<Piece>(p, shared_memory<SlotRows>(), token);
@@ -116,17 +114,19 @@ void emulated_scatter(const ScatterParams& p, int piece, std::uint64_t seed) {
   });
 }
 
-void emulated_copy(const CopyParams& p, int piece, std::uint64_t seed) {
+void launch_copy(const CopyParams& p, std::int64_t /*from_rows*/, std::int64_t /*to_rows*/,
+                 int piece, std::uint64_t seed) {
   by_piece(piece, [&]<typename Piece>() {
     each_row(p.rows, kRowThreads, seed, [&](std::int64_t row) { copy_row<Piece>(p, row); });
   });
 }
 
-void emulated_combine(const CombineParams& p, bool wide, std::uint64_t seed) {
+void launch_combine(const CombineParams& p, const std::int64_t* /*rows*/, bool wide,
+                    std::uint64_t seed) {
   by_type(p.sum.dtype, wide, [&]<typename T, int kWidth>() { combine_as<T, kWidth>(p, seed); });
 }
 
-void emulated_activate(const ActivateParams& p, bool backward, bool wide, std::uint64_t seed) {
+void launch_activate(const ActivateParams& p, bool backward, bool wide, std::uint64_t seed) {
   by_type(p.dtype, wide,
           [&]<typename T, int kWidth>() { activate_as<T, kWidth>(p, backward, seed); });
 }

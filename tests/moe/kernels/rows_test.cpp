@@ -1,7 +1,7 @@
-// Rows to experts and back on emulated blocks: bytes against bytes, sums against moe/kernels/cpu.
+// Rows to experts and back: bytes against bytes, sums against moe/kernels/cpu.
 #include "moe/kernels/dispatch.h"
 #include "runtime/base/dtype.h"
-#include "tests/emulate/moe/launches.h"
+#include "tests/moe/kernels/launches.h"
 #include "tests/support/random.h"
 
 #include <gtest/gtest.h>
@@ -56,11 +56,13 @@ void expect_scatter(std::int64_t tokens, std::int64_t k, std::int64_t ranks, std
   p.rank = places.rank.data();
   p.place = places.place.data();
   p.weights = weights.data();
+  std::vector<std::int64_t> memory;
   std::vector<std::vector<std::byte>> got, want;
   std::vector<std::vector<float>> got_weights, want_weights;
   for (std::int64_t r = 0; r < ranks; ++r) {
     p.first[r] = r % 3;  // rows of other sources come before
     const std::int64_t rows = places.rows[at(r)] + p.first[r] + 1;
+    memory.push_back(rows);
     got.emplace_back(at(rows * bytes), std::byte{0xff});
     got_weights.emplace_back(at(rows), -7.0F);
   }
@@ -77,12 +79,12 @@ void expect_scatter(std::int64_t tokens, std::int64_t k, std::int64_t ranks, std
     std::memcpy(&want[r][at(row * bytes)], &from[at(pair / k * stride)], at(bytes));
     want_weights[r][at(row)] = weights[at(pair)];
   }
-  emulated_scatter(p, piece, seed);
+  launch_scatter(p, memory.data(), piece, seed);
   EXPECT_EQ(got, want);
   EXPECT_EQ(got_weights, want_weights);
 }
 
-TEST(MoeEmulatedRows, ScatterPutsEachRowInItsPlace) {
+TEST(MoeKernelsRows, ScatterPutsEachRowInItsPlace) {
   expect_scatter(7, 3, 2, 3 * 16, 16, 1);
   expect_scatter(5, 8, 8, 131 * 16, 16, 2);  // more pieces than threads
   expect_scatter(1, 1, 1, 16, 16, 3);
@@ -90,7 +92,7 @@ TEST(MoeEmulatedRows, ScatterPutsEachRowInItsPlace) {
   expect_scatter(3, 32, 64, 5, 1, 5);
 }
 
-TEST(MoeEmulatedRows, ScatterOnceARankSendsEachTokenOnce) {
+TEST(MoeKernelsRows, ScatterOnceARankSendsEachTokenOnce) {
   std::mt19937_64 generator(6);
   constexpr std::int64_t kTokens = 9, kK = 6, kRanks = 3;
   std::vector<std::int32_t> rank;
@@ -122,12 +124,13 @@ TEST(MoeEmulatedRows, ScatterOnceARankSendsEachTokenOnce) {
     if (rank[pair] < 0) continue;
     std::memcpy(&want[at(rank[pair])][at(place[pair] * 16)], &from[pair / kK * 16], 16);
   }
-  emulated_scatter(p, 16, 6);
+  const std::vector<std::int64_t> memory(kRanks, kTokens);
+  launch_scatter(p, memory.data(), 16, 6);
   EXPECT_EQ(got, want);
 }
 
 /// dy to the rows of slots: the same rows, without ranks.
-TEST(MoeEmulatedRows, CopyFollowsBothTables) {
+TEST(MoeKernelsRows, CopyFollowsBothTables) {
   std::mt19937_64 generator(7);
   const auto from = random_bytes(6 * 48, generator);
   const std::vector<std::int64_t> from_at{5, -1, 0, 3, 3}, to_at{4, 1, 0, -1, 2};
@@ -145,7 +148,7 @@ TEST(MoeEmulatedRows, CopyFollowsBothTables) {
     moe::CopyParams host = p;
     host.to = want.data();
     moe::kernel("cpu").copy(host, {});
-    emulated_copy(p, piece, 7);
+    launch_copy(p, 6, 5, piece, 7);
     EXPECT_EQ(got, want);
   }
 }
@@ -197,11 +200,11 @@ void expect_sum(const moe::SumParams& shape, std::int64_t ranks, bool wide, std:
   const moe::Kernel& cpu = moe::kernel("cpu");
   std::vector<std::byte> workspace(at(cpu.workspace_bytes(1)));
   cpu.sum(host, {.threads = 1, .workspace = workspace});
-  emulated_combine(p, wide, seed);
+  launch_combine(p, places.rows.data(), wide, seed);
   EXPECT_EQ(got, want);
 }
 
-TEST(MoeEmulatedRows, CombineHasTheHostsBits) {
+TEST(MoeKernelsRows, CombineHasTheHostsBits) {
   std::uint64_t seed = 20;
   for (const DType dtype : {DType::bf16, DType::f32, DType::f16}) {
     for (const std::int64_t width : {8, 24, 136 * 8}) {
