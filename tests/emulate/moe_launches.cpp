@@ -4,6 +4,7 @@
 #include "moe/kernels/cuda/device/activate.cuh"
 #include "moe/kernels/cuda/device/placement.cuh"
 #include "moe/kernels/cuda/device/router.cuh"
+#include "moe/kernels/cuda/device/router_backward.cuh"
 #include "moe/kernels/cuda/device/rows.cuh"
 
 #include <new>
@@ -33,13 +34,23 @@ Shared& shared_memory() {
   return *reinterpret_cast<Shared*>(Machine::current().shared());
 }
 
-template <int kEach>
-void route_as(const RouteParams& p, std::uint64_t seed) {
+/// A warp a token, two a block.
+template <typename Work>
+void each_token(std::int64_t tokens, std::uint64_t seed, const Work& work) {
   constexpr int kWarps = 2;
-  run_blocks((p.tokens + kWarps - 1) / kWarps, kWarps * kWarp, seed, [&](std::int64_t block) {
+  run_blocks((tokens + kWarps - 1) / kWarps, kWarps * kWarp, seed, [&](std::int64_t block) {
     const std::int64_t token = block * kWarps + warp_id();
-    if (token < p.tokens) route_token<kEach>(p, token);
+    if (token < tokens) work(token);
   });
+}
+
+/// work.operator()<each>()
+template <typename Work>
+void by_width(int each, const Work& work) {
+  if (each == 1) return work.template operator()<1>();
+  if (each == 4) return work.template operator()<4>();
+  if (each == 8) return work.template operator()<8>();
+  work.template operator()<16>();
 }
 
 /// Few blocks, so that each has several rows.
@@ -87,10 +98,16 @@ void by_piece(int piece, const Work& work) {
 }  // namespace
 
 void launch_route(const RouteParams& p, int each, std::uint64_t seed) {
-  if (each == 1) return route_as<1>(p, seed);
-  if (each == 4) return route_as<4>(p, seed);
-  if (each == 8) return route_as<8>(p, seed);
-  route_as<16>(p, seed);
+  by_width(each, [&]<int kEach>() {
+    each_token(p.tokens, seed, [&](std::int64_t token) { route_token<kEach>(p, token); });
+  });
+}
+
+void launch_route_backward(const RouteBackwardParams& p, int each, std::uint64_t seed) {
+  by_width(each, [&]<int kEach>() {
+    each_token(p.forward.tokens, seed,
+               [&](std::int64_t token) { route_token_backward<kEach>(p, token); });
+  });
 }
 
 void launch_placement(const PlaceParams& p, std::uint64_t seed) {

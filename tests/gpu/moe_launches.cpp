@@ -21,6 +21,20 @@ void launch_route(const moe::cuda::RouteParams& host, int /*each*/, std::uint64_
   mirror.download();
 }
 
+void launch_route_backward(const moe::cuda::RouteBackwardParams& host, int /*each*/,
+                           std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::RouteBackwardParams p = host;
+  const std::int64_t pairs = p.forward.tokens * p.forward.k;
+  p.forward.logits = mirror.of(host.forward.logits, p.forward.tokens * p.forward.experts);
+  p.forward.indices = mirror.of(host.forward.indices, pairs);
+  p.kept = mirror.of(host.kept, pairs);
+  p.dweights = mirror.of(host.dweights, pairs);
+  p.dlogits = mirror.of(host.dlogits, p.forward.tokens * p.forward.experts);
+  moe::cuda::route_backward(p, nullptr);
+  mirror.download();
+}
+
 void launch_placement(const moe::cuda::PlaceParams& host, std::uint64_t /*seed*/) {
   Mirror mirror;
   moe::cuda::PlaceParams p = host;

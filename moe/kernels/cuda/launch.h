@@ -46,6 +46,15 @@ struct RouteParams {
 RouteParams route_params(const RouterConfig& config);
 void route(RouteParams params, void* stream);
 
+/// d(logits) from d(weights): Router::backward. Losses add theirs.
+struct RouteBackwardParams {
+  RouteParams forward;                 ///< logits are read, and `indices`: what was selected
+  const std::int32_t* kept = nullptr;  ///< [tokens][k]; -1: dropped. Null: nothing was
+  const float* dweights = nullptr;     ///< [tokens][k]
+  float* dlogits = nullptr;            ///< [tokens][experts], every element is written
+};
+void route_backward(RouteBackwardParams params, void* stream);
+
 /// Placement in three kernels: counts by block of tokens, their scan, places. Between the second
 /// and the third the ranks gather `counts` to `matrix`; one rank alone gives the same pointer.
 struct PlaceParams {

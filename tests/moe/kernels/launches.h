@@ -11,6 +11,8 @@ namespace annulus::testing {
 
 /// `each`: experts a lane, 1, 4, 8 or 16, of which 32 lanes hold all.
 void launch_route(const moe::cuda::RouteParams& params, int each, std::uint64_t seed);
+void launch_route_backward(const moe::cuda::RouteBackwardParams& params, int each,
+                           std::uint64_t seed);
 /// Counts, then places; `matrix` is given from the start.
 void launch_placement(const moe::cuda::PlaceParams& params, std::uint64_t seed);
 /// `rows`: of each rank's memory. `piece` bytes at a time: 16, 2 or 1.

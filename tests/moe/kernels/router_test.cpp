@@ -46,6 +46,30 @@ Routed routed(const Case& c, const std::vector<std::uint8_t>& padding, int each,
   return out;
 }
 
+/// Some slots are dropped after they were selected.
+void expect_gradients_as_host(const Case& c, Router& router, const Routing& selected, int each) {
+  Routing kept = selected;
+  std::vector<float> dweights;
+  for (std::size_t i = 0; i < selected.indices.size(); ++i) {
+    dweights.push_back(std::sin(static_cast<float>(i) + static_cast<float>(c.seed % 100)));
+    if (i % 5 == 3) kept.indices[i] = -1;
+    if (i % 5 == 3) kept.weights[i] = 0.0F;
+  }
+  std::vector<float> want(c.logits.size(), kNan), got = want;
+  router.backward({.logits = c.logits, .bias = c.bias}, selected, kept, dweights, want);
+  std::vector<std::int32_t> indices = selected.indices;
+  moe::cuda::RouteBackwardParams p{.forward = moe::cuda::route_params(c.config)};
+  p.forward.tokens = c.tokens;
+  p.forward.wide = c.config.experts % 4 == 0;
+  p.forward.logits = c.logits.data();
+  p.forward.indices = indices.data();
+  p.kept = kept.indices.data();
+  p.dweights = dweights.data();
+  p.dlogits = got.data();
+  launch_route_backward(p, each, c.seed);
+  for (std::size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 2e-6F) << i;
+}
+
 /// At each width that holds the experts.
 void expect_as_host(const Case& c, const std::vector<std::uint8_t>& padding = {}) {
   SCOPED_TRACE(c.describe());
@@ -63,6 +87,7 @@ void expect_as_host(const Case& c, const std::vector<std::uint8_t>& padding = {}
       const float want = routing.weights[i];
       ASSERT_NEAR(got.weights[i], want, 1e-6F * std::max(1.0F, std::abs(want))) << "pair " << i;
     }
+    expect_gradients_as_host(c, router, routing, each);
   }
 }
 

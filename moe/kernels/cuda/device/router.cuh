@@ -94,9 +94,15 @@ __device__ void keep_groups(const RouteParams& p, std::uint32_t (&keys)[kEach]) 
   }
 }
 
-/// exp(z - the largest logit) over its sum over all experts.
+/// A softmax over all experts: exp(z - most) / sum.
+struct Softmax {
+  float most, sum;
+
+  __device__ float of(float z) const { return expf(z - most) / sum; }
+};
+
 template <int kEach>
-__device__ float softmax_share(const float (&z)[kEach], float chosen) {
+__device__ Softmax softmax_of(const float (&z)[kEach]) {
   std::uint32_t key = kNoKey;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
@@ -107,7 +113,7 @@ __device__ float softmax_share(const float (&z)[kEach], float chosen) {
   float sum = 0.0F;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) sum += expf(z[i] - most);
-  return expf(chosen - most) / sum_lanes(sum);
+  return {most, sum_lanes(sum)};
 }
 
 /// value over begin + the sum over slots.
@@ -126,9 +132,17 @@ __device__ float share_of(const RouteParams& p, const float (&z)[kEach], float c
     const float s = sigmoid_of(chosen);
     return p.renormalize && p.k > 1 ? over_slots(p.k, s, p.epsilon) : s;
   }
-  if (p.score == Score::softmax_all && !p.renormalize) return softmax_share(z, chosen);
+  if (p.score == Score::softmax_all && !p.renormalize) return softmax_of(z).of(chosen);
   const float most = __shfl_sync(kAllLanes, chosen, 0);  // logits select: the best comes first
   return over_slots(p.k, expf(chosen - most), 0.0);
+}
+
+template <int kEach>
+__device__ bool has_nan(const float (&z)[kEach]) {
+  bool nan = false;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) nan = nan || isnan(z[i]);
+  return nan;
 }
 
 template <int kEach>
@@ -146,9 +160,6 @@ __device__ void route_token(const RouteParams& p, std::int64_t token) {
   std::uint32_t keys[kEach];
   load_logits(p, row, z);
   rank_experts(p, z, keys);
-  bool nan = false;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) nan = nan || isnan(z[i]);
   if (p.groups_kept < p.groups) keep_groups(p, keys);
   std::int32_t expert = 0;
   for (int slot = 0; slot < p.k; ++slot) {
@@ -156,7 +167,7 @@ __device__ void route_token(const RouteParams& p, std::int64_t token) {
     if (slot == lane) expert = best;
   }
   const float share = share_of(p, z, used ? row[expert] : -INFINITY);
-  const bool bad = any_lane(nan || (used && !isfinite(share)));
+  const bool bad = any_lane(has_nan(z) || (used && !isfinite(share)));
   if (used) p.indices[pair] = expert;
   if (used) p.weights[pair] = bad ? 0.0F : share * p.scale;
   if (bad && lane == 0 && p.bad_tokens != nullptr) atomicAdd(p.bad_tokens, 1U);
