@@ -6,6 +6,7 @@
 #include "moe/kernels/cuda/device/router.cuh"
 #include "moe/kernels/cuda/device/router_backward.cuh"
 #include "moe/kernels/cuda/device/rows.cuh"
+#include "moe/kernels/cuda/device/split.cuh"
 
 #include <new>
 
@@ -146,6 +147,14 @@ void launch_combine(const CombineParams& p, const std::int64_t* /*rows*/, bool w
 void launch_activate(const ActivateParams& p, bool backward, bool wide, std::uint64_t seed) {
   by_type(p.dtype, wide,
           [&]<typename T, int kWidth>() { activate_as<T, kWidth>(p, backward, seed); });
+}
+
+void launch_split(const SplitParams& p, std::uint64_t /*seed*/) {
+  by_type(p.dtype, false, [&]<typename T, int kWidth>() {
+    for (std::int64_t i = 0; i < p.count; ++i) {
+      split_element(p.from, static_cast<T*>(p.high), static_cast<T*>(p.low), i);
+    }
+  });
 }
 
 }  // namespace annulus::testing

@@ -36,23 +36,6 @@ std::vector<std::int64_t> zipf(std::int64_t experts, std::int64_t total) {
   return rows;
 }
 
-/// Normal values, for what a GPU sustains depends on them; a block of them again and again.
-DeviceBuffer random_bf16(std::int64_t count) {
-  std::mt19937 generator(5);
-  std::normal_distribution<float> normal;
-  std::vector<std::uint16_t> block(std::size_t{1} << 20);
-  for (std::uint16_t& x : block) {
-    x = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(normal(generator)) >> 16);
-  }
-  DeviceBuffer memory(count * 2);
-  const auto bytes = static_cast<std::int64_t>(block.size() * 2);
-  for (std::int64_t at = 0; at < memory.bytes(); at += bytes) {
-    const auto part = static_cast<std::size_t>(std::min(bytes, memory.bytes() - at));
-    memory.upload(std::as_bytes(std::span(block)).first(part), at);
-  }
-  return memory;
-}
-
 void set_shape(Product& p, std::int64_t m, std::int64_t n, std::int64_t k) {
   p.m = m;
   p.n = n;
@@ -121,6 +104,22 @@ void time_shape(const Shape& s, std::vector<Way>& ways, cudaStream_t stream) {
 }
 
 }  // namespace
+
+DeviceBuffer random_bf16(std::int64_t count) {
+  std::mt19937 generator(5);
+  std::normal_distribution<float> normal;
+  std::vector<std::uint16_t> block(std::size_t{1} << 20);
+  for (std::uint16_t& x : block) {
+    x = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(normal(generator)) >> 16);
+  }
+  DeviceBuffer memory(count * 2);
+  const auto bytes = static_cast<std::int64_t>(block.size() * 2);
+  for (std::int64_t at = 0; at < memory.bytes(); at += bytes) {
+    const auto part = static_cast<std::size_t>(std::min(bytes, memory.bytes() - at));
+    memory.upload(std::as_bytes(std::span(block)).first(part), at);
+  }
+  return memory;
+}
 
 void time_products() {
   const CudaStream own = make_stream();

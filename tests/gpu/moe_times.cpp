@@ -249,6 +249,7 @@ void time_moe() {
   time_gates(stream);
   try {
     time_products();
+    time_layer();
   } catch (const Unsupported& error) {
     std::printf("products: %s\n", error.what());
   }

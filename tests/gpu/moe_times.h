@@ -1,5 +1,7 @@
 #pragma once
 
+#include "runtime/base/device_buffer.h"
+
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
@@ -7,11 +9,15 @@
 
 namespace annulus::testing {
 
-/// Prints a table: router, placement, rows, gates, products. Throws DeviceError.
+/// Prints a table: router, placement, rows, gates, products, layers. Throws DeviceError.
 void time_moe();
 
-/// Of expert products alone; Unsupported where there is no cuBLAS.
+/// Its last parts, of products and of whole layers; Unsupported where there is no cuBLAS.
 void time_products();
+void time_layer();
+
+/// Normal values, for what a GPU sustains depends on them; a block of them again and again.
+DeviceBuffer random_bf16(std::int64_t count);
 
 /// Median over rounds of what one of `calls` back-to-back calls takes.
 double microseconds(cudaStream_t stream, int calls, const std::function<void()>& fn);

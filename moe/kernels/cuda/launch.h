@@ -121,6 +121,16 @@ struct CombineParams {
 };
 void combine(const CombineParams& params, int blocks, void* stream);
 
+/// Each value as high + low, of bf16 or f16.
+struct SplitParams {
+  std::int64_t count = 0;
+  DType dtype = DType::bf16;
+  const float* from = nullptr;
+  void* high = nullptr;
+  void* low = nullptr;
+};
+void split(const SplitParams& params, void* stream);
+
 void copy_rows(const CopyParams& params, void* stream);
 void activate_rows(const ActivateParams& params, bool backward, void* stream);
 

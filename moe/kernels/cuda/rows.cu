@@ -1,5 +1,6 @@
 // Rows to experts and back.
 #include "moe/kernels/cuda/device/rows.cuh"
+#include "moe/kernels/cuda/device/split.cuh"
 #include "moe/kernels/cuda/limits.h"
 
 #include <cuda_runtime.h>
@@ -31,6 +32,12 @@ __global__ void __launch_bounds__(kRowThreads)
   for (std::int64_t token = blockIdx.x; token < p.sum.tokens; token += gridDim.x) {
     sum_token<T, kWidth>(p, shared, token);
   }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kRowThreads) split_kernel(const __grid_constant__ SplitParams p) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * kRowThreads + threadIdx.x;
+  if (i < p.count) split_element(p.from, static_cast<T*>(p.high), static_cast<T*>(p.low), i);
 }
 
 unsigned grid(std::int64_t rows, int blocks) {
@@ -107,6 +114,14 @@ void combine(const CombineParams& p, int blocks, void* stream) {
     combine_as<float>(p, blocks, on);
   }
   check_launch("combine");
+}
+
+void split(const SplitParams& p, void* stream) {
+  if (p.count == 0) return;
+  const auto blocks = static_cast<unsigned>((p.count + kRowThreads - 1) / kRowThreads);
+  const auto kernel = p.dtype == DType::bf16 ? &split_kernel<Bf16> : &split_kernel<Half>;
+  kernel<<<blocks, kRowThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  check_launch("split");
 }
 
 }  // namespace annulus::moe::cuda

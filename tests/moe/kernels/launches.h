@@ -27,4 +27,6 @@ void launch_combine(const moe::cuda::CombineParams& params, const std::int64_t* 
 void launch_activate(const moe::ActivateParams& params, bool backward, bool wide,
                      std::uint64_t seed);
 
+void launch_split(const moe::cuda::SplitParams& params, std::uint64_t seed);
+
 }  // namespace annulus::testing
