@@ -134,6 +134,10 @@ void launch_scatter(const ScatterParams& p, const std::int64_t* /*rows*/, int pi
 
 void launch_copy(const CopyParams& p, std::int64_t /*from_rows*/, std::int64_t /*to_rows*/,
                  int piece, std::uint64_t seed) {
+  if (piece == 4) {
+    for (std::int64_t i = 0; i < p.rows * (p.bytes / 4); ++i) copy_piece(p, i);
+    return;
+  }
   by_piece(piece, [&]<typename Piece>() {
     each_row(p.rows, kRowThreads, seed, [&](std::int64_t row) { copy_row<Piece>(p, row); });
   });

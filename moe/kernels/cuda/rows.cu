@@ -10,6 +10,7 @@ namespace annulus::moe::cuda {
 namespace {
 
 constexpr std::int64_t kMostBlocks = 1 << 20;
+constexpr std::int64_t kShortRow = 128;  ///< bytes: a block a row would idle
 
 template <typename Piece>
 __global__ void __launch_bounds__(kRowThreads)
@@ -23,6 +24,12 @@ __global__ void __launch_bounds__(kRowThreads)
 template <typename Piece>
 __global__ void __launch_bounds__(kRowThreads) copy_kernel(const __grid_constant__ CopyParams p) {
   for (std::int64_t row = blockIdx.x; row < p.rows; row += gridDim.x) copy_row<Piece>(p, row);
+}
+
+__global__ void __launch_bounds__(kRowThreads)
+    copy_short_kernel(const __grid_constant__ CopyParams p) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * kRowThreads + threadIdx.x;
+  if (i < p.rows * (p.bytes / 4)) copy_piece(p, i);
 }
 
 template <typename T, int kWidth>
@@ -45,12 +52,12 @@ unsigned grid(std::int64_t rows, int blocks) {
   return static_cast<unsigned>(rows < most ? rows : most);
 }
 
-/// The largest of 16, 2 and 1 bytes that all of these are multiples of.
+/// The largest of 16, 4, 2 and 1 bytes that all of these are multiples of.
 template <typename Each>
 int piece_of(const Each& each) {
   std::uint64_t all = 0;
   each([&](std::uint64_t value) { all |= value; });
-  return all % 16 == 0 ? 16 : all % 2 == 0 ? 2 : 1;
+  return all % 16 == 0 ? 16 : all % 4 == 0 ? 4 : all % 2 == 0 ? 2 : 1;
 }
 
 std::uint64_t bits(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
@@ -82,7 +89,7 @@ void scatter(const ScatterParams& p, int blocks, void* stream) {
   if (p.tokens == 0 || p.k == 0) return;
   const int piece = piece_of(p);
   const auto kernel = piece == 16  ? &scatter_kernel<uint4>
-                      : piece == 2 ? &scatter_kernel<std::uint16_t>
+                      : piece >= 2 ? &scatter_kernel<std::uint16_t>
                                    : &scatter_kernel<std::uint8_t>;
   kernel<<<grid(p.tokens, blocks), kRowThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
   check_launch("scatter of rows");
@@ -95,8 +102,14 @@ void copy_rows(const CopyParams& p, void* stream) {
     see(bits(p.from));
     see(bits(p.to));
   });
+  if (piece >= 4 && p.bytes <= kShortRow) {
+    const std::int64_t threads = p.rows * (p.bytes / 4);
+    const auto blocks = static_cast<unsigned>((threads + kRowThreads - 1) / kRowThreads);
+    copy_short_kernel<<<blocks, kRowThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+    return check_launch("copy of short rows");
+  }
   const auto kernel = piece == 16  ? &copy_kernel<uint4>
-                      : piece == 2 ? &copy_kernel<std::uint16_t>
+                      : piece >= 2 ? &copy_kernel<std::uint16_t>
                                    : &copy_kernel<std::uint8_t>;
   kernel<<<grid(p.rows, 0), kRowThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
   check_launch("copy of rows");

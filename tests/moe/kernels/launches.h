@@ -18,7 +18,7 @@ void launch_placement(const moe::cuda::PlaceParams& params, std::uint64_t seed);
 /// `rows`: of each rank's memory. `piece` bytes at a time: 16, 2 or 1.
 void launch_scatter(const moe::cuda::ScatterParams& params, const std::int64_t* rows, int piece,
                     std::uint64_t seed);
-/// `from_rows`, `to_rows`: of both memories.
+/// `from_rows`, `to_rows`: of both memories. `piece` 4: a thread a piece.
 void launch_copy(const moe::CopyParams& params, std::int64_t from_rows, std::int64_t to_rows,
                  int piece, std::uint64_t seed);
 /// `wide`: 16 bytes at a time, else an element.

@@ -134,7 +134,7 @@ TEST(MoeKernelsRows, CopyFollowsBothTables) {
   std::mt19937_64 generator(7);
   const auto from = random_bytes(6 * 48, generator);
   const std::vector<std::int64_t> from_at{5, -1, 0, 3, 3}, to_at{4, 1, 0, -1, 2};
-  for (const int piece : {16, 2, 1}) {
+  for (const int piece : {16, 4, 2, 1}) {
     std::vector<std::byte> got(5 * 64, std::byte{0xff});
     auto want = got;
     const moe::CopyParams p{.rows = 5,

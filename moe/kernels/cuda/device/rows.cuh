@@ -71,6 +71,19 @@ __device__ void copy_row(const CopyParams& p, std::int64_t row) {
   }
 }
 
+/// Short rows, a thread a piece of 4 bytes: piece i of all.
+__device__ inline void copy_piece(const CopyParams& p, std::int64_t i) {
+  const std::int64_t pieces = p.bytes / 4;
+  const std::int64_t row = i / pieces;
+  const std::int64_t source = p.from_at != nullptr ? p.from_at[row] : row;
+  const std::int64_t target = p.to_at != nullptr ? p.to_at[row] : row;
+  if (source < 0 || target < 0) return;
+  const std::int64_t piece = i % pieces * 4;
+  const auto* from = static_cast<const std::byte*>(p.from) + source * p.from_stride + piece;
+  auto* to = static_cast<std::byte*>(p.to) + target * p.to_stride + piece;
+  *reinterpret_cast<std::uint32_t*>(to) = *reinterpret_cast<const std::uint32_t*>(from);
+}
+
 /// A slot's row, to be read.
 __device__ inline std::byte* source_of(const CombineParams& p, std::int64_t pair,
                                        std::int64_t row_bytes) {
