@@ -29,26 +29,39 @@ struct Best {
   std::int32_t at = 0;
 };
 
-/// The largest key, of equal ones the first, which becomes kNoKey. Where all are kNoKey already:
-/// kNoKey, at 0.
+/// The largest of one lane's keys, of equal ones the first.
 template <int kEach>
-__device__ Best take_best(std::uint32_t (&keys)[kEach]) {
-  std::uint32_t own = keys[0];
-  int at = 0;
+__device__ Best best_of_lane(const std::uint32_t (&keys)[kEach]) {
+  Best best{keys[0], 0};
 #pragma unroll
   for (int i = 1; i < kEach; ++i) {
-    if (keys[i] > own) {
-      own = keys[i];
-      at = i;
-    }
+    if (keys[i] > best.key) best = {keys[i], i};
   }
-  const std::uint32_t most = __reduce_max_sync(kAllLanes, own);
-  const int winner = __ffs(static_cast<int>(__ballot_sync(kAllLanes, own == most))) - 1;
-  at = __shfl_sync(kAllLanes, at, winner);
+  return best;
+}
+
+template <int kEach>
+__device__ void take_out(std::uint32_t (&keys)[kEach], int at) {
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
-    if (lane_id() == winner && i == at) keys[i] = kNoKey;
+    if (i == at) keys[i] = kNoKey;
   }
+}
+
+/// The lowest lane that says so; -1 where none does.
+__device__ inline int first_lane(bool holds, unsigned among = kAllLanes) {
+  return __ffs(static_cast<int>(__ballot_sync(kAllLanes, holds) & among)) - 1;
+}
+
+/// The largest key of the warp, of equal ones the first, which becomes kNoKey. Where all are kNoKey
+/// already: kNoKey, at 0.
+template <int kEach>
+__device__ Best take_best(std::uint32_t (&keys)[kEach]) {
+  const Best own = best_of_lane(keys);
+  const std::uint32_t most = __reduce_max_sync(kAllLanes, own.key);
+  const int winner = first_lane(own.key == most);
+  const int at = __shfl_sync(kAllLanes, own.at, winner);
+  if (lane_id() == winner) take_out(keys, at);
   return {most, winner * kEach + at};
 }
 

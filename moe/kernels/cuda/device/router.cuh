@@ -1,5 +1,6 @@
 #pragma once
 
+#include "moe/kernels/cuda/device/groups.cuh"
 #include "moe/kernels/cuda/device/ranking.cuh"
 #include "moe/kernels/cuda/launch.h"
 
@@ -47,50 +48,6 @@ __device__ void rank_experts(const RouteParams& p, const float (&z)[kEach],
       score = sigmoid_of(score) + (p.bias != nullptr ? p.bias[first + i] : 0.0F);
     }
     keys[i] = key_of(score);
-  }
-}
-
-/// Sum of the group's `group_top` largest, the largest first.
-template <int kEach>
-__device__ std::uint32_t group_key(const RouteParams& p, int group,
-                                   const std::uint32_t (&keys)[kEach],
-                                   const std::int32_t (&group_of)[kEach]) {
-  std::uint32_t members[kEach];
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) members[i] = group_of[i] == group ? keys[i] : kNoKey;
-  float sum = 0.0F;
-  for (int n = 0; n < p.group_top; ++n) sum += score_of(take_best(members).key);
-  return key_of(sum);
-}
-
-/// Experts outside of the best groups are no candidates, not even where nothing finite is left.
-template <int kEach>
-__device__ void keep_groups(const RouteParams& p, std::uint32_t (&keys)[kEach]) {
-  std::int32_t group_of[kEach];
-  std::uint32_t groups[kEach];  // group g at g, as experts
-  const int first = lane_id() * kEach;
-  const int size = p.experts / p.groups;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    group_of[i] = (first + i) / size;
-    groups[i] = kNoKey;
-  }
-  for (int g = 0; g < p.groups; ++g) {
-    const std::uint32_t key = group_key(p, g, keys, group_of);
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      if (first + i == g) groups[i] = key;
-    }
-  }
-  unsigned kept = 0;
-  for (int n = 0; n < p.groups_kept; ++n) {
-    const std::int32_t best = take_best(groups).at;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) kept |= group_of[i] == best ? 1U << i : 0U;
-  }
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    if ((kept >> i & 1U) == 0) keys[i] = kNoKey;
   }
 }
 
