@@ -65,7 +65,8 @@ void launch_scatter(const moe::cuda::ScatterParams& host, const std::int64_t* ro
   p.rank = mirror.of(host.rank, p.tokens * p.k);
   p.place = mirror.of(host.place, p.tokens * p.k);
   p.weights = mirror.of(host.weights, p.tokens * p.k);
-  for (std::int64_t r = 0; r < moe::cuda::kMostRanks && host.to[r] != nullptr; ++r) {
+  for (std::int64_t r = 0; r < moe::cuda::kMostRanks; ++r) {
+    if (host.to[r] == nullptr) continue;
     p.to[r] = mirror.of(host.to[r], rows[r] * p.bytes);
     p.weights_to[r] = mirror.of(host.weights_to[r], rows[r]);
   }
@@ -95,7 +96,8 @@ void launch_combine(const moe::cuda::CombineParams& host, const std::int64_t* ro
   s.more = mirror.of(s.more, s.tokens * s.width);
   s.out = mirror.of(static_cast<std::byte*>(s.out), s.tokens * s.out_stride * element);
   p.rank = mirror.of(host.rank, s.tokens * s.k);
-  for (std::int64_t r = 0; r < moe::cuda::kMostRanks && host.rows[r] != nullptr; ++r) {
+  for (std::int64_t r = 0; r < moe::cuda::kMostRanks; ++r) {
+    if (host.rows[r] == nullptr) continue;
     p.rows[r] = mirror.of(host.rows[r], rows[r] * s.width * element);
   }
   moe::cuda::combine(p, seed % 2 == 0 ? 0 : 3, nullptr);

@@ -37,7 +37,7 @@ fi
 step "machine" 20 bash -c 'nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader; mpirun --version | head -1'
 step "kernels" 240 kernels_gpu
 # cuBLAS may lie where the loader does not look, such as in a Python package.
-cublas=$(find /usr /opt -name 'libcublas.so.1[23]' -printf '%h\n' 2>/dev/null | sort | tail -1)
+cublas=$(find /usr /opt /root /home -name 'libcublas.so.1[23]' -printf '%h\n' 2>/dev/null | sort | tail -1)
 export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$cublas
 step "moe kernels" 60 moe_gpu --check --gtest_brief=1
 step "moe times" 60 moe_gpu --time

@@ -164,6 +164,8 @@ TEST(MoeKernelsPlacement, B_C_D_Corners) {
 /// More blocks than lanes: the scan of a column goes on.
 TEST(MoeKernelsPlacement, ManyBlocks) {
   expect_as_host({33 * 256 + 5, 3, 1, 3, 1, 1, Skew::low_experts}, 200);
+  expect_as_host({4096, 256, 8, 8, 8, 1}, 201);
+  expect_as_host({4096, 256, 8, 8, 8, 1, Skew::one_expert}, 202);
 }
 
 TEST(MoeKernelsPlacement, SaysWhereCountsAreNotThose) {
