@@ -38,9 +38,9 @@ step "machine" 20 bash -c 'nvidia-smi --query-gpu=name,driver_version,memory.tot
 step "kernels" 240 kernels_gpu
 # cuBLAS may lie where the loader does not look, such as in a Python package.
 cublas=$(find /usr /opt /root /home -name 'libcublas.so.1[23]' -printf '%h\n' 2>/dev/null | sort | tail -1)
-export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$cublas
-step "moe kernels" 60 moe_gpu --check --gtest_brief=1
-step "moe times" 60 moe_gpu --time
+moe=(env "LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$cublas")
+step "moe kernels" 60 "${moe[@]}" moe_gpu --check --gtest_brief=1
+step "moe times" 60 "${moe[@]}" moe_gpu --time
 gtest "threads, 2 ranks" 90 0 '*' engine_gpu
 gtest "threads, up to 8 ranks" 90 0 "$every" engine_local CUDA_DEVICE_MAX_CONNECTIONS=32
 step "3 ranks, 8 queues: refused" 30 bash -c 'annulus bench --backend cuda --transport local --world 3 --seq 1k --heads 4 --head-dim 64 --dtype bf16; [ $? -eq 2 ]'
@@ -58,5 +58,5 @@ step "interleave" 90 python3 interleave.py ./libannulus.so --shapes 2,8192,16,16
 step "suite classic" 60 annulus bench --op local --suite classic --backend cuda
 step "attend" 60 python3 "$repo/tests/gpu/session/attend_check.py" ./annulus
 step "memcheck" 60 compute-sanitizer --tool memcheck --error-exitcode 1 ./kernels_gpu --only "bf16 dim 128:128 seq 130"
-step "moe memcheck" 90 compute-sanitizer --tool memcheck --error-exitcode 1 ./moe_gpu --check --gtest_brief=1 --gtest_filter=-*Products*
+step "moe memcheck" 90 "${moe[@]}" compute-sanitizer --tool memcheck --error-exitcode 1 ./moe_gpu --check --gtest_brief=1 --gtest_filter=-*Products*
 finish
