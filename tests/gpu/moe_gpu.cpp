@@ -1,6 +1,7 @@
 // MoE kernels on a GPU: against the CPU (gtest), then their times.
 //   moe_gpu              both; exit status 77 without a GPU
 //   moe_gpu --time       times alone
+//   moe_gpu --peers      dispatch and combine between all GPUs, checked and timed
 //   moe_gpu --check      checks alone; gtest's options may follow (compute-sanitizer: this)
 #include "tests/gpu/moe_times.h"
 
@@ -21,6 +22,10 @@ int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   const std::string mode = argc > 1 ? argv[1] : "";
   try {
+    if (mode == "--peers") {
+      annulus::testing::time_peers();
+      return 0;
+    }
     const int failed = mode == "--time" ? 0 : RUN_ALL_TESTS();
     if (mode != "--check") annulus::testing::time_moe();
     return failed;

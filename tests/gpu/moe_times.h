@@ -16,6 +16,9 @@ void time_moe();
 void time_products();
 void time_layer();
 
+/// Dispatch and combine between the GPUs of this host. Throws DeviceError where rows went astray.
+void time_peers();
+
 /// Normal values, for what a GPU sustains depends on them; a block of them again and again.
 DeviceBuffer random_bf16(std::int64_t count);
 
