@@ -96,6 +96,8 @@ struct LaunchContext {
   std::function<void()> poll{};
   std::int64_t* flops = nullptr;  ///< executed FLOPs of products are added here; may be null
   std::span<std::byte> workspace{};
+  void* stream = nullptr;   ///< GPUs: cudaStream_t
+  void* library = nullptr;  ///< what the kernel's `open` made; for one stream at a time
 };
 
 }  // namespace annulus::moe

@@ -212,7 +212,7 @@ void Machine::require_fenced(std::uint32_t address) {
   }
 }
 
-std::uint64_t Machine::exchange(std::uint64_t value, int from) {
+const std::uint64_t* Machine::share(std::uint64_t value) {
   Warp& warp = warps_[static_cast<std::size_t>(running_ / 32)];
   const unsigned generation = warp.generation;
   auto& values = warp.values[generation & 1U];
@@ -223,7 +223,7 @@ std::uint64_t Machine::exchange(std::uint64_t value, int from) {
   } else {
     block_until("warp ", running_ / 32, [&] { return warp.generation != generation; });
   }
-  return values[from & 31];
+  return values;
 }
 
 void Machine::barrier(int id, int threads, bool wait) {

@@ -77,7 +77,9 @@ class Machine {
   void require_fenced(std::uint32_t address);  ///< before an asynchronous access
 
   // Warps.
-  std::uint64_t exchange(std::uint64_t value, int from);
+  std::uint64_t exchange(std::uint64_t value, int from) { return share(value)[from & 31]; }
+  /// What the 32 lanes gave, to be read before the next call.
+  const std::uint64_t* share(std::uint64_t value);
 
   // Barriers.
   void barrier(int id, int threads, bool wait);

@@ -11,6 +11,7 @@
 # Predicted (nothing of this was run on a GPU when it was written):
 #   kernels            0 failed. `in any order` runs now use joined tile lists (tile_index.h) and plain
 #                      backward adds to dQ by atomics: a wrong sum there would show as a failed gradient
+#   moe                0 failed; times as printed beside them (docs/notes/10-moe-on-gpus.md)
 #   threads, 1 GPU     engine_gpu 8 of 8 (skipped: NCCL's); 8 ranks as threads pass with 32 queues, which
 #                      hung before: 24 streams now, 32 and more then. 3 ranks with 8 queues: exit 2
 #   processes          pull, push and one queue pass; push is new
@@ -36,6 +37,11 @@ fi
 
 step "machine" 20 bash -c 'nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader; mpirun --version | head -1'
 step "kernels" 240 kernels_gpu
+# cuBLAS may lie where the loader does not look, such as in a Python package.
+cublas=$(find /usr /opt /root /home -name 'libcublas.so.1[23]' -printf '%h\n' 2>/dev/null | sort | tail -1)
+moe=(env "LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$cublas")
+step "moe kernels" 60 "${moe[@]}" moe_gpu --check --gtest_brief=1
+step "moe times" 60 "${moe[@]}" moe_gpu --time
 gtest "threads, 2 ranks" 90 0 '*' engine_gpu
 gtest "threads, up to 8 ranks" 90 0 "$every" engine_local CUDA_DEVICE_MAX_CONNECTIONS=32
 step "3 ranks, 8 queues: refused" 30 bash -c 'annulus bench --backend cuda --transport local --world 3 --seq 1k --heads 4 --head-dim 64 --dtype bf16; [ $? -eq 2 ]'
@@ -53,4 +59,5 @@ step "interleave" 90 python3 interleave.py ./libannulus.so --shapes 2,8192,16,16
 step "suite classic" 60 annulus bench --op local --suite classic --backend cuda
 step "attend" 60 python3 "$repo/tests/gpu/session/attend_check.py" ./annulus
 step "memcheck" 60 compute-sanitizer --tool memcheck --error-exitcode 1 ./kernels_gpu --only "bf16 dim 128:128 seq 130"
+step "moe memcheck" 90 "${moe[@]}" compute-sanitizer --tool memcheck --error-exitcode 1 ./moe_gpu --check --gtest_brief=1 --gtest_filter=-*Products*
 finish

@@ -47,6 +47,7 @@ gtest "processes, push" 60 $gpus "$every" engine_mpi ANNULUS_TEST_PEER_COPIES=pu
 gtest "processes, nccl" 90 $gpus "Distributed.MatchesSingleRankAtTheWidthsOfTensorCores" engine_mpi ANNULUS_TEST_TRANSPORT=nccl
 
 step "doctor" 60 survey_gpu
+step "moe peers" 45 moe_gpu --peers
 ceiling $gpus 23170 "${shape[@]}" --warmup 2 --iterations 10
 for transport in peer nccl; do
   for algorithm in gather ulysses ring; do

@@ -10,11 +10,6 @@
 #include <cstdint>
 #include <cstring>
 
-inline void __syncthreads() {
-  using annulus::emulate::Machine;
-  Machine::current().barrier(0, Machine::current().threads(), true);
-}
-
 // attention/kernels/sm90/ptx.cuh for the host: the same functions on an emulated block.
 namespace annulus::attn::sm90 {
 

@@ -1,0 +1,35 @@
+#pragma once
+
+#include "moe/kernels/cuda/launch.h"
+#include "moe/kernels/dispatch.h"
+
+#include <cstdint>
+#include <memory>
+
+namespace annulus::moe {
+
+/// Where a DeviceLayer runs: a GPU, or in tests emulated blocks over host memory. Everything is
+/// enqueued on context.stream.
+struct Device {
+  const Kernel* kernel = nullptr;
+  LaunchContext context{};
+  std::shared_ptr<void> library{};  ///< holds context.library
+
+  void (*route)(cuda::RouteParams params, void* stream) = nullptr;
+  void (*route_backward)(cuda::RouteBackwardParams params, void* stream) = nullptr;
+  void (*count_pairs)(const cuda::PlaceParams& params, void* stream) = nullptr;
+  void (*place_pairs)(const cuda::PlaceParams& params, void* stream) = nullptr;
+  void (*scatter)(const cuda::ScatterParams& params, int blocks, void* stream) = nullptr;
+  void (*split)(const cuda::SplitParams& params, void* stream) = nullptr;
+
+  std::shared_ptr<void> (*allocate)(std::int64_t bytes) = nullptr;
+  /// Host memory from the device's: returns when it is there.
+  void (*read)(void* host, const void* device, std::int64_t bytes, void* stream) = nullptr;
+  void (*clear)(void* device, std::int64_t bytes, void* stream) = nullptr;
+};
+
+/// The current GPU; `stream` is a cudaStream_t. Throws Unsupported where none is built, or where
+/// there is no cuBLAS.
+Device gpu_device(void* stream);
+
+}  // namespace annulus::moe

@@ -1,0 +1,85 @@
+// The router of a layer on one GPU, and its gradients. d(logits) are f32: where the layer is not,
+// they enter products as a sum of two numbers of its dtype.
+#include "moe/device_layer.h"
+
+#include <array>
+
+namespace annulus::moe {
+namespace {
+
+Operand matrix(const ConstTensorView& view) {
+  return {
+      .data = view.data, .dtype = view.dtype, .row_stride = view.strides[0], .column_stride = 1};
+}
+
+Operand turned(const Operand& o) {
+  return {.data = o.data,
+          .dtype = o.dtype,
+          .row_stride = o.column_stride,
+          .column_stride = o.row_stride};
+}
+
+}  // namespace
+
+void DeviceLayer::route(const ConstTensorView& x, const LayerWeights& weights) {
+  const Product logits{.m = tokens_,
+                       .n = config_.experts,
+                       .k = config_.hidden,
+                       .a = matrix(x),
+                       .b = turned(matrix(weights.router)),
+                       .c = {logits_, DType::f32, config_.experts}};
+  device_.kernel->multiply({&logits, 1}, device_.context);
+  route_.tokens = tokens_;
+  route_.bias = weights.bias.empty() ? nullptr : weights.bias.data();
+  device_.route(route_, device_.context.stream);
+}
+
+void DeviceLayer::route_backward(const ConstTensorView& x, const LayerWeights& weights,
+                                 const LayerGradients& gradients) {
+  const std::int64_t pairs = tokens_ * config_.k, experts = config_.experts;
+  device_.clear(dweights_, pairs * 4, device_.context.stream);  // of pairs without a row
+  device_.kernel->copy({.rows = pairs,
+                        .bytes = 4,
+                        .from_at = place_.row,
+                        .from = row_dweights_,
+                        .from_stride = 4,
+                        .to = dweights_,
+                        .to_stride = 4},
+                       device_.context);
+  device_.route_backward({.forward = route_, .dweights = dweights_, .dlogits = dlogits_},
+                         device_.context.stream);
+  Operand dz{.data = dlogits_, .dtype = DType::f32, .row_stride = experts};
+  Operand rest = dz;
+  const bool split = config_.dtype != DType::f32;
+  if (split) {
+    device_.split({tokens_ * experts, config_.dtype, dlogits_, dlogits_high_, dlogits_low_},
+                  device_.context.stream);
+    dz.dtype = rest.dtype = config_.dtype;
+    dz.data = dlogits_high_;
+    rest.data = dlogits_low_;
+  }
+  const TensorView& dr = gradients.router;
+  const std::array<Product, 2> products{Product{.m = experts,
+                                                .n = config_.hidden,
+                                                .k = tokens_,
+                                                .a = turned(dz),
+                                                .b = matrix(x),
+                                                .c = {dr.data, DType::f32, dr.strides[0]},
+                                                .add = !gradients.assign,
+                                                .k_more = split ? tokens_ : 0,
+                                                .a_more = turned(rest),
+                                                .b_more = matrix(x)},
+                                        Product{.m = tokens_,
+                                                .n = config_.hidden,
+                                                .k = experts,
+                                                .a = dz,
+                                                .b = matrix(weights.router),
+                                                .c = {more_, DType::f32, config_.hidden},
+                                                .add = config_.shared_ffn > 0,
+                                                .k_more = split ? experts : 0,
+                                                .a_more = rest,
+                                                .b_more = matrix(weights.router)}};
+  device_.kernel->multiply(products, device_.context);
+}
+
+}  // namespace annulus::moe

@@ -1,0 +1,48 @@
+#include "moe/device.h"
+#include "runtime/base/cuda_check.h"
+#include "runtime/base/device_buffer.h"
+
+#include <cuda_runtime_api.h>
+
+namespace annulus::moe {
+namespace {
+
+std::shared_ptr<void> allocate(std::int64_t bytes) {
+  const auto buffer = std::make_shared<DeviceBuffer>(bytes);
+  return {buffer, buffer->data()};
+}
+
+void read(void* host, const void* device, std::int64_t bytes, void* stream) {
+  auto* on = static_cast<cudaStream_t>(stream);
+  check_cuda(
+      cudaMemcpyAsync(host, device, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToHost, on),
+      "download");
+  check_cuda(cudaStreamSynchronize(on), "MoE kernels");
+}
+
+void clear(void* device, std::int64_t bytes, void* stream) {
+  check_cuda(cudaMemsetAsync(device, 0, static_cast<std::size_t>(bytes),
+                             static_cast<cudaStream_t>(stream)),
+             "cudaMemset");
+}
+
+}  // namespace
+
+Device gpu_device(void* stream) {
+  Device device{.kernel = &kernel("cuda"),
+                .route = cuda::route,
+                .route_backward = cuda::route_backward,
+                .count_pairs = cuda::count_pairs,
+                .place_pairs = cuda::place_pairs,
+                .scatter = cuda::scatter,
+                .split = cuda::split,
+                .allocate = allocate,
+                .read = read,
+                .clear = clear};
+  device.library = device.kernel->open();
+  device.context.stream = stream;
+  device.context.library = device.library.get();
+  return device;
+}
+
+}  // namespace annulus::moe

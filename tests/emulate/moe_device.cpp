@@ -1,0 +1,63 @@
+#include "tests/moe/kernels/device.h"
+
+#include "tests/moe/kernels/launches.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+namespace annulus::testing {
+
+namespace {
+
+using namespace moe::cuda;  // NOLINT
+
+void route(RouteParams p, void* /*stream*/) { launch_route(p, 16, 1); }
+void route_backward(RouteBackwardParams p, void* /*stream*/) { launch_route_backward(p, 16, 2); }
+void count_pairs(const PlaceParams& /*p*/, void* /*stream*/) {}
+void place_pairs(const PlaceParams& p, void* /*stream*/) { launch_placement(p, 3); }  // counts too
+void scatter(const ScatterParams& p, int /*blocks*/, void* /*stream*/) {
+  launch_scatter(p, nullptr, (p.bytes | p.from_stride) % 16 == 0 ? 16 : 2, 4);
+}
+void split(const SplitParams& p, void* /*stream*/) { launch_split(p, 5); }
+
+std::shared_ptr<void> allocate(std::int64_t bytes) {
+  const auto size = static_cast<std::size_t>((bytes + 63) / 64 * 64);
+  std::shared_ptr<void> memory(std::aligned_alloc(64, size), std::free);
+  std::memset(memory.get(), 0xff, size);
+  return memory;
+}
+
+void read(void* host, const void* device, std::int64_t bytes, void* /*stream*/) {
+  std::memcpy(host, device, static_cast<std::size_t>(bytes));
+}
+
+void clear(void* device, std::int64_t bytes, void* /*stream*/) {
+  std::memset(device, 0, static_cast<std::size_t>(bytes));
+}
+
+}  // namespace
+
+moe::Device test_device() {
+  moe::Device device{.kernel = &moe::kernel("cpu"),
+                     .route = route,
+                     .route_backward = route_backward,
+                     .count_pairs = count_pairs,
+                     .place_pairs = place_pairs,
+                     .scatter = scatter,
+                     .split = split,
+                     .allocate = allocate,
+                     .read = read,
+                     .clear = clear};
+  const std::int64_t bytes = device.kernel->workspace_bytes(1);
+  device.library = allocate(bytes);  // holds the workspace
+  device.context.workspace = {static_cast<std::byte*>(device.library.get()),
+                              static_cast<std::size_t>(bytes)};
+  return device;
+}
+
+void write(void* device, const void* host, std::int64_t bytes) {
+  std::memcpy(device, host, static_cast<std::size_t>(bytes));
+}
+
+}  // namespace annulus::testing

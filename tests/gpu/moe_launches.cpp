@@ -1,0 +1,126 @@
+// The kernels' launches on the GPU, for tests that hold host memory.
+#include "tests/moe/kernels/launches.h"
+
+#include "tests/gpu/mirror.h"
+
+#include <algorithm>
+
+namespace annulus::testing {
+
+void launch_route(const moe::cuda::RouteParams& host, int /*each*/, std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::RouteParams p = host;
+  const std::int64_t pairs = p.tokens * p.k;
+  p.logits = mirror.of(host.logits, p.tokens * p.experts);
+  p.bias = mirror.of(host.bias, p.experts);
+  p.padding = mirror.of(host.padding, p.tokens);
+  p.indices = mirror.of(host.indices, pairs);
+  p.weights = mirror.of(host.weights, pairs);
+  p.bad_tokens = mirror.of(host.bad_tokens, 1);
+  moe::cuda::route(p, nullptr);
+  mirror.download();
+}
+
+void launch_route_backward(const moe::cuda::RouteBackwardParams& host, int /*each*/,
+                           std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::RouteBackwardParams p = host;
+  const std::int64_t pairs = p.forward.tokens * p.forward.k;
+  p.forward.logits = mirror.of(host.forward.logits, p.forward.tokens * p.forward.experts);
+  p.forward.indices = mirror.of(host.forward.indices, pairs);
+  p.kept = mirror.of(host.kept, pairs);
+  p.dweights = mirror.of(host.dweights, pairs);
+  p.dlogits = mirror.of(host.dlogits, p.forward.tokens * p.forward.experts);
+  moe::cuda::route_backward(p, nullptr);
+  mirror.download();
+}
+
+void launch_placement(const moe::cuda::PlaceParams& host, std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::PlaceParams p = host;
+  const std::int64_t pairs = std::int64_t{p.tokens} * p.k;
+  p.indices = mirror.of(host.indices, pairs);
+  p.room = mirror.of(host.room, moe::cuda::place_room(p));
+  p.counts = mirror.of(host.counts, p.experts);
+  p.matrix = mirror.of(host.matrix, std::int64_t{p.sources} * p.experts);
+  p.rank = mirror.of(host.rank, pairs);
+  p.row = mirror.of(host.row, pairs);
+  p.expert_first = mirror.of(host.expert_first, p.experts);
+  p.expert_rows = mirror.of(host.expert_rows, p.experts);
+  p.rank_rows = mirror.of(host.rank_rows, p.ranks);
+  p.unique_first = mirror.of(host.unique_first, p.ranks + 1);
+  p.unique_tokens = mirror.of(host.unique_tokens, std::int64_t{p.tokens} * std::min(p.k, p.ranks));
+  p.unique_of = mirror.of(host.unique_of, pairs);
+  p.mismatch = mirror.of(host.mismatch, 1);
+  moe::cuda::count_pairs(p, nullptr);
+  moe::cuda::place_pairs(p, nullptr);
+  mirror.download();
+}
+
+void launch_scatter(const moe::cuda::ScatterParams& host, const std::int64_t* rows, int /*piece*/,
+                    std::uint64_t seed) {
+  Mirror mirror;
+  moe::cuda::ScatterParams p = host;
+  p.from = mirror.of(host.from, p.tokens * p.from_stride);
+  p.rank = mirror.of(host.rank, p.tokens * p.k);
+  p.place = mirror.of(host.place, p.tokens * p.k);
+  p.weights = mirror.of(host.weights, p.tokens * p.k);
+  for (std::int64_t r = 0; r < moe::cuda::kMostRanks; ++r) {
+    if (host.to[r] == nullptr) continue;
+    p.to[r] = mirror.of(host.to[r], rows[r] * p.bytes);
+    p.weights_to[r] = mirror.of(host.weights_to[r], rows[r]);
+  }
+  moe::cuda::scatter(p, seed % 2 == 0 ? 0 : 3, nullptr);
+  mirror.download();
+}
+
+void launch_copy(const moe::CopyParams& host, std::int64_t from_rows, std::int64_t to_rows,
+                 int /*piece*/, std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::CopyParams p = host;
+  p.from_at = mirror.of(host.from_at, p.rows);
+  p.to_at = mirror.of(host.to_at, p.rows);
+  p.from = mirror.of(static_cast<const std::byte*>(host.from), from_rows * p.from_stride);
+  p.to = mirror.of(static_cast<std::byte*>(host.to), to_rows * p.to_stride);
+  moe::cuda::copy_rows(p, nullptr);
+  mirror.download();
+}
+
+void launch_combine(const moe::cuda::CombineParams& host, const std::int64_t* rows, bool /*wide*/,
+                    std::uint64_t seed) {
+  Mirror mirror;
+  moe::cuda::CombineParams p = host;
+  moe::SumParams& s = p.sum;
+  const std::int64_t element = size_of(s.dtype);
+  s.at = mirror.of(s.at, s.tokens * s.k);
+  s.more = mirror.of(s.more, s.tokens * s.width);
+  s.out = mirror.of(static_cast<std::byte*>(s.out), s.tokens * s.out_stride * element);
+  p.rank = mirror.of(host.rank, s.tokens * s.k);
+  for (std::int64_t r = 0; r < moe::cuda::kMostRanks; ++r) {
+    if (host.rows[r] == nullptr) continue;
+    p.rows[r] = mirror.of(host.rows[r], rows[r] * s.width * element);
+  }
+  moe::cuda::combine(p, seed % 2 == 0 ? 0 : 3, nullptr);
+  mirror.download();
+}
+
+void launch_activate(const moe::ActivateParams& host, bool backward, bool /*wide*/,
+                     std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::ActivateParams p = host;
+  const std::int64_t element = size_of(p.dtype);
+  const std::int64_t between = p.rows * moe::hidden_width(p.activation, p.ffn) * element;
+  const bool in_place = host.hidden == host.dhidden;
+  auto* dhidden = mirror.of(static_cast<std::byte*>(host.dhidden), between);
+  p.dhidden = dhidden;
+  p.hidden = in_place ? dhidden : mirror.of(static_cast<const std::byte*>(host.hidden), between);
+  p.weights = mirror.of(host.weights, p.rows);
+  p.activated = mirror.of(static_cast<std::byte*>(host.activated), p.rows * p.ffn * element);
+  p.dactivated =
+      mirror.of(static_cast<const std::byte*>(host.dactivated), p.rows * p.ffn * element);
+  p.dweights = mirror.of(host.dweights, p.rows);
+  moe::cuda::activate_rows(p, backward, nullptr);
+  mirror.download();
+}
+
+}  // namespace annulus::testing
