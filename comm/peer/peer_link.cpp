@@ -60,13 +60,26 @@ void PeerLink::raise(std::span<const std::int32_t> flags, const LinkStream& on) 
   batch.enqueue();
 }
 
-void PeerLink::await_sources(std::span<const std::int32_t> transfers, const LinkStream& on) const {
+void PeerLink::await(std::span<const std::int32_t> transfers, bool over,
+                     const LinkStream& on) const {
   StreamBatch batch(driver_, on.stream);
   for (const std::int32_t i : transfers) {
     batch.write(on.awaited, static_cast<std::uint32_t>(i) + 1);
     batch.consume(awaited(at(i)), value_);
   }
-  if (!transfers.empty()) batch.write(on.awaited, 0);
+  if (over && !transfers.empty()) batch.write(on.awaited, 0);
+  batch.enqueue();
+}
+
+/// The last one stays noted: a kernel waits for the copies, which therefore have a deadline too.
+void PeerLink::await_sources(std::span<const std::int32_t> transfers, const LinkStream& on) const {
+  await(transfers, false, on);
+}
+
+void PeerLink::release(std::span<const std::int32_t> transfers, const LinkStream& on) const {
+  StreamBatch batch(driver_, on.stream);
+  for (const std::int32_t i : transfers) batch.write(raised(at(i)), value_);
+  batch.write(on.awaited, 0);
   batch.enqueue();
 }
 
@@ -77,14 +90,14 @@ void PeerLink::move(std::int32_t transfer, const LinkStream& on) const {
 void PeerLink::start(std::int32_t transfer, const LinkStream& on) const {
   const std::span<const std::int32_t> alone(&transfer, 1);
   if (!by_flag(transfer)) {
-    await_sources(alone, on);
+    await(alone, true, on);
     move(transfer, on);
   }
   raise(alone, on);
 }
 
 void PeerLink::await_over(std::span<const std::int32_t> flags, const LinkStream& on) const {
-  await_sources(flags, on);
+  await(flags, true, on);
 }
 
 void PeerLink::write(std::uint32_t* word, std::uint32_t value, const LinkStream& on) const {

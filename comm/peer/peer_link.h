@@ -29,15 +29,15 @@ class PeerLink final : public DeviceLink {
   void raise(std::span<const std::int32_t> flags, const LinkStream& on) const override;
   void await_sources(std::span<const std::int32_t> transfers, const LinkStream& on) const override;
   void move(std::int32_t transfer, const LinkStream& on) const override;
-  void release(std::span<const std::int32_t> transfers, const LinkStream& on) const override {
-    raise(transfers, on);
-  }
+  void release(std::span<const std::int32_t> transfers, const LinkStream& on) const override;
   void write(std::uint32_t* word, std::uint32_t value, const LinkStream& on) const override;
   void await_count(std::uint32_t* word, std::uint32_t count, const LinkStream& on) const override;
   void await_over(std::span<const std::int32_t> flags, const LinkStream& on) const override;
   Signal awaited_signal(std::int32_t transfer) const override;
 
  private:
+  /// Until the other ends of these say so. `over`: then the stream waits for none of them.
+  void await(std::span<const std::int32_t> transfers, bool over, const LinkStream& on) const;
   const DeviceTransfer& at(std::int32_t i) const { return transfers_[static_cast<std::size_t>(i)]; }
   const ControlBlock& of(int rank) const { return blocks_[static_cast<std::size_t>(rank)]; }
   /// What this end raises in the other rank's memory, and what it waits for in its own.
