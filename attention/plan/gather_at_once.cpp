@@ -18,7 +18,10 @@ class Parts {
       slots_.push_back(x_.buffer("dkv part", DType::f32, tokens));
     }
     sum_ = b.slot("dkv", DType::f32, b.group().seq_kv, b.heads_kv().count, b.dim() + b.dim_v());
-    b.zero(b.whole(sum_), 0);
+    std::int64_t own = 0;
+    for (const Run& run : x_.taken(b.ring_index())) own += run.count;
+    own_is_all_ = own == b.group().seq_kv;
+    if (!own_is_all_) b.zero(b.whole(sum_), 0);
   }
 
   std::int32_t sum() const { return sum_; }
@@ -43,7 +46,7 @@ class Parts {
   void add_all(std::int32_t dkv) {
     const int step = x_.slices();
     for (const Run& run : x_.taken(b_.ring_index())) {
-      b_.reduce(x_.all_of(dkv, run), x_.all_own(sum_, run), false, step);
+      b_.reduce(x_.all_of(dkv, run), x_.all_own(sum_, run), own_is_all_, step);
     }
     for (int d = 1; d < x_.groups(); ++d) {
       std::int64_t token = 0;
@@ -64,6 +67,7 @@ class Parts {
   Exchange& x_;
   std::vector<std::int32_t> slots_;
   std::int32_t sum_ = -1;
+  bool own_is_all_ = false;  ///< own rows see every own key: nothing is to be zeroed
 };
 
 }  // namespace

@@ -2,10 +2,13 @@
 
 #include "comm/transport.h"
 
+#include <annulus/error.h>
+
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
 #include <span>
+#include <string>
 
 namespace annulus::comm {
 
@@ -63,17 +66,27 @@ class DeviceLink {
   // other ends of all have theirs ready; moves one; tells the other ends that all are over. `write`
   // then says on this GPU how far they are.
   virtual void await_sources(std::span<const std::int32_t> /*transfers*/,
-                             const LinkStream& /*on*/) const {}
-  virtual void move(std::int32_t /*transfer*/, const LinkStream& /*on*/) const {}
+                             const LinkStream& /*on*/) const {
+    none_beside_kernels();
+  }
+  virtual void move(std::int32_t /*transfer*/, const LinkStream& /*on*/) const {
+    none_beside_kernels();
+  }
   virtual void release(std::span<const std::int32_t> /*transfers*/,
-                       const LinkStream& /*on*/) const {}
+                       const LinkStream& /*on*/) const {
+    none_beside_kernels();
+  }
   /// A word of this GPU's memory, in stream order, while a kernel holds every SM.
   virtual void write(std::uint32_t* /*word*/, std::uint32_t /*value*/,
-                     const LinkStream& /*on*/) const {}
+                     const LinkStream& /*on*/) const {
+    none_beside_kernels();
+  }
   /// Holds the stream until such a word, which a kernel of this GPU raises, is no less than
   /// `count`.
   virtual void await_count(std::uint32_t* /*word*/, std::uint32_t /*count*/,
-                           const LinkStream& /*on*/) const {}
+                           const LinkStream& /*on*/) const {
+    none_beside_kernels();
+  }
 
   /// The word in this rank's memory that a stream waits for when it awaits this transfer, and what
   /// it must hold then; null: none.
@@ -82,6 +95,11 @@ class DeviceLink {
     std::uint32_t value = 0;
   };
   virtual Signal awaited_signal(std::int32_t /*transfer*/) const { return {}; }
+
+ private:
+  [[noreturn]] void none_beside_kernels() const {
+    throw Unsupported(std::string(name()) + ": no transfer runs beside kernels");
+  }
 };
 
 }  // namespace annulus::comm

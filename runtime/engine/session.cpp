@@ -75,10 +75,11 @@ std::vector<const attn::Kernel*> candidates(const std::string& name,
   return list;
 }
 
-std::vector<GatherLaunch> launches(std::string_view backend, Algorithm algorithm, Algorithm outer) {
-  const bool gathers = algorithm == Algorithm::gather ||
-                       (algorithm == Algorithm::hybrid && outer == Algorithm::gather);
-  if (backend == "cpu" || !gathers) return {GatherLaunch::slices};
+std::vector<GatherLaunch> launches(std::string_view backend, const Decision& decision,
+                                   Algorithm outer) {
+  const bool gathers = decision.algorithm == Algorithm::gather ||
+                       (decision.algorithm == Algorithm::hybrid && outer == Algorithm::gather);
+  if (backend == "cpu" || !gathers || decision.mesh.ring == 1) return {GatherLaunch::slices};
   return {GatherLaunch::slices, GatherLaunch::on_arrival};
 }
 
@@ -94,7 +95,7 @@ std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options,
     const attn::KernelQuery query = kernel_query(problem, pass, backend);
     for (const attn::Kernel* kernel : candidates(options.kernel, query)) {
       // Which of them an attention takes depends on the transport, which is not chosen yet.
-      for (const GatherLaunch launch : launches(backend, decision.algorithm, options.outer)) {
+      for (const GatherLaunch launch : launches(backend, decision, options.outer)) {
         TileChoice choice;
         choice.outer = options.outer;
         choice.gather = launch;

@@ -184,7 +184,8 @@ TestPlace test_place() {
   };
   return {text("ANNULUS_TEST_BACKEND", "cpu"), text("ANNULUS_TEST_TRANSPORT", "auto"),
           std::stoi(text("ANNULUS_TEST_RANKS_PER_HOST", "0")),
-          text("ANNULUS_TEST_PEER_COPIES", "auto")};
+          text("ANNULUS_TEST_PEER_COPIES", "auto"),
+          text("ANNULUS_TEST_GATHER_AT_ONCE", "0") == "1"};
 }
 
 RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inputs,
@@ -207,7 +208,8 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
                        .layout = options.layout,
                        .outer = options.outer,
                        .kernel = options.kernel,
-                       .blocking_transfers = options.blocking});
+                       .blocking_transfers = options.blocking,
+                       .gather_at_once = place.gather_at_once});
   const auto rows = attention.layout().positions(mesh.rank());
   const auto keys = attention.layout().positions_kv(mesh.rank());
   const auto n = static_cast<std::int64_t>(rows.size());

@@ -31,6 +31,7 @@ struct TestPlace {
   std::string transport = "auto";
   int ranks_per_host = 0;            ///< ANNULUS_TEST_RANKS_PER_HOST
   std::string peer_copies = "auto";  ///< ANNULUS_TEST_PEER_COPIES
+  bool gather_at_once = false;       ///< ANNULUS_TEST_GATHER_AT_ONCE = 1
 };
 TestPlace test_place();
 
