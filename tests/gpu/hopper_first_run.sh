@@ -1,11 +1,12 @@
 #!/bin/bash
 # The Hopper kernels on their first GPU, forward and then both passes: from the smallest case to all,
-# each under a deadline, since a wrong barrier hangs. Stops at the first failure. Then their times
-# and flash2's.
+# each under a deadline, since a wrong barrier hangs. Stops at the fourth failure: one alone says less
+# than where the next ones are. Then their times and flash2's.
 #   tests/gpu/hopper_first_run.sh [path of kernels_gpu] [correct | time]
 set -uo pipefail
 gpu=${1:-build-cuda/tests/kernels_gpu}
 what=${2:-all}
+failures=0
 
 # SECONDS TEXT [forward]
 check() {
@@ -14,16 +15,17 @@ check() {
   local status=$?
   [ $status -eq 0 ] && return
   [ $status -eq 77 ] && exit 77
-  [ $status -ge 124 ] && echo "HANGS: $2"
-  echo "stopped at: $2 (status $status)"
-  exit 1
+  [ $status -ge 124 ] && echo "HANGS: ${*:2}"
+  echo "FAILED: ${*:2} (status $status)"
+  failures=$((failures + 1))
+  [ $failures -lt 4 ] || exit 1
 }
 
 if [ "$what" != time ]; then
   for pass in forward ""; do
     for dim in 128 64; do
-      for seq in 1 7 130 613; do check 30 "hopper full bf16 dim $dim:$dim seq $seq:$seq" $pass; done
-      for seq in 1 130 613; do check 30 "hopper causal bf16 dim $dim:$dim seq $seq:$seq" $pass; done
+      for seq in 1 7 130 613; do check 20 "hopper full bf16 dim $dim:$dim seq $seq:$seq" $pass; done
+      for seq in 1 130 613; do check 20 "hopper causal bf16 dim $dim:$dim seq $seq:$seq" $pass; done
     done
   done
   check 60 "hopper causal f16"
@@ -37,6 +39,7 @@ if [ "$what" != time ]; then
   for group in "heads outermost" "head offset" "late flag" abort graph; do check 60 "hopper $group"; done
   check 300 hopper
 fi
+[ $failures -eq 0 ] || exit 1
 [ "$what" = correct ] && exit 0
 for kernel in hopper flash2; do
   for shape in "bf16 128 full" "bf16 128 causal" "bf16 64"; do
