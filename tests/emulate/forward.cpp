@@ -136,7 +136,7 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   const std::int64_t items = sm90::items_of(p.geometry);
   if (items == 0) return;
   int drawn = 0;
-  std::vector<sm90::QueryTile> tiles(index.row_tiles.size() - 1, {-1, -1, -1, -1});
+  std::vector<sm90::QueryTile> tiles(index.row_tiles.size() - 1, {-1, -1, -1, -1, -1});
   LaunchContext with = context;
   with.abort = g_emulation.abort;
   const sm90::Sections sections = sm90::sections_of(p.geometry);

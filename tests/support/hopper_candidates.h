@@ -8,18 +8,15 @@
 namespace annulus::testing::candidates {
 
 using attn::sm90::Tuning;
-using attn::sm90::Turns;
 
-inline constexpr Tuning softmax_128{.turns = Turns::softmax};
-inline constexpr Tuning none_128{.turns = Turns::none};
+inline constexpr Tuning none_128{.turns = false};
 inline constexpr Tuning lazy_128{.slack = 8};
 inline constexpr Tuning wide_128{
     .tile_keys = 160, .loader_registers = 24, .consumer_registers = 240};
 inline constexpr Tuning wide_lazy_128{
     .tile_keys = 160, .slack = 8, .loader_registers = 24, .consumer_registers = 240};
 
-inline constexpr Tuning softmax_64{.stages = 4, .turns = Turns::softmax};
-inline constexpr Tuning none_64{.stages = 4, .turns = Turns::none};
+inline constexpr Tuning none_64{.stages = 4, .turns = false};
 inline constexpr Tuning lazy_64{.stages = 4, .slack = 8};
 inline constexpr Tuning three_64{
     .groups = 3, .stages = 4, .loader_registers = 32, .consumer_registers = 160};
@@ -30,12 +27,10 @@ inline constexpr Tuning three_lazy_64{
 
 /// X(name, head dim) for each.
 #define ANNULUS_HOPPER_CANDIDATES(X) \
-  X(softmax, 128)                    \
   X(none, 128)                       \
   X(lazy, 128)                       \
   X(wide, 128)                       \
   X(wide_lazy, 128)                  \
-  X(softmax, 64)                     \
   X(none, 64)                        \
   X(lazy, 64)                        \
   X(three, 64)                       \

@@ -105,11 +105,16 @@ struct Consumer {
     commit_products();
   }
 
-  /// Scores of the step to probabilities.
-  __device__ __forceinline__ void find_probabilities(const Item& item) {
+  /// What this lane knows of the step's mask: read while its scores are computed.
+  __device__ __forceinline__ Seen look(const Item& item) const {
     const Step& now = shared.steps[step % Memory::kSteps];
+    return now.masked != 0 ? seen_by_lane(g, item, now, at.warp_row(), at.lane()) : Seen{0, 0};
+  }
+
+  /// Scores of the step to probabilities.
+  __device__ __forceinline__ void find_probabilities(const Seen& seen) {
     if constexpr (kCapped) cap_scores(g, s);
-    if (now.masked != 0) mask_scores(g, item, now, at.warp_row(), at.lane(), s);
+    if (shared.steps[step % Memory::kSteps].masked != 0) mask_scores(seen, at.lane(), s);
     grew = soften<kTuning.slack>(s, sums, scale, keep);
   }
 
@@ -122,12 +127,12 @@ struct Consumer {
     }
   }
 
-  /// Turns go round, each from one warpgroup to the next.
-  __device__ __forceinline__ void await_turn(Turns at_what) const {
-    if (kTuning.turns == at_what) barrier_wait(kTurnBarrier + at.group(), 2 * kGroupThreads);
+  /// Turns go round, each from one warpgroup to the next: who starts products.
+  __device__ __forceinline__ void await_turn() const {
+    if (kTuning.turns) barrier_wait(kTurnBarrier + at.group(), 2 * kGroupThreads);
   }
-  __device__ __forceinline__ void pass_turn(Turns at_what) const {
-    if (kTuning.turns != at_what) return;
+  __device__ __forceinline__ void pass_turn() const {
+    if (!kTuning.turns) return;
     const int next = at.group() + 1 == kTuning.groups ? 0 : at.group() + 1;
     barrier_arrive(kTurnBarrier + next, 2 * kGroupThreads);
   }
@@ -139,42 +144,64 @@ struct Consumer {
     return shared.steps[step % Memory::kSteps].keys != kAborted;
   }
 
-  /// All steps of an item. False where the launch was aborted.
-  __device__ __forceinline__ bool stream_keys(const Item& item) {
+  /// No copy may be under way when the block ends: takes back V of the step before.
+  __device__ __forceinline__ void take_back_values() const {
+    if (step == 0) return;
+    const Place<kStages> place(step - 1);
+    wait(&shared.v_full[place.index], place.full);
+  }
+
+  /// First step of an item; where there is an item before it, also the end of that: its last P V
+  /// goes first, and its output leaves while Q K^T of this one is computed. False where the launch
+  /// was aborted.
+  template <bool kFirst>
+  __device__ __forceinline__ bool enter(const Item& item) {
+    await_queries();
+    if (!await_keys()) {
+      take_back_values();
+      return false;
+    }
     const Matrix rows = along_rows(shared_address(queries(item.number)));
-    if (!await_keys()) return false;
+    await_turn();
+    if constexpr (!kFirst) start_values(step - 1);
     start_scores(rows);
+    pass_turn();
+    if constexpr (!kFirst) leave<1>(item.number - 1);
+    fetch(item.number + 1);
+    const Seen seen = look(item);
     wait_products<0>(s);
+    begin_rows<kDim>(g, p, item, Lane(thread_again()), scale, o, sums);
     release(&shared.k_empty[Place<kStages>(step).index]);
-    find_probabilities(item);
+    find_probabilities(seen);
     rescale();
     pack_scores<T>(s, probabilities);
+    ++step;
+    return true;
+  }
+
+  /// The other steps of an item, but for the last P V. False where the launch was aborted.
+  __device__ __forceinline__ bool stream_keys(const Item& item) {
+    const Matrix rows = along_rows(shared_address(queries(item.number)));
     for (int left = item.tile.end - item.tile.begin - 1; left > 0; --left) {
-      const int last = step++;
       if (!await_keys()) {
-        const Place<kStages> place(last);  // no copy may be under way when the block ends
-        wait(&shared.v_full[place.index], place.full);
+        take_back_values();
         return false;
       }
-      await_turn(Turns::products);
+      await_turn();
       start_scores(rows);
-      start_values(last);
-      pass_turn(Turns::products);
+      start_values(step - 1);
+      pass_turn();
+      const Seen seen = look(item);
       wait_products<1>(s);
       release(&shared.k_empty[Place<kStages>(step).index]);
-      await_turn(Turns::softmax);
-      find_probabilities(item);
+      find_probabilities(seen);
       finish_before(sums.sum[0] + sums.sum[1]);
-      pass_turn(Turns::softmax);
       wait_products<0>(o);
-      release(&shared.v_empty[Place<kStages>(last).index]);
+      release(&shared.v_empty[Place<kStages>(step - 1).index]);
       rescale();
       pack_scores<T>(s, probabilities);
+      ++step;
     }
-    start_values(step);
-    wait_products<0>(o);
-    release(&shared.v_empty[Place<kStages>(step).index]);
-    ++step;
     return true;
   }
 
@@ -186,21 +213,42 @@ struct Consumer {
     wait(&shared.item_full[place.index], place.full);
   }
 
+  /// Queries of the next item are there, and nobody reads those of the last.
+  __device__ __forceinline__ void await_queries() const {
+    wait_copies();
+    fence_async_shared();
+    sync_group(at);
+  }
+
   /// The output of an item whose queries nobody reads any more.
   __device__ __forceinline__ void finish(const Item& item) {
     const Lane here(thread_again());
-    finish_rows<kDim>(g, p, item, here, scale, sums, o);
+    const RowFactors factors = finish_sums(g, p, item, here, scale, sums);
     if (p.finish) {
-      sync_group(at);
-      store_out<T, kDim>(g, p, item, here, queries(item.number), o);
+      store_out<T, kDim>(g, p, item, here, queries(item.number), factors, o);
     } else {
-      store_state<kDim>(g, p, item, here, o);
+      store_state<kDim>(g, p, item, here, factors, o);
     }
     __syncwarp();
     release(&shared.item_empty[item.number % Memory::kItems]);
   }
 
-  /// Queries of item n to shared memory, unless there is none.
+  /// The end of item n, whose last P V is started, and kPending products after it.
+  template <int kPending>
+  __device__ __forceinline__ void leave(int n) {
+    wait_products<kPending>(o);
+    release(&shared.v_empty[Place<kStages>(step - 1).index]);
+    finish(*item_at(n));
+  }
+
+  __device__ __forceinline__ void leave_last(int n) {
+    await_queries();
+    start_values(step - 1);
+    leave<0>(n);
+  }
+
+  /// Queries of item n to shared memory, unless there is none. The warp copies rows that it alone
+  /// has written output through.
   __device__ __forceinline__ void fetch(int n) const {
     await_item(n);
     const Item& item = *item_at(n);
@@ -210,24 +258,18 @@ struct Consumer {
   }
 
   __device__ __forceinline__ void run() {
-    if (at.group() + 1 == kTuning.groups) pass_turn(kTuning.turns);  // group 0 begins
+    if (at.group() + 1 == kTuning.groups) pass_turn();  // group 0 begins
     fetch(0);
-    // Its number is read again where it is wanted: registers are short.
     const Item* item = item_at(0);
-    while (item->tile.begin < item->tile.end) {
-      wait_copies();
-      fence_async_shared();
-      sync_group(at);  // queries of this item are there, and nobody reads those of the last
-      fetch(item->number + 1);
-      begin_rows<kDim>(g, p, *item, Lane(thread_again()), scale, o, sums);
-      if (!stream_keys(*item)) {
-        wait_copies();
-        return;
-      }
-      const Item* next = item_at(item->number + 1);
-      finish(*item);
-      item = next;
+    if (item->tile.begin == item->tile.end) return;
+    bool goes_on = enter<true>(*item);
+    while (goes_on && stream_keys(*item)) {
+      // Its number is read again where it is wanted: registers are short.
+      item = item_at(item->number + 1);
+      if (item->tile.begin == item->tile.end) return leave_last(item->number - 1);
+      goes_on = enter<false>(*item);
     }
+    wait_copies();  // aborted
   }
 };
 

@@ -18,6 +18,7 @@ struct Loader {
   const Schedule& schedule;
   Memory& shared;
   int step = 0;            ///< the next
+  int drawn = 0;           ///< the item that is not said yet
   int segment = -1;        ///< of the last step
   std::uint32_t seen = 0;  ///< what that segment's counter held
   bool held = false;       ///< V of the last step is not asked for yet
@@ -101,6 +102,8 @@ struct Loader {
     copy(maps.k, shared.k[at.index], &shared.k_full[at.index], of.token, of.kv_head, of.batch);
   }
 
+  /// Steps of item n. Once its first keys are asked for, the item after the next is said, and the
+  /// one behind that drawn: nobody waits for the answer until then.
   __device__ __forceinline__ bool walk(const Item& item) {
     const int end = item.tile.end;
     for (int i = item.tile.begin; i < end; ++i) {
@@ -111,6 +114,9 @@ struct Loader {
       load_values();
       held = true;
       ++step;
+      if (i > item.tile.begin) continue;
+      publish(item.number + 2, drawn);
+      drawn = draw();
     }
     return true;
   }
@@ -127,17 +133,19 @@ struct Loader {
     return static_cast<int>(gridDim.x) + atomicAdd(schedule.drawn, 1);
   }
 
-  /// Consumers know an item and the one after it, whose queries they copy ahead.
+  /// Consumers know an item and the one after it, whose queries they copy ahead: of the first two
+  /// before keys are waited for, else whoever waits for an item would not learn of an abort.
   __device__ __forceinline__ void run() {
     prefetch_map(maps.k);
     prefetch_map(maps.v);
     shared.pairs = 0;
     await_kernel_before();  // the schedule is its work; consumers wait for items
     publish(0, static_cast<int>(blockIdx.x));
+    publish(1, draw());
+    drawn = draw();
     for (int n = 0;; ++n) {
       const Item& item = shared.items[n % Memory::kItems];
       if (item.tile.begin == item.tile.end) break;
-      publish(n + 1, draw());
       if (!walk(item)) {
         say_aborted();
         break;

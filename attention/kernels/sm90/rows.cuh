@@ -35,24 +35,44 @@ __device__ __forceinline__ auto* element_at(const Operand<Pointer>& operand, std
   return static_cast<Element*>(operand.data) + cuda::index_of(operand, batch, token, head);
 }
 
-/// Starts the copy of the warpgroup's rows to `to`; rows that the item lacks become 0.
+/// Token of a row of the item, counted from its first.
+__device__ __forceinline__ std::int64_t token_of(const cuda::Geometry& g, const QueryTile& tile,
+                                                 int row) {
+  return tile.token >= 0 ? tile.token + row : cuda::token_of_row(g, tile.row + row);
+}
+
+/// How a warp goes through its 16 rows in 16-byte chunks: each lane has one chunk of every kStep-th
+/// row. Addresses are added up, not multiplied out.
+template <int kDim>
+struct WarpRows {
+  static constexpr int kChunks = kDim / 8;
+  static constexpr int kStep = 32 / kChunks;
+  static constexpr int kCount = 16 / kStep;
+  int chunk, row;  ///< `row`: this lane's first, within the item
+  __device__ __forceinline__ explicit WarpRows(const Lane& at)
+      : chunk(at.lane() % kChunks), row(at.warp_row() + at.lane() / kChunks) {}
+};
+
+/// Starts the copy of the warp's rows to `to`, where its warpgroup's queries are; rows that the
+/// item lacks become 0.
 template <int kDim>
 __device__ __forceinline__ void copy_queries(const cuda::Geometry& g, const ForwardParams& p,
                                              const Item& item, const Lane& at, unsigned char* to) {
-  constexpr int kChunks = kDim / 8;
-  constexpr int kStride = kGroupThreads / kChunks;
-  const int chunk = at.thread() % kChunks;
-  const int rows = item.tile.rows - kGroupRows * at.group();
-  const cuda::RowTokens tokens(g, item.tile.row, item.tile.rows);
-  const std::uint16_t* q = element_at(p.q, item.batch, 0, item.head) + 8 * chunk;
+  using Rows = WarpRows<kDim>;
+  const Rows rows(at);
+  const QueryTile& tile = item.tile;
+  const std::uint16_t* const q = element_at(p.q, item.batch, 0, item.head) + 8 * rows.chunk;
+  const bool one = tile.token >= 0;
+  const std::uint16_t* from = q + (one ? tile.token + rows.row : 0) * p.q.token_stride;
+  const std::int64_t step = Rows::kStep * p.q.token_stride;
 #pragma unroll
-  for (int i = 0; i < kGroupRows / kStride; ++i) {
-    const int row = at.thread() / kChunks + i * kStride;
-    const bool real = row < rows;
-    const std::int64_t token =
-        tokens.of(g, item.tile.row + (real ? kGroupRows * at.group() + row : 0));
-    copy16(shared_address(to) + place_in_matrix(kGroupRows, row, chunk),
-           q + token * p.q.token_stride, real);
+  for (int i = 0; i < Rows::kCount; ++i) {
+    const int row = rows.row + i * Rows::kStep;
+    const bool real = row < tile.rows;
+    if (!one && real) from = q + cuda::token_of_row(g, tile.row + row) * p.q.token_stride;
+    copy16(shared_address(to) + place_in_matrix(kGroupRows, row % kGroupRows, rows.chunk),
+           real ? from : q, real);
+    from += step;
   }
 }
 
@@ -68,7 +88,7 @@ __device__ __forceinline__ void begin_rows(const cuda::Geometry& g, const Forwar
     sums.max[h] = -cuda::kInfinity;
     sums.sum[h] = 0.0F;
     if (!p.resume || at.row(h) >= item.tile.rows) continue;
-    const std::int64_t token = cuda::token_of_row(g, item.tile.row + at.row(h));
+    const std::int64_t token = token_of(g, item.tile, at.row(h));
     const float lse = *cuda::f32_row(p.lse, item.batch, token, item.head);
     if (lse == -cuda::kInfinity) continue;
     sums.max[h] = lse / (scale * cuda::kLn2);
@@ -83,81 +103,98 @@ __device__ __forceinline__ void begin_rows(const cuda::Geometry& g, const Forwar
   }
 }
 
-/// Normalises the output and writes lse.
-template <int kDim>
-__device__ __forceinline__ void finish_rows(const cuda::Geometry& g, const ForwardParams& p,
-                                            const Item& item, const Lane& at, float scale,
-                                            const RowSums& sums, float (&o)[kDim / 2]) {
-  const cuda::RowTokens tokens(g, item.tile.row, item.tile.rows);
+/// What makes the thread's output that of normalised rows: factors, 0 where a row has seen no key.
+struct RowFactors {
+  float of[2];
+};
+
+/// Writes lse.
+__device__ __forceinline__ RowFactors finish_sums(const cuda::Geometry& g, const ForwardParams& p,
+                                                  const Item& item, const Lane& at, float scale,
+                                                  const RowSums& sums) {
+  RowFactors factors;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     float total = sums.sum[h];
     total += __shfl_xor_sync(0xffffffffU, total, 1);
     total += __shfl_xor_sync(0xffffffffU, total, 2);
     const bool unseen = total == 0.0F;
-    const float factor = 1.0F / total;
-#pragma unroll
-    for (int j = 0; j < kDim / 8; ++j) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        float& x = o[4 * j + 2 * h + e];
-        x = unseen ? 0.0F : x * factor;  // 0 times what is not finite is no 0
-      }
-    }
+    factors.of[h] = unseen ? 0.0F : 1.0F / total;
     if ((at.lane() & 3) != 0 || at.row(h) >= item.tile.rows) continue;
-    const std::int64_t token = tokens.of(g, item.tile.row + at.row(h));
+    const std::int64_t token = token_of(g, item.tile, at.row(h));
     *cuda::f32_row(p.lse, item.batch, token, item.head) =
         unseen ? -cuda::kInfinity : sums.max[h] * (scale * cuda::kLn2) + logf(total);
   }
+  return factors;
 }
 
+/// The output itself stays as it is: registers of products may not be written while others are
+/// under way. 0 times what is not finite is no 0.
 template <int kDim>
 __device__ __forceinline__ void store_state(const cuda::Geometry& g, const ForwardParams& p,
                                             const Item& item, const Lane& at,
-                                            const float (&o)[kDim / 2]) {
-  const cuda::RowTokens tokens(g, item.tile.row, item.tile.rows);
+                                            const RowFactors& factors, const float (&o)[kDim / 2]) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     if (at.row(h) >= item.tile.rows) continue;
-    const std::int64_t token = tokens.of(g, item.tile.row + at.row(h));
+    const std::int64_t token = token_of(g, item.tile, at.row(h));
     float* state = cuda::f32_row(p.state, item.batch, token, item.head) + 2 * (at.lane() & 3);
+    const float factor = factors.of[h];
 #pragma unroll
     for (int j = 0; j < kDim / 8; ++j) {
-      *reinterpret_cast<float2*>(state + 8 * j) =
-          make_float2(o[4 * j + 2 * h], o[4 * j + 2 * h + 1]);
+      const float2 pair =
+          make_float2(o[4 * j + 2 * h] * factor, o[4 * j + 2 * h + 1] * factor);
+      *reinterpret_cast<float2*>(state + 8 * j) = factor == 0.0F ? make_float2(0.0F, 0.0F) : pair;
     }
   }
 }
 
-/// By way of the warp's rows of `rows`, where the warpgroup's queries were: so they leave in
-/// 16-byte pieces.
+/// The warp's output to its rows of `to`, where its warpgroup's queries were.
+template <typename T, int kDim>
+__device__ __forceinline__ void stage_out(const Lane& at, std::uint32_t to,
+                                          const RowFactors& factors, const float (&o)[kDim / 2]) {
+  // Four matrices of 8 x 8 at once: both halves of the rows of two chunks. This lane says where row
+  // lane % 8 of matrix lane / 8 goes.
+  const int half = at.lane() >> 3 & 1;
+  const int row = at.warp_row() % kGroupRows + (at.lane() & 7) + 8 * half;
+  const std::uint32_t seen[2] = {factors.of[0] == 0.0F ? 0U : ~0U,
+                                 factors.of[1] == 0.0F ? 0U : ~0U};
+#pragma unroll
+  for (int j = 0; j < kDim / 8; j += 2) {
+    std::uint32_t packs[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float factor = factors.of[i % 2];
+      packs[i] = pack(o[4 * j + 2 * i] * factor, o[4 * j + 2 * i + 1] * factor, T()) & seen[i % 2];
+    }
+    store_matrices(to + place_in_matrix(kGroupRows, row, j + (at.lane() >> 4)), packs);
+  }
+}
+
+/// By way of `rows` in shared memory: so they leave in 16-byte pieces.
 template <typename T, int kDim>
 __device__ __forceinline__ void store_out(const cuda::Geometry& g, const ForwardParams& p,
                                           const Item& item, const Lane& at, unsigned char* rows,
-                                          const float (&o)[kDim / 2]) {
-  constexpr int kChunks = kDim / 8;
-  const std::uint32_t to = shared_address(rows);
-  const int first = at.warp_row() % kGroupRows;
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-#pragma unroll
-    for (int j = 0; j < kChunks; ++j) {
-      store_shared(to + place_in_matrix(kGroupRows, first + (at.lane() >> 2) + 8 * h, j) +
-                       4 * static_cast<std::uint32_t>(at.lane() & 3),
-                   pack(o[4 * j + 2 * h], o[4 * j + 2 * h + 1], T()));
-    }
-  }
+                                          const RowFactors& factors, const float (&o)[kDim / 2]) {
+  using Rows = WarpRows<kDim>;
+  stage_out<T, kDim>(at, shared_address(rows), factors, o);
   __syncwarp();
-  const cuda::RowTokens tokens(g, item.tile.row, item.tile.rows);
-  std::uint16_t* out = element_at(p.out, item.batch, 0, item.head);
-  const int chunk = at.lane() % kChunks;
-#pragma unroll 1  // else the places of all rows are computed before the keys, and spilled
-  for (int i = 0; i < 16; i += 32 / kChunks) {
-    const int row = i + at.lane() / kChunks;
-    if (at.warp_row() + row >= item.tile.rows) continue;
-    const std::int64_t token = tokens.of(g, item.tile.row + at.warp_row() + row);
-    *reinterpret_cast<uint4*>(out + token * p.out.token_stride + 8 * chunk) =
-        load_shared16(to + place_in_matrix(kGroupRows, first + row, chunk));
+  const Rows mine(at);
+  const QueryTile& tile = item.tile;
+  std::uint16_t* const out = element_at(p.out, item.batch, 0, item.head) + 8 * mine.chunk;
+  const bool one = tile.token >= 0;
+  std::uint16_t* to = out + (one ? tile.token + mine.row : 0) * p.out.token_stride;
+  const std::int64_t step = Rows::kStep * p.out.token_stride;
+#pragma unroll
+  for (int i = 0; i < Rows::kCount; ++i) {
+    const int row = mine.row + i * Rows::kStep;
+    const uint4 piece = load_shared16(
+        shared_address(rows) + place_in_matrix(kGroupRows, row % kGroupRows, mine.chunk));
+    if (row < tile.rows) {
+      if (!one) to = out + cuda::token_of_row(g, tile.row + row) * p.out.token_stride;
+      *reinterpret_cast<uint4*>(to) = piece;
+    }
+    to += step;
   }
 }
 

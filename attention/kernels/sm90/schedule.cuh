@@ -22,7 +22,10 @@ __device__ inline void place_query_tile(const cuda::Geometry& g, const Schedule&
     rows = max(rows, __shfl_xor_sync(0xffffffffU, rows, step));
     before += __shfl_xor_sync(0xffffffffU, before, step);
   }
-  if (lane == 0) to.tiles[before] = {g.tiles[begin].row, rows, begin, end};
+  if (lane != 0) return;
+  const int row = g.tiles[begin].row;
+  const cuda::RowTokens tokens(g, row, rows);
+  to.tiles[before] = {row, rows, begin, end, tokens.one ? row + tokens.shift : -1};
 }
 
 /// The same for key tile `i`. Where dQ is added in turns, later keys go first (TilePlace), so that
@@ -61,7 +64,7 @@ __device__ inline ItemOf<Tile> item_of(const ScheduleOf<Tile>& s, int tile_count
 
 /// Item `index` of the order, `number` of its block.
 __device__ inline Item item_of(const cuda::Geometry& g, const Schedule& s, int index, int number) {
-  if (index >= s.all) return {{0, 0, 0, 0}, 0, 0, 0, number};
+  if (index >= s.all) return {{0, 0, 0, 0, 0}, 0, 0, 0, number};
   const ItemOf<QueryTile> item = item_of(s, g.row_tile_count, static_cast<int>(g.heads), index);
   // Divided once an item and in 32 bits: the loader has few registers.
   const int kv_head = (static_cast<int>(g.head_offset) + item.head) / static_cast<int>(g.group);

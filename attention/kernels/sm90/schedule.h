@@ -10,6 +10,7 @@ namespace annulus::attn::sm90 {
 /// A query tile: rows [row, row + rows) of the launch and its tiles [begin, end).
 struct QueryTile {
   std::int32_t row, rows, begin, end;
+  std::int64_t token;  ///< of the first row; -1: its rows are of several query segments
 };
 
 /// A key tile: at most `keys` keys, and its tiles [begin, end) of the list by key.

@@ -43,12 +43,9 @@ __device__ __forceinline__ std::uint32_t bits_of(const Seen& seen, int key) {
   return cuda::low_bits(seen.end - key) & ~cuda::low_bits(seen.begin - key);
 }
 
-/// Scores that are not to be seen become -inf.
+/// Scores that are not to be seen become -inf. `mine`: seen_by_lane.
 template <int kScores>
-__device__ __forceinline__ void mask_scores(const cuda::Geometry& g, const Item& item,
-                                            const Step& step, int row, int lane,
-                                            float (&s)[kScores]) {
-  const Seen mine = seen_by_lane(g, item, step, row, lane);
+__device__ __forceinline__ void mask_scores(const Seen& mine, int lane, float (&s)[kScores]) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     Seen seen[2];

@@ -4,19 +4,13 @@
 // others are compiled into tests (tests/support/hopper_candidates.h), to be timed side by side.
 namespace annulus::attn::sm90 {
 
-/// How consumer warpgroups keep out of each other's way, so that one computes products while
-/// another does its softmax.
-enum class Turns {
-  none,
-  products,  ///< each starts its products when the one before it has started its own
-  softmax,   ///< one at a time does its softmax
-};
-
 struct Tuning {
   int groups = 2;       ///< consumer warpgroups, of 64 query rows each
   int tile_keys = 128;  ///< of a step, at most
   int stages = 2;       ///< of K, and of V
-  Turns turns = Turns::products;
+  /// Each consumer warpgroup starts its products when the one before it has started its own: so one
+  /// computes products while another does its softmax.
+  bool turns = true;
   /// A warp leaves the maxima of its rows alone until one has grown by more than 2^slack, and with
   /// them its output so far. Results are as exact: probabilities and sums have one maximum.
   int slack = 0;
