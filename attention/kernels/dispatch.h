@@ -1,6 +1,7 @@
 #pragma once
 
 #include "attention/kernels/params.h"
+#include "attention/kernels/tile_index.h"
 
 #include <cstdint>
 #include <memory>
@@ -17,6 +18,7 @@ struct KernelQuery {
   std::int64_t head_dim_v = 64;
   bool backward = false;
   std::string_view backend = "cpu";
+  bool softcap = false;
 };
 
 /// One row of the dispatch table: a local kernel, forward and backward, and what it covers.
@@ -26,6 +28,8 @@ struct Kernel {
   bool by_name_only = false;  ///< "auto" does not take it
   std::int64_t tile_q = 64;   ///< the tile grid it wants
   std::int64_t tile_k = 64;
+  /// The same where it depends on what is to be served; null: tile_q x tile_k always (tiles_for).
+  TileLimits (*tiles)(const KernelQuery& query) = nullptr;
   /// It takes tiles of any number of keys by row, and by key of any number of rows, where the order
   /// of dQ is free (tile_index.h, join_tiles).
   bool joined_tiles = false;
@@ -64,6 +68,9 @@ class RegisteredKernel {
  private:
   std::shared_ptr<const Kernel> row_;
 };
+
+/// The largest tiles of the lists of a launch, and what they are cut into if nobody says otherwise.
+TileLimits tiles_for(const Kernel& kernel, const KernelQuery& query);
 
 /// Those of one backend.
 std::vector<const Kernel*> kernels(std::string_view backend);

@@ -86,8 +86,10 @@ struct LocalKernel::Impl {
     const TokenRange rows{.begin = 0, .count = problem.seq};
     const TokenRange all_keys{.begin = 0, .count = *problem.seq_kv};
     const attn::RowTable table(bands, std::span(&rows, 1));
-    const attn::TileGrid grid{options.tile_q > 0 ? options.tile_q : kernel.tile_q,
-                              options.tile_k > 0 ? options.tile_k : kernel.tile_k};
+    const attn::TileLimits own =
+        attn::tiles_for(kernel, engine::kernel_query(problem, Pass::forward, options.backend));
+    const attn::TileGrid grid{options.tile_q > 0 ? options.tile_q : own.rows,
+                              options.tile_k > 0 ? options.tile_k : own.keys};
     intervals = table.intervals();
     table.tiles(grid, 0, all_keys, tiles);
     queries = {{.row = 0, .token = 0, .count = problem.seq}};
@@ -143,8 +145,9 @@ std::vector<LocalKernelInfo> local_kernels(const Problem& problem, const std::st
   const attn::KernelQuery query = engine::kernel_query(resolved(problem), Pass::forward, backend);
   std::vector<LocalKernelInfo> list;
   for (const attn::Kernel* kernel : attn::kernels(backend)) {
-    list.push_back({std::string(kernel->name), std::string(kernel->backend), kernel->tile_q,
-                    kernel->tile_k, kernel->refuses(query)});
+    const attn::TileLimits tiles = attn::tiles_for(*kernel, query);
+    list.push_back({std::string(kernel->name), std::string(kernel->backend), tiles.rows, tiles.keys,
+                    kernel->refuses(query)});
   }
   return list;
 }

@@ -26,7 +26,8 @@ attn::KernelQuery kernel_query(const Problem& p, Pass pass, std::string_view bac
           .head_dim = p.head_dim,
           .head_dim_v = *p.head_dim_v,
           .backward = pass == Pass::backward,
-          .backend = backend};
+          .backend = backend,
+          .softcap = p.softcap != 0.0};
 }
 
 KernelChoice choose_kernel(const std::string& name, const attn::KernelQuery& query) {
@@ -50,8 +51,10 @@ PlanRequest plan_request(const Problem& problem, const Layout& layout, const Dec
   request.mesh = decision.mesh;
   request.pass = pass;
   request.options.outer = choice.outer;
-  request.options.tile_q = choice.tile_q > 0 ? choice.tile_q : kernel.tile_q;
-  request.options.tile_k = choice.tile_k > 0 ? choice.tile_k : kernel.tile_k;
+  const attn::TileLimits tiles =
+      attn::tiles_for(kernel, kernel_query(problem, pass, kernel.backend));
+  request.options.tile_q = choice.tile_q > 0 ? choice.tile_q : tiles.rows;
+  request.options.tile_k = choice.tile_k > 0 ? choice.tile_k : tiles.keys;
   // Transfers between GPUs read and write the arena alone: peers cannot address a caller's tensors.
   request.options.stage_caller = kernel.backend != "cpu";
   if (at_once_is_small(problem, decision.mesh.world(), pass)) {

@@ -66,7 +66,8 @@ struct Run {
   unsigned blocks;
 };
 
-template <typename T, int kDim, bool kCapped, sm90::Tuning kTuning = sm90::default_tuning(kDim)>
+template <typename T, int kDim, bool kCapped,
+          sm90::Tuning kTuning = sm90::default_tuning(kDim, kCapped)>
 void run_blocks(const Run& run) {
   static_assert(sizeof(sm90::Shared<kDim, kTuning>) <= emulate::kSharedBytes);
   for (unsigned i = 0; i < run.blocks; ++i) {
@@ -101,6 +102,14 @@ const Candidate* candidate() {
   throw std::runtime_error("no such candidate");
 }
 
+sm90::Tuning tuning_of(std::int64_t head_dim, bool capped) {
+  return candidate() != nullptr ? candidate()->tuning : sm90::default_tuning(head_dim, capped);
+}
+TileLimits tiles_of(std::int64_t head_dim, bool capped) {
+  const sm90::Tuning tuning = tuning_of(head_dim, capped);
+  return {sm90::tile_rows_of(tuning), tuning.tile_keys};
+}
+
 template <typename T, int kDim>
 void run_variant(const Run& run) {
   return run.geometry.softcap != 0.0 ? run_blocks<T, kDim, true>(run)
@@ -127,9 +136,9 @@ void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule) {
 
 void forward(const ForwardParams& host, const LaunchContext& context) {
   ForwardParams p = host;
-  const sm90::Tuning tuning = candidate() != nullptr ? candidate()->tuning : sm90::Tuning{};
-  const TileIndex index =
-      make_tile_index(p.geometry.tiles, {sm90::tile_rows_of(tuning), tuning.tile_keys});
+  const TileLimits most = tiles_of(p.geometry.head_dim, p.geometry.softcap != 0.0);
+  const auto tile_keys = static_cast<int>(most.keys);
+  const TileIndex index = make_tile_index(p.geometry.tiles, most);
   p.geometry.row_tiles = index.row_tiles;
   if (!sm90::suits(p)) throw std::runtime_error("the launch would go to flash2");
   fill_unvisited_rows(p);
@@ -143,7 +152,7 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   const Run run{
       p,
       cuda::geometry_of(p.geometry, with),
-      {map_of(p.k, p.geometry, tuning.tile_keys), map_of(p.v, p.geometry, tuning.tile_keys)},
+      {map_of(p.k, p.geometry, tile_keys), map_of(p.v, p.geometry, tile_keys)},
       {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size},
       static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};
   make_schedule(run.geometry, run.schedule);
@@ -157,12 +166,13 @@ std::int64_t no_workspace(const AttendGeometry& /*g*/, bool /*backward*/, int /*
 }  // namespace
 
 const Kernel& emulated_hopper(const Emulation& emulation) {
-  static Kernel kernel{
-      .name = "hopper", .backend = "emulated", .workspace_bytes = no_workspace, .forward = forward};
+  static const Kernel kernel{
+      .name = "hopper",
+      .backend = "emulated",
+      .tiles = [](const KernelQuery& query) { return tiles_of(query.head_dim, query.softcap); },
+      .workspace_bytes = no_workspace,
+      .forward = forward};
   g_emulation = emulation;
-  const sm90::Tuning tuning = candidate() != nullptr ? candidate()->tuning : sm90::Tuning{};
-  kernel.tile_q = sm90::tile_rows_of(tuning);
-  kernel.tile_k = tuning.tile_keys;
   return kernel;
 }
 

@@ -19,7 +19,8 @@ struct Emulation {
   std::string_view candidate{};  ///< as "wide_128" (hopper_candidates.h); empty: what is launched
 };
 
-/// The Hopper forward as a kernel of host memory, with the tile grid it wants. No backward.
+/// The Hopper forward as a kernel of host memory, with the tiles it wants (Kernel::tiles). No
+/// backward.
 const attn::Kernel& emulated_hopper(const Emulation& emulation);
 
 }  // namespace annulus::testing

@@ -224,9 +224,10 @@ TEST(EmulatedHopper, Aborts) {
 class Candidates : public ::testing::TestWithParam<Candidate> {
  protected:
   OracleProblem problem(std::int64_t seq) const { return problem_of(seq, GetParam().head_dim); }
-  TileGrid grid() const {
-    const attn::Kernel& kernel = emulated_hopper(emulation(1));
-    return {kernel.tile_q, kernel.tile_k};
+  TileGrid grid(bool softcap = false) const {
+    const attn::TileLimits tiles =
+        emulated_hopper(emulation(1)).tiles({.head_dim = GetParam().head_dim, .softcap = softcap});
+    return {tiles.rows, tiles.keys};
   }
   static Emulation emulation(std::uint64_t seed) {
     return {.seed = seed, .sms = static_cast<int>(seed), .candidate = GetParam().name};
@@ -278,6 +279,27 @@ TEST_P(Candidates, RowsThatGrow) {
   }
 }
 
+/// Items of one step, which run into each other at once, and blocks that have several: boundaries
+/// with and without a step between.
+TEST_P(Candidates, ItemsOfOneStep) {
+  OracleProblem p = problem(450);
+  p.heads = 6;
+  p.heads_kv = 2;
+  p.terms = {Mask::Documents{{100, 0, 37, 1, 312}, true}};
+  expect_right({launch_of(p)}, emulation(1));
+  p.seq_kv = 30;
+  p.terms.clear();
+  for (std::uint64_t seed = 1; seed < 3; ++seed) expect_right({launch_of(p)}, emulation(seed));
+}
+
+/// Query tiles whose rows are of several segments, between such as are of one.
+TEST_P(Candidates, QuerySegments) {
+  OracleProblem p = problem(450);
+  TestLaunch launch = launch_of(p);
+  launch.queries = {{0, 0, 100}, {100, 100, 1}, {101, 101, 349}};
+  expect_right({launch}, emulation(1));
+}
+
 TEST_P(Candidates, FlagsAndAborts) {
   const OracleProblem p = problem(400);
   std::vector<std::uint32_t> flags{0, 0, 1};
@@ -296,12 +318,34 @@ TEST_P(Candidates, FlagsAndAborts) {
                              random_inputs(p, 3), {.gap = 8, .gap_step = 8, .backward = false}));
 }
 
+/// The abort comes as the first step of an item, whose predecessor is not finished.
+TEST_P(Candidates, AbortsBetweenItems) {
+  const OracleProblem p = problem(400);
+  auto keys = cut_at(400, {200});
+  std::uint32_t word = 0;
+  std::uint32_t never = 0;
+  keys[0].ready = &never;
+  keys[0].all = 1;
+  TestLaunch launch = make_launch(p, keys, grid());
+  // The first query tile, which is drawn last, alone wants keys that never come.
+  std::erase_if(launch.tiles, [](const attn::Tile& t) { return t.row > 0 && t.segment == 0; });
+  Emulation aborted = emulation(1);
+  aborted.late = {[&] { word = 1; }};
+  aborted.abort = &word;
+  EXPECT_NO_THROW(run_kernel(emulated_hopper(aborted), {launch}, random_inputs(p, 3),
+                             {.gap = 8, .gap_step = 8, .backward = false}));
+  EXPECT_EQ(word, 1U);
+}
+
 #define ANNULUS_CANDIDATE(name, dim) Candidate{#name "_" #dim, dim},
 INSTANTIATE_TEST_SUITE_P(Hopper, Candidates,
                          ::testing::Values(ANNULUS_HOPPER_CANDIDATES(ANNULUS_CANDIDATE)
-                                               Candidate{"", 128}),
+                                               Candidate{"", 128},
+                                           Candidate{"", 64}),
                          [](const auto& which) {
-                           return which.param.name.empty() ? "launched" : which.param.name;
+                           return which.param.name.empty()
+                                      ? "launched_" + std::to_string(which.param.head_dim)
+                                      : which.param.name;
                          });
 #undef ANNULUS_CANDIDATE
 

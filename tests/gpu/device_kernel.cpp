@@ -4,6 +4,7 @@
 
 #include <annulus/error.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -162,7 +163,12 @@ DeviceGeometry::DeviceGeometry(const AttendGeometry& host, const Kernel& kernel,
     arrays_.push_back(upload(values));
     return std::span<const T>(reinterpret_cast<const T*>(arrays_.back().data()), values.size());
   };
-  attn::TileIndex index = attn::make_tile_index(host.tiles, {kernel.tile_q, kernel.tile_k});
+  // Of both passes: either may be what the lists are for.
+  const attn::TileLimits forward = attn::tiles_for(
+      kernel,
+      {.head_dim = host.head_dim, .head_dim_v = host.head_dim_v, .softcap = host.softcap != 0.0});
+  attn::TileIndex index = attn::make_tile_index(
+      host.tiles, {std::max(kernel.tile_q, forward.rows), std::max(kernel.tile_k, forward.keys)});
   attn::JoinedTiles joined;
   if (lists == TileLists::joined) {
     joined = attn::join_tiles(host.tiles, index);

@@ -47,11 +47,11 @@ attn::Kernel kernel_of(const Tuning& tuning, decltype(attn::Kernel::forward) for
 
 template <Variant kVariant, int kDim>
 void add_launched(std::vector<HopperVariant>& to) {
-  const Tuning tuning = attn::sm90::default_tuning(kDim);
-  to.push_back({"default", kDim, kernel_of(tuning, forward<kVariant, 128, Prelude::separate>)});
-  to.push_back({"merged", kDim, kernel_of(tuning, forward<kVariant, 128, Prelude::merged>)});
+  constexpr Tuning kTuning = attn::sm90::default_tuning(kDim, false);
+  constexpr int kKeys = kTuning.tile_keys;
   to.push_back(
-      {"overlapped", kDim, kernel_of(tuning, forward<kVariant, 128, Prelude::overlapped>)});
+      {"default", kDim, kernel_of(kTuning, forward<kVariant, kKeys, Prelude::overlapped>)});
+  to.push_back({"separate", kDim, kernel_of(kTuning, forward<kVariant, kKeys, Prelude::separate>)});
 }
 
 /// f16 has no candidates.
@@ -65,11 +65,12 @@ std::vector<HopperVariant> hopper_variants() {
 #define ANNULUS_HOPPER_VARIANT(dtype, dim) ANNULUS_ADD_##dtype(dim)
 #include <hopper_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
-#define ANNULUS_HOPPER_CANDIDATE(name, dim)                                \
-  variants.push_back({#name, dim,                                          \
-                      kernel_of(candidates::name##_##dim,                  \
-                                forward<candidates::launch_##name##_##dim, \
-                                        candidates::name##_##dim.tile_keys, Prelude::separate>)});
+#define ANNULUS_HOPPER_CANDIDATE(name, dim)                                                     \
+  variants.push_back(                                                                           \
+      {#name, dim,                                                                              \
+       kernel_of(candidates::name##_##dim,                                                      \
+                 forward<candidates::launch_##name##_##dim, candidates::name##_##dim.tile_keys, \
+                         Prelude::overlapped>)});
 #include <hopper_candidates.inc>
 #undef ANNULUS_HOPPER_CANDIDATE
   std::stable_sort(variants.begin(), variants.end(),

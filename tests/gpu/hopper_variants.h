@@ -7,8 +7,8 @@
 
 namespace annulus::testing {
 
-/// A way to compute the Hopper forward in bf16: "default", the default with another prelude
-/// ("merged", "overlapped"), or a candidate.
+/// A way to compute the Hopper forward in bf16: "default", the default with two kernels before it
+/// ("separate"), or a candidate.
 struct HopperVariant {
   std::string name;
   std::int64_t dim = 0;

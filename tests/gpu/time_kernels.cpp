@@ -41,6 +41,8 @@ double median_ms(int repeats, const std::function<void()>& fn) {
 void time_case(const attn::Kernel& kernel, const TimedShape& c, const TimeOptions& options) {
   const TimedSequences s(c, kernel);
   const DeviceGeometry geometry(s.geometry, kernel);
+  const TimedSequences back(c, kernel, true);
+  const DeviceGeometry back_geometry(back.geometry, kernel);
   const std::int64_t token = 16 * c.dim;
   const std::int64_t elements = s.geometry.batch * c.seq * token;
   const std::int64_t rows = s.geometry.batch * c.seq * 16;
@@ -53,7 +55,7 @@ void time_case(const attn::Kernel& kernel, const TimedShape& c, const TimeOption
   const DeviceBytes dq(static_cast<std::size_t>(elements * 4)), dk(dq.size()), dv(dq.size());
   check_cuda(cudaMemset(delta.data(), 0, delta.size()), "cudaMemset");
   const DeviceBytes workspace(static_cast<std::size_t>(
-      std::max({std::int64_t{16}, kernel.workspace_bytes(s.geometry, true, 1),
+      std::max({std::int64_t{16}, kernel.workspace_bytes(back.geometry, true, 1),
                 kernel.workspace_bytes(s.geometry, false, 1)})));
   const auto input = [&](const DeviceBytes& b) {
     return attn::Input{b.data(), c.dtype, c.seq * token, token, c.dim};
@@ -72,7 +74,7 @@ void time_case(const attn::Kernel& kernel, const TimedShape& c, const TimeOption
                                     .out = {out.data(), c.dtype, c.seq * token, token, c.dim},
                                     .lse = l,
                                     .state = {}};
-  const attn::BackwardParams backward{.geometry = geometry.geometry(),
+  const attn::BackwardParams backward{.geometry = back_geometry.geometry(),
                                       .q = input(q),
                                       .k = input(k),
                                       .v = input(v),

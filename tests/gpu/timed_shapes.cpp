@@ -12,16 +12,18 @@ std::string name_of(const TimedShape& s) {
          (s.causal ? " causal " : " full ") + std::to_string(s.seq);
 }
 
-TimedSequences::TimedSequences(const TimedShape& c, const attn::Kernel& kernel) {
+TimedSequences::TimedSequences(const TimedShape& c, const attn::Kernel& kernel, bool backward) {
   const std::int64_t seq = c.seq;
+  const attn::TileLimits most =
+      attn::tiles_for(kernel, {c.dtype, c.dim, c.dim, backward, kernel.backend});
   for (std::int64_t i = 0; i < seq; ++i) {
     intervals.push_back({KeyInterval{0, c.causal ? i + 1 : seq}, KeyInterval{}});
   }
-  for (std::int64_t row = 0; row < seq; row += kernel.tile_q) {
-    const std::int64_t rows = std::min(kernel.tile_q, seq - row);
+  for (std::int64_t row = 0; row < seq; row += most.rows) {
+    const std::int64_t rows = std::min(most.rows, seq - row);
     const std::int64_t end = c.causal ? row + rows : seq;
-    for (std::int64_t key = 0; key < end; key += kernel.tile_k) {
-      const std::int64_t count = std::min(kernel.tile_k, seq - key);
+    for (std::int64_t key = 0; key < end; key += most.keys) {
+      const std::int64_t count = std::min(most.keys, seq - key);
       const bool full = !c.causal || key + count <= row + 1;
       tiles.push_back({static_cast<std::int32_t>(row), static_cast<std::int32_t>(rows), 0,
                        static_cast<std::int32_t>(count), key, full});

@@ -18,9 +18,10 @@ struct TimedShape {
 };
 std::string name_of(const TimedShape& shape);  ///< as "bf16 128 causal 16384"
 
-/// Geometry of whole sequences with the tiles that a causal or full mask leaves.
+/// Geometry of whole sequences with the tiles, as the kernel wants them in this pass, that a causal
+/// or full mask leaves.
 struct TimedSequences {
-  TimedSequences(const TimedShape& shape, const attn::Kernel& kernel);
+  TimedSequences(const TimedShape& shape, const attn::Kernel& kernel, bool backward = false);
   TimedSequences(const TimedSequences&) = delete;
   TimedSequences& operator=(const TimedSequences&) = delete;
 

@@ -16,12 +16,15 @@ inline constexpr Tuning wide_128{
 inline constexpr Tuning wide_lazy_128{
     .tile_keys = 160, .slack = 8, .loader_registers = 24, .consumer_registers = 240};
 
-inline constexpr Tuning none_64{.stages = 4, .turns = false};
-inline constexpr Tuning lazy_64{.stages = 4, .slack = 8};
+inline constexpr Tuning two_64{.stages = 4};
 inline constexpr Tuning three_64{
     .groups = 3, .stages = 4, .loader_registers = 32, .consumer_registers = 160};
-inline constexpr Tuning three_lazy_64{
-    .groups = 3, .stages = 4, .slack = 8, .loader_registers = 32, .consumer_registers = 160};
+inline constexpr Tuning three_none_64{.groups = 3,
+                                      .stages = 4,
+                                      .turns = false,
+                                      .slack = 8,
+                                      .loader_registers = 32,
+                                      .consumer_registers = 160};
 
 }  // namespace annulus::testing::candidates
 
@@ -31,7 +34,6 @@ inline constexpr Tuning three_lazy_64{
   X(lazy, 128)                       \
   X(wide, 128)                       \
   X(wide_lazy, 128)                  \
-  X(none, 64)                        \
-  X(lazy, 64)                        \
+  X(two, 64)                         \
   X(three, 64)                       \
-  X(three_lazy, 64)
+  X(three_none, 64)

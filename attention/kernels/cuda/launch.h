@@ -28,7 +28,8 @@ void clear_gradients(const BackwardParams& params, const LaunchContext& context,
 /// One counter for each query tile and half of it, of every head.
 std::int64_t turn_count(const AttendGeometry& geometry);
 
-void plain_forward(const ForwardParams& params, const LaunchContext& context);
+/// Of tiles of at most `tile_rows` rows, a multiple of 4.
+void plain_forward(const ForwardParams& params, const LaunchContext& context, int tile_rows = 128);
 void plain_backward(const BackwardParams& params, const LaunchContext& context);
 void flash1_forward(const ForwardParams& params, const LaunchContext& context);
 void naive_forward(const ForwardParams& params, const LaunchContext& context);

@@ -13,7 +13,6 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kRowsPerBlock = kThreads / 32;
-constexpr int kBlocksPerTile = 128 / kRowsPerBlock;
 constexpr int kPerLane = 512 / 32;
 
 struct RowResult {
@@ -130,8 +129,9 @@ template <bool kMemory>
 __global__ void __launch_bounds__(kThreads)
     plain_forward_kernel(const __grid_constant__ Geometry g,
                          const __grid_constant__ ForwardParams p, float* memory) {
-  const int row_tile = static_cast<int>(blockIdx.x) / kBlocksPerTile;
-  const int part = static_cast<int>(blockIdx.x) % kBlocksPerTile;
+  const int parts = static_cast<int>(gridDim.x) / g.row_tile_count;
+  const int row_tile = static_cast<int>(blockIdx.x) / parts;
+  const int part = static_cast<int>(blockIdx.x) % parts;
   const int begin = g.row_tiles[row_tile];
   const int end = g.row_tiles[row_tile + 1];
   const TileTotals totals = totals_of(g.tiles, begin, end);
@@ -163,12 +163,13 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <bool kMemory>
-void launch(const ForwardParams& params, const LaunchContext& context, std::int64_t bytes) {
+void launch(const ForwardParams& params, const LaunchContext& context, int tile_rows,
+            std::int64_t bytes) {
   check_arguments(params.geometry, context, false, bytes);
   fill_unvisited_rows(params, context);
   const Geometry g = geometry_of(params.geometry, context);
   if (g.row_tile_count == 0 || g.heads == 0 || g.batch == 0) return;
-  const dim3 grid(static_cast<unsigned>(g.row_tile_count * kBlocksPerTile),
+  const dim3 grid(static_cast<unsigned>(g.row_tile_count * (tile_rows / kRowsPerBlock)),
                   static_cast<unsigned>(g.heads), static_cast<unsigned>(g.batch));
   plain_forward_kernel<kMemory><<<grid, kThreads, 0, static_cast<cudaStream_t>(context.stream)>>>(
       g, params, reinterpret_cast<float*>(context.workspace.data()));
@@ -177,13 +178,13 @@ void launch(const ForwardParams& params, const LaunchContext& context, std::int6
 
 }  // namespace
 
-void plain_forward(const ForwardParams& params, const LaunchContext& context) {
-  launch<false>(params, context, 0);
+void plain_forward(const ForwardParams& params, const LaunchContext& context, int tile_rows) {
+  launch<false>(params, context, tile_rows, 0);
 }
 
 void flash1_forward(const ForwardParams& params, const LaunchContext& context) {
   const AttendGeometry& g = params.geometry;
-  launch<true>(params, context, g.batch * g.heads * g.rows * (g.head_dim_v + 2) * 4);
+  launch<true>(params, context, 128, g.batch * g.heads * g.rows * (g.head_dim_v + 2) * 4);
 }
 
 }  // namespace annulus::attn::cuda

@@ -119,12 +119,12 @@ constexpr Kernel kReference{.name = "reference",
                             .forward = reference_forward,
                             .backward = reference_backward};
 
-/// It has not run on a GPU yet.
 constexpr Kernel kHopper{.name = "hopper",
                          .backend = "cuda",
                          .by_name_only = true,
                          .tile_q = kTile,
                          .tile_k = kTile,
+                         .tiles = sm90::hopper_tiles,
                          .refuses = sm90::hopper_refuses,
                          .workspace_bytes = sm90::hopper_bytes,
                          .materialized_bytes = nothing,

@@ -4,6 +4,7 @@
 #include "attention/kernels/sm90/launch.h"
 #include "attention/kernels/sm90/maps.h"
 #include "attention/kernels/sm90/setup.h"
+#include "attention/kernels/sm90/tuning.h"
 #include "attention/kernels/sm90/variant.h"
 
 #include <string>
@@ -15,6 +16,8 @@ namespace annulus::attn::sm90 {
 #undef ANNULUS_HOPPER_VARIANT
 
 namespace {
+
+constexpr int kFlash2Rows = 128;  ///< of a tile, at most
 
 Variant variant_for(DType type, std::int64_t head_dim) {
 #define ANNULUS_HOPPER_VARIANT(dtype, dim) \
@@ -32,6 +35,12 @@ std::string hopper_refuses(const KernelQuery& query) {
   }
   if (capability() == 90) return "";
   return "needs a GPU of compute capability 9.0";
+}
+
+TileLimits hopper_tiles(const KernelQuery& query) {
+  if (query.backward) return {128, 128};
+  const Tuning tuning = default_tuning(query.head_dim, query.softcap);
+  return {tile_rows_of(tuning), tuning.tile_keys};
 }
 
 std::int64_t hopper_bytes(const AttendGeometry& g, bool backward, int /*threads*/) {
@@ -63,23 +72,27 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
     return encode(tensor_shape(operand, geometry), operand.dtype, choice.tile_keys);
   };
   const Maps maps{map_of(params.k), map_of(params.v)};
-  if (choice.prelude == Prelude::separate) {
-    make_schedule(g, schedule, context.stream);
-  } else {
+  const bool overlapped = choice.prelude == Prelude::overlapped;
+  if (overlapped) {
     prepare(g, params, schedule, context.stream);
+  } else {
+    make_schedule(g, schedule, context.stream);
   }
   const int blocks = blocks_of(items, multiprocessors(), context.sm_limit);
-  choice.variant(
-      {params, g, maps, schedule, blocks, context.stream, choice.prelude == Prelude::overlapped});
+  choice.variant({params, g, maps, schedule, blocks, context.stream, overlapped});
 }
 
 void hopper_forward(const ForwardParams& params, const LaunchContext& context) {
-  const Variant variant = variant_for(params.q.dtype, params.geometry.head_dim);
-  if (variant == nullptr || !suits(params)) {
+  const AttendGeometry& g = params.geometry;
+  const Variant variant = variant_for(params.q.dtype, g.head_dim);
+  const Tuning tuning = default_tuning(g.head_dim, g.softcap != 0.0);
+  if (variant != nullptr && suits(params)) {
+    launch_forward({variant, tuning.tile_keys}, params, context);
+  } else if (tile_rows_of(tuning) <= kFlash2Rows) {
     cuda::flash2_forward(params, context);
-    return;
+  } else {
+    cuda::plain_forward(params, context, tile_rows_of(tuning));
   }
-  launch_forward({.variant = variant}, params, context);
 }
 
 }  // namespace annulus::attn::sm90

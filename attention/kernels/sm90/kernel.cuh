@@ -8,9 +8,9 @@
 namespace annulus::attn::sm90 {
 
 /// The tuning that is launched, as a type: nvcc (13.0) cannot name kernels of a struct's value.
-template <int kDim>
+template <int kDim, bool kCapped>
 struct Launched {
-  static constexpr Tuning kTuning = default_tuning(kDim);
+  static constexpr Tuning kTuning = default_tuning(kDim, kCapped);
 };
 
 template <typename T, int kDim, typename Tuned, bool kCapped>
@@ -47,9 +47,9 @@ void launch_tuned(const Launch& launch) {
 template <typename T, int kDim>
 void launch_hopper_forward(const Launch& launch) {
   if (launch.geometry.softcap != 0.0) {
-    launch_tuned<T, kDim, Launched<kDim>, true>(launch);
+    launch_tuned<T, kDim, Launched<kDim, true>, true>(launch);
   } else {
-    launch_tuned<T, kDim, Launched<kDim>, false>(launch);
+    launch_tuned<T, kDim, Launched<kDim, false>, false>(launch);
   }
 }
 

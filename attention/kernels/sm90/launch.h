@@ -11,6 +11,9 @@ namespace annulus::attn::sm90 {
 /// Why the row `hopper` cannot serve: no variant, or the current device is no Hopper GPU.
 std::string hopper_refuses(const KernelQuery& query);
 
+/// Forward: what the tuning that is launched is made for.
+TileLimits hopper_tiles(const KernelQuery& query);
+
 /// The schedule of a launch, backward also turns.
 std::int64_t hopper_bytes(const AttendGeometry& geometry, bool backward, int threads);
 

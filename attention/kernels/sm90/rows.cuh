@@ -42,15 +42,41 @@ __device__ __forceinline__ std::int64_t token_of(const cuda::Geometry& g, const 
 }
 
 /// How a warp goes through its 16 rows in 16-byte chunks: each lane has one chunk of every kStep-th
-/// row. Addresses are added up, not multiplied out.
+/// row.
 template <int kDim>
 struct WarpRows {
   static constexpr int kChunks = kDim / 8;
   static constexpr int kStep = 32 / kChunks;
   static constexpr int kCount = 16 / kStep;
-  int chunk, row;  ///< `row`: this lane's first, within the item
+  int chunk, first;  ///< `first`: this lane's first row, within the item
   __device__ __forceinline__ explicit WarpRows(const Lane& at)
-      : chunk(at.lane() % kChunks), row(at.warp_row() + at.lane() / kChunks) {}
+      : chunk(at.lane() % kChunks), first(at.warp_row() + at.lane() / kChunks) {}
+  __device__ __forceinline__ int row(int i) const { return first + i * kStep; }
+  /// Of this lane's chunk of row i, in its warpgroup's matrix.
+  __device__ __forceinline__ std::uint32_t place(int i) const {
+    return place_in_matrix(kGroupRows, row(i) % kGroupRows, chunk);
+  }
+
+  /// move(i, where row i begins, does the tile have it) for all i < kCount. Addresses
+  /// of one query segment's rows are added up, not multiplied out.
+  template <typename Element, typename Move>
+  __device__ __forceinline__ void each(const cuda::Geometry& g, const QueryTile& tile,
+                                       Element* base, std::int64_t stride, Move&& move) const {
+    if (tile.token >= 0) {
+      Element* at = base + (tile.token + first) * stride;
+#pragma unroll
+      for (int i = 0; i < kCount; ++i, at += kStep * stride) {
+        move(i, at, row(i) < tile.rows);
+      }
+      return;
+    }
+#pragma unroll 1
+    for (int i = 0; i < kCount; ++i) {
+      const bool real = row(i) < tile.rows;
+      const std::int64_t token = real ? cuda::token_of_row(g, tile.row + row(i)) : 0;
+      move(i, base + token * stride, real);
+    }
+  }
 };
 
 /// Starts the copy of the warp's rows to `to`, where its warpgroup's queries are; rows that the
@@ -58,22 +84,11 @@ struct WarpRows {
 template <int kDim>
 __device__ __forceinline__ void copy_queries(const cuda::Geometry& g, const ForwardParams& p,
                                              const Item& item, const Lane& at, unsigned char* to) {
-  using Rows = WarpRows<kDim>;
-  const Rows rows(at);
-  const QueryTile& tile = item.tile;
+  const WarpRows<kDim> rows(at);
   const std::uint16_t* const q = element_at(p.q, item.batch, 0, item.head) + 8 * rows.chunk;
-  const bool one = tile.token >= 0;
-  const std::uint16_t* from = q + (one ? tile.token + rows.row : 0) * p.q.token_stride;
-  const std::int64_t step = Rows::kStep * p.q.token_stride;
-#pragma unroll
-  for (int i = 0; i < Rows::kCount; ++i) {
-    const int row = rows.row + i * Rows::kStep;
-    const bool real = row < tile.rows;
-    if (!one && real) from = q + cuda::token_of_row(g, tile.row + row) * p.q.token_stride;
-    copy16(shared_address(to) + place_in_matrix(kGroupRows, row % kGroupRows, rows.chunk),
-           real ? from : q, real);
-    from += step;
-  }
+  rows.each(g, item.tile, q, p.q.token_stride, [&](int i, const std::uint16_t* from, bool real) {
+    copy16(shared_address(to) + rows.place(i), real ? from : q, real);
+  });
 }
 
 /// Rows continue from (state, lse), or start with nothing.
@@ -142,8 +157,7 @@ __device__ __forceinline__ void store_state(const cuda::Geometry& g, const Forwa
     const float factor = factors.of[h];
 #pragma unroll
     for (int j = 0; j < kDim / 8; ++j) {
-      const float2 pair =
-          make_float2(o[4 * j + 2 * h] * factor, o[4 * j + 2 * h + 1] * factor);
+      const float2 pair = make_float2(o[4 * j + 2 * h] * factor, o[4 * j + 2 * h + 1] * factor);
       *reinterpret_cast<float2*>(state + 8 * j) = factor == 0.0F ? make_float2(0.0F, 0.0F) : pair;
     }
   }
@@ -176,26 +190,14 @@ template <typename T, int kDim>
 __device__ __forceinline__ void store_out(const cuda::Geometry& g, const ForwardParams& p,
                                           const Item& item, const Lane& at, unsigned char* rows,
                                           const RowFactors& factors, const float (&o)[kDim / 2]) {
-  using Rows = WarpRows<kDim>;
   stage_out<T, kDim>(at, shared_address(rows), factors, o);
   __syncwarp();
-  const Rows mine(at);
-  const QueryTile& tile = item.tile;
+  const WarpRows<kDim> mine(at);
   std::uint16_t* const out = element_at(p.out, item.batch, 0, item.head) + 8 * mine.chunk;
-  const bool one = tile.token >= 0;
-  std::uint16_t* to = out + (one ? tile.token + mine.row : 0) * p.out.token_stride;
-  const std::int64_t step = Rows::kStep * p.out.token_stride;
-#pragma unroll
-  for (int i = 0; i < Rows::kCount; ++i) {
-    const int row = mine.row + i * Rows::kStep;
-    const uint4 piece = load_shared16(
-        shared_address(rows) + place_in_matrix(kGroupRows, row % kGroupRows, mine.chunk));
-    if (row < tile.rows) {
-      if (!one) to = out + cuda::token_of_row(g, tile.row + row) * p.out.token_stride;
-      *reinterpret_cast<uint4*>(to) = piece;
-    }
-    to += step;
-  }
+  mine.each(g, item.tile, out, p.out.token_stride, [&](int i, std::uint16_t* to, bool real) {
+    const uint4 piece = load_shared16(shared_address(rows) + mine.place(i));
+    if (real) *reinterpret_cast<uint4*>(to) = piece;
+  });
 }
 
 }  // namespace annulus::attn::sm90

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 // What of the forward is chosen when it is compiled. hopper.cpp launches default_tuning alone; the
 // others are compiled into tests (tests/support/hopper_candidates.h), to be timed side by side.
 namespace annulus::attn::sm90 {
@@ -29,6 +31,11 @@ constexpr bool registers_suit(const Tuning& t) {
          t.loader_registers + t.groups * t.consumer_registers <= launched * (1 + t.groups);
 }
 
-constexpr Tuning default_tuning(int head_dim) { return {.stages = 256 / head_dim}; }
+/// With a softcap, three consumer warpgroups have too few registers.
+constexpr Tuning default_tuning(std::int64_t head_dim, bool capped) {
+  if (head_dim == 128) return {};
+  if (capped) return {.stages = 4};
+  return {.groups = 3, .stages = 4, .slack = 8, .loader_registers = 32, .consumer_registers = 160};
+}
 
 }  // namespace annulus::attn::sm90

@@ -12,7 +12,6 @@ struct BackwardMaps;
 /// What runs before the kernel: rows that no tile names, and the schedule.
 enum class Prelude {
   separate,    ///< a kernel each
-  merged,      ///< one kernel
   overlapped,  ///< one kernel, during which the blocks of the forward come (programmatic launch)
 };
 
@@ -31,7 +30,7 @@ using Variant = void (*)(const Launch&);
 struct Choice {
   Variant variant = nullptr;
   int tile_keys = 128;
-  Prelude prelude = Prelude::separate;
+  Prelude prelude = Prelude::overlapped;
 };
 
 /// One launch that setup.h finds suited.
