@@ -17,8 +17,6 @@ inline constexpr Tuning wide_lazy_128{
     .tile_keys = 160, .slack = 8, .loader_registers = 24, .consumer_registers = 240};
 
 inline constexpr Tuning two_64{.stages = 4};
-inline constexpr Tuning three_64{
-    .groups = 3, .stages = 4, .loader_registers = 32, .consumer_registers = 160};
 inline constexpr Tuning three_none_64{.groups = 3,
                                       .stages = 4,
                                       .turns = false,
@@ -35,5 +33,4 @@ inline constexpr Tuning three_none_64{.groups = 3,
   X(wide, 128)                       \
   X(wide_lazy, 128)                  \
   X(two, 64)                         \
-  X(three, 64)                       \
   X(three_none, 64)
