@@ -47,11 +47,6 @@ std::vector<const Kernel*> built_kernels() {
 
 std::vector<const Kernel*> kernels() { return Rows().all; }
 
-TileLimits tiles_for(const Kernel& kernel, const KernelQuery& query) {
-  if (kernel.tiles != nullptr) return kernel.tiles(query);
-  return {kernel.tile_q, kernel.tile_k};
-}
-
 std::vector<const Kernel*> kernels(std::string_view backend) {
   Rows rows;
   std::erase_if(rows.all, [&](const Kernel* kernel) { return kernel->backend != backend; });

@@ -70,7 +70,10 @@ class RegisteredKernel {
 };
 
 /// The largest tiles of the lists of a launch, and what they are cut into if nobody says otherwise.
-TileLimits tiles_for(const Kernel& kernel, const KernelQuery& query);
+inline TileLimits tiles_for(const Kernel& kernel, const KernelQuery& query) {
+  if (kernel.tiles != nullptr) return kernel.tiles(query);
+  return {kernel.tile_q, kernel.tile_k};
+}
 
 /// Those of one backend.
 std::vector<const Kernel*> kernels(std::string_view backend);
