@@ -2,11 +2,13 @@
 
 #include "attention/execute/launches.h"
 
+#include <annulus/error.h>
 #include <annulus/plan.h>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 
 namespace annulus {
@@ -72,6 +74,32 @@ TEST(TileLists, GrowWithTheSequence) {
 TEST(TileLists, StaySingleWhereBackwardTakesTurns) {
   const PlanRequest r = request(Algorithm::ulysses, Layout::zigzag(), Pass::backward, 16384);
   EXPECT_GT(lists_of(r, true).tiles, 16 * lists_of(r, false).tiles);
+}
+
+/// Tiles of 192 rows are for the forward alone.
+TEST(TileLists, AreHeldToTheLimitsOfTheirPass) {
+  attn::Kernel kernel = device_kernel();
+  kernel.tiles = [](const attn::KernelQuery& query) {
+    return attn::TileLimits{query.backward || query.softcap ? 128 : 192, 128};
+  };
+  PlanRequest r = request(Algorithm::ring, Layout::zigzag(), Pass::forward, 16384);
+  r.options.tile_q = 192;
+  const auto tallest = [&] {
+    const Plan plan = make_plan(r);
+    const RankPlan rank = plan.rank(1);
+    const attn::Launches launches(plan, rank, kernel, false);
+    std::int32_t rows = 0;
+    for (const attn::Launch& launch : launches.launches()) {
+      for (const attn::Tile& t : launch.tiles) rows = std::max(rows, t.rows);
+    }
+    return rows;
+  };
+  EXPECT_EQ(tallest(), 192);
+  r.problem.softcap = 5.0;
+  EXPECT_THROW(tallest(), InvalidArgument);
+  r.problem.softcap = 0.0;
+  r.pass = Pass::backward;
+  EXPECT_THROW(tallest(), InvalidArgument);
 }
 
 }  // namespace
