@@ -119,10 +119,8 @@ constexpr Kernel kReference{.name = "reference",
                             .forward = reference_forward,
                             .backward = reference_backward};
 
-/// It has not run on a GPU yet.
 constexpr Kernel kHopper{.name = "hopper",
                          .backend = "cuda",
-                         .by_name_only = true,
                          .tile_q = kTile,
                          .tile_k = kTile,
                          .refuses = sm90::hopper_refuses,
@@ -134,8 +132,8 @@ constexpr Kernel kHopper{.name = "hopper",
 }  // namespace
 
 std::span<const Kernel* const> kernels() {
-  static constexpr std::array<const Kernel*, 5> kTable{&kFlash2, &kFlash1, &kNaive, &kReference,
-                                                       &kHopper};
+  static constexpr std::array<const Kernel*, 5> kTable{&kHopper, &kFlash2, &kFlash1, &kNaive,
+                                                       &kReference};
   return kTable;
 }
 
