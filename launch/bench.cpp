@@ -106,7 +106,7 @@ class BenchRank {
     Attention attention(session, request_.problem, request_.attention);
     const Generator generator(seed(), request_.problem.dtype);
     const Shards shards = make_shards(request_.problem, attention.layout(), mesh_.rank(), generator,
-                                      request_.backward, request_.threads);
+                                      request_.backward, fillers(mesh_.world(), request_.threads));
     const Place place(mesh_, session, shards);
     BenchReport report = describe(session, attention);
     MoeTimes times;

@@ -46,6 +46,9 @@ class Compiler {
       if (moves) raise_early(i, false);
       if (!is_enqueued(i)) add(i);
     }
+    // All of the copy lane: what gives sources back is no item, and a capture wants every stream
+    // joined.
+    await_mark({Lane::copy, counts_[index(Lane::copy)] - 1}, Lane::compute);
     std::vector<std::int32_t> all(plan_.items.size());
     std::iota(all.begin(), all.end(), 0);
     await(all, Lane::compute);

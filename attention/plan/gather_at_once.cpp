@@ -74,7 +74,7 @@ class Parts {
 
 void gather_at_once_forward(RankBuilder& b, const GroupTensors& t) {
   Exchange x(b, t, b.plan().request.options.gather_launch);
-  const std::int32_t kv = x.buffer("kv", b.problem().dtype, x.tokens());
+  const std::int32_t kv = x.gathered("kv");
   for (int i = 0; i < x.slices(); ++i) x.pull(kv, i);
   Attend a = x.attend(kv);
   a.out = t.out;
@@ -86,7 +86,7 @@ void gather_at_once_forward(RankBuilder& b, const GroupTensors& t) {
 GroupGradients gather_at_once_backward(RankBuilder& b, const GroupTensors& t) {
   Exchange x(b, t, b.plan().request.options.gather_launch);
   Parts parts(b, x);
-  const std::int32_t kv = x.buffer("kv", b.problem().dtype, x.tokens());
+  const std::int32_t kv = x.gathered("kv");
   const std::int32_t dkv = x.buffer("dkv of all", DType::f32, x.tokens());
   GroupGradients g;
   g.dq = dq_target(b);

@@ -53,7 +53,10 @@ std::vector<Run> joined(const std::vector<Run>& runs) {
 }  // namespace
 
 Exchange::Exchange(RankBuilder& b, const GroupTensors& t, GatherLaunch launch)
-    : b_(b), t_(t), whole_(launch != GatherLaunch::slices) {
+    : b_(b),
+      t_(t),
+      whole_(launch != GatherLaunch::slices),
+      arrival_(launch == GatherLaunch::on_arrival) {
   const std::int32_t heads = b.heads_kv().count;
   const std::int32_t slices = std::clamp(wish(), 1, std::max(1, heads));
   for (std::int32_t i = 0; i < slices; ++i) {
@@ -70,12 +73,23 @@ Exchange::Exchange(RankBuilder& b, const GroupTensors& t, GatherLaunch launch)
     keys_.push_back({k.begin, k.end - k.begin, 1});
     tokens_ += k.end - k.begin;
   }
-  if (launch == GatherLaunch::on_arrival) place_by_arrival();
+  if (arrival_) place_by_arrival();
   for (int g = 0; g < groups(); ++g) {
-    const bool join = launch == GatherLaunch::on_arrival;
-    sent_.push_back(join ? joined(given(g)) : given(g));
-    received_.push_back(join ? joined(taken(g)) : taken(g));
+    sent_.push_back(arrival_ ? joined(given(g)) : given(g));
+    received_.push_back(arrival_ ? joined(taken(g)) : taken(g));
   }
+}
+
+std::int64_t tokens_by_arrival(const Plan::Impl& plan, int group) {
+  const auto index = static_cast<std::size_t>(group);
+  std::int64_t tokens = plan.groups[index].seq_kv;
+  for (std::size_t g = 0; g < plan.groups.size(); ++g) {
+    if (g == index) continue;
+    for (const Run& run : runs_between(plan.groups[g].keys, plan.needed[index])) {
+      tokens += run.count;
+    }
+  }
+  return tokens;
 }
 
 /// Slices, if nobody says otherwise. The same on all ranks that exchange.
@@ -88,19 +102,28 @@ std::int32_t Exchange::wish() const {
   return static_cast<std::int32_t>(std::clamp<std::int64_t>(shard / kCopyBytes, 1, 1024));
 }
 
-/// Runs lie one after the other as they arrive: own ones, then as pull() asks for them.
+/// All own keys lie first, where they were packed; runs follow as pull() asks for them.
 void Exchange::place_by_arrival() {
-  keys_.clear();
-  std::int64_t target = 0;
-  for (int d = 0; d < groups(); ++d) {
-    const int from = (b_.ring_index() + d) % groups();
-    for (Run& run : taken_[static_cast<std::size_t>(from)]) {
-      run.target = target;
+  keys_ = b_.group().keys;
+  tokens_ = b_.group().seq_kv;
+  for (Run& run : taken_[static_cast<std::size_t>(b_.ring_index())]) {
+    run.target = run.source;
+    run.step = 1;
+  }
+  for (int d = 1; d < groups(); ++d) {
+    for (Run& run : taken_[static_cast<std::size_t>(group_at(d))]) {
+      run.target = tokens_;
       run.step = 1;
-      target += run.count;
+      tokens_ += run.count;
       keys_.push_back(run.positions);
     }
   }
+}
+
+std::int32_t Exchange::gathered(std::string_view name) {
+  // With ulysses own keys arrive too: what an attend takes as it comes is of one exchange.
+  const bool in_place = arrival_ && b_.plan().request.mesh.ulysses == 1;
+  return in_place ? t_.packed_kv : buffer(name, b_.problem().dtype, tokens_);
 }
 
 Block Exchange::part_of(std::int32_t buffer, HeadRange heads, const Run& run) const {
@@ -113,6 +136,13 @@ Block Exchange::own_of(std::int32_t slot, HeadRange heads, const Run& run) const
 }
 
 void Exchange::copy_own(std::int32_t buffer, HeadRange heads, int step) {
+  if (buffer == t_.packed_kv) return;
+  if (arrival_) {
+    const std::int64_t tokens = b_.group().seq_kv;
+    b_.copy(with_tokens(b_.whole(t_.packed_kv), 0, tokens),
+            with_tokens(b_.whole(buffer), 0, tokens), step);
+    return;
+  }
   for (const Run& run : taken(b_.ring_index())) {
     b_.copy(own_of(t_.packed_kv, heads, run), part_of(buffer, heads, run), step);
   }

@@ -18,6 +18,9 @@ struct Run {
   TokenRange positions;  ///< that they hold
 };
 
+/// Tokens that a group holds where keys lie as they arrive: all its own, then those that it needs.
+std::int64_t tokens_by_arrival(const Plan::Impl& plan, int group);
+
 /// Whose keys go where in `gather`: one rank's part.
 class Exchange {
  public:
@@ -32,6 +35,8 @@ class Exchange {
     return b_.slot(name, dtype, tokens, widest_, b_.dim() + b_.dim_v());
   }
   std::int64_t tokens() const { return tokens_; }
+  /// A slot for what one launch reads. On arrival it is the packed one, where own keys are already.
+  std::int32_t gathered(std::string_view name);
 
   /// Own keys that a group needs, and a group's keys that this rank needs.
   const std::vector<Run>& given(int group) const { return given_[static_cast<std::size_t>(group)]; }
@@ -84,7 +89,8 @@ class Exchange {
 
   RankBuilder& b_;
   const GroupTensors& t_;
-  bool whole_;  ///< all slices lie in one buffer
+  bool whole_;    ///< all slices lie in one buffer
+  bool arrival_;  ///< in the order in which they arrive
   std::vector<std::vector<Run>> given_;
   std::vector<std::vector<Run>> taken_;
   std::vector<std::vector<Run>> sent_;      ///< what is given, as it travels

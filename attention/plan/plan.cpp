@@ -2,6 +2,7 @@
 #include <annulus/plan.h>
 
 #include "attention/plan/context.h"
+#include "attention/plan/gather_exchange.h"
 #include "attention/plan/hash.h"
 #include "attention/plan/stages.h"
 
@@ -92,7 +93,11 @@ RankPlan build(const Plan::Impl& impl, int rank, attn::Detail detail) {
   attn::RankBuilder b(impl, rank, detail);
   const bool alone = r.mesh.ring == 1;
   const bool gather = gathers(r);
-  const std::int64_t kv_tokens = gather ? b.group().seq_kv : impl.max_group_seq_kv;
+  const bool arrival =
+      gather && r.mesh.ulysses == 1 && r.options.gather_launch == GatherLaunch::on_arrival;
+  const std::int64_t kv_tokens = arrival  ? attn::tokens_by_arrival(impl, b.ring_index())
+                                 : gather ? b.group().seq_kv
+                                          : impl.max_group_seq_kv;
   const attn::GroupTensors t = attn::scatter_heads(b, !alone, alone ? 0 : kv_tokens);
   if (r.pass == Pass::forward) {
     (alone ? attn::local_forward : gather ? attn::gather_forward : attn::ring_forward)(b, t);

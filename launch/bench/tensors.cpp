@@ -93,6 +93,10 @@ double Tensor::at(std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d
   return load_element(view_.data, view_.dtype, a * s[0] + b * s[1] + c * s[2] + last);
 }
 
+int fillers(int world, int threads) {
+  return std::max(threads, static_cast<int>(std::thread::hardware_concurrency()) / world);
+}
+
 Shards make_shards(const Problem& p, const Sharding& sharding, int rank, const Generator& generator,
                    bool backward, int threads) {
   const std::int64_t rows = sharding.seq_local(rank);

@@ -55,6 +55,11 @@ struct Shards {
   Tensor dout, dq, dk, dv;  ///< empty without backward
 };
 
+/// Threads that fill a rank's tensors: its share of the processors that it may use, were all
+/// `world` ranks on this host, and no fewer than it computes with. On GPUs it computes with one,
+/// and a million tokens would take it a minute.
+int fillers(int world, int threads);
+
 /// Allocates, and fills the inputs.
 Shards make_shards(const Problem& resolved_problem, const Sharding& sharding, int rank,
                    const Generator& generator, bool backward, int threads = 1);

@@ -85,7 +85,7 @@ constexpr Key kKeys[] = {
      "local: ranks are threads"},
     {"parallel", "shared_memory", kBoolean, "true", "", "", 0, 0,
      "mpi ranks of one host map each other's memory; false: messages only"},
-    {"parallel", "gather_at_once", kBoolean, "false", "", "", 0, 0,
+    {"parallel", "gather_at_once", kBoolean, "true", "", "", 0, 0,
      "gather between GPUs: one launch that takes keys as they arrive; false: a launch a slice"},
     {"parallel", "ranks_per_host", kInteger, "", "all", "", 1, 65536, "ranks of one host"},
     {"parallel", "expert_degree", kInteger, "1", "", "", 1, 65536,

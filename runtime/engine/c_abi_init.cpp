@@ -47,6 +47,7 @@ void annulus_session_options_init(annulus_session_options* options, size_t size)
 void annulus_attention_options_init(annulus_attention_options* options, size_t size) {
   annulus_attention_options defaults{};
   defaults.outer = ANNULUS_RING;
+  defaults.gather_at_once = 1;
   copy_out(defaults, options, size);
 }
 

@@ -139,6 +139,34 @@ TEST_P(Schedules, LaunchEachRoundOnce) {
   });
 }
 
+/// Else a capture of the compute lane ends with work that nobody waits for.
+bool joined(const attn::Schedule& schedule) {
+  using Kind = attn::Step::Kind;
+  std::int32_t last = -1;  // event after the last step of the copy lane; -1: none is left open
+  bool open = false;
+  for (const attn::Step& s : schedule.steps) {
+    if (s.kind == Kind::record && s.lane == attn::Lane::copy) {
+      last = s.index;
+    } else if (s.kind == Kind::wait && s.lane == attn::Lane::compute) {
+      if (s.index == last) open = false;
+    } else if (s.lane == attn::Lane::copy) {
+      open = true;
+      last = -1;
+    }
+  }
+  return !open;
+}
+
+TEST_P(Schedules, JoinTheCopyLane) {
+  for_every_plan(GetParam(), [](const std::vector<RankPlan>& ranks) {
+    for (const RankPlan& plan : ranks) {
+      for (const Link& link : {Link{1}, Link{2}, Link{2, true}, Link{8}, Link{8, true}}) {
+        ASSERT_TRUE(joined(attn::make_schedule(plan, link.traits(plan)))) << "rank " << plan.rank;
+      }
+    }
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Worlds, Schedules, testing::Values(2, 3, 4, 5, 8),
                          [](const auto& world) { return fmt::format("of{}", world.param); });
 

@@ -185,7 +185,7 @@ TestPlace test_place() {
   return {text("ANNULUS_TEST_BACKEND", "cpu"), text("ANNULUS_TEST_TRANSPORT", "auto"),
           std::stoi(text("ANNULUS_TEST_RANKS_PER_HOST", "0")),
           text("ANNULUS_TEST_PEER_COPIES", "auto"),
-          text("ANNULUS_TEST_GATHER_AT_ONCE", "0") == "1"};
+          text("ANNULUS_TEST_GATHER_AT_ONCE", "1") != "0"};
 }
 
 RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inputs,
@@ -208,6 +208,7 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
                        .layout = options.layout,
                        .outer = options.outer,
                        .kernel = options.kernel,
+                       .deterministic = options.deterministic,
                        .blocking_transfers = options.blocking,
                        .gather_at_once = place.gather_at_once});
   const auto rows = attention.layout().positions(mesh.rank());

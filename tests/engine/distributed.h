@@ -21,6 +21,7 @@ struct RunOptions {
   /// Elements between tokens that belong to nobody. 3 leaves GPU kernels no aligned row, 8 does:
   /// another path of theirs, whose error is another one.
   std::int64_t pad = 3;
+  bool deterministic = false;
   int calls = 1;  ///< forward and backward so often, into the same poisoned outputs
 };
 
@@ -31,7 +32,7 @@ struct TestPlace {
   std::string transport = "auto";
   int ranks_per_host = 0;            ///< ANNULUS_TEST_RANKS_PER_HOST
   std::string peer_copies = "auto";  ///< ANNULUS_TEST_PEER_COPIES
-  bool gather_at_once = false;       ///< ANNULUS_TEST_GATHER_AT_ONCE = 1
+  bool gather_at_once = true;        ///< ANNULUS_TEST_GATHER_AT_ONCE = 0: false
 };
 TestPlace test_place();
 

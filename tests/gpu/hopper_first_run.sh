@@ -32,7 +32,7 @@ if [ "$what" != time ]; then
   check 60 "hopper causal grouped"
   check 90 "hopper causal many"
   for group in window documents prefix rows softcap "fewer" "small tiles" "masked tiles" "uneven tiles" \
-    "odd segments" "segments in any order" striped resumed misaligned "added key gradients" \
+    "odd segments" "segments in any order" striped resumed "half unvisited" misaligned "added key gradients" \
     "query segments"; do
     check 60 "hopper $group"
   done

@@ -284,6 +284,19 @@ void tall_tiles(const Cases& cases) {
   cases.run({name_of("tall tiles misaligned", p), {launch}, {.gap = 3}, true}, {"hopper"});
 }
 
+/// Each launch's later keys are seen by half of the rows: the others are a gap for many blocks, at
+/// the end of a chain and at its beginning.
+void half_unvisited(const Cases& cases, std::int64_t dim) {
+  const OracleProblem p = problem_of(DType::bf16, 1201, dim, 2, 1);
+  auto halves = segments_cut_at(1201, {600});
+  for (const char* what : {"half unvisited last", "half unvisited first"}) {
+    Case c{name_of(what, p), {}};
+    for (const KeySegment& segment : halves) c.chain.push_back(make_launch(p, {segment}, kGrid));
+    cases.run(c, {"flash2", "flash1", "naive", "hopper"});
+    std::swap(halves[0], halves[1]);
+  }
+}
+
 void cuts(const Cases& cases) {
   for (const std::int64_t dim : {128, 64}) {
     const OracleProblem p = problem_of(DType::bf16, 413, dim);
@@ -298,6 +311,7 @@ void cuts(const Cases& cases) {
     cases.run({name_of("striped", p), {make_launch(window, striped(413, 4), kGrid)}}, kAll);
     cases.chained("resumed", p, {5, 5, 180, 333}, kAll);
     cases.chained("resumed past empty", p, {0, 200, 200, 413}, kFast);
+    half_unvisited(cases, dim);
     cases.run({name_of("misaligned", p), {make_launch(p, one_segment(p), kGrid)}, {.gap = 3}},
               kFast);
     // Two launches name all keys, each with its part of the tiles: dk and dv add up. The oracle

@@ -11,8 +11,9 @@ namespace {
 constexpr int kThreads = 128;
 
 __global__ void fill_rows(const __grid_constant__ Geometry g,
-                          const __grid_constant__ ForwardParams p) {
-  fill_rows_before(g, p, static_cast<int>(blockIdx.x * blockDim.y + threadIdx.y));
+                          const __grid_constant__ ForwardParams p, int parts) {
+  const auto x = static_cast<int>(blockIdx.x);
+  fill_gaps(g, p, x / parts, x % parts, parts);
 }
 
 /// Blocks of 32 x 8 threads, for clearing: 32 across a row, in pieces of 16 bytes where `wide`.
@@ -88,13 +89,14 @@ bool aligned_rows(const Output& to, std::int64_t dim) {
 
 }  // namespace
 
-void fill_unvisited_rows(const ForwardParams& params, const LaunchContext& context) {
+void fill_unvisited_rows(const ForwardParams& params, const LaunchContext& context, int tile_rows) {
   const Geometry g = geometry_of(params.geometry, context);
   if (g.heads == 0 || g.batch == 0 || g.rows == 0) return;
-  const dim3 threads(32, 8);
-  const dim3 grid(static_cast<unsigned>(g.row_tile_count / 8 + 1), static_cast<unsigned>(g.heads),
+  const int parts = gap_parts(g, tile_rows);
+  const dim3 grid(gap_blocks(g, parts), static_cast<unsigned>(g.heads),
                   static_cast<unsigned>(g.batch));
-  fill_rows<<<grid, threads, 0, static_cast<cudaStream_t>(context.stream)>>>(g, params);
+  fill_rows<<<grid, dim3(32, kGapWarps), 0, static_cast<cudaStream_t>(context.stream)>>>(g, params,
+                                                                                         parts);
   check_launch("fill_rows");
 }
 

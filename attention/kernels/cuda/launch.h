@@ -16,8 +16,10 @@ void check_arguments(const AttendGeometry& geometry, const LaunchContext& contex
 /// Allows dynamic shared memory beyond 48 KB. Throws DeviceError.
 void allow_shared_memory(const void* kernel, int bytes);
 
-/// out, lse, state of rows that no tile names. The kernels write all others.
-void fill_unvisited_rows(const ForwardParams& params, const LaunchContext& context);
+/// out, lse, state of rows that no tile names. The kernels write all others. `tile_rows`: the most
+/// rows of a query tile.
+void fill_unvisited_rows(const ForwardParams& params, const LaunchContext& context,
+                         int tile_rows = 128);
 /// What a kernel does with dk and dv: adds to all of them, or assigns those of its key tiles where
 /// the launch says so.
 enum class KeyGradients { kernel_adds, kernel_assigns };

@@ -121,7 +121,6 @@ constexpr Kernel kReference{.name = "reference",
 
 constexpr Kernel kHopper{.name = "hopper",
                          .backend = "cuda",
-                         .by_name_only = true,
                          .tile_q = kTile,
                          .tile_k = kTile,
                          .tiles = sm90::hopper_tiles,
@@ -134,8 +133,8 @@ constexpr Kernel kHopper{.name = "hopper",
 }  // namespace
 
 std::span<const Kernel* const> kernels() {
-  static constexpr std::array<const Kernel*, 5> kTable{&kFlash2, &kFlash1, &kNaive, &kReference,
-                                                       &kHopper};
+  static constexpr std::array<const Kernel*, 5> kTable{&kHopper, &kFlash2, &kFlash1, &kNaive,
+                                                       &kReference};
   return kTable;
 }
 

@@ -10,6 +10,7 @@ namespace annulus::attn::sm90 {
 namespace {
 
 constexpr int kWarps = 4;
+constexpr int kTileRows = 128;  ///< most rows of a query tile
 
 __global__ void place_query_tiles(const __grid_constant__ cuda::Geometry g,
                                   const __grid_constant__ Schedule schedule) {
@@ -22,14 +23,16 @@ __global__ void place_query_tiles(const __grid_constant__ cuda::Geometry g,
 /// fill_rows (fill.cu), of which the warps of one head and batch also place a query tile each.
 __global__ void fill_and_place(const __grid_constant__ cuda::Geometry g,
                                const __grid_constant__ ForwardParams p,
-                               const __grid_constant__ Schedule schedule) {
+                               const __grid_constant__ Schedule schedule, int parts) {
   let_next_kernel_start();
-  const auto x = static_cast<int>(blockIdx.x * blockDim.y + threadIdx.y);
-  if (blockIdx.y == 0 && blockIdx.z == 0) {
-    if (x == 0 && threadIdx.x == 0) *schedule.drawn = 0;
-    if (x < g.row_tile_count) place_query_tile(g, schedule, x, static_cast<int>(threadIdx.x));
+  const int block = static_cast<int>(blockIdx.x) / parts;
+  const int part = static_cast<int>(blockIdx.x) % parts;
+  const int i = block * cuda::kGapWarps + static_cast<int>(threadIdx.y);
+  if (part == 0 && blockIdx.y == 0 && blockIdx.z == 0) {
+    if (i == 0 && threadIdx.x == 0) *schedule.drawn = 0;
+    if (i < g.row_tile_count) place_query_tile(g, schedule, i, static_cast<int>(threadIdx.x));
   }
-  cuda::fill_rows_before(g, p, x);
+  cuda::fill_gaps(g, p, block, part, parts);
 }
 
 __global__ void place_key_tiles(const __grid_constant__ cuda::Geometry g,
@@ -46,9 +49,11 @@ unsigned blocks_for(int tiles) { return static_cast<unsigned>((tiles + kWarps - 
 
 void prepare(const cuda::Geometry& g, const ForwardParams& params, const Schedule& schedule,
              void* stream) {
-  const dim3 grid(static_cast<unsigned>(g.row_tile_count / 8 + 1), static_cast<unsigned>(g.heads),
+  const int parts = cuda::gap_parts(g, kTileRows);
+  const dim3 grid(cuda::gap_blocks(g, parts), static_cast<unsigned>(g.heads),
                   static_cast<unsigned>(g.batch));
-  fill_and_place<<<grid, dim3(32, 8), 0, static_cast<cudaStream_t>(stream)>>>(g, params, schedule);
+  fill_and_place<<<grid, dim3(32, cuda::kGapWarps), 0, static_cast<cudaStream_t>(stream)>>>(
+      g, params, schedule, parts);
   cuda::check_launch("hopper prepare");
 }
 

@@ -88,9 +88,8 @@ struct AttentionOptions {
   /// `gather` on GPUs, where copies run beside kernels (peer, a GPU a rank, receivers pull): one
   /// launch that takes keys as they arrive, and in backward lets the gradients of a head leave when
   /// it is done; with `deterministic` keys come in order of position, so that forward gives the
-  /// same bits for any number of ranks. False: a launch a slice; so until a GPU has run the other.
-  /// The same on all ranks.
-  bool gather_at_once = false;
+  /// same bits for any number of ranks. False: a launch a slice. The same on all ranks.
+  bool gather_at_once = true;
 };
 
 /// Figures of the last forward or backward on this rank, in seconds and bytes.

@@ -44,7 +44,7 @@ gtest "engine_gpu, processes" 90 $gpus '*' engine_gpu_mpi
 gtest "processes, peer" 60 $gpus "$wide" engine_mpi
 gtest "recorded calls" 60 $gpus '*' trace_mpi
 gtest "processes, push" 60 $gpus "$every" engine_mpi ANNULUS_TEST_PEER_COPIES=push
-gtest "processes, gather at once" 60 $gpus "$wide" engine_mpi ANNULUS_TEST_GATHER_AT_ONCE=1
+gtest "processes, gather in slices" 60 $gpus "$wide" engine_mpi ANNULUS_TEST_GATHER_AT_ONCE=0
 gtest "processes, nccl" 90 $gpus "Distributed.MatchesSingleRankAtTheWidthsOfTensorCores" engine_mpi ANNULUS_TEST_TRANSPORT=nccl
 
 step "doctor" 60 survey_gpu
