@@ -125,12 +125,12 @@ void run_any(const Run& run) {
   return bf16 ? run_variant<sm90::Bf16, 64>(run) : run_variant<sm90::Half, 64>(run);
 }
 
-void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule) {
+void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule, int step_keys) {
   *schedule.drawn = 0;
   for (int i = 0; i < g.row_tile_count; ++i) {
     Machine machine({g_emulation.seed, {}});
     machine.run(32, {}, {1, 1, 1},
-                [&] { sm90::place_query_tile(g, schedule, i, machine.thread()); });
+                [&] { sm90::place_query_tile(g, schedule, i, machine.thread(), step_keys); });
   }
 }
 
@@ -138,14 +138,20 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   ForwardParams p = host;
   const TileLimits most = tiles_of(p.geometry.head_dim, p.geometry.softcap != 0.0);
   const auto tile_keys = static_cast<int>(most.keys);
-  const TileIndex index = make_tile_index(p.geometry.tiles, most);
+  TileIndex index = make_tile_index(p.geometry.tiles, most);
+  JoinedTiles joined;
+  if (g_emulation.joined) {
+    joined = join_tiles(p.geometry.tiles, index);
+    index = joined.index;
+    p.geometry.tiles = joined.tiles;
+  }
   p.geometry.row_tiles = index.row_tiles;
   if (!sm90::suits(p)) throw std::runtime_error("the launch would go to flash2");
   fill_unvisited_rows(p);
   const std::int64_t items = sm90::items_of(p.geometry);
   if (items == 0) return;
   int drawn = 0;
-  std::vector<sm90::QueryTile> tiles(index.row_tiles.size() - 1, {-1, -1, -1, -1, -1});
+  std::vector<sm90::QueryTile> tiles(index.row_tiles.size() - 1, {-1, -1, -1, -1, -1, -1});
   LaunchContext with = context;
   with.abort = g_emulation.abort;
   const sm90::Sections sections = sm90::sections_of(p.geometry);
@@ -155,7 +161,7 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
       {map_of(p.k, p.geometry, tile_keys), map_of(p.v, p.geometry, tile_keys)},
       {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size},
       static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};
-  make_schedule(run.geometry, run.schedule);
+  make_schedule(run.geometry, run.schedule, tile_keys);
   run_any(run);
 }
 

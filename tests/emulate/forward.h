@@ -16,6 +16,7 @@ struct Emulation {
   int sm_limit = 0;
   std::vector<std::function<void()>> late{};  ///< machine.h; of every launch
   const std::uint32_t* abort = nullptr;
+  bool joined = true;            ///< tile lists, as the executor has them; false: single tiles
   std::string_view candidate{};  ///< as "wide_128" (hopper_candidates.h); empty: what is launched
 };
 

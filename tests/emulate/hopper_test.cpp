@@ -104,6 +104,13 @@ TEST(EmulatedHopper, Masks) {
   expect_right(p);
 }
 
+TEST(EmulatedHopper, SingleTiles) {
+  expect_right(problem_of(650), {.joined = false});
+  OracleProblem p = problem_of(400, 64);
+  p.terms = {Mask::Window{200, 0}};
+  expect_right(p, {.joined = false});
+}
+
 TEST(EmulatedHopper, Softcap) {
   for (const std::int64_t dim : {128, 64}) {
     OracleProblem p = problem_of(200, dim);

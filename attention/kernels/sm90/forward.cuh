@@ -182,7 +182,7 @@ struct Consumer {
   /// The other steps of an item, but for the last P V. False where the launch was aborted.
   __device__ __forceinline__ bool stream_keys(const Item& item) {
     const Matrix rows = along_rows(shared_address(queries(item.number)));
-    for (int left = item.tile.end - item.tile.begin - 1; left > 0; --left) {
+    for (int left = item.tile.steps - 1; left > 0; --left) {
       if (!await_keys()) {
         take_back_values();
         return false;

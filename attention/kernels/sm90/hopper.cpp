@@ -57,7 +57,7 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
   cuda::check_arguments(geometry, context, false, hopper_bytes(geometry, false, 1));
   const std::int64_t items = items_of(geometry);
   if (items == 0 || choice.prelude == Prelude::separate) {
-    cuda::fill_unvisited_rows(params, context);
+    cuda::fill_unvisited_rows(params, context, kMostTileRows);
   }
   if (items == 0) return;
   const cuda::Geometry g = cuda::geometry_of(geometry, context);
@@ -74,9 +74,9 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
   const Maps maps{map_of(params.k), map_of(params.v)};
   const bool overlapped = choice.prelude == Prelude::overlapped;
   if (overlapped) {
-    prepare(g, params, schedule, context.stream);
+    prepare(g, params, schedule, choice.tile_keys, context.stream);
   } else {
-    make_schedule(g, schedule, context.stream);
+    make_schedule(g, schedule, choice.tile_keys, context.stream);
   }
   const int blocks = blocks_of(items, multiprocessors(), context.sm_limit);
   choice.variant({params, g, maps, schedule, blocks, context.stream, overlapped});

@@ -50,14 +50,15 @@ struct Loader {
     return g.abort != nullptr && load_acquire_system(g.abort) != 0;
   }
 
-  /// Waits until the tile's keys are there. False where the launch was aborted. What came before is
-  /// on its way when this thread spins.
-  __device__ __forceinline__ bool await_keys(const Tile& tile, int kv_head) {
+  /// Waits until keys of the tile are there, from number `first` of its segment on. False where the
+  /// launch was aborted. What came before is on its way when this thread spins.
+  __device__ __forceinline__ bool await_keys(const Tile& tile, std::int64_t first, int keys,
+                                             int kv_head) {
     if (tile.segment != segment) seen = 0;
     segment = tile.segment;
     const KeySegment& from = g.keys[segment];
     if (from.ready == nullptr || seen >= from.all) return true;
-    const std::uint32_t needed = cuda::needed_for(from, kv_head, tile.key, tile.keys);
+    const std::uint32_t needed = cuda::needed_for(from, kv_head, first, keys);
     if (needed <= seen) return true;
     seen = load_acquire_system(from.ready);
     if (seen < needed) load_values();
@@ -77,22 +78,23 @@ struct Loader {
     arrive(&shared.k_full[at.index]);
   }
 
-  /// What `tile` says of the next step. Its place is free before its K's is: the step that was
-  /// there is further back than any whose V has not been waited for.
-  __device__ __forceinline__ void describe(const Tile& tile, const Item& item) const {
+  /// The next step: keys of `tile`, from number `first` of its segment on. Its place is free before
+  /// its K's is: the step that was there is further back than any whose V has not been waited for.
+  __device__ __forceinline__ void describe(const Tile& tile, std::int64_t first, int keys,
+                                           const Item& item) const {
     static_assert(Memory::kStages + 2 <= Memory::kSteps);
     const KeySegment& from = g.keys[tile.segment];
     Step& to = shared.steps[step % Memory::kSteps];
-    to.position = from.position + tile.key * from.stride;
+    to.position = from.position + first * from.stride;
     to.stride = from.stride;
-    to.token = static_cast<int>(from.token) + static_cast<int>(tile.key);
-    to.keys = tile.keys;
+    to.token = static_cast<int>(from.token) + static_cast<int>(first);
+    to.keys = keys;
     to.rows = tile.rows;
     to.full = tile.full ? 1 : 0;
-    to.masked = !tile.full || tile.keys < kTuning.tile_keys || tile.rows < item.tile.rows ? 1 : 0;
+    to.masked = !tile.full || keys < kTuning.tile_keys || tile.rows < item.tile.rows ? 1 : 0;
     to.kv_head = item.kv_head;
     to.batch = item.batch;
-    shared.pairs += static_cast<std::int64_t>(tile.rows) * tile.keys;
+    shared.pairs += static_cast<std::int64_t>(tile.rows) * keys;
   }
 
   __device__ __forceinline__ void load_keys() const {
@@ -102,21 +104,24 @@ struct Loader {
     copy(maps.k, shared.k[at.index], &shared.k_full[at.index], of.token, of.kv_head, of.batch);
   }
 
-  /// Steps of item n. Once its first keys are asked for, the item after the next is said, and the
+  /// Steps of an item. Once its first keys are asked for, the item after the next is said, and the
   /// one behind that drawn: nobody waits for the answer until then.
   __device__ __forceinline__ bool walk(const Item& item) {
     const int end = item.tile.end;
     for (int i = item.tile.begin; i < end; ++i) {
       const Tile& tile = g.tiles[i];
-      if (!await_keys(tile, item.kv_head)) return false;
-      describe(tile, item);
-      load_keys();
-      load_values();
-      held = true;
-      ++step;
-      if (i > item.tile.begin) continue;
-      publish(item.number + 2, drawn);
-      drawn = draw();
+      for (int at = 0; at < tile.keys; at += kTuning.tile_keys) {
+        const int keys = min(kTuning.tile_keys, tile.keys - at);
+        if (!await_keys(tile, tile.key + at, keys, item.kv_head)) return false;
+        describe(tile, tile.key + at, keys, item);
+        load_keys();
+        load_values();
+        held = true;
+        ++step;
+        if (i > item.tile.begin || at > 0) continue;
+        publish(item.number + 2, drawn);
+        drawn = draw();
+      }
     }
     return true;
   }

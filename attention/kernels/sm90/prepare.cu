@@ -3,6 +3,7 @@
 #include "attention/kernels/cuda/launch.h"
 #include "attention/kernels/sm90/ptx.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
+#include "attention/kernels/sm90/tuning.h"
 #include "attention/kernels/sm90/variant.h"
 
 namespace annulus::attn::sm90 {
@@ -10,27 +11,29 @@ namespace annulus::attn::sm90 {
 namespace {
 
 constexpr int kWarps = 4;
-constexpr int kTileRows = 128;  ///< most rows of a query tile
 
 __global__ void place_query_tiles(const __grid_constant__ cuda::Geometry g,
-                                  const __grid_constant__ Schedule schedule) {
+                                  const __grid_constant__ Schedule schedule, int step_keys) {
   const int i = static_cast<int>(blockIdx.x * kWarps + threadIdx.y);
   if (i == 0 && threadIdx.x == 0) *schedule.drawn = 0;
   if (i >= g.row_tile_count) return;
-  place_query_tile(g, schedule, i, static_cast<int>(threadIdx.x));
+  place_query_tile(g, schedule, i, static_cast<int>(threadIdx.x), step_keys);
 }
 
 /// fill_rows (fill.cu), of which the warps of one head and batch also place a query tile each.
 __global__ void fill_and_place(const __grid_constant__ cuda::Geometry g,
                                const __grid_constant__ ForwardParams p,
-                               const __grid_constant__ Schedule schedule, int parts) {
+                               const __grid_constant__ Schedule schedule, int step_keys,
+                               int parts) {
   let_next_kernel_start();
   const int block = static_cast<int>(blockIdx.x) / parts;
   const int part = static_cast<int>(blockIdx.x) % parts;
   const int i = block * cuda::kGapWarps + static_cast<int>(threadIdx.y);
   if (part == 0 && blockIdx.y == 0 && blockIdx.z == 0) {
     if (i == 0 && threadIdx.x == 0) *schedule.drawn = 0;
-    if (i < g.row_tile_count) place_query_tile(g, schedule, i, static_cast<int>(threadIdx.x));
+    if (i < g.row_tile_count) {
+      place_query_tile(g, schedule, i, static_cast<int>(threadIdx.x), step_keys);
+    }
   }
   cuda::fill_gaps(g, p, block, part, parts);
 }
@@ -48,18 +51,18 @@ unsigned blocks_for(int tiles) { return static_cast<unsigned>((tiles + kWarps - 
 }  // namespace
 
 void prepare(const cuda::Geometry& g, const ForwardParams& params, const Schedule& schedule,
-             void* stream) {
-  const int parts = cuda::gap_parts(g, kTileRows);
+             int step_keys, void* stream) {
+  const int parts = cuda::gap_parts(g, kMostTileRows);
   const dim3 grid(cuda::gap_blocks(g, parts), static_cast<unsigned>(g.heads),
                   static_cast<unsigned>(g.batch));
   fill_and_place<<<grid, dim3(32, cuda::kGapWarps), 0, static_cast<cudaStream_t>(stream)>>>(
-      g, params, schedule, parts);
+      g, params, schedule, step_keys, parts);
   cuda::check_launch("hopper prepare");
 }
 
-void make_schedule(const cuda::Geometry& g, const Schedule& schedule, void* stream) {
+void make_schedule(const cuda::Geometry& g, const Schedule& schedule, int step_keys, void* stream) {
   place_query_tiles<<<blocks_for(g.row_tile_count), dim3(32, kWarps), 0,
-                      static_cast<cudaStream_t>(stream)>>>(g, schedule);
+                      static_cast<cudaStream_t>(stream)>>>(g, schedule, step_keys);
   cuda::check_launch("hopper schedule");
 }
 

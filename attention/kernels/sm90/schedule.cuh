@@ -5,18 +5,31 @@
 
 namespace annulus::attn::sm90 {
 
+/// Steps of at most `step_keys` keys that query tile `i` is walked in. Of long lists of joined
+/// tiles most have one or two entries: these are read at once.
+__device__ inline int steps_of(const cuda::Geometry& g, int i, int step_keys) {
+  const int begin = g.row_tiles[i];
+  const int end = g.row_tiles[i + 1];
+  const auto of = [&](int tile) { return (g.tiles[tile].keys + step_keys - 1) / step_keys; };
+  int steps = of(begin) + (end - begin > 1 ? of(end - 1) : 0);
+  for (int tile = begin + 1; tile < end - 1; ++tile) steps += of(tile);
+  return steps;
+}
+
 /// One warp: query tile `i` to its place in the schedule, which is how many are longer. Of equal
 /// ones the later goes first, as under a causal mask.
 __device__ inline void place_query_tile(const cuda::Geometry& g, const Schedule& to, int i,
-                                        int lane) {
+                                        int lane, int step_keys) {
+  const int steps = steps_of(g, i, step_keys);
   const int begin = g.row_tiles[i];
   const int end = g.row_tiles[i + 1];
   int rows = 0;
   for (int t = begin + lane; t < end; t += 32) rows = max(rows, g.tiles[t].rows);
   int before = 0;
+#pragma unroll 4
   for (int j = lane; j < g.row_tile_count; j += 32) {
-    const int length = g.row_tiles[j + 1] - g.row_tiles[j];
-    if (length > end - begin || (length == end - begin && j > i)) ++before;
+    const int others = steps_of(g, j, step_keys);
+    if (others > steps || (others == steps && j > i)) ++before;
   }
   for (int step = 16; step > 0; step /= 2) {
     rows = max(rows, __shfl_xor_sync(0xffffffffU, rows, step));
@@ -25,7 +38,7 @@ __device__ inline void place_query_tile(const cuda::Geometry& g, const Schedule&
   if (lane != 0) return;
   const int row = g.tiles[begin].row;
   const cuda::RowTokens tokens(g, row, rows);
-  to.tiles[before] = {row, rows, begin, end, tokens.one ? row + tokens.shift : -1};
+  to.tiles[before] = {row, rows, begin, end, steps, tokens.one ? row + tokens.shift : -1};
 }
 
 /// The same for key tile `i`. Where dQ is added in turns, later keys go first (TilePlace), so that
@@ -64,7 +77,7 @@ __device__ inline ItemOf<Tile> item_of(const ScheduleOf<Tile>& s, int tile_count
 
 /// Item `index` of the order, `number` of its block.
 __device__ inline Item item_of(const cuda::Geometry& g, const Schedule& s, int index, int number) {
-  if (index >= s.all) return {{0, 0, 0, 0, 0}, 0, 0, 0, number};
+  if (index >= s.all) return {{0, 0, 0, 0, 0, 0}, 0, 0, 0, number};
   const ItemOf<QueryTile> item = item_of(s, g.row_tile_count, static_cast<int>(g.heads), index);
   // Divided once an item and in 32 bits: the loader has few registers.
   const int kv_head = (static_cast<int>(g.head_offset) + item.head) / static_cast<int>(g.group);

@@ -7,9 +7,11 @@
 // stay in L2 together; within a section a query tile is drawn for all its heads in turn.
 namespace annulus::attn::sm90 {
 
-/// A query tile: rows [row, row + rows) of the launch and its tiles [begin, end).
+/// A query tile: rows [row, row + rows) of the launch and its tiles [begin, end), each of any
+/// number of keys.
 struct QueryTile {
   std::int32_t row, rows, begin, end;
+  std::int32_t steps;  ///< that its keys are taken in
   std::int64_t token;  ///< of the first row; -1: its rows are of several query segments
 };
 
@@ -37,7 +39,7 @@ struct Item {
 template <typename Tile>
 struct ScheduleOf {
   int* drawn;        ///< items that were drawn beside each block's first; 0 at launch
-  Tile* tiles;       ///< by number of tiles, longest first
+  Tile* tiles;       ///< by number of steps, or of a key tile's tiles, longest first
   std::int32_t all;  ///< query tiles times heads times batches
   std::int32_t head_count, section;  ///< heads times batches, of all and of a section
 };

@@ -37,7 +37,8 @@ struct Shared {
   static constexpr int kItems = 4;                ///< this one, the next, and those ahead
   static constexpr int kQueryBytes = kGroupRows * kDim * 2;
   static constexpr int kKeyBytes = kTileKeys * kDim * 2;
-  static_assert(kGroups <= kMostGroups && kStages < kSteps && registers_suit(kTuning));
+  static_assert(kGroupRows * kMostGroups == kMostTileRows && kGroups <= kMostGroups &&
+                kStages < kSteps && registers_suit(kTuning));
   static_assert(kTileKeys % 32 == 0, "masks go by 32 keys, the swizzle's pattern by 8");
 
   unsigned char q[2][kGroups][kQueryBytes];  ///< of this item and the next

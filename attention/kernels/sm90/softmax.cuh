@@ -94,12 +94,19 @@ __device__ __forceinline__ bool soften(float (&s)[kScores], RowSums& rows, float
   float top[2] = {top_of_row(s, rows, 0), top_of_row(s, rows, 1)};
   bool grew = true;
   if constexpr (kSlack > 0) {
-    const float most = fmaxf(top[0] - rows.max[0], top[1] - rows.max[1]);  // no NaN counts
-    grew = __any_sync(0xffffffffU, most * scale > static_cast<float>(kSlack)) != 0;
+    // Each row decides for itself, so that its bits do not depend on which rows share its warp.
+    bool any = false;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const bool row =
+          (top[h] - rows.max[h]) * scale > static_cast<float>(kSlack);  // no NaN counts
+      if (!row) top[h] = rows.max[h];
+      any = any || row;
+    }
+    grew = __any_sync(0xffffffffU, any) != 0;
   }
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    if (kSlack > 0 && !grew) top[h] = rows.max[h];
     const float shift = top[h] == -cuda::kInfinity ? 0.0F : top[h] * scale;
     // The product is rounded as `shift` was: exactly 1 where the maximum stays.
     keep[h] = exp2_fast(__fmul_rn(rows.max[h], scale) - shift);

@@ -21,6 +21,8 @@ struct Tuning {
 };
 
 constexpr int threads_of(const Tuning& t) { return 128 * (1 + t.groups); }
+inline constexpr int kMostTileRows = 192;  ///< of any tuning
+
 constexpr int tile_rows_of(const Tuning& t) { return 64 * t.groups; }
 
 /// Multiples of 8, and in all not more than a launch gives the block: a warpgroup that wanted more
