@@ -170,8 +170,8 @@ struct Consumer {
     fetch(item.number + 1);
     const Seen seen = look(item);
     wait_products<0>(s);
-    begin_rows<kDim>(g, p, item, Lane(thread_again()), scale, o, sums);
     release(&shared.k_empty[Place<kStages>(step).index]);
+    begin_rows<kDim>(g, p, item, Lane(thread_again()), scale, o, sums);
     find_probabilities(seen);
     rescale();
     pack_scores<T>(s, probabilities);
