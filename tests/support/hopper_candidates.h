@@ -15,6 +15,11 @@ inline constexpr Tuning wide_128{
     .tile_keys = 160, .loader_registers = 24, .consumer_registers = 240};
 inline constexpr Tuning wide_lazy_128{
     .tile_keys = 160, .slack = 8, .loader_registers = 24, .consumer_registers = 240};
+inline constexpr Tuning wide_none_128{.tile_keys = 160,
+                                      .turns = false,
+                                      .slack = 8,
+                                      .loader_registers = 24,
+                                      .consumer_registers = 240};
 
 inline constexpr Tuning two_64{.stages = 4};
 inline constexpr Tuning three_none_64{.groups = 3,
@@ -32,5 +37,6 @@ inline constexpr Tuning three_none_64{.groups = 3,
   X(lazy, 128)                       \
   X(wide, 128)                       \
   X(wide_lazy, 128)                  \
+  X(wide_none, 128)                  \
   X(two, 64)                         \
   X(three_none, 64)

@@ -1,24 +1,25 @@
 // Attention forward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024). One block an SM
 // stays for the whole launch and draws query tiles (128 rows of one head) until none is left; for
 // each it streams the keys of its tile list, up to 128 at a time, and keeps an online softmax. The
-// figures here are those of the tuning that is launched; tuning.h says what may be otherwise.
+// figures here are those of head_dim 128; tuning.h says what is otherwise at 64, and what may be.
 //
 //   warps      warpgroup 0: the loader, one thread of it (loader.cuh): draws items, waits for the
 //              flags of segments, has the copy engine (TMA) bring K and V. 40 registers a thread.
 //              warpgroups 1, 2: consumers of 64 rows each, 232 registers. S = Q K^T from shared
 //              memory, softmax in registers, O += P V with P from registers.
 //   overlap    within a warpgroup: products of S for step i and of O for step i - 1 are started
-//              together, softmax of i runs under the latter. Between them: they take turns in
-//              starting products, so that one computes while the other does its softmax.
+//              together, softmax of i runs under the latter. From item to item: O of the last step,
+//              then S of the first, under which output leaves. Between warpgroups: they take turns
+//              in starting products, so that one computes while the other does its softmax.
 //   shared     Q [2 items][2 groups][64 rows], K [stages][128 keys], V [stages][128 keys], all in
-//              blocks of 64 elements with the 128-byte swizzle (layout.cuh): at head_dim 128 64 KB
-//              each and 2 stages, at 64 32 + 64 + 64 KB and 4 stages. Output leaves through Q.
+//              blocks of 64 elements with the 128-byte swizzle (layout.cuh): 64 KB each and 2
+//              stages. Output leaves through Q.
 //   barriers   full and empty mbarriers for K, V and items (shared.cuh); named ones for turns and
 //              for a warpgroup's own threads
 //   tails      a tile of fewer keys is copied as a whole box: tokens behind it are read (params.h:
 //              key_tokens), their scores become -inf, their values are overwritten with zeroes
 //   limits     f16, bf16; head_dim = head_dim_v = 64 or 128; 16-byte aligned rows; tiles of at most
-//              128 x 128; softmax_scale > 0; key_tokens known (setup.h)
+//              tile_rows_of x tile_keys; softmax_scale > 0; key_tokens known (setup.h)
 #pragma once
 
 #include "attention/kernels/sm90/loader.cuh"
@@ -170,8 +171,8 @@ struct Consumer {
     fetch(item.number + 1);
     const Seen seen = look(item);
     wait_products<0>(s);
-    begin_rows<kDim>(g, p, item, Lane(thread_again()), scale, o, sums);
     release(&shared.k_empty[Place<kStages>(step).index]);
+    begin_rows<kDim>(g, p, item, Lane(thread_again()), scale, o, sums);
     find_probabilities(seen);
     rescale();
     pack_scores<T>(s, probabilities);
