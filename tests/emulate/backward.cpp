@@ -123,7 +123,13 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
   std::vector<std::uint32_t> done(64, 0);
   const bool counted = g_emulation.abort == nullptr && g_emulation.seed % 2 == 1;
   if (counted) p.done = done.data();
-  const TileIndex index = make_tile_index(p.geometry.tiles);
+  TileIndex index = make_tile_index(p.geometry.tiles);
+  JoinedTiles joined;
+  if (g_emulation.joined && !g_backward.deterministic) {
+    joined = join_tiles(p.geometry.tiles, index);
+    index = joined.index;
+    p.geometry.tiles = joined.tiles;
+  }
   p.geometry.row_tiles = index.row_tiles;
   p.geometry.tiles_by_key = index.tiles_by_key;
   p.geometry.key_tiles = index.key_tiles;
