@@ -3,6 +3,8 @@
 
 #include <annulus/error.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <string>
 
@@ -24,12 +26,18 @@ ExpertShape shape_of(const LayerConfig& c, std::int64_t ffn) {
   return {.activation = c.activation, .dtype = c.dtype, .hidden = c.hidden, .ffn = ffn};
 }
 
-LayerConfig checked(const LayerConfig& c) {
+LayerConfig checked(const LayerConfig& c, std::int64_t ranks) {
   const auto refuse = [](const std::string& what) {
     throw Unsupported("MoE layer on a GPU: " + what + " is not built");
   };
   if (c.capacity.factor != 0.0) refuse("dropping by capacity");
   if (c.balance_alpha != 0.0 || c.z_beta != 0.0) refuse("a balancing loss or z-loss");
+  if (c.experts > cuda::kMostExperts || c.k > cuda::kMostSlots || ranks > cuda::kMostRanks) {
+    throw Unsupported(
+        fmt::format("MoE layer on a GPU: {} experts, {} of them a token, {} ranks: kernels serve "
+                    "up to {}, {}, {}",
+                    c.experts, c.k, ranks, cuda::kMostExperts, cuda::kMostSlots, cuda::kMostRanks));
+  }
   if (c.router) check(*c.router);
   return c;
 }
@@ -54,7 +62,7 @@ std::int64_t DeviceLayer::region_bytes(const LayerConfig& c, std::int64_t max_to
 
 DeviceLayer::DeviceLayer(const LayerConfig& config, std::int64_t max_tokens, const Device& device,
                          DevicePeers* peers)
-    : config_(checked(config)),
+    : config_(checked(config, peers == nullptr ? 1 : peers->group().ranks)),
       max_tokens_(max_tokens),
       device_(device),
       peers_(peers),
