@@ -156,7 +156,7 @@ TEST_F(MoeOnGpu, TurnsALostRankIntoATimeout) {
         if (degree != mesh.world()) return;
         moe::Layer made(mesh, layer.config,
                         {.expert_degree = degree, .max_tokens = 8, .backend = "cuda"});
-        if (mesh.rank() == 1) return std::this_thread::sleep_for(std::chrono::milliseconds(3500));
+        if (mesh.rank() == 1) return std::this_thread::sleep_for(std::chrono::milliseconds(6000));
         moe::Step step = made.make_step();
         const std::int64_t local = made.local_experts();
         DeviceBytes memory(std::int64_t{1} << 20, made.device());
@@ -168,9 +168,9 @@ TEST_F(MoeOnGpu, TurnsALostRankIntoATimeout) {
         const moe::Routing none{.tokens = 0, .k = 3, .experts = 24};
         const Deadline clock(100.0);
         EXPECT_THROW(made.forward(x, weights, none, x, step), Error);
-        EXPECT_LT(clock.elapsed_s(), 8.0);
+        EXPECT_LT(clock.elapsed_s(), 10.0);
       },
-      {.timeout_s = 1.0, .log = {.level = static_cast<int>(LogLevel::off)}});
+      {.timeout_s = 2.5, .log = {.level = static_cast<int>(LogLevel::off)}});
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "runtime/engine/device_pass.h"
 #include "runtime/engine/moe/layer_impl.h"
 
+#include <annulus/device_memory.h>
 #include <annulus/error.h>
 
 #include <fmt/format.h>
@@ -20,7 +21,7 @@ namespace {
 class GpuLayer final : public Layer::Impl {
  public:
   GpuLayer(Mesh& on, const engine::LayerShape& of, std::uint32_t hash, int device)
-      : Impl(on, of), hash_(hash), device_(device) {
+      : Impl(on, of), hash_(hash), device_(device), used_before_(device_memory_used(device)) {
     const DeviceScope scope(device_);
     functions_ = gpu_device(nullptr);
     if (shape.group.ranks > 1) driver_ = comm::peer::Driver::load();
@@ -45,6 +46,7 @@ class GpuLayer final : public Layer::Impl {
     return shape.group.ranks > 1 ? "peer" : mesh->transport();
   }
   int device() const override { return device_; }
+  std::int64_t device_bytes() const override { return device_memory_used(device_) - used_before_; }
 
  protected:
   void run(const ForwardCall& call, Step::Impl& step) override;
@@ -66,6 +68,7 @@ class GpuLayer final : public Layer::Impl {
 
   std::uint32_t hash_;
   int device_;
+  std::int64_t used_before_;
   Device functions_;
   comm::peer::Driver driver_;
   std::unique_ptr<comm::peer::SymmetricMemory> memory_;

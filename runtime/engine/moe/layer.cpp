@@ -87,6 +87,7 @@ std::int64_t Layer::bytes() const { return impl_->bytes(); }
 std::string Layer::kernel_used() const { return impl_->kernel_used(); }
 std::string Layer::backend() const { return impl_->shape.on_device() ? "cuda" : "cpu"; }
 int Layer::device() const { return impl_->device(); }
+std::int64_t Layer::device_bytes() const { return impl_->device_bytes(); }
 std::string Layer::transport() const { return impl_->transport(); }
 void Layer::synchronize(Stream stream) const { impl_->synchronize(stream); }
 

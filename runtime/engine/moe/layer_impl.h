@@ -50,6 +50,7 @@ struct Layer::Impl {
   virtual std::string kernel_used() const = 0;
   virtual std::string transport() const = 0;
   virtual int device() const { return -1; }
+  virtual std::int64_t device_bytes() const { return 0; }
 
   Mesh* mesh;
   engine::LayerShape shape;

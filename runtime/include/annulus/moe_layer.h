@@ -176,6 +176,8 @@ class ANNULUS_API Layer {
   std::string kernel_used() const;
   std::string backend() const;  ///< "cpu" or "cuda"
   int device() const;           ///< the GPU; -1 on the CPU
+  /// By how much the GPU's used memory grew since the layer was begun, whoever took it; 0: CPU.
+  std::int64_t device_bytes() const;
   /// How rows travel: "peer" between GPUs, else the mesh's own transport.
   std::string transport() const;
 
