@@ -5,6 +5,7 @@
 #           1 GPU:   bash tests/gpu/session/hopper.sh      carry .gpu
 #           2 GPUs:  bash tests/gpu/session/two.sh         carry .gpu
 #           4 GPUs:  bash tests/gpu/session/four.sh        carry .gpu
+#           any:     GPUS=N bash tests/gpu/session/moe.sh  carry .gpu
 # Each unpacks, runs its steps with a limit each, and prints a table last; OUT names the folder that
 # results go to. Look at the table of one before the next: what failed there will fail again.
 #
