@@ -20,11 +20,17 @@ struct Device {
   void (*count_pairs)(const cuda::PlaceParams& params, void* stream) = nullptr;
   void (*place_pairs)(const cuda::PlaceParams& params, void* stream) = nullptr;
   void (*scatter)(const cuda::ScatterParams& params, int blocks, void* stream) = nullptr;
+  void (*combine)(const cuda::CombineParams& params, int blocks, void* stream) = nullptr;
+  void (*pull)(const cuda::PullParams& params, void* stream) = nullptr;
   void (*split)(const cuda::SplitParams& params, void* stream) = nullptr;
 
   std::shared_ptr<void> (*allocate)(std::int64_t bytes) = nullptr;
   /// Host memory from the device's: returns when it is there.
   void (*read)(void* host, const void* device, std::int64_t bytes, void* stream) = nullptr;
+  /// Device memory from the host's, which may change when it returns.
+  void (*write)(void* device, const void* host, std::int64_t bytes, void* stream) = nullptr;
+  /// Until the device has done all that was enqueued. Throws DeviceError.
+  void (*wait)(void* stream) = nullptr;
   void (*clear)(void* device, std::int64_t bytes, void* stream) = nullptr;
 };
 

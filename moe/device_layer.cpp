@@ -4,185 +4,161 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <vector>
+
 namespace annulus::moe {
-namespace {
 
-LayerConfig checked(const LayerConfig& c) {
-  const auto refuse = [](const char* what) {
-    throw Unsupported(fmt::format("MoE layer on one GPU: {} is not built", what));
-  };
-  if (!c.router) refuse("a routing of the caller");
-  if (c.capacity.factor != 0.0) refuse("dropping by capacity");
-  if (c.balance_alpha != 0.0 || c.z_beta != 0.0) refuse("a balancing loss or z-loss");
-  check(*c.router);
-  return c;
-}
-
-ExpertShape shape_of(const LayerConfig& c, std::int64_t ffn) {
-  return {.activation = c.activation, .dtype = c.dtype, .hidden = c.hidden, .ffn = ffn};
-}
-
-}  // namespace
-
-template <typename T>
-T* DeviceLayer::take(std::int64_t count) {
-  const auto bytes = count * static_cast<std::int64_t>(sizeof(T));
-  memory_.push_back(device_.allocate(bytes > 0 ? bytes : 1));
-  bytes_ += bytes;
-  return static_cast<T*>(memory_.back().get());
-}
-
-DeviceLayer::DeviceLayer(const LayerConfig& config, std::int64_t max_tokens, const Device& device)
-    : config_(checked(config)),
-      max_tokens_(max_tokens),
-      device_(device),
-      experts_(*device.kernel, shape_of(config, config.ffn)),
-      shared_(*device.kernel, shape_of(config, config.shared_ffn)) {
-  take_routing();
-  take_rows();
-}
-
-void DeviceLayer::take_routing() {
+/// Counts of this rank come to the host, those of all go back to the device: places need them.
+void DeviceLayer::place(DeviceStep& step) {
+  void* stream = device_.context.stream;
   const std::int64_t experts = config_.experts;
-  const std::int64_t pairs = max_tokens_ * config_.k;
-  logits_ = take<float>(max_tokens_ * experts);
-  dlogits_ = take<float>(max_tokens_ * experts);
-  dlogits_high_ = dlogits_low_ = nullptr;
-  if (config_.dtype != DType::f32) {
-    dlogits_high_ = take(max_tokens_ * experts * size_of(config_.dtype));
-    dlogits_low_ = take(max_tokens_ * experts * size_of(config_.dtype));
+  const auto width = static_cast<std::size_t>(experts + 1);
+  place_.tokens = static_cast<std::int32_t>(step.tokens);
+  place_.indices = step.indices;
+  place_.rank = step.rank;
+  place_.row = step.row;
+  device_.count_pairs(place_, stream);
+  std::vector<std::int64_t> mine(width);
+  device_.read(mine.data(), place_.counts, static_cast<std::int64_t>(width) * 8, stream);
+  step.bad_tokens = mine.back();
+  if (peers_ == nullptr) {
+    step.counts = mine;
+  } else {
+    peers_->gather("counts", mine, step.counts);
+    for (std::int64_t r = 0; r < ranks_; ++r) {
+      device_.write(matrix_ + r * experts, step.counts.data() + r * (experts + 1), experts * 8,
+                    stream);
+    }
   }
-  dweights_ = take<float>(pairs);
-  route_ = cuda::route_params(*config_.router);
-  route_.logits = logits_;
-  route_.indices = take<std::int32_t>(pairs);
-  route_.weights = take<float>(pairs);
-  route_.bad_tokens = nullptr;
-  place_.tokens = static_cast<std::int32_t>(max_tokens_);
-  place_.k = static_cast<std::int32_t>(config_.k);
-  place_.experts = static_cast<std::int32_t>(experts);
-  place_.indices = route_.indices;
-  place_.room = take<std::int32_t>(cuda::place_room(place_));
-  place_.counts = take<std::int64_t>(experts);
-  place_.matrix = place_.counts;
-  place_.rank = take<std::int32_t>(pairs);
-  place_.row = take<std::int64_t>(pairs);
-  place_.expert_first = take<std::int64_t>(2 * experts);
-  place_.expert_rows = place_.expert_first + experts;
-  place_.rank_rows = take<std::int64_t>(1);
-  place_.unique_first = take<std::int64_t>(2);
-  place_.unique_tokens = take<std::int64_t>(max_tokens_);
-  place_.unique_of = take<std::int64_t>(pairs);
-  layout_.resize(static_cast<std::size_t>(2 * experts));
+  device_.place_pairs(place_, stream);
+  lay_out(step);
 }
 
-void DeviceLayer::take_rows() {
-  const std::int64_t rows = max_tokens_ * config_.k;
-  const std::int64_t element = size_of(config_.dtype);
-  const std::int64_t between = hidden_width(config_.activation, config_.ffn);
-  const std::int64_t shared = config_.shared_ffn;
-  row_weights_ = take<float>(rows);
-  row_dweights_ = take<float>(rows);
-  rows_ = take(rows * config_.hidden * element);
-  y_rows_ = take(rows * config_.hidden * element);
-  dy_rows_ = take(rows * config_.hidden * element);
-  between_ = take(rows * between * element);
-  activated_ = take(rows * config_.ffn * element);
-  dactivated_ = take(rows * config_.ffn * element);
-  shared_between_ = take(max_tokens_ * hidden_width(config_.activation, shared) * element);
-  shared_activated_ = take(max_tokens_ * shared * element);
-  shared_dactivated_ = take(max_tokens_ * shared * element);
-  more_ = take<float>(max_tokens_ * config_.hidden);
+void DeviceLayer::lay_out(DeviceStep& step) const {
+  const std::int64_t local = config_.experts / ranks_;
+  std::int64_t first = 0;
+  step.expert_rows.clear();
+  for (std::int64_t e = 0; e < local; ++e) {
+    std::int64_t rows = 0;
+    for (std::int64_t r = 0; r < ranks_; ++r) {
+      rows += step.counts[static_cast<std::size_t>(r * (config_.experts + 1) + me_ * local + e)];
+    }
+    step.expert_rows.push_back({.expert = e, .first = first, .rows = rows});
+    first += rows;
+  }
+  if (first <= capacity_) return;
+  throw CommError(
+      fmt::format("MoE layer on a GPU: {} rows come to rank {} of the group, at most "
+                  "{} can: a rank brought more than {} tokens",
+                  first, me_, capacity_, max_tokens_));
 }
 
-void DeviceLayer::place() {
-  place_.tokens = static_cast<std::int32_t>(tokens_);
-  device_.count_pairs(place_, device_.context.stream);
-  device_.place_pairs(place_, device_.context.stream);
-}
-
-void DeviceLayer::scatter(const ConstTensorView& from, std::byte* to, bool weights) {
+void DeviceLayer::send(const ConstTensorView& from, std::int64_t part, bool weights,
+                       const DeviceStep& step) {
   const std::int64_t element = size_of(config_.dtype);
   cuda::ScatterParams p;
-  p.tokens = tokens_;
+  p.tokens = step.tokens;
   p.k = place_.k;
   p.bytes = config_.hidden * element;
   p.from = static_cast<const std::byte*>(from.data);
   p.from_stride = from.strides[0] * element;
-  p.place = place_.row;
-  p.weights = weights ? route_.weights : nullptr;
-  p.to[0] = to;
-  p.weights_to[0] = row_weights_;
+  p.rank = step.rank;
+  p.place = step.row;
+  p.weights = weights ? step.weights : nullptr;
+  for (std::int64_t r = 0; r < ranks_; ++r) {
+    p.to[r] = region(r) + part;
+    p.weights_to[r] = reinterpret_cast<float*>(region(r) + region_.weights);
+  }
   device_.scatter(p, 0, device_.context.stream);
 }
 
-void DeviceLayer::combine(const TensorView& out, bool more) {
-  device_.kernel->sum({.dtype = config_.dtype,
-                       .tokens = tokens_,
-                       .k = config_.k,
-                       .width = config_.hidden,
-                       .at = place_.row,
-                       .rows = y_rows_,
-                       .more = more ? more_ : nullptr,
-                       .out = out.data,
-                       .out_stride = out.strides[0]},
-                      device_.context);
+/// What every rank enqueued before is over when this returns. Nobody waits for another rank on the
+/// device, so that a rank that is gone leaves no kernel behind that waits.
+void DeviceLayer::meet(const char* phase) {
+  if (peers_ == nullptr) return;
+  device_.wait(device_.context.stream);
+  peers_->meet(phase);
 }
 
-void DeviceLayer::read_expert_rows() {
-  const std::int64_t experts = config_.experts;
-  device_.read(layout_.data(), place_.expert_first, 2 * experts * 8, device_.context.stream);
-  expert_rows_.clear();
-  for (std::int64_t e = 0; e < experts; ++e) {
-    const auto i = static_cast<std::size_t>(e);
-    expert_rows_.push_back(
-        {.expert = e, .first = layout_[i], .rows = layout_[i + static_cast<std::size_t>(experts)]});
+void DeviceLayer::combine(const TensorView& out, bool more, const DeviceStep& step) {
+  cuda::CombineParams p{.sum = {.dtype = config_.dtype,
+                                .tokens = step.tokens,
+                                .k = config_.k,
+                                .width = config_.hidden,
+                                .at = step.row,
+                                .rows = nullptr,
+                                .more = more ? more_ : nullptr,
+                                .out = out.data,
+                                .out_stride = out.strides[0]},
+                        .rank = step.rank};
+  for (std::int64_t r = 0; r < ranks_; ++r) p.rows[r] = region(r) + region_.y_rows;
+  device_.combine(p, 0, device_.context.stream);
+}
+
+void DeviceLayer::pull(float* to, const DeviceStep& step) {
+  cuda::PullParams p{
+      .pairs = step.tokens * config_.k, .rank = step.rank, .place = step.row, .from = {}, .to = to};
+  for (std::int64_t r = 0; r < ranks_; ++r) {
+    p.from[r] = reinterpret_cast<const float*>(region(r) + region_.dweights);
   }
+  device_.pull(p, device_.context.stream);
 }
 
-RowBuffers DeviceLayer::row_buffers() const {
-  return {.x = rows_,
-          .between = between_,
-          .activated = activated_,
-          .weights = row_weights_,
-          .y = y_rows_,
-          .y_dtype = config_.dtype};
-}
-
-RowBuffers DeviceLayer::shared_buffers(const ConstTensorView& x) const {
-  return {.x = x.data,
-          .x_stride = x.strides[0],
-          .between = shared_between_,
-          .activated = shared_activated_,
-          .weights = nullptr,
-          .y = more_,
-          .y_dtype = DType::f32};
+void DeviceLayer::choose(const ConstTensorView& x, const LayerWeights& weights,
+                         const Routing* given, DeviceStep& step) {
+  step.routed = given == nullptr;
+  device_.clear(place_.counts + config_.experts, 8, device_.context.stream);
+  if (step.routed) return route(x, weights, step);
+  const std::int64_t bytes = step.tokens * config_.k * 4;
+  device_.write(step.indices, given->indices.data(), bytes, device_.context.stream);
+  device_.write(step.weights, given->weights.data(), bytes, device_.context.stream);
 }
 
 void DeviceLayer::forward(const ConstTensorView& x, const LayerWeights& weights,
-                          const TensorView& y) {
-  if (x.shape[0] > max_tokens_) {
-    throw InvalidArgument(
-        fmt::format("MoE layer on one GPU: {} tokens, made for {}", x.shape[0], max_tokens_));
+                          const TensorView& y, DeviceStep& step, const Routing* given) {
+  if (x.shape[0] > max_tokens_ || (given == nullptr && !config_.router)) {
+    throw InvalidArgument(fmt::format(
+        "MoE layer on a GPU: {} tokens {}, made for {}", x.shape[0],
+        given == nullptr && !config_.router ? "without a routing" : "came", max_tokens_));
   }
-  tokens_ = x.shape[0];
-  route(x, weights);
-  place();
-  scatter(x, rows_, true);
-  const ExpertRows all = all_tokens();
+  step.tokens = x.shape[0];
+  step.call = held_ = ++calls_;
+  choose(x, weights, given, step);
+  place(step);
+  send(x, region_.rows, true, step);
+  meet("dispatch");
+  const ExpertRows all{.expert = 0, .first = 0, .rows = step.tokens};
   const bool shares = config_.shared_ffn > 0;
+  experts_.forward(weights.experts, step.expert_rows, row_buffers(), device_.context);
   if (shares) shared_.forward(weights.shared, {&all, 1}, shared_buffers(x), device_.context);
-  read_expert_rows();
-  experts_.forward(weights.experts, expert_rows_, row_buffers(), device_.context);
-  combine(y, shares);
+  meet("results");
+  combine(y, shares, step);
 }
 
 void DeviceLayer::backward(const ConstTensorView& dy, const ConstTensorView& x,
                            const LayerWeights& weights, const TensorView& dx,
-                           const LayerGradients& gradients) {
-  scatter(dy, dy_rows_, false);
-  const ExpertRows all = all_tokens();
-  if (config_.shared_ffn > 0) {
+                           const LayerGradients& gradients, DeviceStep& step, float* dweights) {
+  const bool again = held_ != step.call;
+  const ExpertRows all{.expert = 0, .first = 0, .rows = step.tokens};
+  const bool shares = config_.shared_ffn > 0;
+  held_ = 0;  // `between` becomes its gradient
+  if (again) send(x, region_.rows, true, step);
+  send(dy, region_.dy_rows, false, step);
+  meet("dispatch of gradients");
+  if (again) {
+    experts_.first_half(weights.experts, step.expert_rows, row_buffers(), device_.context);
+    if (shares) shared_.first_half(weights.shared, {&all, 1}, shared_buffers(x), device_.context);
+  }
+  experts_.backward(weights.experts, gradients.experts, gradients.assign, step.expert_rows,
+                    row_buffers(),
+                    {.dy = own(region_.dy_rows),
+                     .dactivated = dactivated_,
+                     .dx = own(region_.y_rows),
+                     .dx_dtype = config_.dtype,
+                     .dweights = own_values(region_.dweights)},
+                    device_.context);
+  if (shares) {
     shared_.backward(weights.shared, gradients.shared, gradients.assign, {&all, 1},
                      shared_buffers(x),
                      {.dy = dy.data,
@@ -192,16 +168,11 @@ void DeviceLayer::backward(const ConstTensorView& dy, const ConstTensorView& x,
                       .dx_dtype = DType::f32},
                      device_.context);
   }
-  experts_.backward(weights.experts, gradients.experts, gradients.assign, expert_rows_,
-                    row_buffers(),
-                    {.dy = dy_rows_,
-                     .dactivated = dactivated_,
-                     .dx = y_rows_,
-                     .dx_dtype = config_.dtype,
-                     .dweights = row_dweights_},
-                    device_.context);
-  route_backward(x, weights, gradients);
-  combine(dx, true);
+  meet("gradients of rows");
+  if (dweights == nullptr) dweights = dweights_;
+  pull(dweights, step);
+  if (step.routed) route_backward(x, weights, gradients, step, dweights);
+  combine(dx, shares || step.routed, step);
 }
 
 }  // namespace annulus::moe

@@ -1,6 +1,7 @@
 #pragma once
 
-#include "moe/device.h"
+#include "moe/device_peers.h"
+#include "moe/device_room.h"
 #include "moe/experts.h"
 
 #include <annulus/moe_layer.h>
@@ -11,57 +12,110 @@
 
 namespace annulus::moe {
 
-/// A layer whose experts all lie on one GPU: moe::Layer of expert degree 1, in device memory.
-/// Forward waits once for the device, to learn how many rows each expert has; backward never. One
-/// step at a time: backward is that of the last forward.
+/// What one forward of a DeviceLayer leaves for its backward: the routing, and places of rows.
+struct DeviceStep {
+  DeviceRoom room;
+  float* logits = nullptr;          ///< [tokens][experts]; null: no router
+  std::int32_t* indices = nullptr;  ///< [tokens][k], as the three that follow
+  float* weights = nullptr;
+  std::int32_t* rank = nullptr;  ///< of the group
+  std::int64_t* row = nullptr;
+
+  // On the host.
+  std::int64_t tokens = 0;
+  std::uint64_t call = 0;  ///< the layer's forwards until then
+  bool routed = false;     ///< by the layer's router
+  std::int64_t bad_tokens = 0;
+  std::vector<std::int64_t> counts;     ///< [ranks][experts], then a column of bad tokens
+  std::vector<ExpertRows> expert_rows;  ///< of this rank's experts
+};
+
+/// A layer in device memory: moe::Layer, one rank of it. Rows travel by stores into the memory of
+/// the rank that has the expert, and come back by loads from there. Forward waits for its device
+/// once, to learn how many rows each expert has; with other ranks, which meet on the host, both
+/// passes wait twice more: before rows that arrived are used, and before results are loaded.
 class DeviceLayer {
  public:
-  /// Throws Unsupported for what it does not do: a layer without a router, capacity, losses.
-  DeviceLayer(const LayerConfig& config, std::int64_t max_tokens, const Device& device);
+  /// `peers`: of expert degrees above 1; outlives the layer. Throws Unsupported for what it does
+  /// not do: capacity, losses.
+  DeviceLayer(const LayerConfig& config, std::int64_t max_tokens, const Device& device,
+              DevicePeers* peers = nullptr);
 
-  /// Everything in device memory, also weights.bias; the router's weights have the layer's dtype.
-  void forward(const ConstTensorView& x, const LayerWeights& weights, const TensorView& y);
+  /// What `ranks` ranks that meet need to have of memory that all of them address.
+  static std::int64_t region_bytes(const LayerConfig& config, std::int64_t max_tokens,
+                                   std::int64_t ranks);
+
+  DeviceStep make_step() const;
+
+  /// From here on: where calls are enqueued, and what executed FLOPs are added to (may be null).
+  void set_context(void* stream, std::int64_t* flops) {
+    device_.context.stream = stream;
+    device_.context.flops = flops;
+  }
+
+  /// Tensors and weights.bias in device memory; the router's weights have the layer's dtype.
+  /// `given`: of the host, and checked; null: the router decides.
+  void forward(const ConstTensorView& x, const LayerWeights& weights, const TensorView& y,
+               DeviceStep& step, const Routing* given = nullptr);
+  /// Of the step's forward, once. Where another call came between, x is sent again and the first
+  /// products run again. `dweights`: [tokens][k] in device memory; may be null.
   void backward(const ConstTensorView& dy, const ConstTensorView& x, const LayerWeights& weights,
-                const TensorView& dx, const LayerGradients& gradients);
+                const TensorView& dx, const LayerGradients& gradients, DeviceStep& step,
+                float* dweights = nullptr);
 
-  /// Of the last forward; device memory, [tokens][k].
-  const std::int32_t* indices() const { return route_.indices; }
-  const float* dweights() const { return dweights_; }
-  const std::vector<ExpertRows>& expert_rows() const { return expert_rows_; }
-  std::int64_t bytes() const { return bytes_; }
+  std::int64_t capacity() const { return capacity_; }  ///< rows
+  std::int64_t bytes() const { return room_.bytes(); }
+  const Device& device() const { return device_; }
 
  private:
-  template <typename T = std::byte>
-  T* take(std::int64_t count);
-  void take_rows();
-  void take_routing();
+  /// Where the parts of a region lie, in bytes.
+  struct Region {
+    std::int64_t rows, y_rows, dy_rows, weights, dweights, bytes;
+  };
+  static Region region_of(const LayerConfig& config, std::int64_t rows);
 
-  void route(const ConstTensorView& x, const LayerWeights& weights);
+  void take_routing();
+  void take_rows();
+  std::byte* region(std::int64_t rank) const {
+    return peers_ == nullptr ? own_region_ : peers_->region(static_cast<int>(rank));
+  }
+  std::byte* own(std::int64_t part) const { return region(me_) + part; }
+  float* own_values(std::int64_t part) const { return reinterpret_cast<float*>(own(part)); }
+
+  void choose(const ConstTensorView& x, const LayerWeights& weights, const Routing* given,
+              DeviceStep& step);
+  void route(const ConstTensorView& x, const LayerWeights& weights, DeviceStep& step);
   void route_backward(const ConstTensorView& x, const LayerWeights& weights,
-                      const LayerGradients& gradients);
-  void place();
-  void scatter(const ConstTensorView& from, std::byte* to, bool weights);
-  void combine(const TensorView& out, bool more);
-  void read_expert_rows();
+                      const LayerGradients& gradients, const DeviceStep& step,
+                      const float* dweights);
+  void place(DeviceStep& step);
+  void lay_out(DeviceStep& step) const;
+  void send(const ConstTensorView& from, std::int64_t part, bool weights, const DeviceStep& step);
+  void meet(const char* phase);
+  void combine(const TensorView& out, bool more, const DeviceStep& step);
+  void pull(float* to, const DeviceStep& step);
   RowBuffers row_buffers() const;
   RowBuffers shared_buffers(const ConstTensorView& x) const;
-  ExpertRows all_tokens() const { return {.expert = 0, .first = 0, .rows = tokens_}; }
 
   LayerConfig config_;
   std::int64_t max_tokens_;
   Device device_;
+  DevicePeers* peers_;
+  std::int64_t ranks_, me_;
+  std::int64_t capacity_;
+  Region region_;
   Experts experts_, shared_;
-  std::int64_t tokens_ = 0;
-  std::int64_t bytes_ = 0;
-  std::vector<std::shared_ptr<void>> memory_;
-  std::vector<ExpertRows> expert_rows_;
-  std::vector<std::int64_t> layout_;  ///< first rows, then rows, of experts
+  std::uint64_t calls_ = 0;
+  std::uint64_t held_ = 0;  ///< the call whose rows and `between` lie here; 0: none
+  DeviceRoom room_;
 
   cuda::RouteParams route_;
   cuda::PlaceParams place_;
-  float *logits_, *dlogits_, *dweights_, *row_weights_, *row_dweights_;
+  std::int64_t* matrix_;
+  std::byte* own_region_ = nullptr;  ///< without peers
+  float *dlogits_, *dweights_;
   std::byte *dlogits_high_, *dlogits_low_;  ///< in the layer's dtype
-  std::byte *rows_, *y_rows_, *dy_rows_, *between_, *activated_, *dactivated_;
+  std::byte *between_, *activated_, *dactivated_;
   std::byte *shared_between_, *shared_activated_, *shared_dactivated_;
   float* more_;  ///< [tokens][hidden], what is summed beside the rows
 };

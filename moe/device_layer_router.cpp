@@ -1,4 +1,4 @@
-// The router of a layer on one GPU, and its gradients. d(logits) are f32: where the layer is not,
+// The router of a layer on a GPU, and its gradients. d(logits) are f32: where the layer is not,
 // they enter products as a sum of two numbers of its dtype.
 #include "moe/device_layer.h"
 
@@ -21,38 +21,39 @@ Operand turned(const Operand& o) {
 
 }  // namespace
 
-void DeviceLayer::route(const ConstTensorView& x, const LayerWeights& weights) {
-  const Product logits{.m = tokens_,
+void DeviceLayer::route(const ConstTensorView& x, const LayerWeights& weights, DeviceStep& step) {
+  const Product logits{.m = step.tokens,
                        .n = config_.experts,
                        .k = config_.hidden,
                        .a = matrix(x),
                        .b = turned(matrix(weights.router)),
-                       .c = {logits_, DType::f32, config_.experts}};
+                       .c = {step.logits, DType::f32, config_.experts}};
   device_.kernel->multiply({&logits, 1}, device_.context);
-  route_.tokens = tokens_;
+  route_.tokens = step.tokens;
+  route_.logits = step.logits;
+  route_.indices = step.indices;
+  route_.weights = step.weights;
   route_.bias = weights.bias.empty() ? nullptr : weights.bias.data();
   device_.route(route_, device_.context.stream);
 }
 
 void DeviceLayer::route_backward(const ConstTensorView& x, const LayerWeights& weights,
-                                 const LayerGradients& gradients) {
-  const std::int64_t pairs = tokens_ * config_.k, experts = config_.experts;
-  device_.clear(dweights_, pairs * 4, device_.context.stream);  // of pairs without a row
-  device_.kernel->copy({.rows = pairs,
-                        .bytes = 4,
-                        .from_at = place_.row,
-                        .from = row_dweights_,
-                        .from_stride = 4,
-                        .to = dweights_,
-                        .to_stride = 4},
-                       device_.context);
-  device_.route_backward({.forward = route_, .dweights = dweights_, .dlogits = dlogits_},
+                                 const LayerGradients& gradients, const DeviceStep& step,
+                                 const float* dweights) {
+  const std::int64_t experts = config_.experts, tokens = step.tokens;
+  cuda::RouteParams forward = route_;
+  forward.tokens = tokens;
+  forward.logits = step.logits;
+  forward.indices = step.indices;
+  forward.weights = step.weights;
+  forward.bias = weights.bias.empty() ? nullptr : weights.bias.data();
+  device_.route_backward({.forward = forward, .dweights = dweights, .dlogits = dlogits_},
                          device_.context.stream);
   Operand dz{.data = dlogits_, .dtype = DType::f32, .row_stride = experts};
   Operand rest = dz;
   const bool split = config_.dtype != DType::f32;
   if (split) {
-    device_.split({tokens_ * experts, config_.dtype, dlogits_, dlogits_high_, dlogits_low_},
+    device_.split({tokens * experts, config_.dtype, dlogits_, dlogits_high_, dlogits_low_},
                   device_.context.stream);
     dz.dtype = rest.dtype = config_.dtype;
     dz.data = dlogits_high_;
@@ -61,15 +62,15 @@ void DeviceLayer::route_backward(const ConstTensorView& x, const LayerWeights& w
   const TensorView& dr = gradients.router;
   const std::array<Product, 2> products{Product{.m = experts,
                                                 .n = config_.hidden,
-                                                .k = tokens_,
+                                                .k = tokens,
                                                 .a = turned(dz),
                                                 .b = matrix(x),
                                                 .c = {dr.data, DType::f32, dr.strides[0]},
                                                 .add = !gradients.assign,
-                                                .k_more = split ? tokens_ : 0,
+                                                .k_more = split ? tokens : 0,
                                                 .a_more = turned(rest),
                                                 .b_more = matrix(x)},
-                                        Product{.m = tokens_,
+                                        Product{.m = tokens,
                                                 .n = config_.hidden,
                                                 .k = experts,
                                                 .a = dz,

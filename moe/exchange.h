@@ -34,6 +34,7 @@ class Exchange {
 
   const ExchangeShape& shape() const { return shape_; }
   Flights& flights() { return flights_; }
+  const Flights& flights() const { return flights_; }
   /// Of the memory it took.
   std::int64_t bytes() const;
 

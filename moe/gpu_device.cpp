@@ -20,6 +20,17 @@ void read(void* host, const void* device, std::int64_t bytes, void* stream) {
   check_cuda(cudaStreamSynchronize(on), "MoE kernels");
 }
 
+void write(void* device, const void* host, std::int64_t bytes, void* stream) {
+  // From pageable memory: it is staged when the call returns.
+  check_cuda(cudaMemcpyAsync(device, host, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice,
+                             static_cast<cudaStream_t>(stream)),
+             "upload");
+}
+
+void wait(void* stream) {
+  check_cuda(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "MoE kernels");
+}
+
 void clear(void* device, std::int64_t bytes, void* stream) {
   check_cuda(cudaMemsetAsync(device, 0, static_cast<std::size_t>(bytes),
                              static_cast<cudaStream_t>(stream)),
@@ -35,9 +46,13 @@ Device gpu_device(void* stream) {
                 .count_pairs = cuda::count_pairs,
                 .place_pairs = cuda::place_pairs,
                 .scatter = cuda::scatter,
+                .combine = cuda::combine,
+                .pull = cuda::pull,
                 .split = cuda::split,
                 .allocate = allocate,
                 .read = read,
+                .write = write,
+                .wait = wait,
                 .clear = clear};
   device.library = device.kernel->open();
   device.context.stream = stream;

@@ -94,6 +94,16 @@ moe::LayerConfig config_of(const Settings& settings) {
   return config;
 }
 
+/// What experts on a GPU cannot do yet.
+void refuse_on_device(const Settings& settings) {
+  const auto refuse = [&](const char* key, const char* built) {
+    settings.refuse(key, fmt::format("is not built for experts on GPUs; built: {}", built));
+  };
+  if (settings.text("capacity_factor") != "off") refuse("capacity_factor", "off");
+  if (settings.text("receive_factor") != "exact") refuse("receive_factor", "exact");
+  if (settings.text("dispatch") == "tokens") refuse("dispatch", "auto, rows");
+}
+
 }  // namespace
 
 std::string_view name_of(RoutingKind kind) {
@@ -114,10 +124,18 @@ std::string_view name_of(RoutingKind kind) {
 
 void refuse_device_experts(const Settings& settings) {
   const bool layer = settings.text("op") == "layer";  // attention would take the GPU by itself
-  if (settings.text("backend") == "cuda" || (layer && backend_of(settings) == "cuda")) {
-    settings.refuse("backend", "is not built for mixtures of experts yet; built: cpu");
-  }
   const std::string& transport = settings.text("transport");
+  if (settings.text("backend") == "cuda") {
+    if (transport == "nccl" || transport == "composite") {
+      settings.refuse("transport", "is not built for experts; built: auto, peer");
+    }
+    refuse_on_device(settings);
+    (void)backend_of(settings);
+    return;
+  }
+  if (layer && backend_of(settings) == "cuda") {
+    settings.refuse("backend", "takes a GPU for attention alone; allowed: cpu, cuda");
+  }
   if (transport == "peer" || transport == "nccl" || transport == "composite") {
     settings.refuse("transport",
                     "moves data between GPUs, and experts run on the CPU; allowed: "
@@ -159,6 +177,7 @@ MoeRequest moe_request_of(const Settings& settings, int world, int threads) {
   if (recompute == "hidden") options.recompute = moe::Recompute::hidden;
   if (recompute == "dispatch") options.recompute = moe::Recompute::dispatch;
   options.threads = threads;
+  options.backend = settings.text("backend") == "cuda" ? "cuda" : "cpu";
   return request;
 }
 

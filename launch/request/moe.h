@@ -30,7 +30,8 @@ struct MoeRequest {
   moe::LayerOptions options;  ///< without max_tokens
 };
 
-/// Throws UsageError where experts would run, or move, on GPUs.
+/// Throws UsageError where experts would run, or move, on GPUs in a way that is not built, and
+/// where there is no GPU.
 void refuse_device_experts(const Settings& settings);
 
 /// `shrink` divides widths too, down to 16. Throws UsageError naming the key that is missing or

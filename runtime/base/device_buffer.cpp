@@ -31,6 +31,8 @@ void DeviceBuffer::upload(std::span<const std::byte> bytes, std::int64_t offset)
   if (bytes.empty()) return;
   check_cuda(cudaMemcpy(data_ + offset, bytes.data(), bytes.size(), cudaMemcpyHostToDevice),
              "cudaMemcpy to the device");
+  // From pageable memory the copy returns when the bytes are staged.
+  check_cuda(cudaStreamSynchronize(nullptr), "cudaMemcpy to the device");
 }
 
 }  // namespace annulus

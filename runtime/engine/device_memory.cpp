@@ -59,6 +59,8 @@ void DeviceBytes::upload(std::span<const std::byte> from) {
   require_size(from.size(), bytes_);
   const DeviceScope scope(device_);
   check_cuda(cudaMemcpy(data_, from.data(), from.size(), cudaMemcpyHostToDevice), "upload");
+  // From pageable memory the copy returns when the bytes are staged.
+  check_cuda(cudaStreamSynchronize(nullptr), "upload");
 }
 
 void DeviceBytes::download(std::span<std::byte> to) const {

@@ -13,7 +13,7 @@ namespace annulus::emulate {
 namespace {
 
 constexpr std::size_t kStack = 128 * 1024;
-Machine* g_current = nullptr;
+thread_local Machine* g_current = nullptr;  // ranks are threads, each with its GPU
 
 }  // namespace
 

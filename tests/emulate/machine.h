@@ -45,7 +45,7 @@ class Machine {
   /// Runs body as `threads` threads of block `block` to their ends. Throws Misuse.
   void run(int threads, Index block, Index grid, const std::function<void()>& body);
 
-  /// Of this process; there is one at a time.
+  /// Of this thread, which has one at a time.
   static Machine& current();
 
   // For threads.

@@ -14,11 +14,15 @@ using namespace moe::cuda;  // NOLINT
 
 void route(RouteParams p, void* /*stream*/) { launch_route(p, 16, 1); }
 void route_backward(RouteBackwardParams p, void* /*stream*/) { launch_route_backward(p, 16, 2); }
-void count_pairs(const PlaceParams& /*p*/, void* /*stream*/) {}
-void place_pairs(const PlaceParams& p, void* /*stream*/) { launch_placement(p, 3); }  // counts too
+void count_pairs(const PlaceParams& p, void* /*stream*/) { launch_counts(p, 3); }
+void place_pairs(const PlaceParams& p, void* /*stream*/) { launch_places(p, 3); }
 void scatter(const ScatterParams& p, int /*blocks*/, void* /*stream*/) {
   launch_scatter(p, nullptr, (p.bytes | p.from_stride) % 16 == 0 ? 16 : 2, 4);
 }
+void combine(const CombineParams& p, int /*blocks*/, void* /*stream*/) {
+  launch_combine(p, nullptr, false, 6);
+}
+void pull(const PullParams& p, void* /*stream*/) { launch_pull(p); }
 void split(const SplitParams& p, void* /*stream*/) { launch_split(p, 5); }
 
 std::shared_ptr<void> allocate(std::int64_t bytes) {
@@ -31,6 +35,12 @@ std::shared_ptr<void> allocate(std::int64_t bytes) {
 void read(void* host, const void* device, std::int64_t bytes, void* /*stream*/) {
   std::memcpy(host, device, static_cast<std::size_t>(bytes));
 }
+
+void put(void* device, const void* host, std::int64_t bytes, void* /*stream*/) {
+  std::memcpy(device, host, static_cast<std::size_t>(bytes));
+}
+
+void wait(void* /*stream*/) {}
 
 void clear(void* device, std::int64_t bytes, void* /*stream*/) {
   std::memset(device, 0, static_cast<std::size_t>(bytes));
@@ -45,9 +55,13 @@ moe::Device test_device() {
                      .count_pairs = count_pairs,
                      .place_pairs = place_pairs,
                      .scatter = scatter,
+                     .combine = combine,
+                     .pull = pull,
                      .split = split,
                      .allocate = allocate,
                      .read = read,
+                     .write = put,
+                     .wait = wait,
                      .clear = clear};
   const std::int64_t bytes = device.kernel->workspace_bytes(1);
   device.library = allocate(bytes);  // holds the workspace
@@ -55,6 +69,8 @@ moe::Device test_device() {
                               static_cast<std::size_t>(bytes)};
   return device;
 }
+
+void use_device(int /*rank*/, int /*ranks*/) {}
 
 void write(void* device, const void* host, std::int64_t bytes) {
   std::memcpy(device, host, static_cast<std::size_t>(bytes));

@@ -111,16 +111,24 @@ void launch_route_backward(const RouteBackwardParams& p, int each, std::uint64_t
   });
 }
 
-void launch_placement(const PlaceParams& p, std::uint64_t seed) {
+void launch_counts(const PlaceParams& p, std::uint64_t seed) {
   run_blocks(p.blocks(), kPlaceThreads, seed, [&](std::int64_t block) {
     count_block(p, reinterpret_cast<std::int32_t*>(Machine::current().shared()),
                 static_cast<int>(block));
   });
   run_blocks(p.columns(), kWarp, seed,
              [&](std::int64_t column) { scan_column(p, static_cast<int>(column)); });
+}
+
+void launch_places(const PlaceParams& p, std::uint64_t seed) {
   run_blocks(p.tokens > 0 ? p.blocks() : 1, kPlaceThreads, seed + 1000, [&](std::int64_t block) {
     place_block(p, shared_memory<PlaceShared>(), static_cast<int>(block));
   });
+}
+
+void launch_placement(const PlaceParams& p, std::uint64_t seed) {
+  launch_counts(p, seed);
+  launch_places(p, seed);
 }
 
 void launch_scatter(const ScatterParams& p, const std::int64_t* /*rows*/, int piece,
@@ -151,6 +159,10 @@ void launch_combine(const CombineParams& p, const std::int64_t* /*rows*/, bool w
 void launch_activate(const ActivateParams& p, bool backward, bool wide, std::uint64_t seed) {
   by_type(p.dtype, wide,
           [&]<typename T, int kWidth>() { activate_as<T, kWidth>(p, backward, seed); });
+}
+
+void launch_pull(const PullParams& p) {
+  for (std::int64_t pair = 0; pair < p.pairs; ++pair) pull_value(p, pair);
 }
 
 void launch_split(const SplitParams& p, std::uint64_t /*seed*/) {

@@ -3,6 +3,8 @@
 #include "runtime/base/cuda_check.h"
 #include "runtime/base/device_buffer.h"
 
+#include <algorithm>
+
 namespace annulus::testing {
 
 namespace {
@@ -19,6 +21,18 @@ moe::Device test_device() {
   moe::Device device = moe::gpu_device(nullptr);
   device.allocate = allocate;
   return device;
+}
+
+void use_device(int rank, int ranks) {
+  int count = 0;
+  check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  check_cuda(cudaSetDevice(rank % count), "cudaSetDevice");
+  for (int other = 0; other < std::min(ranks, count); ++other) {
+    if (other == rank % count) continue;
+    const cudaError_t code = cudaDeviceEnablePeerAccess(other, 0);
+    (void)cudaGetLastError();
+    if (code != cudaErrorPeerAccessAlreadyEnabled) check_cuda(code, "cudaDeviceEnablePeerAccess");
+  }
 }
 
 void write(void* device, const void* host, std::int64_t bytes) {

@@ -30,7 +30,8 @@ int main(int argc, char** argv) {
     if (mode != "--check") annulus::testing::time_moe();
     return failed;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
+    std::fflush(stdout);
+    std::fprintf(stderr, "error: %s\n", error.what());
     return 1;
   }
 }

@@ -46,6 +46,7 @@ struct Rank {
     place.source = rank;
     room = DeviceBuffer(place_room(place) * 4);
     choose(s);
+    check_cuda(cudaDeviceSynchronize(), "uploads");
     place.indices = reinterpret_cast<std::int32_t*>(indices.data());
     place.room = reinterpret_cast<std::int32_t*>(room.data());
     place.counts = reinterpret_cast<std::int64_t*>(counts.data());
@@ -95,20 +96,42 @@ void on_each(std::vector<std::unique_ptr<Rank>>& ranks, const Work& work) {
   }
 }
 
+/// Streams of ranks do not wait for the default stream, on which copies between two memories of
+/// GPUs, and the tail of uploads, are still under way when the call returns.
+void settle(std::vector<std::unique_ptr<Rank>>& ranks) {
+  on_each(ranks,
+          [](Rank&) { check_cuda(cudaDeviceSynchronize(), "copies on the default stream"); });
+}
+
 void read(std::vector<std::int64_t>& to, const std::int64_t* from, std::size_t count) {
   to.resize(count);
   check_cuda(cudaMemcpy(to.data(), from, count * 8, cudaMemcpyDeviceToHost), "download");
+}
+
+/// Throws DeviceError that names two GPUs of which one cannot address the other's memory.
+void reach(int from, int other) {
+  if (from == other) return;
+  const cudaError_t code = cudaDeviceEnablePeerAccess(other, 0);
+  (void)cudaGetLastError();
+  if (code == cudaSuccess || code == cudaErrorPeerAccessAlreadyEnabled) return;
+  throw DeviceError("error: GPU " + std::to_string(from) + " cannot address memory of GPU " +
+                    std::to_string(other) + ": " + cudaGetErrorString(code));
+}
+
+/// Every pair has a row: a wrong count matrix would send rows beyond the memory that is made here.
+void require_all_pairs(const Shape& s, const Rank& rank, int count) {
+  std::int64_t rows = 0;
+  for (const std::int64_t n : rank.rank_rows) rows += n;
+  if (rows == count * kTokens * s.k) return;
+  throw DeviceError("error: GPU " + std::to_string(rank.device) + " places " +
+                    std::to_string(rows) + " rows of " + std::to_string(count * kTokens * s.k));
 }
 
 std::vector<std::unique_ptr<Rank>> made_ranks(const Shape& s, int count) {
   std::vector<std::unique_ptr<Rank>> ranks;
   for (int r = 0; r < count; ++r) {
     check_cuda(cudaSetDevice(r), "cudaSetDevice");
-    for (int other = 0; other < count; ++other) {
-      if (other != r && cudaDeviceEnablePeerAccess(other, 0) != cudaSuccess) {
-        (void)cudaGetLastError();  // enabled before, or never: then a copy below fails
-      }
-    }
+    for (int other = 0; other < count; ++other) reach(r, other);
     ranks.push_back(std::make_unique<Rank>(s, r, count));
   }
   on_each(ranks, [&](Rank& rank) {
@@ -118,11 +141,15 @@ std::vector<std::unique_ptr<Rank>> made_ranks(const Shape& s, int count) {
                             cudaMemcpyDefault),
                  "counts of a source");
     }
+  });
+  settle(ranks);
+  on_each(ranks, [&](Rank& rank) {
     place_pairs(rank.place, rank.stream.get());
     check_cuda(cudaStreamSynchronize(rank.stream.get()), "places");
     const auto n = static_cast<std::size_t>(count);
     read(rank.rank_rows, rank.place.rank_rows, n);
     read(rank.unique_first, rank.place.unique_first, n + 1);
+    require_all_pairs(s, rank, count);
     const std::int64_t own = rank.rank_rows[static_cast<std::size_t>(rank.device)];
     rank.rows = DeviceBuffer(std::max<std::int64_t>(1, own) * s.hidden * 2);
   });
@@ -257,6 +284,7 @@ void time_peers() {
   check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
   while (256 % count != 0 || 8 % count != 0) --count;
   std::printf("%d GPUs, 4096 tokens each, bf16; rates of rows delivered, own ones too\n", count);
+  std::fflush(stdout);
   time_shape({"DeepSeek-V3", 7168, 256, 8}, count);
   time_shape({"Mixtral", 4096, 8, 2}, count);
 }

@@ -3,6 +3,7 @@
 #include "runtime/base/dtype.h"
 
 #include <annulus/collective.h>
+#include <annulus/device_memory.h>
 
 #include <gtest/gtest.h>
 
@@ -17,7 +18,7 @@ namespace {
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-/// [rows][columns] with gaps after each row, NaN all over.
+/// [rows][columns] with gaps after each row, NaN all over; on a GPU once put_on() moved it there.
 class Rows {
  public:
   Rows(DType dtype, std::int64_t rows, std::int64_t columns)
@@ -27,7 +28,19 @@ class Rows {
     view_ = TensorView(bytes_.data(), dtype, {rows, columns});
     view_.strides[0] = columns + 3;
   }
-  const TensorView& view() const { return view_; }
+  TensorView view() const {
+    TensorView v = view_;
+    if (on_device_.data() != nullptr) v.data = on_device_.data();
+    return v;
+  }
+  void put_on(int device) {
+    on_device_ = DeviceBytes(static_cast<std::int64_t>(bytes_.size()), device);
+    on_device_.upload(bytes_);
+  }
+  /// What a GPU wrote.
+  void fetch() {
+    if (on_device_.data() != nullptr) on_device_.download(bytes_);
+  }
   void fill(const double* from) {
     for (std::int64_t i = 0; i < rows_ * columns_; ++i) {
       store_f64(view_.data, view_.dtype, index(i), from[i]);
@@ -52,7 +65,8 @@ class Rows {
   std::int64_t index(std::int64_t i) const { return i / columns_ * (columns_ + 3) + i % columns_; }
   std::int64_t rows_, columns_;
   std::vector<std::byte> bytes_;
-  TensorView view_;
+  DeviceBytes on_device_;
+  TensorView view_;  ///< of bytes_
 };
 
 /// [n][rows][columns], compact or with gaps after each row.
@@ -65,7 +79,11 @@ class Cube {
     view_.strides[0] = rows * view_.strides[1];
   }
   Rows& rows() { return rows_; }
-  const TensorView& view() const { return view_; }
+  TensorView view() const {
+    TensorView v = view_;
+    v.data = rows_.view().data;
+    return v;
+  }
 
  private:
   Rows rows_;
@@ -146,7 +164,8 @@ std::vector<std::int64_t> split_tokens(std::int64_t tokens, int world, bool empt
   return sizes;
 }
 
-LayerResult run_layer(Mesh& mesh, const LayerCase& l, const RunLayer& run, moe::LayerLoad* load) {
+LayerResult run_layer(Mesh& mesh, const LayerCase& l, const RunLayer& run, moe::LayerLoad* load,
+                      moe::Routing* routing) {
   const moe::LayerConfig& c = l.config;
   const auto sizes = split_tokens(l.tokens, mesh.world(), run.empty_rank);
   const std::int64_t tokens = sizes[at(mesh.rank())];
@@ -174,24 +193,51 @@ LayerResult run_layer(Mesh& mesh, const LayerCase& l, const RunLayer& run, moe::
     fill_ones(dshared);
     drouter.fill(Values(at(routers * c.hidden), 1.0).data());
   }
-  const moe::LayerWeights weights{.experts = experts.weights(),
-                                  .shared = shared.weights(),
-                                  .router = router.view(),
-                                  .bias = l.bias};
+  Rows dweights(DType::f32, 1, tokens * c.k), bias(DType::f32, 1, std::ssize(l.bias));
+  bias.fill(Values(l.bias.begin(), l.bias.end()).data());
+  const std::vector<Rows*> results{&y,
+                                   &dx,
+                                   &drouter,
+                                   &dweights,
+                                   &dexperts.gate.rows(),
+                                   &dexperts.up.rows(),
+                                   &dexperts.down.rows(),
+                                   &dshared.gate.rows(),
+                                   &dshared.up.rows(),
+                                   &dshared.down.rows()};
+  DeviceStream stream;
+  if (layer.device() >= 0) {
+    stream = DeviceStream(layer.device());
+    for (Rows* rows : results) rows->put_on(layer.device());
+    for (Rows* rows :
+         {&x, &dy, &router, &bias, &experts.gate.rows(), &experts.up.rows(), &experts.down.rows(),
+          &shared.gate.rows(), &shared.up.rows(), &shared.down.rows()}) {
+      rows->put_on(layer.device());
+    }
+  }
+  moe::Step step = layer.make_step();
+  const moe::LayerWeights weights{
+      .experts = experts.weights(),
+      .shared = shared.weights(),
+      .router = router.view(),
+      .bias = {static_cast<const float*>(bias.view().data), l.bias.size()}};
   const moe::LayerGradients gradients{.experts = dexperts.gradients(),
                                       .shared = dshared.gradients(),
                                       .router = drouter.view(),
                                       .assign = run.assign};
-  std::vector<float> dweights(at(tokens * c.k), NAN);
-  moe::Step step = layer.make_step();
+  const std::span<float> dw(static_cast<float*>(dweights.view().data), at(tokens * c.k));
   for (int call = 0; call < run.calls; ++call) {
     if (c.router) {
-      layer.forward(x.view(), weights, y.view(), step);
+      layer.forward(x.view(), weights, y.view(), step, stream.get());
     } else {
-      layer.forward(x.view(), weights, part_of(l.routing, first, tokens), y.view(), step);
+      layer.forward(x.view(), weights, part_of(l.routing, first, tokens), y.view(), step,
+                    stream.get());
     }
-    layer.backward(dy.view(), x.view(), weights, dx.view(), gradients, step, dweights);
+    layer.backward(dy.view(), x.view(), weights, dx.view(), gradients, step, dw, stream.get());
   }
+  layer.synchronize(stream.get());
+  for (Rows* rows : results) rows->fetch();
+  if (routing != nullptr) *routing = step.routing();
   for (const auto& [rows, name] : {std::pair<const Rows*, const char*>{&x, "x"},
                                    {&y, "y"},
                                    {&dx, "dx"},
@@ -207,7 +253,7 @@ LayerResult run_layer(Mesh& mesh, const LayerCase& l, const RunLayer& run, moe::
           .experts = joined(mesh, dexperts, degree),
           .shared = joined(mesh, dshared, 1),
           .router = join(mesh, drouter.values(), 1),
-          .dweights = gather(mesh, Values(dweights.begin(), dweights.end()))};
+          .dweights = gather(mesh, dweights.values())};
 }
 
 namespace {

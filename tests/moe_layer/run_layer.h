@@ -22,9 +22,10 @@ std::vector<std::int64_t> split_tokens(std::int64_t tokens, int world, bool empt
 
 /// Runs the layer on the mesh with each rank's part. Results hold every token and expert, on every
 /// rank; expert gradients are summed over groups, shared and router gradients over ranks. Expects
-/// that nothing beside the results was written, and that x gaps (NaN) were not read.
+/// that nothing beside the results was written, and that x gaps (NaN) were not read. With back end
+/// cuda tensors are on the layer's GPU. `routing`: of this rank, as it was used.
 LayerResult run_layer(Mesh& mesh, const LayerCase& layer, const RunLayer& run,
-                      moe::LayerLoad* load = nullptr);
+                      moe::LayerLoad* load = nullptr, moe::Routing* routing = nullptr);
 
 /// Each result within what rounding may do to it.
 void expect_near(const LayerCase& layer, const LayerResult& got, const LayerResult& truth);

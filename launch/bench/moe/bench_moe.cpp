@@ -75,9 +75,9 @@ MoeReport run_point(Mesh& mesh, const Point& point) {
   MoeReport report = measure_moe(mesh, run, times, point.forward, point.backward);
   std::int64_t growth = peak_memory_bytes() - before;
   if (point.transport == "local") growth /= mesh.world();  // one process holds all ranks
-  report.measured_peak_bytes = 0;
   for (const std::int64_t g : gather_one(mesh, growth)) {
-    report.measured_peak_bytes = std::max(report.measured_peak_bytes, g);
+    if (report.backend == "cpu")
+      report.measured_peak_bytes = std::max(report.measured_peak_bytes, g);
   }
   if (settings.text("check") != "none") {
     report.check = check_moe(mesh, run, point.backward, settings.text("check") == "sample");
@@ -101,7 +101,6 @@ int run_bench_moe(const Call& call) {
     require_same_settings(mesh, point.settings);
     if (run == 0) output.open(mesh, point.settings);
     MoeReport report = run_point(mesh, point);
-    report.device = processor_name();
     report.command_line = call.command_line;
     report.mpi = mpi_version();
     if (mesh.rank() == 0) {

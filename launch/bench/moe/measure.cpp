@@ -1,6 +1,8 @@
 #include "launch/bench/moe/measure.h"
 
 #include <annulus/collective.h>
+#include <annulus/device_memory.h>
+#include <annulus/machine.h>
 
 #include <algorithm>
 #include <span>
@@ -33,11 +35,15 @@ void time_moe(MoeRun& run, std::int64_t call, bool backward, bool balanced, MoeT
 }
 
 MoeReport measure_moe(Mesh& mesh, MoeRun& run, const MoeTimes& times, bool forward, bool backward) {
+  run.fetch();
   const moe::LayerLoad& load = run.step().load();
+  const int device = run.layer().device();
   MoeReport report;
+  report.backend = run.layer().backend();
+  report.device = device >= 0 ? device_name(device) : processor_name();
   report.request = run.request();
   report.world = mesh.world();
-  report.transport = mesh.transport();
+  report.transport = run.layer().transport();
   report.kernel = run.layer().kernel_used();
   if (forward) report.forward = timing_over_ranks(mesh, times.forward);
   if (backward) report.backward = timing_over_ranks(mesh, times.backward);
@@ -55,6 +61,7 @@ MoeReport measure_moe(Mesh& mesh, MoeRun& run, const MoeTimes& times, bool forwa
   report.exposed_s =
       std::ranges::max(gather_one(mesh, load.forward_exposed_s + load.backward_exposed_s));
   report.capacity_rows = run.layer().capacity();
+  report.measured_peak_bytes = std::ranges::max(gather_one(mesh, run.layer().device_bytes()));
   report.planned_peak_bytes = std::ranges::max(gather_one(mesh, run.bytes()));
   return report;
 }

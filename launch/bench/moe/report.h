@@ -16,6 +16,7 @@ struct MoeReport {
   MoeRequest request;
   bool attention = false;  ///< beside attention, in one mesh
   int world = 1;
+  std::string backend = "cpu";
   std::string transport, device, kernel, command_line, mpi;
   std::optional<Timing> forward, backward;
   std::optional<Timing> balanced_forward, balanced_backward;  ///< none: it was balanced

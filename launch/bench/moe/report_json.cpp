@@ -99,7 +99,7 @@ std::string to_json(const MoeReport& r) {
   json["parallel"] = {{"world", r.world},
                       {"expert_degree", r.request.options.expert_degree},
                       {"transport", r.transport}};
-  json["device"] = {{"backend", "cpu"}, {"name", r.device}, {"count", r.world}};
+  json["device"] = {{"backend", r.backend}, {"name", r.device}, {"count", r.world}};
   json["kernel"] = {{"used", r.kernel}, {"fallback_reason", nullptr}};
   for (const char* part :
        {"timing", "throughput", "check", "load", "imbalance", "memory", "comm"}) {

@@ -78,10 +78,38 @@ MoeRun::MoeRun(Mesh& mesh, const MoeRequest& request, std::uint64_t seed,
       layer_(mesh, request.config,
              options_of(mesh, request, static_cast<std::int64_t>(tokens_.size()))),
       step_(layer_.make_step()),
-      balanced_(source_.routing(RoutingKind::balanced, tokens_)) {
+      balanced_(source_.routing(RoutingKind::balanced, tokens_)),
+      place_(layer_.device()) {
   if (request.routing != RoutingKind::router) routing_ = source_.routing(request.routing, tokens_);
   fill_weights();
   fill_tokens(backward);
+  put_in_place();
+}
+
+void MoeRun::put_in_place() {
+  for (const Matrices* m : {&experts_, &shared_}) {
+    for (const Tensor* t : {&m->gate, &m->up, &m->down}) place_.put(*t, false);
+  }
+  for (const Matrices* m : {&dexperts_, &dshared_}) {
+    for (const Tensor* t : {&m->gate, &m->up, &m->down}) place_.put(*t, true);
+  }
+  for (const Tensor* t : {&router_, &x_, &dy_}) place_.put(*t, false);
+  for (const Tensor* t : {&drouter_, &y_, &dx_}) place_.put(*t, true);
+  place_.put(std::as_writable_bytes(std::span(dweights_)), true);
+  barrier(mesh_, "tensors of the experts are in place");
+}
+
+void MoeRun::fetch() {
+  layer_.synchronize(place_.stream());
+  place_.fetch();
+}
+
+moe::ExpertWeights MoeRun::weights_of(const Matrices& m) const {
+  return {place_.view(m.gate.view()), place_.view(m.up.view()), place_.view(m.down.view())};
+}
+
+moe::ExpertGradients MoeRun::gradients_of(const Matrices& m) const {
+  return {place_.view(m.gate.view()), place_.view(m.up.view()), place_.view(m.down.view())};
 }
 
 void MoeRun::fill_weights() {
@@ -95,7 +123,8 @@ void MoeRun::fill_weights() {
   fill(experts_, source_, Part::gate, layer_.expert_rank() * local, c);
   fill(shared_, source_, Part::shared_gate, 0, c);
   if (!c.router) return;
-  router_ = Tensor(DType::f32, 1, c.experts, c.hidden);
+  // GPUs multiply by weights of the layer's dtype; these are exact in it.
+  router_ = Tensor(layer_.device() >= 0 ? c.dtype : DType::f32, 1, c.experts, c.hidden);
   drouter_ = Tensor(DType::f32, 1, c.experts, c.hidden);
   std::vector<double> row(static_cast<std::size_t>(c.hidden));
   for (std::int64_t e = 0; e < c.experts; ++e) {
@@ -126,34 +155,39 @@ void MoeRun::fill_tokens(bool backward) {
 
 moe::LayerWeights MoeRun::weights() const {
   moe::LayerWeights w;
-  w.experts = experts_.weights();
-  w.shared = shared_.weights();
-  if (request_.config.router) w.router = flat(router_);
+  w.experts = weights_of(experts_);
+  w.shared = weights_of(shared_);
+  if (request_.config.router) w.router = place_.view(flat(router_));
   return w;
 }
 
 double MoeRun::forward(bool balanced) {
   barrier(mesh_, "before a timed call");
+  const TensorView x = place_.view(flat(x_)), y = place_.view(flat(y_));
+  const moe::LayerWeights w = weights();
   const double start = seconds();
   if (balanced) {
-    layer_.forward(flat(x_), weights(), balanced_, flat(y_), step_);
+    layer_.forward(x, w, balanced_, y, step_, place_.stream());
   } else if (request_.routing == RoutingKind::router) {
-    layer_.forward(flat(x_), weights(), flat(y_), step_);
+    layer_.forward(x, w, y, step_, place_.stream());
   } else {
-    layer_.forward(flat(x_), weights(), routing_, flat(y_), step_);
+    layer_.forward(x, w, routing_, y, step_, place_.stream());
   }
+  layer_.synchronize(place_.stream());
   return seconds() - start;
 }
 
 double MoeRun::backward() {
   moe::LayerGradients gradients;
-  gradients.experts = dexperts_.gradients();
-  gradients.shared = dshared_.gradients();
-  if (request_.config.router) gradients.router = flat(drouter_);
+  gradients.experts = gradients_of(dexperts_);
+  gradients.shared = gradients_of(dshared_);
+  if (request_.config.router) gradients.router = place_.view(flat(drouter_));
   gradients.assign = true;
   barrier(mesh_, "before a timed call");
   const double start = seconds();
-  layer_.backward(flat(dy_), flat(x_), weights(), flat(dx_), gradients, step_, dweights_);
+  layer_.backward(place_.view(flat(dy_)), place_.view(flat(x_)), weights(), place_.view(flat(dx_)),
+                  gradients, step_, place_.view(std::span(dweights_)), place_.stream());
+  layer_.synchronize(place_.stream());
   return seconds() - start;
 }
 

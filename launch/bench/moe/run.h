@@ -1,5 +1,6 @@
 #pragma once
 
+#include "launch/bench/moe/place.h"
 #include "launch/bench/moe/source.h"
 #include "launch/bench/tensors.h"
 
@@ -17,9 +18,11 @@ class MoeRun {
   MoeRun(Mesh& mesh, const MoeRequest& request, std::uint64_t seed,
          std::vector<std::int64_t> tokens, bool backward);
 
-  /// Seconds on this rank, from a barrier on. Collective.
+  /// Seconds on this rank, from a barrier until the results are there. Collective.
   double forward(bool balanced = false);
   double backward();
+  /// Before results are read: where a GPU has them, they come to the host.
+  void fetch();
 
   const MoeRequest& request() const { return request_; }
   const MoeSource& source() const { return source_; }
@@ -30,8 +33,6 @@ class MoeRun {
 
   struct Matrices {
     Tensor gate, up, down;
-    moe::ExpertWeights weights() const { return {gate.view(), up.view(), down.view()}; }
-    moe::ExpertGradients gradients() const { return {gate.view(), up.view(), down.view()}; }
   };
   const Tensor& y() const { return y_; }
   const Tensor& dx() const { return dx_; }
@@ -43,6 +44,9 @@ class MoeRun {
  private:
   void fill_weights();
   void fill_tokens(bool backward);
+  void put_in_place();
+  moe::ExpertWeights weights_of(const Matrices& m) const;
+  moe::ExpertGradients gradients_of(const Matrices& m) const;
   moe::LayerWeights weights() const;
 
   Mesh& mesh_;
@@ -56,6 +60,7 @@ class MoeRun {
   Tensor router_, drouter_;
   Tensor x_, y_, dy_, dx_;
   std::vector<float> dweights_;
+  MoePlace place_;  ///< after the tensors
 };
 
 }  // namespace annulus::launch

@@ -74,6 +74,11 @@ bool may_group(std::span<const GemmWork> works) {
   });
 }
 
+/// Sums in f32 of operands that are not: their tails are longest where experts are uneven.
+bool has_weight_gradients(std::span<const GemmWork> works) {
+  return std::ranges::any_of(works, [](const GemmWork& work) { return work.out != work.in; });
+}
+
 }  // namespace
 
 struct Blas::Lane {
@@ -127,7 +132,9 @@ void Blas::run_work(Lane& lane, const GemmWork& work, cudaStream_t stream) {
 }
 
 void Blas::run_lanes(std::span<const GemmWork> works, cudaStream_t stream) {
-  const int count = static_cast<int>(std::min(works.size(), lanes_.size()));
+  std::size_t most = lanes_.size();
+  if (way_ == BlasWay::best && !has_weight_gradients(works)) most = 1;
+  const int count = static_cast<int>(std::min(works.size(), most));
   const std::vector<int> lane_of = deal(works, count);
   if (count > 1) check_cuda(cudaEventRecord(ready_.get(), stream), "cudaEventRecord");
   for (int i = 1; i < count; ++i) {

@@ -15,6 +15,7 @@ namespace annulus::moe::cuda {
 
 /// How products of one call run.
 enum class BlasWay : std::uint8_t {
+  best,     ///< lanes for gradients of weights, else one stream (docs/notes/10-moe-on-gpus.md)
   lanes,    ///< a call each, dealt over streams
   grouped,  ///< one call for all, where cuBLAS takes it; else lanes
 };
@@ -24,7 +25,7 @@ enum class BlasWay : std::uint8_t {
 class Blas {
  public:
   /// `lanes` calls may run beside each other. Throws Unsupported where there is no cuBLAS.
-  explicit Blas(int lanes = 4, BlasWay way = BlasWay::lanes);
+  explicit Blas(int lanes = 4, BlasWay way = BlasWay::best);
   ~Blas();
   Blas(const Blas&) = delete;
   Blas& operator=(const Blas&) = delete;

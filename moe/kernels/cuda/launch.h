@@ -121,6 +121,16 @@ struct CombineParams {
 };
 void combine(const CombineParams& params, int blocks, void* stream);
 
+/// One value of a row for each pair, from whatever rank has it: to[pair] = from[rank][place].
+struct PullParams {
+  std::int64_t pairs = 0;
+  const std::int32_t* rank = nullptr;   ///< [pairs]; null: all 0
+  const std::int64_t* place = nullptr;  ///< [pairs]; -1: to is 0
+  const float* from[kMostRanks] = {};
+  float* to = nullptr;
+};
+void pull(const PullParams& params, void* stream);
+
 /// Each value as high + low, of bf16 or f16.
 struct SplitParams {
   std::int64_t count = 0;

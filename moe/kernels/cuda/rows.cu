@@ -41,6 +41,11 @@ __global__ void __launch_bounds__(kRowThreads)
   }
 }
 
+__global__ void __launch_bounds__(kRowThreads) pull_kernel(const __grid_constant__ PullParams p) {
+  const std::int64_t pair = std::int64_t{blockIdx.x} * kRowThreads + threadIdx.x;
+  if (pair < p.pairs) pull_value(p, pair);
+}
+
 template <typename T>
 __global__ void __launch_bounds__(kRowThreads) split_kernel(const __grid_constant__ SplitParams p) {
   const std::int64_t i = std::int64_t{blockIdx.x} * kRowThreads + threadIdx.x;
@@ -127,6 +132,13 @@ void combine(const CombineParams& p, int blocks, void* stream) {
     combine_as<float>(p, blocks, on);
   }
   check_launch("combine");
+}
+
+void pull(const PullParams& p, void* stream) {
+  if (p.pairs == 0) return;
+  const auto blocks = static_cast<unsigned>((p.pairs + kRowThreads - 1) / kRowThreads);
+  pull_kernel<<<blocks, kRowThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  check_launch("pull of values");
 }
 
 void split(const SplitParams& p, void* stream) {

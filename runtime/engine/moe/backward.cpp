@@ -1,10 +1,10 @@
 #include "comm/mesh.h"
 #include "runtime/base/clock.h"
-#include "runtime/engine/moe/layer_impl.h"
+#include "runtime/engine/moe/host_layer.h"
 
 namespace annulus::moe {
 
-void Layer::Impl::shared_backward(const BackwardCall& call, Step::Impl& step) {
+void HostLayer::shared_backward(const BackwardCall& call, Step::Impl& step) {
   if (shape.config.shared_ffn == 0) return;
   const ExpertRows all{.expert = 0, .first = 0, .rows = call.x.shape[0]};
   shared.backward(call.weights.shared, call.gradients.shared, call.gradients.assign, {&all, 1},
@@ -19,7 +19,7 @@ void Layer::Impl::shared_backward(const BackwardCall& call, Step::Impl& step) {
 }
 
 /// Dispatch of dy is what combine was, and combine of d(rows) is what dispatch was.
-void Layer::Impl::backward_round(const BackwardCall& call, Step::Impl& step, std::int64_t round) {
+void HostLayer::backward_round(const BackwardCall& call, Step::Impl& step, std::int64_t round) {
   const ExchangePlan& plan = step.plan;
   const bool spilled = plan.rounds > 1;  // the step keeps the last round alone
   const Recompute recompute = shape.options.recompute;
@@ -51,37 +51,33 @@ void Layer::Impl::backward_round(const BackwardCall& call, Step::Impl& step, std
   exchange.combine(plan, round, y_rows.data(), row_dweights_.data());
 }
 
-void Layer::Impl::backward(const BackwardCall& call, Step::Impl& step) {
-  require_call(call, step);
-  guarded([&] {
-    const Deadline clock(1.0);
-    comm::Communicator& communicator = *mesh->impl().communicator;
-    const std::int64_t sent = communicator.transport().bytes_sent();
-    step.ready = false;
-    flops_ = 0;
-    exchange.flights().clear_exposed();
-    for (std::int64_t round = 0; round < step.plan.rounds; ++round) {
-      backward_round(call, step, round);
-    }
-    if (!call.dweights.empty()) take_dweights(step, call.dweights);
-    if (step.routed) route_backward(call, step);
-    kernel->sum({.dtype = shape.config.dtype,
-                 .tokens = call.x.shape[0],
-                 .k = shape.config.k,
-                 .width = shape.config.hidden,
-                 .at = step.plan.sent_at.data(),
-                 .rows = exchange.returned(),
-                 .more = shape.config.shared_ffn > 0 || step.routed
-                             ? reinterpret_cast<const float*>(more.data())
-                             : nullptr,
-                 .out = call.dx.data,
-                 .out_stride = call.dx.strides[0]},
-                context());
-    step.load.backward_bytes_sent = communicator.transport().bytes_sent() - sent;
-    step.load.backward_flops = flops_;
-    step.load.backward_exposed_s = exchange.flights().exposed_s();
-    step.load.backward_s = clock.elapsed_s();
-  });
+void HostLayer::run(const BackwardCall& call, Step::Impl& step) {
+  const Deadline clock(1.0);
+  comm::Communicator& communicator = *mesh->impl().communicator;
+  const std::int64_t sent = communicator.transport().bytes_sent();
+  flops_ = 0;
+  exchange.flights().clear_exposed();
+  for (std::int64_t round = 0; round < step.plan.rounds; ++round) {
+    backward_round(call, step, round);
+  }
+  if (!call.dweights.empty()) take_dweights(step, call.dweights);
+  if (step.routed) route_backward(call, step);
+  kernel->sum({.dtype = shape.config.dtype,
+               .tokens = call.x.shape[0],
+               .k = shape.config.k,
+               .width = shape.config.hidden,
+               .at = step.plan.sent_at.data(),
+               .rows = exchange.returned(),
+               .more = shape.config.shared_ffn > 0 || step.routed
+                           ? reinterpret_cast<const float*>(more.data())
+                           : nullptr,
+               .out = call.dx.data,
+               .out_stride = call.dx.strides[0]},
+              context());
+  step.load.backward_bytes_sent = communicator.transport().bytes_sent() - sent;
+  step.load.backward_flops = flops_;
+  step.load.backward_exposed_s = exchange.flights().exposed_s();
+  step.load.backward_s = clock.elapsed_s();
 }
 
 }  // namespace annulus::moe

@@ -53,11 +53,20 @@ void check_options(const LayerOptions& o, const LayerConfig& c, int degree, int 
   require(std::isfinite(o.capacity_factor) && o.capacity_factor >= 0.0,
           fmt::format("capacity_factor {}: must be 0 (exact) or more", o.capacity_factor));
   require(o.threads >= 1, fmt::format("threads {}: must be at least 1", o.threads));
-  if (o.backend == "cuda") {
-    throw Unsupported("moe layer: back end cuda is not built for MoE; built: cpu");
-  }
-  require(o.backend == "cpu" || o.backend == "auto",
-          fmt::format("backend {}: auto or cpu is allowed", o.backend));
+  require(o.backend == "cpu" || o.backend == "auto" || o.backend == "cuda",
+          fmt::format("backend {}: auto, cpu or cuda is allowed", o.backend));
+}
+
+/// What the CPU does and a GPU does not yet.
+void check_device(const LayerConfig& c, const LayerOptions& o) {
+  const auto refuse = [](const char* what) {
+    throw Unsupported(
+        fmt::format("moe layer: {} is not built for back end cuda; built: cpu", what));
+  };
+  if (c.balance_alpha != 0.0 || c.z_beta != 0.0) refuse("a balancing loss or z-loss");
+  if (c.capacity.factor != 0.0) refuse("dropping by capacity");
+  if (o.capacity_factor != 0.0) refuse("capacity_factor");
+  if (o.dispatch == Dispatch::tokens) refuse("Dispatch::tokens");
 }
 
 std::int64_t capacity_rows(const LayerConfig& c, const LayerOptions& o, int degree) {
@@ -109,6 +118,7 @@ LayerShape shape_of(const Mesh& mesh, const LayerConfig& config, const LayerOpti
   LayerShape shape{.config = config, .options = options, .group = {}};
   const int degree = options.expert_degree != 0 ? options.expert_degree : mesh.shape().expert;
   check_options(options, config, degree, mesh.world());
+  if (options.backend == "cuda") check_device(config, options);
   shape.options.expert_degree = degree;
   shape.group = {
       .first = mesh.rank() / degree * degree, .ranks = degree, .me = mesh.rank() % degree};
@@ -116,7 +126,7 @@ LayerShape shape_of(const Mesh& mesh, const LayerConfig& config, const LayerOpti
   shape.dedup = options.dispatch == Dispatch::tokens ||
                 (options.dispatch == Dispatch::automatic &&
                  expected_copies(config.experts, config.k, degree) <= kMostCopies);
-  shape.dedup = shape.dedup && degree > 1;
+  shape.dedup = shape.dedup && degree > 1 && !shape.on_device();
   return shape;
 }
 
@@ -125,11 +135,11 @@ std::string summary_of(const LayerShape& shape, int world) {
   const LayerOptions& o = shape.options;
   std::string text = fmt::format(
       "world {}, expert_degree {}, hidden {}, ffn {}, activation {}, dtype {}, experts {}, k {}, "
-      "shared_ffn {}, max_tokens {}, capacity {} rows, {}, recompute {}, drops {} {}",
+      "shared_ffn {}, max_tokens {}, capacity {} rows, {}, recompute {}, drops {} {}, backend {}",
       world, o.expert_degree, c.hidden, c.ffn, static_cast<int>(c.activation), name_of(c.dtype),
       c.experts, c.k, c.shared_ffn, o.max_tokens, shape.capacity,
       shape.dedup ? "tokens travel" : "rows travel", static_cast<int>(o.recompute),
-      c.capacity.factor, static_cast<int>(c.capacity.policy));
+      c.capacity.factor, static_cast<int>(c.capacity.policy), shape.on_device() ? "cuda" : "cpu");
   if (c.router) {
     text += fmt::format(", router score {} renormalize {} scale {} groups {}/{}/{}, losses {} {}",
                         static_cast<int>(c.router->score), c.router->renormalize, c.router->scale,

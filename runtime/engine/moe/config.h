@@ -17,6 +17,7 @@ struct LayerShape {
   std::int64_t capacity = 0;  ///< rows at once
   bool dedup = false;
 
+  bool on_device() const { return options.backend == "cuda"; }
   std::int64_t local_experts() const { return config.experts / group.ranks; }
   ExpertShape expert_shape() const;
   ExpertShape shared_shape() const;

@@ -38,34 +38,44 @@ Layer::Layer(Mesh& mesh, const LayerConfig& config, const LayerOptions& options)
     summary = engine::summary_of(*shape, mesh.world());
   });
   comm::require_agreement(communicator, "moe layer", summary);
-  agreed([&] { impl_ = std::make_unique<Impl>(mesh, *shape, hash_of(summary)); });
+  const std::uint32_t hash = hash_of(summary);
+  const int local_rank = shape->on_device() ? comm::local_rank(communicator) : 0;
+  agreed([&] {
+    impl_ = shape->on_device() ? engine::make_gpu_layer(mesh, *shape, hash, local_rank)
+                               : engine::make_host_layer(mesh, *shape, hash);
+  });
+  agreed([&] { impl_->connect(); });
   mesh.impl().logger.debug("moe layer: {}", summary);
 }
 
 Layer::Layer(Layer&&) noexcept = default;
 Layer::~Layer() = default;
 
-Step Layer::make_step() const { return Step(std::make_unique<Step::Impl>(impl_->shape)); }
+Step Layer::make_step() const { return Step(impl_->make_step()); }
 
 void Layer::forward(const ConstTensorView& x, const LayerWeights& weights, const TensorView& y,
-                    Step& step) {
-  impl_->forward({.x = x, .weights = weights, .given = nullptr, .y = y}, step.impl());
+                    Step& step, Stream stream) {
+  impl_->forward({.x = x, .weights = weights, .given = nullptr, .y = y, .stream = stream},
+                 step.impl());
 }
 
 void Layer::forward(const ConstTensorView& x, const LayerWeights& weights, const Routing& routing,
-                    const TensorView& y, Step& step) {
-  impl_->forward({.x = x, .weights = weights, .given = &routing, .y = y}, step.impl());
+                    const TensorView& y, Step& step, Stream stream) {
+  impl_->forward({.x = x, .weights = weights, .given = &routing, .y = y, .stream = stream},
+                 step.impl());
 }
 
 void Layer::backward(const ConstTensorView& dy, const ConstTensorView& x,
                      const LayerWeights& weights, const TensorView& dx,
-                     const LayerGradients& gradients, Step& step, std::span<float> dweights) {
+                     const LayerGradients& gradients, Step& step, std::span<float> dweights,
+                     Stream stream) {
   impl_->backward({.dy = dy,
                    .x = x,
                    .weights = weights,
                    .dx = dx,
                    .gradients = gradients,
-                   .dweights = dweights},
+                   .dweights = dweights,
+                   .stream = stream},
                   step.impl());
 }
 
@@ -74,6 +84,11 @@ int Layer::expert_rank() const { return impl_->shape.group.me; }
 std::int64_t Layer::local_experts() const { return impl_->shape.local_experts(); }
 std::int64_t Layer::capacity() const { return impl_->shape.capacity; }
 std::int64_t Layer::bytes() const { return impl_->bytes(); }
-std::string Layer::kernel_used() const { return std::string(impl_->kernel->name); }
+std::string Layer::kernel_used() const { return impl_->kernel_used(); }
+std::string Layer::backend() const { return impl_->shape.on_device() ? "cuda" : "cpu"; }
+int Layer::device() const { return impl_->device(); }
+std::int64_t Layer::device_bytes() const { return impl_->device_bytes(); }
+std::string Layer::transport() const { return impl_->transport(); }
+void Layer::synchronize(Stream stream) const { impl_->synchronize(stream); }
 
 }  // namespace annulus::moe

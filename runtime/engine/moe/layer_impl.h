@@ -1,8 +1,5 @@
 #pragma once
 
-#include "moe/exchange.h"
-#include "moe/experts.h"
-#include "runtime/base/buffer.h"
 #include "runtime/engine/moe/config.h"
 #include "runtime/engine/moe/step.h"
 
@@ -10,9 +7,9 @@
 
 #include <cstdint>
 #include <exception>
-#include <optional>
+#include <memory>
+#include <span>
 #include <string>
-#include <vector>
 
 namespace annulus::moe {
 
@@ -22,6 +19,7 @@ struct ForwardCall {
   const LayerWeights& weights;
   const Routing* given = nullptr;  ///< null: the router decides
   TensorView y;
+  Stream stream = nullptr;
 };
 
 struct BackwardCall {
@@ -30,24 +28,42 @@ struct BackwardCall {
   TensorView dx;
   const LayerGradients& gradients;
   std::span<float> dweights;
+  Stream stream = nullptr;
 };
 
+/// One rank's layer on any back end: what calls must bring, and what a failure does to the mesh.
 struct Layer::Impl {
-  Impl(Mesh& on, const engine::LayerShape& of, std::uint32_t hash);
+  Impl(Mesh& on, const engine::LayerShape& of) : mesh(&on), shape(of) {}
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  virtual ~Impl() = default;
+
+  /// The collective half of construction.
+  virtual void connect() {}
 
   void forward(const ForwardCall& call, Step::Impl& step);
   void backward(const BackwardCall& call, Step::Impl& step);
 
-  std::int64_t bytes() const;
+  virtual std::unique_ptr<Step::Impl> make_step() const = 0;
+  virtual void synchronize(Stream /*stream*/) const {}
+  virtual std::int64_t bytes() const = 0;
+  virtual std::string kernel_used() const = 0;
+  virtual std::string transport() const = 0;
+  virtual int device() const { return -1; }
+  virtual std::int64_t device_bytes() const { return 0; }
 
   Mesh* mesh;
   engine::LayerShape shape;
-  const Kernel* kernel;
-  Exchange exchange;
-  Experts experts;
-  Experts shared;
-  std::optional<Router> router;
   bool dead = false;
+
+ protected:
+  /// Of a call that fits.
+  virtual void run(const ForwardCall& call, Step::Impl& step) = 0;
+  virtual void run(const BackwardCall& call, Step::Impl& step) = 0;
+  /// Where this rank stands, for messages.
+  virtual std::string present() const = 0;
+  /// What this back end refuses besides.
+  virtual void require_more(const ForwardCall& /*call*/) const {}
 
  private:
   /// Runs `work`; a failure in it ends the mesh, and the text says where this rank stood.
@@ -66,50 +82,18 @@ struct Layer::Impl {
   void require_tokens(const ConstTensorView& view, const char* name) const;
   void require_call(const ForwardCall& call) const;
   void require_call(const BackwardCall& call, const Step::Impl& step) const;
-
-  LaunchContext context();
-  std::int64_t stride_bytes(const ConstTensorView& view) const {
-    return view.strides[0] * size_of(view.dtype);
-  }
-  std::byte* rows_of(Step::Impl& step) {
-    return step.rows.bytes() > 0 ? step.rows.data() : x_rows.data();
-  }
-  std::byte* between_of(Step::Impl& step) {
-    return step.between.bytes() > 0 ? step.between.data() : between.data();
-  }
-  ArrivedRows arrived(Step::Impl& step, std::byte* rows) {
-    return {rows, y_rows.data(), step.row_weights.data(), step.row_unique.data()};
-  }
-  const std::vector<ExpertRows>& expert_rows(const ExchangePlan& plan, std::int64_t round);
-  RowBuffers row_buffers(Step::Impl& step);
-  RowBuffers shared_buffers(const ConstTensorView& x, Step::Impl& step);
-
-  // router_pass.cpp
-  void route(const ForwardCall& call, Step::Impl& step);
-  void gather_scope(LossScope& scope);
-  void take_dweights(const Step::Impl& step, std::span<float> out) const;
-  void route_backward(const BackwardCall& call, Step::Impl& step);
-
-  void shared_forward(const ForwardCall& call, Step::Impl& step);
-  void shared_backward(const BackwardCall& call, Step::Impl& step);
-  void backward_round(const BackwardCall& call, Step::Impl& step, std::int64_t round);
-  void fill_load(Step::Impl& step) const;
-
-  std::int64_t flops_ = 0;
-  std::vector<ExpertRows> expert_rows_;
-  Buffer workspace;
-  Buffer y_rows;  ///< results; before that, tokens that wait to be expanded; then d(rows)
-  Buffer x_rows;  ///< where the step does not keep them
-  Buffer dy_rows;
-  Buffer between;  ///< where the step does not keep it
-  Buffer activated, dactivated;
-  Buffer shared_activated, shared_dactivated;
-  Buffer more;                       ///< [max_tokens][hidden] f32: what is summed beside the rows
-  std::vector<float> row_dweights_;  ///< [capacity]
-  std::vector<float> dweights_, dlogits_;
-  std::vector<std::int64_t> scope_row_, scope_rows_;
-  LossRoom loss_room_;
-  CapacityRoom capacity_room_;
 };
+
+namespace engine {
+
+/// On the CPU.
+std::unique_ptr<Layer::Impl> make_host_layer(Mesh& mesh, const LayerShape& shape,
+                                             std::uint32_t hash);
+/// On a GPU, for the rank that is number `local_rank` on its host. Throws Unsupported where none is
+/// built or found.
+std::unique_ptr<Layer::Impl> make_gpu_layer(Mesh& mesh, const LayerShape& shape, std::uint32_t hash,
+                                            int local_rank);
+
+}  // namespace engine
 
 }  // namespace annulus::moe

@@ -1,5 +1,5 @@
 #include "comm/mesh.h"
-#include "runtime/engine/moe/layer_impl.h"
+#include "runtime/engine/moe/host_layer.h"
 
 #include <algorithm>
 #include <array>
@@ -27,7 +27,7 @@ RouterInput input_of(const Step::Impl& step, const LayerWeights& weights, std::i
 }  // namespace
 
 /// Sums the scope over all ranks, so that each has its part of the loss of the whole batch.
-void Layer::Impl::gather_scope(LossScope& scope) {
+void HostLayer::gather_scope(LossScope& scope) {
   comm::Communicator& communicator = *mesh->impl().communicator;
   const std::size_t width = scope.selections.size() + 1;
   scope_row_.assign(scope.selections.begin(), scope.selections.end());
@@ -43,7 +43,7 @@ void Layer::Impl::gather_scope(LossScope& scope) {
   }
 }
 
-void Layer::Impl::route(const ForwardCall& call, Step::Impl& step) {
+void HostLayer::route(const ForwardCall& call, Step::Impl& step) {
   const LayerConfig& c = shape.config;
   step.status = {};
   step.balance_loss = step.z_loss = 0.0;
@@ -74,7 +74,7 @@ void Layer::Impl::route(const ForwardCall& call, Step::Impl& step) {
 }
 
 /// From sent order to [tokens, k].
-void Layer::Impl::take_dweights(const Step::Impl& step, std::span<float> out) const {
+void HostLayer::take_dweights(const Step::Impl& step, std::span<float> out) const {
   const float* back = exchange.returned_scalars();
   for (std::size_t pair = 0; pair < step.plan.sent_at.size(); ++pair) {
     const std::int64_t place = step.plan.sent_at[pair];
@@ -82,7 +82,7 @@ void Layer::Impl::take_dweights(const Step::Impl& step, std::span<float> out) co
   }
 }
 
-void Layer::Impl::route_backward(const BackwardCall& call, Step::Impl& step) {
+void HostLayer::route_backward(const BackwardCall& call, Step::Impl& step) {
   const LayerConfig& c = shape.config;
   const std::int64_t tokens = step.selected.tokens;
   const auto dweights = std::span(dweights_).first(step.plan.sent_at.size());

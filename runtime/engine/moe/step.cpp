@@ -23,6 +23,7 @@ Step::Impl::Impl(const engine::LayerShape& shape) {
 }
 
 std::int64_t Step::Impl::bytes() const {
+  if (device) return device->room.bytes();
   return rows.bytes() + between.bytes() + shared_between.bytes() +
          static_cast<std::int64_t>(row_weights.size() * sizeof(float) +
                                    row_unique.size() * sizeof(std::int64_t) +
@@ -34,7 +35,10 @@ Step::Step(Step&&) noexcept = default;
 Step& Step::operator=(Step&&) noexcept = default;
 Step::~Step() = default;
 
-const Routing& Step::routing() const { return impl_->kept; }
+const Routing& Step::routing() const {
+  if (impl_->device && !impl_->is_read) impl_->read(*impl_);
+  return impl_->kept;
+}
 const LayerLoad& Step::load() const { return impl_->load; }
 double Step::balance_loss() const { return impl_->balance_loss; }
 double Step::z_loss() const { return impl_->z_loss; }

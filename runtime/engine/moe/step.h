@@ -1,5 +1,6 @@
 #pragma once
 
+#include "moe/device_layer.h"
 #include "moe/exchange.h"
 #include "runtime/base/buffer.h"
 #include "runtime/engine/moe/config.h"
@@ -7,11 +8,14 @@
 #include <annulus/moe_layer.h>
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <vector>
 
 namespace annulus::moe {
 
 struct Step::Impl {
+  Impl() = default;  ///< of a GPU
   explicit Impl(const engine::LayerShape& shape);
 
   std::int64_t bytes() const;
@@ -33,6 +37,12 @@ struct Step::Impl {
   bool ready = false;   ///< forward is done and backward is not
   bool routed = false;  ///< by the layer's router
   LayerLoad load;
+
+  // On a GPU, where the fields of the CPU stay empty but for `kept`, which is read when it is asked
+  // for.
+  std::optional<DeviceStep> device;
+  bool is_read = false;
+  std::function<void(Impl&)> read{};
 };
 
 }  // namespace annulus::moe

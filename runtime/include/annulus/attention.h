@@ -16,9 +16,6 @@
 
 namespace annulus {
 
-/// A cudaStream_t as void*; ignored by CPU back ends, where calls return when the work is done.
-using Stream = void*;
-
 struct SessionOptions {
   /// The largest problem whose attention will be bound; sizes the arena.
   Problem max_problem{};

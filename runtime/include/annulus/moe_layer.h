@@ -62,8 +62,12 @@ struct LayerOptions {
   Dispatch dispatch = Dispatch::automatic;
   Recompute recompute = Recompute::activation;
   int threads = 1;  ///< per rank
-  /// "cpu" or "auto". "cuda" is not built yet: Unsupported.
+  /// "cpu", "cuda" (the ranks of an expert group address each other's GPU memory), or "auto": cpu.
+  /// On a GPU not everything is built: losses, dropping by capacity, capacity_factor and
+  /// Dispatch::tokens are Unsupported, and `recompute` decides nothing: a step keeps its routing,
+  /// the layer the rows of its last forward (docs/moe-layer.md).
   std::string backend = "auto";
+  int device = -1;  ///< the GPU of this rank; -1: the ranks of a host take its GPUs in turn
 };
 
 struct LayerWeights {
@@ -107,7 +111,8 @@ class ANNULUS_API Step {
   Step& operator=(Step&&) noexcept;
   ~Step();
 
-  /// As it was used: without what capacity dropped.
+  /// As it was used: without what capacity dropped. On a GPU the first call after a forward waits
+  /// for it.
   const Routing& routing() const;
   const LayerLoad& load() const;
   /// This rank's parts of the losses; those of all ranks sum to the loss.
@@ -126,10 +131,12 @@ class ANNULUS_API Step {
 
 /// One shape of layer on one mesh; layers of a model that share a shape share it. It takes its
 /// memory when it is made. Construction is collective over the mesh: ranks agree on configuration
-/// and options, else all throw CommError. Calls are collective over the expert group; they throw
-/// InvalidArgument for a shape that does not fit, Timeout (with rank and item) and CommError once
-/// the mesh is unusable. A call takes no memory for data: lists of pairs grow in the first calls,
-/// transports and threads keep their own books.
+/// and options, else all throw CommError. On a GPU tensors, bias and dweights are in its memory, a
+/// Routing is not, the router's weights have the layer's dtype, and what a call computes is there
+/// when `stream` has passed it, or after synchronize(). Calls are collective over the expert group;
+/// they throw InvalidArgument for a shape that does not fit, Timeout (with rank and item) and
+/// CommError once the mesh is unusable. A call takes no memory for data: lists of pairs grow in the
+/// first calls, transports and threads keep their own books.
 ///
 /// Numbers: products accumulate in f32; what enters a product and what leaves it is rounded once to
 /// dtype; a token's rows are summed in f32 in the order of its slots, then the shared part, and
@@ -147,16 +154,19 @@ class ANNULUS_API Layer {
 
   /// x, y [tokens, hidden], the last stride 1; tokens may be 0 and differ between ranks.
   void forward(const ConstTensorView& x, const LayerWeights& weights, const TensorView& y,
-               Step& step);
+               Step& step, Stream stream = nullptr);
   /// With the caller's routing instead of the layer's router.
   void forward(const ConstTensorView& x, const LayerWeights& weights, const Routing& routing,
-               const TensorView& y, Step& step);
+               const TensorView& y, Step& step, Stream stream = nullptr);
 
   /// Of the step's forward, once; x and weights are those of forward. Writes dx [tokens, hidden].
   /// dweights [tokens, k] f32, where it is given: of the routing's weights, 0 for -1.
   void backward(const ConstTensorView& dy, const ConstTensorView& x, const LayerWeights& weights,
                 const TensorView& dx, const LayerGradients& gradients, Step& step,
-                std::span<float> dweights = {});
+                std::span<float> dweights = {}, Stream stream = nullptr);
+
+  /// Waits until calls on `stream` are over; nothing to do on the CPU.
+  void synchronize(Stream stream = nullptr) const;
 
   int expert_degree() const;
   int expert_rank() const;             ///< of this rank in its group
@@ -164,9 +174,16 @@ class ANNULUS_API Layer {
   std::int64_t capacity() const;       ///< rows that a rank takes in one round
   std::int64_t bytes() const;          ///< that it holds beside its steps
   std::string kernel_used() const;
+  std::string backend() const;  ///< "cpu" or "cuda"
+  int device() const;           ///< the GPU; -1 on the CPU
+  /// By how much the GPU's used memory grew since the layer was begun, whoever took it; 0: CPU.
+  std::int64_t device_bytes() const;
+  /// How rows travel: "peer" between GPUs, else the mesh's own transport.
+  std::string transport() const;
+
+  struct Impl;
 
  private:
-  struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -10,6 +10,9 @@
 
 namespace annulus {
 
+/// A cudaStream_t as void*; ignored by CPU back ends, where calls return when the work is done.
+using Stream = void*;
+
 /// Element types. Inputs and outputs are f32, f16 or bf16; f64 belongs to the reference.
 enum class DType : std::uint8_t { f32, f16, bf16, f64 };
 

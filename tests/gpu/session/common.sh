@@ -81,7 +81,7 @@ step() {
   [ -n "${quiet:-}" ] || last=$(grep -vE '^\s*$|^\[ +(OK|RUN) |Global test environment|^-+$' "$work/step.out" | tail -1 | cut -c1-110)
   printf '%-34s %-10s %4d s  %s\n' "$name" "$verdict" $((SECONDS - start)) "$last" | tee -a "$out/summary.txt"
   if [ $code -ne 0 ]; then
-    grep -E 'Failure|FAILED|error|rank [0-9]+:' "$work/step.out" | head -6 | cut -c1-200 | sed 's/^/    /' |
+    grep -E 'Failure|FAILED|[Ee]rror|rank [0-9]+:' "$work/step.out" | head -6 | cut -c1-200 | sed 's/^/    /' |
       tee -a "$out/summary.txt"
   fi
 }

@@ -20,6 +20,7 @@ struct PlaceShared {
   std::int32_t first[kMostExperts];              ///< this source's first
   std::int32_t next[kPlaceWarps][kMostColumns];  ///< counts, then the next place
   std::int32_t unique_first[kMostRanks + 1];
+  std::uint32_t holders[kPlaceWarps][kMostRanks];  ///< lanes whose tokens go to a rank
 };
 
 // PlaceParams has the same for the host.
@@ -41,30 +42,42 @@ __device__ inline std::int32_t* rank_total(const PlaceParams& p, int rank) {
   return p.room + static_cast<std::int64_t>(columns_of(p)) * blocks_of(p) + rank;
 }
 
-/// The ranks of one token, a bit each.
-__device__ inline std::uint64_t ranks_of(const PlaceParams& p, std::int64_t token) {
-  const std::int32_t local = p.experts / p.ranks;
-  std::uint64_t ranks = 0;
-  if (token >= p.tokens) return ranks;
-  for (int slot = 0; slot < p.k; ++slot) {
-    const std::int32_t e = expert_of(p, token * p.k + slot);
-    if (e >= 0) ranks |= std::uint64_t{1} << (e / local);
-  }
-  return ranks;
-}
-
-/// Adds this warp's tokens to `counts`: pairs by expert, tokens by rank.
-__device__ inline void count_warp(const PlaceParams& p, std::int64_t token, std::int32_t* counts) {
-  if (token < p.tokens) {
-    for (int slot = 0; slot < p.k; ++slot) {
-      const std::int32_t e = expert_of(p, token * p.k + slot);
-      if (e >= 0) atomicAdd(&counts[e], 1);
+/// work(slot, expert) for a token's slots; expert -1: none. Several loads are under way before the
+/// first work, which may store.
+template <typename Work>
+__device__ inline void each_slot(const PlaceParams& p, std::int64_t token, const Work& work) {
+  constexpr int kAtOnce = 8;
+  if (token >= p.tokens) return;
+  for (int first = 0; first < p.k; first += kAtOnce) {
+    std::int32_t expert[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      expert[i] = first + i < p.k ? expert_of(p, token * p.k + first + i) : -1;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i < p.k) work(first + i, expert[i]);
     }
   }
-  const std::uint64_t ranks = ranks_of(p, token);
+}
+
+/// Adds this warp's tokens to `counts`: pairs by expert, tokens by rank. `holders`, unless null:
+/// for each rank the lanes whose tokens go there.
+__device__ inline void count_warp(const PlaceParams& p, std::int64_t token, std::int32_t* counts,
+                                  std::uint32_t* holders) {
+  const std::int32_t local = p.experts / p.ranks;
+  std::uint64_t ranks = 0;
+  each_slot(p, token, [&](int /*slot*/, std::int32_t e) {
+    if (e < 0) return;
+    atomicAdd(&counts[e], 1);
+    ranks |= std::uint64_t{1} << (e / local);
+  });
+  __syncwarp();
   for (int r = 0; r < p.ranks; ++r) {
-    const unsigned holders = __ballot_sync(kAllLanes, (ranks >> r & 1U) != 0);
-    if (lane_id() == 0 && holders != 0) atomicAdd(&counts[p.experts + r], __popc(holders));
+    const unsigned lanes = __ballot_sync(kAllLanes, (ranks >> r & 1U) != 0);
+    if (lane_id() != 0) continue;
+    if (holders != nullptr) holders[r] = lanes;
+    if (lanes != 0) atomicAdd(&counts[p.experts + r], __popc(lanes));
   }
 }
 
@@ -73,7 +86,7 @@ __device__ inline void count_block(const PlaceParams& p, std::int32_t* shared, i
   const auto thread = static_cast<int>(threadIdx.x);
   for (int c = thread; c < columns_of(p); c += kPlaceThreads) shared[c] = 0;
   __syncthreads();
-  count_warp(p, std::int64_t{block} * kTokensPerBlock + thread, shared);
+  count_warp(p, std::int64_t{block} * kTokensPerBlock + thread, shared, nullptr);
   __syncthreads();
   for (int c = thread; c < columns_of(p); c += kPlaceThreads) *offset_of(p, c, block) = shared[c];
 }
@@ -176,26 +189,23 @@ __device__ inline void place_rows(const PlaceParams& p, std::int32_t* next, std:
 
 /// Each token once for each of its ranks.
 __device__ inline void place_tokens(const PlaceParams& p, const PlaceShared& shared,
-                                    const std::int32_t* next, std::int64_t token) {
+                                    const std::int32_t* next, const std::uint32_t* holders,
+                                    std::int64_t token) {
   const std::int32_t local = p.experts / p.ranks;
-  const std::uint64_t ranks = ranks_of(p, token);
-  for (int r = 0; r < p.ranks; ++r) {
-    const bool goes = (ranks >> r & 1U) != 0;
-    const unsigned holders = __ballot_sync(kAllLanes, goes);
-    if (!goes) continue;
-    const std::int32_t place = next[r] + __popc(holders & lower_lanes());
-    p.unique_tokens[shared.unique_first[r] + place] = token;
-    for (int slot = 0; slot < p.k; ++slot) {
-      const std::int64_t pair = token * p.k + slot;
-      const std::int32_t e = expert_of(p, pair);
-      if (e >= 0 && e / local == r) p.unique_of[pair] = place;
-    }
-  }
-  if (token >= p.tokens) return;
-  for (int slot = 0; slot < p.k; ++slot) {
+  std::uint64_t seen = 0;
+  each_slot(p, token, [&](int slot, std::int32_t e) {
     const std::int64_t pair = token * p.k + slot;
-    if (expert_of(p, pair) < 0) p.unique_of[pair] = -1;
-  }
+    if (e < 0) {
+      p.unique_of[pair] = -1;
+      return;
+    }
+    const int r = e / local;
+    const std::int32_t place = next[r] + __popc(holders[r] & lower_lanes());
+    p.unique_of[pair] = place;
+    const std::uint64_t bit = std::uint64_t{1} << r;
+    if ((seen & bit) == 0) p.unique_tokens[shared.unique_first[r] + place] = token;
+    seen |= bit;
+  });
 }
 
 /// Third kernel.
@@ -206,14 +216,15 @@ __device__ inline void place_block(const PlaceParams& p, PlaceShared& shared, in
   sum_sources(p, shared);
   lay_out_unique(p, shared, block == 0);
   __syncthreads();
-  count_warp(p, std::int64_t{block} * kTokensPerBlock + thread, next);
+  std::uint32_t* holders = shared.holders[warp_id()];
+  count_warp(p, std::int64_t{block} * kTokensPerBlock + thread, next, holders);
   for (int r = warp_id(); r < p.ranks; r += kPlaceWarps) lay_out_rank(p, shared, r, block == 0);
   __syncthreads();
   scan_warps(p, shared, block);
   __syncthreads();
   const std::int64_t token = std::int64_t{block} * kTokensPerBlock + warp_id() * kWarp;
   place_rows(p, next, token);
-  place_tokens(p, shared, next + p.experts, token + lane_id());
+  place_tokens(p, shared, next + p.experts, holders, token + lane_id());
 }
 
 }  // namespace annulus::moe::cuda

@@ -93,6 +93,11 @@ __device__ inline std::byte* source_of(const CombineParams& p, std::int64_t pair
   return const_cast<std::byte*>(rows) + row * row_bytes;
 }
 
+__device__ inline void pull_value(const PullParams& p, std::int64_t pair) {
+  const std::int64_t place = p.place[pair];
+  p.to[pair] = place < 0 ? 0.0F : p.from[rank_of(p.rank, pair)][place];
+}
+
 /// Sums in the order of slots, then `more`, rounded once.
 template <typename T, int kWidth>
 __device__ void sum_token(const CombineParams& p, SlotRows& shared, std::int64_t token) {

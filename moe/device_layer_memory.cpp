@@ -1,0 +1,157 @@
+// What a layer in device memory holds, and which part of it other ranks address.
+#include "moe/device_layer.h"
+
+#include <annulus/error.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+
+namespace annulus::moe {
+namespace {
+
+constexpr std::int64_t kAlignment = 256;  // of parts: rows move 16 bytes at a time
+
+std::int64_t aligned(std::int64_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+/// For whatever a routing brings.
+std::int64_t capacity_rows(const LayerConfig& c, std::int64_t max_tokens, std::int64_t ranks) {
+  return std::max<std::int64_t>(1, ranks * max_tokens * std::min(c.k, c.experts / ranks));
+}
+
+ExpertShape shape_of(const LayerConfig& c, std::int64_t ffn) {
+  return {.activation = c.activation, .dtype = c.dtype, .hidden = c.hidden, .ffn = ffn};
+}
+
+LayerConfig checked(const LayerConfig& c, std::int64_t ranks) {
+  const auto refuse = [](const std::string& what) {
+    throw Unsupported("MoE layer on a GPU: " + what + " is not built");
+  };
+  if (c.capacity.factor != 0.0) refuse("dropping by capacity");
+  if (c.balance_alpha != 0.0 || c.z_beta != 0.0) refuse("a balancing loss or z-loss");
+  if (c.experts > cuda::kMostExperts || c.k > cuda::kMostSlots || ranks > cuda::kMostRanks) {
+    throw Unsupported(
+        fmt::format("MoE layer on a GPU: {} experts, {} of them a token, {} ranks: kernels serve "
+                    "up to {}, {}, {}",
+                    c.experts, c.k, ranks, cuda::kMostExperts, cuda::kMostSlots, cuda::kMostRanks));
+  }
+  if (c.router) check(*c.router);
+  return c;
+}
+
+}  // namespace
+
+DeviceLayer::Region DeviceLayer::region_of(const LayerConfig& c, std::int64_t rows) {
+  const std::int64_t matrix = aligned(rows * c.hidden * size_of(c.dtype));
+  const std::int64_t values = aligned(rows * 4);
+  return {.rows = 0,
+          .y_rows = matrix,
+          .dy_rows = 2 * matrix,
+          .weights = 3 * matrix,
+          .dweights = 3 * matrix + values,
+          .bytes = 3 * matrix + 2 * values};
+}
+
+std::int64_t DeviceLayer::region_bytes(const LayerConfig& c, std::int64_t max_tokens,
+                                       std::int64_t ranks) {
+  return region_of(c, capacity_rows(c, max_tokens, ranks)).bytes;
+}
+
+DeviceLayer::DeviceLayer(const LayerConfig& config, std::int64_t max_tokens, const Device& device,
+                         DevicePeers* peers)
+    : config_(checked(config, peers == nullptr ? 1 : peers->group().ranks)),
+      max_tokens_(max_tokens),
+      device_(device),
+      peers_(peers),
+      ranks_(peers == nullptr ? 1 : peers->group().ranks),
+      me_(peers == nullptr ? 0 : peers->group().me),
+      capacity_(capacity_rows(config, max_tokens, ranks_)),
+      region_(region_of(config, capacity_)),
+      experts_(*device.kernel, shape_of(config, config.ffn)),
+      shared_(*device.kernel, shape_of(config, config.shared_ffn)) {
+  take_routing();
+  take_rows();
+}
+
+void DeviceLayer::take_routing() {
+  const std::int64_t experts = config_.experts;
+  const std::int64_t pairs = max_tokens_ * config_.k;
+  const std::int64_t logits = config_.router ? max_tokens_ * experts : 0;
+  dlogits_ = room_.take<float>(device_, logits);
+  dlogits_high_ = dlogits_low_ = nullptr;
+  if (config_.dtype != DType::f32) {
+    dlogits_high_ = room_.take(device_, logits * size_of(config_.dtype));
+    dlogits_low_ = room_.take(device_, logits * size_of(config_.dtype));
+  }
+  dweights_ = room_.take<float>(device_, pairs);
+  if (config_.router) route_ = cuda::route_params(*config_.router);
+  place_.tokens = static_cast<std::int32_t>(max_tokens_);
+  place_.k = static_cast<std::int32_t>(config_.k);
+  place_.experts = static_cast<std::int32_t>(experts);
+  place_.ranks = place_.sources = static_cast<std::int32_t>(ranks_);
+  place_.source = static_cast<std::int32_t>(me_);
+  place_.room = room_.take<std::int32_t>(device_, cuda::place_room(place_));
+  place_.counts = room_.take<std::int64_t>(device_, experts + 1);  // and bad tokens
+  route_.bad_tokens = reinterpret_cast<unsigned*>(place_.counts + experts);
+  matrix_ = room_.take<std::int64_t>(device_, ranks_ * experts);
+  place_.matrix = ranks_ == 1 ? place_.counts : matrix_;
+  place_.expert_first = room_.take<std::int64_t>(device_, 2 * experts);
+  place_.expert_rows = place_.expert_first + experts;
+  place_.rank_rows = room_.take<std::int64_t>(device_, ranks_);
+  place_.unique_first = room_.take<std::int64_t>(device_, ranks_ + 1);
+  place_.unique_tokens =
+      room_.take<std::int64_t>(device_, max_tokens_ * std::min(config_.k, ranks_));
+  place_.unique_of = room_.take<std::int64_t>(device_, pairs);
+}
+
+void DeviceLayer::take_rows() {
+  const std::int64_t element = size_of(config_.dtype);
+  const std::int64_t between = hidden_width(config_.activation, config_.ffn);
+  const std::int64_t shared = config_.shared_ffn;
+  if (peers_ == nullptr) own_region_ = room_.take(device_, region_.bytes);
+  between_ = room_.take(device_, capacity_ * between * element);
+  activated_ = room_.take(device_, capacity_ * config_.ffn * element);
+  dactivated_ = room_.take(device_, capacity_ * config_.ffn * element);
+  shared_between_ =
+      room_.take(device_, max_tokens_ * hidden_width(config_.activation, shared) * element);
+  shared_activated_ = room_.take(device_, max_tokens_ * shared * element);
+  shared_dactivated_ = room_.take(device_, max_tokens_ * shared * element);
+  more_ = room_.take<float>(device_, max_tokens_ * config_.hidden);
+}
+
+DeviceStep DeviceLayer::make_step() const {
+  const std::int64_t pairs = max_tokens_ * config_.k;
+  DeviceStep step;
+  if (config_.router) step.logits = step.room.take<float>(device_, max_tokens_ * config_.experts);
+  step.indices = step.room.take<std::int32_t>(device_, pairs);
+  step.weights = step.room.take<float>(device_, pairs);
+  step.rank = step.room.take<std::int32_t>(device_, pairs);
+  step.row = step.room.take<std::int64_t>(device_, pairs);
+  step.counts.resize(static_cast<std::size_t>(ranks_ * (config_.experts + 1)));
+  step.expert_rows.reserve(static_cast<std::size_t>(config_.experts / ranks_));
+  return step;
+}
+
+RowBuffers DeviceLayer::row_buffers() const {
+  return {.x = own(region_.rows),
+          .between = between_,
+          .activated = activated_,
+          .weights = own_values(region_.weights),
+          .y = own(region_.y_rows),
+          .y_dtype = config_.dtype};
+}
+
+RowBuffers DeviceLayer::shared_buffers(const ConstTensorView& x) const {
+  return {.x = x.data,
+          .x_stride = x.strides[0],
+          .between = shared_between_,
+          .activated = shared_activated_,
+          .weights = nullptr,
+          .y = more_,
+          .y_dtype = DType::f32};
+}
+
+}  // namespace annulus::moe

@@ -1,0 +1,208 @@
+#include "comm/mesh.h"
+#include "comm/peer/symmetric_memory.h"
+#include "moe/device_layer.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/cuda_check.h"
+#include "runtime/engine/device_pass.h"
+#include "runtime/engine/moe/layer_impl.h"
+
+#include <annulus/device_memory.h>
+#include <annulus/error.h>
+
+#include <fmt/format.h>
+
+#include <optional>
+#include <utility>
+
+namespace annulus::moe {
+namespace {
+
+/// One rank on a GPU. Ranks of an expert group store rows into each other's memory.
+class GpuLayer final : public Layer::Impl {
+ public:
+  GpuLayer(Mesh& on, const engine::LayerShape& of, std::uint32_t hash, int device)
+      : Impl(on, of), hash_(hash), device_(device), used_before_(device_memory_used(device)) {
+    const DeviceScope scope(device_);
+    functions_ = gpu_device(nullptr);
+    if (shape.group.ranks > 1) driver_ = comm::peer::Driver::load();
+    if (shape.group.ranks == 1) make_layer(nullptr);
+  }
+  ~GpuLayer() override {
+    try {
+      const DeviceScope scope(device_);
+      (void)cudaDeviceSynchronize();  // what is enqueued reads what is freed now
+    } catch (const std::exception&) {
+      // No GPU is left to wait for.
+    }
+  }
+
+  void connect() override;
+
+  std::unique_ptr<Step::Impl> make_step() const override;
+  void synchronize(Stream stream) const override;
+  std::int64_t bytes() const override { return layer_->bytes() + (memory_ ? memory_->bytes() : 0); }
+  std::string kernel_used() const override { return std::string(functions_.kernel->name); }
+  std::string transport() const override {
+    return shape.group.ranks > 1 ? "peer" : mesh->transport();
+  }
+  int device() const override { return device_; }
+  std::int64_t device_bytes() const override { return device_memory_used(device_) - used_before_; }
+
+ protected:
+  void run(const ForwardCall& call, Step::Impl& step) override;
+  void run(const BackwardCall& call, Step::Impl& step) override;
+  std::string present() const override {
+    return peers_ ? peers_->flights().present() : std::string("moe on a GPU");
+  }
+  void require_more(const ForwardCall& call) const override;
+
+ private:
+  void make_layer(DevicePeers* peers) { layer_.emplace(shape.config, tokens(), functions_, peers); }
+  std::int64_t tokens() const { return shape.options.max_tokens; }
+  std::int64_t rows_between(const DeviceStep& step) const;
+  void fill_load(const DeviceStep& step, LayerLoad& load) const;
+  double exposed() const { return peers_ ? peers_->flights().exposed_s() : 0.0; }
+  void clear_exposed() {
+    if (peers_) peers_->flights().clear_exposed();
+  }
+
+  std::uint32_t hash_;
+  int device_;
+  std::int64_t used_before_;
+  Device functions_;
+  comm::peer::Driver driver_;
+  std::unique_ptr<comm::peer::SymmetricMemory> memory_;
+  std::optional<DevicePeers> peers_;
+  std::optional<DeviceLayer> layer_;
+};
+
+void GpuLayer::connect() {
+  const Group& group = shape.group;
+  if (group.ranks == 1) return;
+  const DeviceScope scope(device_);
+  comm::Communicator& communicator = *mesh->impl().communicator;
+  const std::int64_t bytes = DeviceLayer::region_bytes(shape.config, tokens(), group.ranks);
+  memory_ = std::make_unique<comm::peer::SymmetricMemory>(communicator, driver_,
+                                                          communicator.host(), device_, bytes);
+  std::vector<std::byte*> regions;
+  for (int r = 0; r < group.ranks; ++r) {
+    regions.push_back(memory_->of(group.world_rank(r)));
+    if (regions.back() != nullptr) continue;
+    throw Unsupported(fmt::format(
+        "moe layer: GPU memory of rank {} cannot be addressed by rank {} of its expert group: {}",
+        group.world_rank(r), mesh->rank(), memory_->why_not(group.world_rank(r))));
+  }
+  peers_.emplace(communicator, group, hash_, std::move(regions));
+  make_layer(&*peers_);
+}
+
+std::unique_ptr<Step::Impl> GpuLayer::make_step() const {
+  const DeviceScope scope(device_);
+  auto step = std::make_unique<Step::Impl>();
+  step->device = layer_->make_step();
+  step->read = [device = device_, read = functions_.read](Step::Impl& of) {
+    const DeviceScope on(device);
+    check_cuda(cudaDeviceSynchronize(), "MoE forward");
+    const auto pairs = of.kept.indices.size();
+    const auto bytes = static_cast<std::int64_t>(pairs * 4);
+    if (pairs > 0) read(of.kept.indices.data(), of.device->indices, bytes, nullptr);
+    if (pairs > 0) read(of.kept.weights.data(), of.device->weights, bytes, nullptr);
+    of.is_read = true;
+  };
+  return step;
+}
+
+void GpuLayer::synchronize(Stream stream) const {
+  const DeviceScope scope(device_);
+  functions_.wait(stream);
+}
+
+void GpuLayer::require_more(const ForwardCall& call) const {
+  if (call.given != nullptr || call.weights.router.dtype == shape.config.dtype) return;
+  throw Unsupported(fmt::format(
+      "rank {}: moe layer: router weights in {} beside a layer in {} are not built for back end "
+      "cuda; built: the layer's dtype",
+      mesh->rank(), name_of(call.weights.router.dtype), name_of(shape.config.dtype)));
+}
+
+/// Pairs that leave this rank, and those that come from others.
+std::int64_t GpuLayer::rows_between(const DeviceStep& step) const {
+  const std::int64_t local = shape.local_experts(), experts = shape.config.experts;
+  std::int64_t rows = 0;
+  for (int source = 0; source < shape.group.ranks; ++source) {
+    for (std::int64_t e = 0; e < experts; ++e) {
+      const bool from_me = source == shape.group.me, to_me = e / local == shape.group.me;
+      if (from_me != to_me)
+        rows += step.counts[static_cast<std::size_t>(source * (experts + 1) + e)];
+    }
+  }
+  return rows;
+}
+
+void GpuLayer::fill_load(const DeviceStep& step, LayerLoad& load) const {
+  const std::int64_t experts = shape.config.experts;
+  load.expert_rows.assign(static_cast<std::size_t>(experts), 0);
+  load.rank_rows.assign(static_cast<std::size_t>(shape.group.ranks), 0);
+  for (int source = 0; source < shape.group.ranks; ++source) {
+    for (std::int64_t e = 0; e < experts; ++e) {
+      const std::int64_t n = step.counts[static_cast<std::size_t>(source * (experts + 1) + e)];
+      load.expert_rows[static_cast<std::size_t>(e)] += n;
+      load.rank_rows[static_cast<std::size_t>(e / shape.local_experts())] += n;
+    }
+  }
+  load.experts = load_of(load.expert_rows);
+  load.rank_max_over_mean = load_of(load.rank_rows).max_over_mean;
+  load.dropped = 0;
+  load.bad_tokens = step.bad_tokens;
+  load.rounds = 1;
+  load.sent_tokens = false;
+}
+
+void GpuLayer::run(const ForwardCall& call, Step::Impl& step) {
+  const Deadline clock(1.0);
+  const DeviceScope scope(device_);
+  clear_exposed();
+  step.load.forward_flops = 0;
+  layer_->set_context(call.stream, &step.load.forward_flops);
+  layer_->forward(call.x, call.weights, call.y, *step.device, call.given);
+  step.routed = step.device->routed;
+  step.is_read = false;
+  const auto pairs = static_cast<std::size_t>(call.x.shape[0] * shape.config.k);
+  step.kept.tokens = call.x.shape[0];
+  step.kept.k = shape.config.k;
+  step.kept.experts = shape.config.experts;
+  step.kept.indices.resize(pairs);
+  step.kept.weights.resize(pairs);
+  fill_load(*step.device, step.load);
+  step.load.forward_bytes_sent = rows_between(*step.device) * shape.row_bytes();
+  step.load.forward_exposed_s = exposed();
+  step.load.forward_s = clock.elapsed_s();
+}
+
+void GpuLayer::run(const BackwardCall& call, Step::Impl& step) {
+  const Deadline clock(1.0);
+  const DeviceScope scope(device_);
+  clear_exposed();
+  step.load.backward_flops = 0;
+  layer_->set_context(call.stream, &step.load.backward_flops);
+  layer_->backward(call.dy, call.x, call.weights, call.dx, call.gradients, *step.device,
+                   call.dweights.empty() ? nullptr : call.dweights.data());
+  step.load.backward_bytes_sent = rows_between(*step.device) * shape.row_bytes();
+  step.load.backward_exposed_s = exposed();
+  step.load.backward_s = clock.elapsed_s();
+}
+
+}  // namespace
+
+namespace engine {
+
+std::unique_ptr<Layer::Impl> make_gpu_layer(Mesh& mesh, const LayerShape& shape, std::uint32_t hash,
+                                            int local_rank) {
+  SessionOptions options;
+  options.device = shape.options.device;
+  return std::make_unique<GpuLayer>(mesh, shape, hash,
+                                    annulus::engine::choose_device(options, local_rank));
+}
+
+}  // namespace engine
+}  // namespace annulus::moe

@@ -1,0 +1,177 @@
+// moe::Layer on GPUs, one rank and several, against float64 and against the CPU's layer. Ranks are
+// threads or processes; there may be fewer GPUs than ranks.
+#include "runtime/base/clock.h"
+#include "tests/moe_layer/run_layer.h"
+#include "tests/support/each_world.h"
+
+#include <annulus/device_memory.h>
+#include <annulus/error.h>
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace annulus::testing {
+namespace {
+
+using moe::Activation;
+using moe::LayerConfig;
+using moe::RouterConfig;
+
+class MoeOnGpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (device_count() == 0) GTEST_SKIP() << "no GPU";
+  }
+};
+
+/// 24 experts divide over 1, 2, 3, 4 and 8 ranks.
+LayerConfig given(DType dtype, std::int64_t hidden = 19, std::int64_t ffn = 13) {
+  return {.hidden = hidden, .ffn = ffn, .dtype = dtype, .experts = 24, .k = 3};
+}
+
+LayerConfig routed(DType dtype, const RouterConfig& router, std::int64_t shared_ffn) {
+  LayerConfig c = given(dtype, 40, 24);
+  c.experts = router.experts;
+  c.k = router.k;
+  c.shared_ffn = shared_ffn;
+  c.router = router;
+  return c;
+}
+
+/// From a seed whose routing no other order of sums changes.
+LayerCase clear_case(std::uint64_t seed, const LayerConfig& config, std::int64_t tokens) {
+  for (;; ++seed) {
+    LayerCase layer = random_layer(seed, config, tokens);
+    double gap = 1e300;
+    oracle_routing(layer, &gap);
+    if (gap > 1e-4) return layer;
+  }
+}
+
+/// Degrees of experts that this world can have.
+std::vector<int> degrees(int world) {
+  std::vector<int> list;
+  for (int d = 1; d <= world; ++d) {
+    if (world % d == 0 && 24 % d == 0) list.push_back(d);
+  }
+  return list;
+}
+
+/// The truth, and the routes of the CPU's layer.
+void expect_truth(const LayerCase& layer, bool empty_rank = false) {
+  const LayerResult truth = oracle_layer(layer, oracle_routing(layer));
+  each_world([&](Mesh& mesh) {
+    for (const int degree : degrees(mesh.world())) {
+      SCOPED_TRACE(layer.describe() + ", degree " + std::to_string(degree));
+      RunLayer run{.options = {.expert_degree = degree}, .calls = 2, .empty_rank = empty_rank};
+      moe::LayerLoad cpu_load, load;
+      moe::Routing cpu_routing, routing;
+      run_layer(mesh, layer, run, &cpu_load, &cpu_routing);
+      run.options.backend = "cuda";
+      expect_near(layer, run_layer(mesh, layer, run, &load, &routing), truth);
+      EXPECT_EQ(routing.indices, cpu_routing.indices);
+      EXPECT_EQ(load.expert_rows, cpu_load.expert_rows);
+      EXPECT_EQ(load.rank_rows, cpu_load.rank_rows);
+    }
+  });
+}
+
+TEST_F(MoeOnGpu, EqualsFloat64WithGivenRouting) {
+  expect_truth(random_layer(901, given(DType::f32), 23));
+  expect_truth(random_layer(902, given(DType::bf16, 64, 32), 70), true);
+  LayerConfig gelu = given(DType::f32);
+  gelu.activation = Activation::gelu;
+  gelu.shared_ffn = 17;
+  expect_truth(random_layer(903, gelu, 11));
+}
+
+TEST_F(MoeOnGpu, EqualsFloat64WithARouter) {
+  expect_truth(clear_case(911, routed(DType::f32, RouterConfig::mixtral(24, 2), 0), 21));
+  expect_truth(clear_case(1011, routed(DType::bf16, RouterConfig::qwen3(24, 4), 16), 14), true);
+  RouterConfig v3 = RouterConfig::deepseek_v3(24, 4);
+  v3.groups = 6;
+  v3.groups_kept = 3;
+  v3.group_top = 2;
+  expect_truth(clear_case(1111, routed(DType::f32, v3, 8), 17));
+}
+
+TEST_F(MoeOnGpu, Corners) {
+  expect_truth(random_layer(921, given(DType::f32), 0));
+  expect_truth(random_layer(922, given(DType::f32), 1));
+  LayerCase one = random_layer(923, given(DType::f32), 18);
+  for (std::size_t i = 0; i < one.routing.indices.size(); ++i) {
+    one.routing.indices[i] = i % 3 == 1 ? 17 : -1;
+    one.routing.weights[i] = i % 3 == 1 ? 0.5F : 0.0F;
+  }
+  expect_truth(one, true);
+}
+
+TEST_F(MoeOnGpu, GivesTheSameBitsTwice) {
+  const LayerCase layer = random_layer(931, given(DType::bf16, 128, 64), 300);
+  each_world([&](Mesh& mesh) {
+    const RunLayer run{
+        .options = {.expert_degree = degrees(mesh.world()).back(), .backend = "cuda"}};
+    const LayerResult once = run_layer(mesh, layer, run);
+    expect_same(run_layer(mesh, layer, run), once, true);
+  });
+}
+
+TEST_F(MoeOnGpu, AddsToMainGradients) {
+  const LayerCase layer = random_layer(941, given(DType::f32), 12);
+  each_world([&](Mesh& mesh) {
+    const int degree = degrees(mesh.world()).back();
+    LayerResult truth = oracle_layer(layer, oracle_routing(layer));
+    const double groups = mesh.world() / degree;
+    for (Values* values : {&truth.experts.gate, &truth.experts.up, &truth.experts.down}) {
+      for (double& value : *values) value = 2 * value + groups;
+    }
+    const RunLayer run{
+        .options = {.expert_degree = degree, .backend = "cuda"}, .calls = 2, .assign = false};
+    expect_near(layer, run_layer(mesh, layer, run), truth);
+  });
+}
+
+TEST_F(MoeOnGpu, RefusesWhatIsNotBuilt) {
+  each_world([](Mesh& mesh) {
+    LayerConfig c = routed(DType::f32, RouterConfig::mixtral(24, 2), 0);
+    c.z_beta = 0.1;
+    EXPECT_THROW(moe::Layer(mesh, c, {.max_tokens = 4, .backend = "cuda"}), Unsupported);
+    EXPECT_THROW(moe::Layer(mesh, given(DType::f32),
+                            {.max_tokens = 4, .capacity_factor = 1.0, .backend = "cuda"}),
+                 Unsupported);
+  });
+}
+
+/// A rank that does not come: the others stop at what they wait for, on the host.
+TEST_F(MoeOnGpu, TurnsALostRankIntoATimeout) {
+  const LayerCase layer = random_layer(951, given(DType::f32), 8);
+  each_world(
+      [&](Mesh& mesh) {
+        if (mesh.world() < 2) return;
+        const int degree = degrees(mesh.world()).back();
+        if (degree != mesh.world()) return;
+        moe::Layer made(mesh, layer.config,
+                        {.expert_degree = degree, .max_tokens = 8, .backend = "cuda"});
+        if (mesh.rank() == 1) return std::this_thread::sleep_for(std::chrono::milliseconds(6000));
+        moe::Step step = made.make_step();
+        const std::int64_t local = made.local_experts();
+        DeviceBytes memory(std::int64_t{1} << 20, made.device());
+        const auto cube = [&](std::int64_t a, std::int64_t b) {
+          return TensorView(memory.data(), DType::f32, {local, a, b});
+        };
+        const TensorView x(memory.data(), DType::f32, {0, layer.config.hidden});
+        const moe::LayerWeights weights{.experts = {cube(13, 19), cube(13, 19), cube(19, 13)}};
+        const moe::Routing none{.tokens = 0, .k = 3, .experts = 24};
+        const Deadline clock(100.0);
+        EXPECT_THROW(made.forward(x, weights, none, x, step), Error);
+        EXPECT_LT(clock.elapsed_s(), 10.0);
+      },
+      {.timeout_s = 2.5, .log = {.level = static_cast<int>(LogLevel::off)}});
+}
+
+}  // namespace
+}  // namespace annulus::testing

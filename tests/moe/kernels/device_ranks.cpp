@@ -1,0 +1,164 @@
+#include "tests/moe/kernels/device_ranks.h"
+
+#include "comm/communicator.h"
+#include "moe/device_layer.h"
+#include "tests/moe/kernels/device_tensor.h"
+#include "tests/moe_layer/run_layer.h"
+
+#include <exception>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <thread>
+
+namespace annulus::testing {
+namespace {
+
+constexpr double kTimeoutS = 30;
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+/// One rank's part of a case.
+struct Part {
+  int rank = 0;
+  int ranks = 1;
+  std::int64_t first = 0, tokens = 0, most = 0;
+};
+
+moe::Routing routing_of(const LayerCase& layer, const Part& part) {
+  moe::Routing r{.tokens = part.tokens, .k = layer.config.k, .experts = layer.config.experts};
+  const auto begin = at(part.first * r.k), end = at((part.first + part.tokens) * r.k);
+  for (std::size_t i = begin; i < end; ++i) {
+    r.indices.push_back(layer.routing.indices[i]);
+    r.weights.push_back(layer.routing.weights[i]);
+  }
+  return r;
+}
+
+LayerResult run_rank(const LayerCase& l, const Part& part, const moe::Device& device,
+                     moe::DevicePeers* peers, bool interleaved,
+                     std::vector<std::int32_t>& indices) {
+  const moe::LayerConfig& c = l.config;
+  const bool gated = c.activation == moe::Activation::swiglu;
+  const std::int64_t local = c.experts / part.ranks, routers = c.router ? c.experts : 0;
+  moe::DeviceLayer on(c, part.most, device, peers);
+  const auto rows = [&] { return DeviceTensor(device, c.dtype, {part.tokens, c.hidden}); };
+  DeviceTensor x = rows(), y = rows(), dy = rows(), dx = rows(), other = rows();
+  x.fill(l.x.data() + part.first * c.hidden);
+  dy.fill(l.dy.data() + part.first * c.hidden);
+  DeviceSet experts(device, c.dtype, local, c.ffn, c.hidden);
+  DeviceSet shared(device, c.dtype, 1, c.shared_ffn, c.hidden);
+  experts.fill(l.experts, part.rank * local * c.ffn * c.hidden);
+  if (c.shared_ffn > 0) shared.fill(l.shared, 0);
+  DeviceTensor router(device, c.dtype, {routers, c.hidden});
+  router.fill(l.router.data());
+  DeviceTensor bias(device, DType::f32, {static_cast<std::int64_t>(l.bias.size())});
+  bias.fill(Values(l.bias.begin(), l.bias.end()).data());
+  DeviceSet dexperts(device, DType::f32, local, c.ffn, c.hidden);
+  DeviceSet dshared(device, DType::f32, 1, c.shared_ffn, c.hidden);
+  DeviceTensor drouter(device, DType::f32, {routers, c.hidden});
+  DeviceTensor dweights(device, DType::f32, {part.tokens, c.k});
+  const moe::LayerWeights weights{.experts = experts.weights(),
+                                  .shared = shared.weights(),
+                                  .router = router.view(),
+                                  .bias = {bias.floats(), l.bias.size()}};
+  const moe::LayerGradients gradients{.experts = dexperts.gradients(),
+                                      .shared = dshared.gradients(),
+                                      .router = drouter.view(),
+                                      .assign = true};
+  const moe::Routing given = c.router ? moe::Routing{} : routing_of(l, part);
+  const moe::Routing* routing = c.router ? nullptr : &given;
+  moe::DeviceStep step = on.make_step(), between = on.make_step();
+  for (int call = 0; call < 2; ++call) {
+    on.forward(x.view(), weights, y.view(), step, routing);
+    if (interleaved) on.forward(dy.view(), weights, other.view(), between, routing);
+    on.backward(dy.view(), x.view(), weights, dx.view(), gradients, step, dweights.floats());
+  }
+  indices.resize(at(part.tokens * c.k));
+  device.read(indices.data(), step.indices, part.tokens * c.k * 4, nullptr);
+  LayerResult result{y.values(),
+                     dx.values(),
+                     dexperts.values(gated),
+                     c.shared_ffn > 0 ? dshared.values(gated) : OracleExperts{},
+                     drouter.values(),
+                     dweights.values()};
+  if (peers != nullptr) peers->meet("end");  // nobody loads from this rank any more
+  return result;
+}
+
+void append(Values& to, const Values& part) { to.insert(to.end(), part.begin(), part.end()); }
+
+void add(Values& to, const Values& part) {
+  to.resize(part.size());
+  for (std::size_t i = 0; i < part.size(); ++i) to[i] += part[i];
+}
+
+LayerResult joined(const std::vector<LayerResult>& parts) {
+  LayerResult all;
+  for (const LayerResult& p : parts) {
+    append(all.y, p.y);
+    append(all.dx, p.dx);
+    append(all.dweights, p.dweights);
+    append(all.experts.gate, p.experts.gate);
+    append(all.experts.up, p.experts.up);
+    append(all.experts.down, p.experts.down);
+    add(all.shared.gate, p.shared.gate);
+    add(all.shared.up, p.shared.up);
+    add(all.shared.down, p.shared.down);
+    add(all.router, p.router);
+  }
+  return all;
+}
+
+}  // namespace
+
+LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
+                           std::vector<std::int32_t>* indices) {
+  const auto sizes = split_tokens(l.tokens, run.ranks, run.empty_rank);
+  const std::int64_t most = std::ranges::max(sizes) + run.more_tokens;
+  auto communicators = comm::make_local_communicators(run.ranks, kTimeoutS);
+  std::vector<moe::Device> devices;
+  std::vector<std::shared_ptr<void>> memory;
+  std::vector<std::byte*> regions;
+  for (int r = 0; r < run.ranks; ++r) {
+    use_device(r, run.ranks);
+    devices.push_back(test_device());
+    memory.push_back(
+        devices.back().allocate(moe::DeviceLayer::region_bytes(l.config, most, run.ranks)));
+    regions.push_back(static_cast<std::byte*>(memory.back().get()));
+  }
+  std::vector<LayerResult> parts(at(run.ranks));
+  std::vector<std::vector<std::int32_t>> chosen(at(run.ranks));
+  std::vector<std::exception_ptr> errors(at(run.ranks));
+  std::vector<std::thread> threads;
+  for (int r = 0; r < run.ranks; ++r) {
+    threads.emplace_back([&, r] {
+      try {
+        use_device(r, run.ranks);
+        const Part part{r, run.ranks,
+                        std::accumulate(sizes.begin(), sizes.begin() + r, std::int64_t{0}),
+                        sizes[at(r)], most};
+        std::optional<moe::DevicePeers> peers;
+        if (run.ranks > 1) {
+          peers.emplace(*communicators[at(r)], moe::Group{.first = 0, .ranks = run.ranks, .me = r},
+                        77U, regions);
+        }
+        parts[at(r)] = run_rank(l, part, devices[at(r)], peers ? &*peers : nullptr, run.interleaved,
+                                chosen[at(r)]);
+      } catch (...) {
+        errors[at(r)] = std::current_exception();
+        communicators[at(r)]->abort();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::exception_ptr& error : errors) {
+    if (error) std::rethrow_exception(error);
+  }
+  if (indices != nullptr) {
+    for (const auto& c : chosen) indices->insert(indices->end(), c.begin(), c.end());
+  }
+  return joined(parts);
+}
+
+}  // namespace annulus::testing
