@@ -1,8 +1,8 @@
 # The candidates (tests/support/hopper_candidates.h) as CUDA sources, one .cu each; ci compiles one, so
 # that their code stays alive. Spills and serialised products end the build, as in the library.
-set(ANNULUS_HOPPER_CANDIDATES_full "none 128" "lazy 128" "wide 128" "wide_lazy 128" "wide_none 128"
-  "two 64" "three_none 64")
-set(ANNULUS_HOPPER_CANDIDATES_ci "wide_lazy 128")
+set(ANNULUS_HOPPER_CANDIDATES_full "lazy 128" "lazy_items 128" "wide_items 128" "wide_steps 128"
+  "three_items 64")
+set(ANNULUS_HOPPER_CANDIDATES_ci "wide_steps 128")
 
 set(candidate_sources "")
 set(candidate_rows "")

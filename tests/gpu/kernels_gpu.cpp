@@ -48,6 +48,7 @@ std::int64_t pairs_of(const std::vector<TestLaunch>& chain) {
 struct Filter {
   std::string only;
   bool forward = false;  ///< that pass alone
+  int repeats = 1;       ///< of which each must give the same bits
 };
 
 /// The kernels of a case that this device has and that were asked for.
@@ -90,12 +91,16 @@ void check(const Case& c, const std::vector<std::string_view>& names, const Filt
     try {
       const Kernel& adapter = on_device(*kernel, true);
       const RunResult result = run_kernel(adapter, c.chain, inputs, options);
-      const RunResult again = run_kernel(adapter, c.chain, inputs, options);
+      for (int i = 0; i < filter.repeats && problems.empty(); ++i) {
+        const RunResult again = run_kernel(adapter, c.chain, inputs, options);
+        if (!same_bits(result.values, again.values)) {
+          problems += " BITS" + differences(result.values, again.values);
+        }
+      }
       const RunResult free = run_kernel(on_device(*kernel, false), c.chain, inputs, options);
       shares = shares_of(result.values, truth, naive);
       if (!(shares.worst() <= 1.0)) problems += " ERROR";
       if (!(shares_of(free.values, truth, naive).worst() <= 1.0)) problems += " UNORDERED";
-      if (!same_bits(result.values, again.values)) problems += " BITS";
       if (!result.gaps_untouched) problems += " GAPS";
       if (result.forward_flops != 2 * pairs * (p.head_dim + p.head_dim_v) ||
           (options.backward &&
@@ -388,14 +393,18 @@ int main(int argc, char** argv) {
       annulus::testing::time_kernels(annulus::testing::time_options(arguments));
       return 0;
     }
-    const bool forward = arguments.size() == 3 && arguments[2] == "forward";
-    if (arguments.size() >= 2 && arguments[0] == "--only" && (arguments.size() == 2 || forward)) {
-      return annulus::testing::run({arguments[1], forward});
+    if (arguments.size() >= 2 && arguments[0] == "--only" && arguments.size() <= 4) {
+      annulus::testing::Filter filter{.only = arguments[1]};
+      for (std::size_t i = 2; i < arguments.size(); ++i) {
+        filter.forward = filter.forward || arguments[i] == "forward";
+        if (arguments[i] != "forward") filter.repeats = std::stoi(arguments[i]);
+      }
+      return annulus::testing::run(filter);
     }
     if (arguments.empty()) return annulus::testing::run({});
     std::fprintf(stderr,
                  "kernels_gpu [--time [hopper] [TEXT] [deterministic] [once] | "
-                 "--only TEXT [forward]]\n");
+                 "--only TEXT [forward] [REPEATS]]\n");
     return 2;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

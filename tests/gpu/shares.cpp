@@ -1,7 +1,9 @@
 #include "tests/gpu/shares.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdio>
 
 namespace annulus::testing {
 
@@ -49,6 +51,31 @@ bool same_bits(const OracleResult& a, const OracleResult& b) {
   return max_error(a.out, b.out) == 0.0 && max_error(a.lse, b.lse) == 0.0 &&
          max_error(a.dq, b.dq) == 0.0 && max_error(a.dk, b.dk) == 0.0 &&
          max_error(a.dv, b.dv) == 0.0;
+}
+
+std::string differences(const OracleResult& a, const OracleResult& b) {
+  std::string text;
+  const auto compare = [&](const char* name, const std::vector<double>& x,
+                           const std::vector<double>& y) {
+    std::int64_t count = 0;
+    std::size_t first = 0;
+    for (std::size_t i = x.size(); i-- > 0;) {
+      if (x[i] == y[i] || (std::isnan(x[i]) && std::isnan(y[i]))) continue;
+      ++count;
+      first = i;
+    }
+    if (count == 0) return;
+    std::array<char, 96> line{};
+    std::snprintf(line.data(), line.size(), " %s: %lld of %zu from %zu, by %.3g", name,
+                  static_cast<long long>(count), x.size(), first, max_error(x, y));
+    text += line.data();
+  };
+  compare("out", a.out, b.out);
+  compare("lse", a.lse, b.lse);
+  compare("dq", a.dq, b.dq);
+  compare("dk", a.dk, b.dk);
+  compare("dv", a.dv, b.dv);
+  return text;
 }
 
 double Shares::worst() const { return std::max({out, lse, dq, dk, dv}); }

@@ -8,35 +8,31 @@
 namespace annulus::testing::candidates {
 
 using attn::sm90::Tuning;
+using attn::sm90::Turns;
 
-inline constexpr Tuning none_128{.turns = false};
-inline constexpr Tuning lazy_128{.slack = 8};
-inline constexpr Tuning wide_128{
-    .tile_keys = 160, .loader_registers = 24, .consumer_registers = 240};
-inline constexpr Tuning wide_lazy_128{
+inline constexpr Tuning lazy_128{.turns = Turns::none, .slack = 8};
+inline constexpr Tuning lazy_items_128{.turns = Turns::items, .slack = 8};
+inline constexpr Tuning wide_items_128{.tile_keys = 160,
+                                       .turns = Turns::items,
+                                       .slack = 8,
+                                       .loader_registers = 24,
+                                       .consumer_registers = 240};
+inline constexpr Tuning wide_steps_128{
     .tile_keys = 160, .slack = 8, .loader_registers = 24, .consumer_registers = 240};
-inline constexpr Tuning wide_none_128{.tile_keys = 160,
-                                      .turns = false,
-                                      .slack = 8,
-                                      .loader_registers = 24,
-                                      .consumer_registers = 240};
 
-inline constexpr Tuning two_64{.stages = 4};
-inline constexpr Tuning three_none_64{.groups = 3,
-                                      .stages = 4,
-                                      .turns = false,
-                                      .slack = 8,
-                                      .loader_registers = 32,
-                                      .consumer_registers = 160};
+inline constexpr Tuning three_items_64{.groups = 3,
+                                       .stages = 4,
+                                       .turns = Turns::items,
+                                       .slack = 8,
+                                       .loader_registers = 32,
+                                       .consumer_registers = 160};
 
 }  // namespace annulus::testing::candidates
 
 /// X(name, head dim) for each.
 #define ANNULUS_HOPPER_CANDIDATES(X) \
-  X(none, 128)                       \
   X(lazy, 128)                       \
-  X(wide, 128)                       \
-  X(wide_lazy, 128)                  \
-  X(wide_none, 128)                  \
-  X(two, 64)                         \
-  X(three_none, 64)
+  X(lazy_items, 128)                 \
+  X(wide_items, 128)                 \
+  X(wide_steps, 128)                 \
+  X(three_items, 64)

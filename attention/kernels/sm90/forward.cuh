@@ -128,12 +128,13 @@ struct Consumer {
     }
   }
 
-  /// Turns go round, each from one warpgroup to the next: who starts products.
-  __device__ __forceinline__ void await_turn() const {
-    if (kTuning.turns) barrier_wait(kTurnBarrier + at.group(), 2 * kGroupThreads);
+  /// Turns go round, each from one warpgroup to the next: who starts products. `least`: of tunings
+  /// that take turns there, the one that takes fewest.
+  __device__ __forceinline__ void await_turn(Turns least) const {
+    if (kTuning.turns >= least) barrier_wait(kTurnBarrier + at.group(), 2 * kGroupThreads);
   }
-  __device__ __forceinline__ void pass_turn() const {
-    if (!kTuning.turns) return;
+  __device__ __forceinline__ void pass_turn(Turns least) const {
+    if (kTuning.turns < least) return;
     const int next = at.group() + 1 == kTuning.groups ? 0 : at.group() + 1;
     barrier_arrive(kTurnBarrier + next, 2 * kGroupThreads);
   }
@@ -163,10 +164,10 @@ struct Consumer {
       return false;
     }
     const Matrix rows = along_rows(shared_address(queries(item.number)));
-    await_turn();
+    await_turn(Turns::items);
     if constexpr (!kFirst) start_values(step - 1);
     start_scores(rows);
-    pass_turn();
+    pass_turn(Turns::items);
     if constexpr (!kFirst) leave<1>(item.number - 1);
     fetch(item.number + 1);
     const Seen seen = look(item);
@@ -188,10 +189,10 @@ struct Consumer {
         take_back_values();
         return false;
       }
-      await_turn();
+      await_turn(Turns::steps);
       start_scores(rows);
       start_values(step - 1);
-      pass_turn();
+      pass_turn(Turns::steps);
       const Seen seen = look(item);
       wait_products<1>(s);
       release(&shared.k_empty[Place<kStages>(step).index]);
@@ -259,7 +260,7 @@ struct Consumer {
   }
 
   __device__ __forceinline__ void run() {
-    if (at.group() + 1 == kTuning.groups) pass_turn();  // group 0 begins
+    if (at.group() + 1 == kTuning.groups) pass_turn(Turns::items);  // group 0 begins
     fetch(0);
     const Item* item = item_at(0);
     if (item->tile.begin == item->tile.end) return;
