@@ -288,45 +288,40 @@ struct GradientConsumer {
     commit_products();
   }
 
-  /// The same, each step begun before the last one ends. In the order of products: S of the next
-  /// step before dQ is looked at, dP of the next step, then dK of this one, under which P and dS of
-  /// the next are found. There is one buffer of dS: it is free when both warpgroups have read it
-  /// for dQ, and each its part for dK.
+  /// Steps that overlap. In the order of products: dQ of this step, S and dP of the next, then dK
+  /// of this one, under which P and dS of the next are found. There is one buffer of dS: it is free
+  /// when both warpgroups have read it for dQ, and each its part for dK.
   __device__ __forceinline__ void stream_delayed() {
     const int first = step;
-    hold(dk);
+    hold(dk);  // 0 before products begin: ptxas would else serialise them
     hold(dv);
     start_scores(Turn(step));
     start_slopes(Turn(step));
-    wait_products<0>(s);
+    wait_products<0>(s);  // as no dK is behind them
     hold(dp);
     for (;; ++step) {
       const Turn at(step);
       exchange_scores(at);
       start_dq(scores());
-      if (shared.steps[at.index].last != 0) break;
-      const Turn next(step + 1);
-      start_scores(next);
-      wait_products<1>(dq);
+      // NOTE: S of the next step may not start before this: ptxas would serialise all products.
+      wait_products<0>(dq);
       hold(dv);
       hold(dk);
       barrier_arrive(kReadBarrier + 1 - group(), kConsumers);
       if (step > first) release(&shared.empty[Turn(step - 1).index]);
+      if (shared.steps[at.index].last != 0) break;
+      const Turn next(step + 1);
+      start_scores(next);
       add_step(at);
       start_slopes(next);
       start_dk(at);
       reach(Phase::done);
     }
-    wait_products<0>(dq);
-    hold(dv);
-    hold(dk);
-    barrier_arrive(kReadBarrier + 1 - group(), kConsumers);
     const Turn at(step);
     add_step(at);
     start_dk(at);
     wait_products<0>(dk);
     __syncwarp();  // all lanes have read what the step says
-    if (step > first) release(&shared.empty[Turn(step - 1).index]);
     release(&shared.empty[at.index]);
     ++step;
   }
