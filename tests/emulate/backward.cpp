@@ -8,6 +8,7 @@
 #include "attention/kernels/tile_index.h"
 #include "tests/emulate/copies.h"
 #include "tests/emulate/tensor_core.h"
+#include "tests/support/hopper_backward_candidates.h"
 
 #include <algorithm>
 #include <stdexcept>
@@ -65,14 +66,14 @@ struct Run {
   unsigned blocks;
 };
 
-template <typename T, int kDim, bool kCapped, bool kOrdered>
+template <typename T, int kDim, sm90::BackwardTuning kTuning, bool kCapped, bool kOrdered>
 void run_blocks(const Run& run) {
-  static_assert(sizeof(sm90::BackwardShared<kDim>) <= emulate::kSharedBytes);
+  static_assert(sizeof(sm90::BackwardShared<kDim, kTuning>) <= emulate::kSharedBytes);
   for (unsigned i = 0; i < run.blocks; ++i) {
     emulate::reset_products();
     Machine machine({g_emulation.seed + i, g_emulation.late});
     machine.run(sm90::kThreads, {i, 0, 0}, {run.blocks, 1, 1}, [&] {
-      sm90::run_backward_block<T, kDim, kCapped, kOrdered>(
+      sm90::run_backward_block<T, kDim, kTuning, kCapped, kOrdered>(
           run.geometry, run.params, run.maps, run.schedule, run.turns,
           reinterpret_cast<unsigned char*>(machine.shared()));
     });
@@ -80,16 +81,43 @@ void run_blocks(const Run& run) {
   }
 }
 
-template <typename T, int kDim>
-void run_variant(const Run& run) {
+template <typename T, int kDim, sm90::BackwardTuning kTuning>
+void run_tuned(const Run& run) {
   const bool capped = run.geometry.softcap != 0.0;
   if (g_backward.deterministic) {
-    return capped ? run_blocks<T, kDim, true, true>(run) : run_blocks<T, kDim, false, true>(run);
+    return capped ? run_blocks<T, kDim, kTuning, true, true>(run)
+                  : run_blocks<T, kDim, kTuning, false, true>(run);
   }
-  return capped ? run_blocks<T, kDim, true, false>(run) : run_blocks<T, kDim, false, false>(run);
+  return capped ? run_blocks<T, kDim, kTuning, true, false>(run)
+                : run_blocks<T, kDim, kTuning, false, false>(run);
+}
+template <typename T, int kDim>
+void run_variant(const Run& run) {
+  return run_tuned<T, kDim, sm90::default_backward_tuning(kDim)>(run);
+}
+
+struct Candidate {
+  std::string_view name;
+  void (*run_128)(const Run&);
+  void (*run_64)(const Run&);
+};
+#define ANNULUS_CANDIDATE(name)                                   \
+  Candidate{#name, &run_tuned<sm90::Bf16, 128, candidates::name>, \
+            &run_tuned<sm90::Bf16, 64, candidates::name>},
+constexpr Candidate kCandidates[] = {ANNULUS_HOPPER_BACKWARD_CANDIDATES(ANNULUS_CANDIDATE)};
+#undef ANNULUS_CANDIDATE
+
+/// In bf16.
+void run_candidate(const Run& run) {
+  for (const Candidate& c : kCandidates) {
+    if (c.name != g_backward.candidate) continue;
+    return run.geometry.head_dim == 128 ? c.run_128(run) : c.run_64(run);
+  }
+  throw std::runtime_error("no such candidate");
 }
 
 void run_any(const Run& run) {
+  if (!g_backward.candidate.empty()) return run_candidate(run);
   const bool bf16 = run.params.q.dtype == DType::bf16;
   if (run.geometry.head_dim == 128) {
     return bf16 ? run_variant<sm90::Bf16, 128>(run) : run_variant<sm90::Half, 128>(run);
@@ -149,8 +177,7 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
                g_backward.first_turn);
   const sm90::Sections sections = sm90::key_sections_of(p.geometry);
   constexpr int kKeys = sm90::kTileKeys;
-  const int rows =
-      g.head_dim == 64 ? sm90::BackwardShared<64>::kRows : sm90::BackwardShared<128>::kRows;
+  const int rows = sm90::backward_rows(g.head_dim);
   const Run run{
       p,
       g,

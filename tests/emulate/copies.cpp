@@ -111,6 +111,31 @@ void wait_copies() {
   copies.clear();
 }
 
+namespace {
+std::map<int, int> g_additions;  ///< under way, by thread
+}  // namespace
+
+void add_copied(float* to, std::uint32_t from, std::uint32_t bytes) {
+  Machine& machine = Machine::current();
+  if (from % 16 != 0 || bytes % 16 != 0 || reinterpret_cast<std::uintptr_t>(to) % 16 != 0) {
+    machine.misuse("an addition of copied bytes is not aligned");
+  }
+  for (std::uint32_t i = 0; i < bytes; i += 16) machine.require_fenced(from + i);
+  int& mine = ++g_additions[machine.thread()];
+  machine.later([=, &mine] {
+    std::vector<float> values(bytes / 4);
+    std::memcpy(values.data(), Machine::current().at(from, bytes), bytes);
+    for (std::size_t i = 0; i < values.size(); ++i) to[i] += values[i];
+    --mine;
+  });
+}
+
+void await_additions() {
+  Machine& machine = Machine::current();
+  const int& mine = g_additions[machine.thread()];
+  machine.block_until("additions of thread ", machine.thread(), [&] { return mine == 0; });
+}
+
 void require_no_copies() {
   const bool some = std::any_of(g_copies.begin(), g_copies.end(),
                                 [](const auto& entry) { return !entry.second.empty(); });

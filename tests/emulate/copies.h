@@ -20,6 +20,10 @@ void copy_box(std::uint32_t to, const CUtensorMap& map, std::uint64_t* barrier, 
 /// cp.async of 16 bytes by this thread, or of zeroes; and the wait for all of them.
 void copy16(std::uint32_t to, const void* from, bool real);
 void wait_copies();
+/// cp.reduce.async.bulk of floats by this thread: shared memory is read later. And the wait for all
+/// of them.
+void add_copied(float* to, std::uint32_t from, std::uint32_t bytes);
+void await_additions();
 /// At the end of a block. Throws Misuse where a thread did not wait.
 void require_no_copies();
 

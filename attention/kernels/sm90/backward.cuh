@@ -22,22 +22,27 @@
 //              128 x 128; softmax_scale > 0; key_tokens and query_tokens known (setup.h)
 #pragma once
 
+#include "attention/kernels/sm90/backward_adder.cuh"
 #include "attention/kernels/sm90/backward_loader.cuh"
 #include "attention/kernels/sm90/backward_rows.cuh"
 #include "attention/kernels/sm90/backward_scores.cuh"
 #include "attention/kernels/sm90/backward_turns.cuh"
 #include "attention/kernels/sm90/wgmma.cuh"
+#include "attention/kernels/sm90/wgmma_rows.cuh"
 
 namespace annulus::attn::sm90 {
 
 /// One thread of a consumer warpgroup.
-template <typename T, int kDim, bool kCapped, bool kOrdered>
+template <typename T, int kDim, BackwardTuning kTuning, bool kCapped, bool kOrdered>
 struct GradientConsumer {
-  using Memory = BackwardShared<kDim>;
+  using Memory = BackwardShared<kDim, kTuning>;
   using Turn = Place<Memory::kStages>;
   static constexpr int kRows = Memory::kRows;
   static constexpr int kScoreCount = kRows / 2;  ///< of a thread
   static constexpr int kConsumers = kGroups * kGroupThreads;
+  static constexpr bool kDelayed = kTuning.delayed;
+  static constexpr bool kExponentials = kTuning.omitted != Omitted::exponentials;
+  static constexpr bool kMeeting = kTuning.omitted != Omitted::meeting;
 
   const BackwardParams& p;
   Memory& shared;
@@ -56,6 +61,13 @@ struct GradientConsumer {
   __device__ __forceinline__ static int group() { return thread() / kGroupThreads; }
   __device__ __forceinline__ static int warp() { return thread() / 32; }
   __device__ __forceinline__ static int key() { return 16 * warp(); }  ///< the warp's first
+
+  __device__ __forceinline__ unsigned char* scores() const {
+    return shared.ds[step % Memory::kScores];
+  }
+  __device__ __forceinline__ void reach(Phase phase) const {
+    mark<kTuning.traced>(shared.trace, thread(), phase);
+  }
 
   /// A warp is done with what `barrier` guards.
   __device__ __forceinline__ void release(std::uint64_t* barrier) const {
@@ -103,20 +115,18 @@ struct GradientConsumer {
     commit_products();
   }
 
-  /// Waits for Q and dO of the step and starts S^T and dP^T.
+  /// Waits for Q of the step and starts S^T.
   __device__ __forceinline__ void start_scores(const Turn& at) {
     wait(&shared.q_full[at.index], at.full);
-    const int rows = shared.steps[at.index].rows;
-    if (rows < kRows) {
-      wait(&shared.dout_full[at.index], at.full);
-      clear_rows<kRows>(shared.q[at.index], rows);
-      clear_rows<kRows>(shared.dout[at.index], rows);
-      finish_clearing();
-    }
+    drop(s);
     fence_products();
     multiply_rows(s, shared.k, shared.q[at.index]);
     commit_products();
+  }
+  /// The same of dO and dP^T.
+  __device__ __forceinline__ void start_slopes(const Turn& at) {
     wait(&shared.dout_full[at.index], at.full);
+    drop(dp);
     fence_products();
     multiply_rows(dp, shared.v, shared.dout[at.index]);
     commit_products();
@@ -128,6 +138,7 @@ struct GradientConsumer {
     const auto half = static_cast<std::uint32_t>(group()) * kBlock;
     const Matrix a = across_rows(shared_address(ds) + (kRows > 64 ? half : 0), kTileKeys);
     const Matrix b = across_rows(shared_address(shared.k) + (kDim > 64 ? half : 0), kTileKeys);
+    drop(dq);
     fence_products();
 #pragma unroll
     for (int k = 0; k < kTileKeys / 16; ++k) {
@@ -136,24 +147,38 @@ struct GradientConsumer {
     commit_products();
   }
 
+  /// Scores and slopes of rows behind the step's are of no account: they are hidden. Q and dO of
+  /// those rows are not, in dK and dV.
+  __device__ __forceinline__ void clear_tails(const Turn& at) const {
+    const int rows = shared.steps[at.index].rows;
+    if (rows == kRows) return;
+    clear_rows<kRows>(shared.q[at.index], rows);
+    clear_rows<kRows>(shared.dout[at.index], rows);
+    finish_clearing();
+  }
+
   /// From S^T and dP^T, which are under way, to P and dS in registers, and dV under way. Half of dV
   /// is started before the other half of dS is computed; all of it, and P would be there twice.
   __device__ __forceinline__ void find_scores(const Turn& at) {
+    constexpr int kLater = kDelayed ? 1 : 0;  // groups of products behind dP: dK of the last step
     constexpr int kColumns = kScoreCount / 4;
     const bool masked = shared.steps[at.index].masked != 0;
     const std::uint16_t* const seen = shared.seen[at.index][warp()];
     const float* const lse = shared.lse[at.index];
     const float* const delta = shared.delta[at.index];
     if constexpr (kCapped) {
-      wait_products<0>(s);
+      wait_products<kLater>(s);
       hold(dp);
     } else {
-      wait_products<1>(s);
-      find_probabilities<kColumns>(s, lse, shared.factors.to_exponent, lane(), 0);
+      wait_products<kLater + 1>(s);
+      reach(Phase::scores);
+      find_probabilities<kColumns, kExponentials>(s, lse, shared.factors.to_exponent, lane(), 0);
       // NOTE: the branch also keeps ptxas from moving the wait for dP before the exponentials.
       if (masked) hide<kColumns>(s, seen, lane(), 0);
-      wait_products<0>(dp);
+      wait_products<kLater>(dp);
     }
+    clear_tails(at);
+    reach(Phase::slopes);
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
       constexpr int kPart = kColumns / 2;
@@ -171,32 +196,52 @@ struct GradientConsumer {
     }
   }
 
-  /// From scores to dQ of the step and dK, which are under way then.
-  __device__ __forceinline__ void start_gradients(const Turn& at) {
-    unsigned char* const ds = shared.ds[step & 1];
+  /// From scores to dS in shared memory, where both warpgroups see it, and dV, which is under way.
+  __device__ __forceinline__ void exchange_scores(const Turn& at) {
     find_scores(at);
-    store_packs(shared_address(ds), key(), lane(), gradients);
+    if constexpr (kDelayed) {
+      await_products<2>();  // all but dV: dK of the last step has read dS
+      barrier_wait(kReadBarrier + group(), kConsumers);
+    }
+    store_packs(shared_address(scores()), key(), lane(), gradients);
     fence_async_shared();
-    barrier_wait(kScoresBarrier, kConsumers);  // both halves of dS are there, and the last is read
-    start_dq(ds);
-    add_rows<kRows / 16>(dk, gradients, shared.q[at.index], 0);
+    reach(Phase::exchange);
+    // Both halves of dS are there; where there are two buffers, the last one is read.
+    if constexpr (kMeeting) barrier_wait(kScoresBarrier, kConsumers);
+    reach(Phase::meeting);
   }
 
-  /// Adds the warpgroup's part of dQ, while dK is under way.
+  /// Adds the warpgroup's part of dQ, while products are under way.
   __device__ __forceinline__ void add_step(const Turn& at) {
+    constexpr Additions kHow = kTuning.additions;
     const QueryStep& now = shared.steps[at.index];
     const int row = key() % kGroupRows + (kRows > 64 ? kGroupRows * group() : 0);
-    if constexpr (kOrdered) wait(&shared.turn_come[at.index], at.full);
-    add_dq(now.dq + (kDim > 64 ? 64 * group() : 0), now.stride, row, now.rows, lane(),
-           shared.factors.scale, dq);
-    if constexpr (kOrdered) {
+    const int column = kDim > 64 ? 64 * group() : 0;
+    const float scale = shared.factors.scale;
+    reach(Phase::dq);
+    if constexpr (kHow == Additions::copies) {
+      wait(&shared.dq_empty, Place<1>(step).empty);
+      stage_dq(shared.dq[0] + column, Memory::kStagedWidth, row, lane(), scale, dq);
       __syncwarp();
-      release(&shared.added[at.index]);
+      release(&shared.dq_full);
+    } else {
+      if constexpr (kOrdered) wait(&shared.turn_come[at.index], at.full);
+      if constexpr (kHow == Additions::pairs) {
+        add_dq_pairs(now.dq + column, now.stride, row, now.rows, lane(), scale, dq);
+      } else if constexpr (kHow != Additions::none) {
+        constexpr bool kAdd = kHow == Additions::rows;
+        add_dq<kAdd>(now.dq + column, now.stride, row, now.rows, lane(), scale, dq);
+      }
+      if constexpr (kOrdered) {
+        __syncwarp();
+        release(&shared.added[at.index]);
+      }
     }
+    reach(Phase::added);
   }
 
-  /// All steps of item n, which has some.
-  __device__ __forceinline__ void stream_rows(int n) {
+  /// Waits for K and V of item n.
+  __device__ __forceinline__ void start_item(int n) {
     const Place<1> keys(n);
 #pragma unroll
     for (int i = 0; i < kDim / 2; ++i) dk[i] = dv[i] = 0.0F;
@@ -207,10 +252,18 @@ struct GradientConsumer {
       finish_clearing();
     }
     wait(&shared.v_full, keys.full);
+    reach(Phase::item);
+  }
+
+  /// All steps of an item, which has some; one after another.
+  __device__ __forceinline__ void stream_rows() {
     for (bool more = true; more; ++step) {
       const Turn at(step);
       start_scores(at);
-      start_gradients(at);
+      start_slopes(at);
+      exchange_scores(at);
+      start_dq(scores());
+      add_rows<kRows / 16>(dk, gradients, shared.q[at.index], 0);
       wait_products<1>(dq);
       add_step(at);
       more = shared.steps[at.index].last == 0;
@@ -218,8 +271,59 @@ struct GradientConsumer {
       hold(dv);
       __syncwarp();  // all lanes have read what the step says
       release(&shared.empty[at.index]);
+      reach(Phase::done);
     }
-    release(&shared.keys_empty);
+  }
+
+  /// dK += dS^T Q, with dS from shared memory.
+  __device__ __forceinline__ void start_dk(const Turn& at) {
+    const Matrix a = along_rows(shared_address(scores()) +
+                                static_cast<std::uint32_t>(group() * kGroupRows * kRowBytes));
+    const Matrix b = across_rows(shared_address(shared.q[at.index]), kRows);
+    fence_products();
+#pragma unroll
+    for (int k = 0; k < kRows / 16; ++k) {
+      multiply_rows_across(dk, a.at(step_along_rows(k, kTileKeys)), b.at(step_across_rows(k)), T());
+    }
+    commit_products();
+  }
+
+  /// Steps that overlap. In the order of products: dQ of this step, S and dP of the next, then dK
+  /// of this one, under which P and dS of the next are found. There is one buffer of dS: it is free
+  /// when both warpgroups have read it for dQ, and each its part for dK.
+  __device__ __forceinline__ void stream_delayed() {
+    const int first = step;
+    hold(dk);  // 0 before products begin: ptxas would else serialise them
+    hold(dv);
+    start_scores(Turn(step));
+    start_slopes(Turn(step));
+    wait_products<0>(s);  // as no dK is behind them
+    hold(dp);
+    for (;; ++step) {
+      const Turn at(step);
+      exchange_scores(at);
+      start_dq(scores());
+      // NOTE: S of the next step may not start before this: ptxas would serialise all products.
+      wait_products<0>(dq);
+      hold(dv);
+      hold(dk);
+      barrier_arrive(kReadBarrier + 1 - group(), kConsumers);
+      if (step > first) release(&shared.empty[Turn(step - 1).index]);
+      if (shared.steps[at.index].last != 0) break;
+      const Turn next(step + 1);
+      start_scores(next);
+      add_step(at);
+      start_slopes(next);
+      start_dk(at);
+      reach(Phase::done);
+    }
+    const Turn at(step);
+    add_step(at);
+    start_dk(at);
+    wait_products<0>(dk);
+    __syncwarp();  // all lanes have read what the step says
+    release(&shared.empty[at.index]);
+    ++step;
   }
 
   __device__ __forceinline__ void store(const KeyRows& to) const {
@@ -232,39 +336,48 @@ struct GradientConsumer {
   }
 
   __device__ __forceinline__ void run() {
+    if constexpr (kDelayed) barrier_arrive(kReadBarrier + 1 - group(), kConsumers);
     for (int n = 0;; ++n) {
       const Turn at(step);
       wait(&shared.q_full[at.index], at.full);
       if (shared.steps[at.index].rows == 0) return;
-      stream_rows(n);
+      start_item(n);
+      if constexpr (kDelayed) {
+        stream_delayed();
+      } else {
+        stream_rows();
+      }
+      release(&shared.keys_empty);
       store(shared.items[n & 1]);
     }
   }
 };
 
-// (40 + 2 * 232) * 128 of 65536 registers.
-inline constexpr int kQueryLoaderRegisters = 40;
-inline constexpr int kGradientRegisters = 232;
-
-/// All of a block; `memory`: sizeof(BackwardShared<kDim>), 1024-byte aligned.
-template <typename T, int kDim, bool kCapped, bool kOrdered>
+/// All of a block; `memory`: sizeof(BackwardShared<kDim, kTuning>), 1024-byte aligned.
+template <typename T, int kDim, BackwardTuning kTuning, bool kCapped, bool kOrdered>
 __device__ __forceinline__ void run_backward_block(const cuda::Geometry& g, const BackwardParams& p,
                                                    const BackwardMaps& maps,
                                                    const KeySchedule& schedule, int* turns,
                                                    unsigned char* memory) {
-  auto& shared = *reinterpret_cast<BackwardShared<kDim>*>(memory);
+  using Memory = BackwardShared<kDim, kTuning>;
+  auto& shared = *reinterpret_cast<Memory*>(memory);
   if (threadIdx.x == 0) init_backward(shared, g, kOrdered);
   __syncthreads();
   if (threadIdx.x < kGroupThreads) {
-    give_registers<kQueryLoaderRegisters>();
+    give_registers<kTuning.loader_registers>();
     if (threadIdx.x < 32) {
-      QueryLoader<kDim, kOrdered>(g, p, maps, schedule, turns, shared).run();
+      QueryLoader<kDim, kTuning, kOrdered>(g, p, maps, schedule, turns, shared).run();
+    } else if (Memory::kStaged && threadIdx.x / 32 == kTurnWarp) {
+      QueryAdder<kDim, kTuning, kOrdered>(g, shared).run();
     } else if (kOrdered && threadIdx.x == 32 * kTurnWarp) {
-      TurnKeeper<kDim>(g, shared).run();
+      TurnKeeper<Memory>(g, shared).run();
     }
   } else {
-    take_registers<kGradientRegisters>();
-    GradientConsumer<T, kDim, kCapped, kOrdered>(p, shared).run();
+    take_registers<kTuning.consumer_registers>();
+    GradientConsumer<T, kDim, kTuning, kCapped, kOrdered>(p, shared).run();
+    if (kTuning.traced && blockIdx.x == 0 && threadIdx.x == kGroupThreads) {
+      write_trace(shared.trace, g.flops);
+    }
   }
 }
 

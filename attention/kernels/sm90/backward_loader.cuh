@@ -9,9 +9,9 @@
 // and masks itself. All of it runs ahead of the consumers by the stages that there are.
 namespace annulus::attn::sm90 {
 
-template <int kDim, bool kOrdered>
+template <int kDim, BackwardTuning kTuning, bool kOrdered>
 struct QueryLoader {
-  using Memory = BackwardShared<kDim>;
+  using Memory = BackwardShared<kDim, kTuning>;
   static constexpr int kRows = Memory::kRows;
   static constexpr int kLaneRows = kRows / 32;
 

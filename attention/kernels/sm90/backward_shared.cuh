@@ -1,6 +1,8 @@
 #pragma once
 
 #include "attention/kernels/cuda/device/query_steps.cuh"
+#include "attention/kernels/sm90/backward_trace.cuh"
+#include "attention/kernels/sm90/backward_tuning.h"
 #include "attention/kernels/sm90/layout.cuh"
 #include "attention/kernels/sm90/maps.h"
 #include "attention/kernels/sm90/shared.cuh"
@@ -43,18 +45,23 @@ struct KeyRows {
   std::int32_t keys, kv_head;
 };
 
-template <int kDim>
+template <int kDim, BackwardTuning kTuning>
 struct BackwardShared {
   static constexpr int kRows = backward_rows(kDim);  ///< query rows of a step, at most
-  static constexpr int kStages = 3;
+  static constexpr int kStages = kTuning.stages;
+  static constexpr int kScores = kTuning.delayed ? 1 : 2;  ///< buffers of dS
+  static constexpr bool kStaged = kTuning.additions == Additions::copies;
+  /// Floats from row to row of staged dQ: the warp's stores of two floats meet no bank twice.
+  static constexpr int kStagedWidth = kDim + 8;
   static constexpr int kKeyBytes = kTileKeys * kDim * 2;
   static constexpr int kQueryBytes = kRows * kDim * 2;
   static constexpr int kScoreBytes = kTileKeys * kRows * 2;
 
   unsigned char k[kKeyBytes], v[kKeyBytes];
   unsigned char q[kStages][kQueryBytes], dout[kStages][kQueryBytes];
-  unsigned char ds[2][kScoreBytes];  ///< dS^T of this step and the last, [key][row]
-  float lse[kStages][kRows];         ///< times log2(e); +inf where P is to be 0
+  unsigned char ds[kScores][kScoreBytes];  ///< dS^T, [key][row]
+  float dq[kStaged ? kRows : 1][kStagedWidth];
+  float lse[kStages][kRows];  ///< times log2(e); +inf where P is to be 0
   float delta[kStages][kRows];
   /// Bit i of seen[.][w][r]: row r sees key 16 w + i. Of masked steps alone.
   std::uint16_t seen[kStages][kConsumerWarps][kRows];
@@ -74,18 +81,22 @@ struct BackwardShared {
   std::uint64_t q_full[kStages], dout_full[kStages], empty[kStages];
   std::uint64_t turn_come[kStages];  ///< the block may add to dQ
   std::uint64_t added[kStages];      ///< every consumer warp has
+  std::uint64_t dq_full, dq_empty;   ///< staged dQ
+  Trace trace;
 };
 
-inline constexpr int kTurnWarp = 1;  ///< of the loader's warpgroup
+inline constexpr int kTurnWarp = 1;  ///< of the loader's warpgroup: keeps turns, or adds dQ
 
 // Named barriers of all consumers; 0 is __syncthreads.
 inline constexpr int kScoresBarrier = 1;  ///< dS of the step is there
 inline constexpr int kTailBarrier = 2;    ///< what lies behind a tile was cleared
+inline constexpr int kReadBarrier = 3;    ///< + warpgroup: the other has read its dS
 
 /// One thread, before all others use them.
-template <int kDim>
-__device__ inline void init_backward(BackwardShared<kDim>& s, const cuda::Geometry& g,
+template <int kDim, BackwardTuning kTuning>
+__device__ inline void init_backward(BackwardShared<kDim, kTuning>& s, const cuda::Geometry& g,
                                      bool ordered) {
+  const bool beside = ordered || s.kStaged;  // somebody reads steps besides consumers
   const auto scale = static_cast<float>(g.softmax_scale);
   const auto softcap = static_cast<float>(g.softcap);
   const bool capped = softcap != 0.0F;
@@ -93,13 +104,16 @@ __device__ inline void init_backward(BackwardShared<kDim>& s, const cuda::Geomet
   init_barrier(&s.k_full, 1);
   init_barrier(&s.v_full, 1);
   init_barrier(&s.keys_empty, kConsumerWarps);
-  for (int i = 0; i < BackwardShared<kDim>::kStages; ++i) {
+  for (int i = 0; i < s.kStages; ++i) {
     init_barrier(&s.q_full[i], 2);  // the copies, and the rows' numbers
     init_barrier(&s.dout_full[i], 1);
-    init_barrier(&s.empty[i], kConsumerWarps + (ordered ? 1 : 0));
+    init_barrier(&s.empty[i], kConsumerWarps + (beside ? 1 : 0));
     init_barrier(&s.turn_come[i], 1);
     init_barrier(&s.added[i], kConsumerWarps);
   }
+  init_barrier(&s.dq_full, kConsumerWarps);
+  init_barrier(&s.dq_empty, 1);
+  s.trace = {};
   s.aborted = 0;
   fence_barrier_init();
 }

@@ -8,9 +8,8 @@
 // model, cumulativity).
 namespace annulus::attn::sm90 {
 
-template <int kDim>
+template <typename Memory>
 struct TurnKeeper {
-  using Memory = BackwardShared<kDim>;
   const cuda::Geometry& g;
   Memory& shared;
 

@@ -35,13 +35,9 @@ BackwardMaps maps_of(const BackwardParams& p) {
 
 }  // namespace
 
-void hopper_backward(const BackwardParams& params, const LaunchContext& context) {
+void launch_backward(BackwardVariant variant, const BackwardParams& params,
+                     const LaunchContext& context) {
   const AttendGeometry& geometry = params.geometry;
-  const BackwardVariant variant = variant_for(params.q.dtype, geometry.head_dim);
-  if (variant == nullptr || !suits(params)) {
-    cuda::flash2_backward(params, context);
-    return;
-  }
   cuda::check_arguments(geometry, context, true, hopper_bytes(geometry, true, 1));
   const bool ordered = context.deterministic;
   cuda::clear_gradients(params, context, ordered ? cuda::turn_count(geometry) : 0,
@@ -65,6 +61,15 @@ void hopper_backward(const BackwardParams& params, const LaunchContext& context)
            .turns = ordered ? reinterpret_cast<int*>(context.workspace.data()) : nullptr,
            .blocks = blocks_of(items, multiprocessors(), context.sm_limit),
            .stream = context.stream});
+}
+
+void hopper_backward(const BackwardParams& params, const LaunchContext& context) {
+  const BackwardVariant variant = variant_for(params.q.dtype, params.geometry.head_dim);
+  if (variant == nullptr || !suits(params)) {
+    cuda::flash2_backward(params, context);
+    return;
+  }
+  launch_backward(variant, params, context);
 }
 
 }  // namespace annulus::attn::sm90

@@ -86,6 +86,9 @@ __device__ __forceinline__ void wait_copies() { asm volatile("cp.async.wait_all;
 __device__ __forceinline__ void store_shared(std::uint32_t to, std::uint32_t value) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
 }
+__device__ __forceinline__ void store_shared(float* to, float2 v) {
+  *reinterpret_cast<float2*>(to) = v;
+}
 __device__ __forceinline__ void store_shared16(std::uint32_t to, uint4 value) {
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(value.x), "r"(value.y),
                "r"(value.z), "r"(value.w)
@@ -116,6 +119,37 @@ __device__ __forceinline__ void add_in_memory(float* to, float4 v, bool real) {
       "}\n" ::"l"(to),
       "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(real ? 1 : 0)
       : "memory");
+}
+
+/// The same of two; 8-byte aligned.
+__device__ __forceinline__ void add_in_memory(float* to, float2 v, bool real) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %3, 0;\n"
+      "@p red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};\n"
+      "}\n" ::"l"(to),
+      "f"(v.x), "f"(v.y), "r"(real ? 1 : 0)
+      : "memory");
+}
+
+// Additions to memory by the copy engine, of `bytes` of shared memory; both sides 16-byte aligned.
+// A thread waits for those that it has started and committed.
+
+__device__ __forceinline__ void add_copied(float* to, std::uint32_t from, std::uint32_t bytes) {
+  asm volatile(
+      "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to),
+      "r"(from), "r"(bytes)
+      : "memory");
+}
+__device__ __forceinline__ void commit_additions() {
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+/// Shared memory may be overwritten after this.
+__device__ __forceinline__ void await_additions_read() {
+  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+/// They are in memory after this.
+__device__ __forceinline__ void await_additions() {
+  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
 /// This thread's ordinary accesses so far, to shared memory, come before what tensor cores and copy
@@ -175,6 +209,13 @@ __device__ __forceinline__ void finish_before(float x) {
       "on:\n"
       "}\n" ::"f"(x)
       : "memory");
+}
+
+/// Of this multiprocessor; goes around.
+__device__ __forceinline__ std::uint32_t clock_now() {
+  std::uint32_t x;
+  asm volatile("mov.u32 %0, %%clock;" : "=r"(x)::"memory");
+  return x;
 }
 
 // Launches that overlap (programmatic dependent launch); nothing happens in others.

@@ -56,6 +56,10 @@ struct BackwardLaunch {
 };
 using BackwardVariant = void (*)(const BackwardLaunch&);
 
+/// One launch that setup.h finds suited.
+void launch_backward(BackwardVariant variant, const BackwardParams& params,
+                     const LaunchContext& context);
+
 /// Query rows of a backward step, and of the boxes of q and dout.
 constexpr int backward_rows(std::int64_t head_dim) { return head_dim == 64 ? 128 : 64; }
 

@@ -30,11 +30,24 @@ __device__ __forceinline__ void hold(std::uint32_t (&d)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(d[i])::"memory");
 }
 
+/// What `d` held is not needed: else it would be an operand of the product that overwrites it.
+template <int kCount>
+__device__ __forceinline__ void drop(float (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "=f"(d[i]));
+}
+
 /// Until all but the last kPending groups are done; `d` is what they computed.
 template <int kPending, int kCount>
 __device__ __forceinline__ void wait_products(float (&d)[kCount]) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
   hold(d);
+}
+
+/// The same where none of it is looked at.
+template <int kPending>
+__device__ __forceinline__ void await_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
 /// d = or += A B, both in shared memory: 64 x 16 and 128 x 16, rows along the contraction.

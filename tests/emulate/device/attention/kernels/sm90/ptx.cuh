@@ -52,6 +52,11 @@ inline uint4 load_shared16(std::uint32_t from) {
   return value;
 }
 
+inline void store_shared(float* to, float2 v) {
+  std::memcpy(to, &v, 8);
+  machine().written(shared_address(to));
+}
+
 inline void store_matrices(std::uint32_t to, const std::uint32_t* packs) {
   const int lane = machine().thread() % 32;
   for (int i = 0; i < 4; ++i) {
@@ -68,6 +73,19 @@ inline void add_in_memory(float* to, float4 v, bool real) {
   to[2] += v.z;
   to[3] += v.w;
 }
+
+inline void add_in_memory(float* to, float2 v, bool real) {
+  if (!real) return;
+  to[0] += v.x;
+  to[1] += v.y;
+}
+
+inline void add_copied(float* to, std::uint32_t from, std::uint32_t bytes) {
+  emulate::add_copied(to, from, bytes);
+}
+inline void commit_additions() {}
+inline void await_additions_read() { emulate::await_additions(); }
+inline void await_additions() { emulate::await_additions(); }
 
 inline void fence_async_shared() { machine().fence(); }
 inline void fence_async_global() {}
@@ -91,6 +109,8 @@ inline void finish_before(float x) {
   (void)machine().exchange(0, 0);  // a vote of the warp
   if (x < 0.0F) machine().misuse("a sum of probabilities is negative");
 }
+
+inline std::uint32_t clock_now() { return 0; }
 
 inline void let_next_kernel_start() {}
 inline void await_kernel_before() {}

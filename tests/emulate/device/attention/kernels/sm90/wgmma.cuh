@@ -16,11 +16,19 @@ inline void commit_products() { emulate::commit_products(); }
 template <typename T, int kCount>
 inline void hold(T (&/*d*/)[kCount]) {}
 
+template <int kCount>
+inline void drop(float (&/*d*/)[kCount]) {}
+
 template <typename T>
 inline constexpr bool is_half = std::is_same_v<T, Half>;
 
 template <int kPending, int kCount>
 inline void wait_products(float (&/*d*/)[kCount]) {
+  emulate::wait_products(kPending);
+}
+
+template <int kPending>
+inline void await_products() {
   emulate::wait_products(kPending);
 }
 
@@ -39,6 +47,12 @@ inline void multiply_across(float (&d)[kCount], std::uint64_t a, std::uint64_t b
                   .a_across = true,
                   .b = b,
                   .b_across = true},
+                 d);
+}
+
+template <int kCount, typename T>
+inline void multiply_rows_across(float (&d)[kCount], std::uint64_t a, std::uint64_t b, T /*type*/) {
+  emulate::start({.columns = 2 * kCount, .half = is_half<T>, .a_rows = a, .b = b, .b_across = true},
                  d);
 }
 

@@ -1,0 +1,57 @@
+#pragma once
+
+#include "attention/kernels/sm90/backward_shared.cuh"
+#include "attention/kernels/sm90/backward_turns.cuh"
+
+// One warp beside the loader that has the copy engine add dQ to memory, a row at a time, once the
+// consumers have left it in shared memory; in turns where the launch is deterministic.
+namespace annulus::attn::sm90 {
+
+template <int kDim, BackwardTuning kTuning, bool kOrdered>
+struct QueryAdder {
+  using Memory = BackwardShared<kDim, kTuning>;
+  const cuda::Geometry& g;
+  Memory& shared;
+
+  __device__ __forceinline__ QueryAdder(const cuda::Geometry& geometry, Memory& memory)
+      : g(geometry), shared(memory) {}
+
+  /// What lies in shared memory may be overwritten after this, and is in memory if turns count.
+  __device__ __forceinline__ void add(const QueryStep& now, int lane) const {
+    const TurnKeeper<Memory> turns(g, shared);
+    if (kOrdered && lane == 0) turns.await(now.counter, now.turn);
+    __syncwarp();
+#pragma unroll 1
+    for (int r = lane; r < now.rows; r += 32) {
+      add_copied(now.dq + r * now.stride, shared_address(shared.dq[r]), kDim * 4);
+    }
+    commit_additions();
+    if constexpr (kOrdered) {
+      await_additions();
+      __syncwarp();
+      if (lane == 0) turns.pass(now);
+    } else {
+      await_additions_read();
+      __syncwarp();
+    }
+  }
+
+  __device__ __forceinline__ void run() const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    for (int step = 0;; ++step) {
+      const Place<Memory::kStages> at(step);
+      const Place<1> staged(step);
+      wait(&shared.q_full[at.index], at.full);
+      if (shared.steps[at.index].rows == 0) break;
+      wait(&shared.dq_full, staged.full);
+      add(shared.steps[at.index], lane);
+      if (lane == 0) {
+        arrive(&shared.dq_empty);
+        arrive(&shared.empty[at.index]);
+      }
+    }
+    await_additions();
+  }
+};
+
+}  // namespace annulus::attn::sm90

@@ -1,0 +1,3 @@
+#pragma once
+
+// wgmma.cuh of this folder has this product too.

@@ -1,0 +1,81 @@
+#include "tests/gpu/hopper_backward_variants.h"
+
+#include "attention/kernels/sm90/launch.h"
+#include "attention/kernels/sm90/setup.h"
+#include "attention/kernels/sm90/variant.h"
+#include "tests/support/hopper_backward_candidates.h"
+
+#include <annulus/error.h>
+
+#include <algorithm>
+
+namespace annulus::attn::sm90 {
+#define ANNULUS_HOPPER_VARIANT(dtype, dim) \
+  void hopper_backward_##dtype##_##dim(const BackwardLaunch&);
+#include <hopper_variants.inc>
+#undef ANNULUS_HOPPER_VARIANT
+}  // namespace annulus::attn::sm90
+
+namespace annulus::testing {
+
+namespace candidates {
+#define ANNULUS_HOPPER_BACKWARD_CANDIDATE(name, dim, checked) \
+  void backward_##name##_##dim(const attn::sm90::BackwardLaunch&);
+#include <hopper_backward_candidates.inc>
+#undef ANNULUS_HOPPER_BACKWARD_CANDIDATE
+}  // namespace candidates
+
+namespace {
+
+template <attn::sm90::BackwardVariant kVariant>
+void backward(const attn::BackwardParams& params, const attn::LaunchContext& context) {
+  if (!attn::sm90::suits(params)) throw InvalidArgument("the launch would go to flash2");
+  attn::sm90::launch_backward(kVariant, params, context);
+}
+
+attn::Kernel kernel_of(decltype(attn::Kernel::backward) backward) {
+  return {.name = "hopper",
+          .backend = "cuda",
+          .tile_q = 128,
+          .tile_k = 128,
+          .refuses = attn::sm90::hopper_refuses,
+          .workspace_bytes = attn::sm90::hopper_bytes,
+          .forward = attn::sm90::hopper_forward,
+          .backward = backward};
+}
+
+template <attn::sm90::BackwardVariant kVariant, int kDim>
+void add_launched(std::vector<HopperBackwardVariant>& to) {
+  HopperBackwardVariant v{.name = "default", .dim = kDim, .kernel = kernel_of(backward<kVariant>)};
+  to.push_back(v);
+  v.name = "uncleared";
+  v.uncleared = true;
+  to.push_back(v);
+}
+
+/// f16 has no candidates.
+#define ANNULUS_ADD_bf16(dim) add_launched<attn::sm90::hopper_backward_bf16_##dim, dim>(variants);
+#define ANNULUS_ADD_f16(dim)
+
+}  // namespace
+
+std::vector<HopperBackwardVariant> hopper_backward_variants() {
+  std::vector<HopperBackwardVariant> variants;
+#define ANNULUS_HOPPER_VARIANT(dtype, dim) ANNULUS_ADD_##dtype(dim)
+#include <hopper_variants.inc>
+#undef ANNULUS_HOPPER_VARIANT
+#define ANNULUS_HOPPER_BACKWARD_CANDIDATE(candidate, head_dim, checked) \
+  variants.push_back(                                                   \
+      {.name = #candidate,                                              \
+       .dim = head_dim,                                                 \
+       .right = checked,                                                \
+       .traced = candidates::candidate.traced,                          \
+       .kernel = kernel_of(backward<candidates::backward_##candidate##_##head_dim>)});
+#include <hopper_backward_candidates.inc>
+#undef ANNULUS_HOPPER_BACKWARD_CANDIDATE
+  std::stable_sort(variants.begin(), variants.end(),
+                   [](const auto& a, const auto& b) { return a.dim > b.dim; });
+  return variants;
+}
+
+}  // namespace annulus::testing
