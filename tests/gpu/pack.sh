@@ -11,10 +11,11 @@ cd "$(dirname "$0")/../.."
 build=${BUILD:-build-gpu} out=.gpu most_mib=60
 # What the session's scripts start, and the library that Python opens.
 programs=(bin/annulus tests/engine_gpu tests/engine_gpu_mpi tests/engine_local tests/engine_mpi
-  tests/kernels_gpu tests/hopper_variants_gpu tests/counters_gpu tests/survey_gpu tests/peer_gpu
-  tests/trace_mpi tests/moe_gpu tests/moe_engine_gpu tests/moe_engine_gpu_mpi)
+  tests/kernels_gpu tests/hopper_variants_gpu tests/hopper_backward_variants_gpu
+  tests/counters_gpu tests/survey_gpu tests/peer_gpu tests/trace_mpi tests/moe_gpu
+  tests/moe_engine_gpu tests/moe_engine_gpu_mpi)
 targets=(annulus_command annulus_package engine_gpu engine_gpu_mpi engine_local engine_mpi kernels_gpu
-  hopper_variants_gpu counters_gpu survey_gpu peer_gpu trace_mpi moe_gpu
+  hopper_variants_gpu hopper_backward_variants_gpu counters_gpu survey_gpu peer_gpu trace_mpi moe_gpu
   moe_engine_gpu moe_engine_gpu_mpi)
 carried='lib(boost_program_options|hwy|spdlog|fmt)\.so'
 
@@ -48,7 +49,7 @@ git rev-parse HEAD >"$stage/commit"
 
 # One stream with a window over all binaries: they hold the same kernels.
 mkdir -p "$out"
-tar -C "$stage" -cf - . | xz -T1 --lzma2=preset=6,dict=256MiB >"$out/gpu.tar.xz"
+tar -C "$stage" -cf - . | xz -T1 --lzma2=preset=1,dict=256MiB >"$out/gpu.tar.xz"
 
 say "check"
 for file in "$stage"/*; do

@@ -5,15 +5,17 @@
 // 128 (64) rows.
 //
 //   warps      warpgroup 0: the loader, one warp (backward_loader.cuh), and one thread that keeps
-//              turns where the launch is deterministic (backward_turns.cuh). 40 registers a thread.
+//              turns where the launch is deterministic (backward_turns.cuh), or a warp that has the
+//              copy engine add dQ (backward_adder.cuh). 40 registers a thread.
 //              warpgroups 1, 2: consumers of 64 keys each, 232 registers.
 //   products   S^T = K Q^T and dP^T = V dO^T from shared memory, 64 keys by the rows of the step;
 //              dV += P^T dO and dK += dS^T Q with P^T and dS^T from registers, where the layout of
 //              a product is that of a left operand; dQ = dS K from shared memory, of both
 //              warpgroups' dS: each computes half of it, 64 rows by 64 columns, and adds it to
 //              memory from registers (red.v4, 128 bytes of a row at a time).
-//   overlap    exponentials run under dP^T, dS under dV, the exchange of dS under dK, the additions
-//              of dQ under S^T of the next step, which is started before dQ is waited for
+//   overlap    exponentials run under dP^T, dS under dV, the additions of dQ under dK; or, where a
+//              tuning (backward_tuning.h) is `delayed`, under S^T of the next step, and dS under dK
+//              of the last
 //   shared     K, V; Q, dO, numbers and masks of the rows [3 stages]; dS [2], so that one barrier a
 //              step is enough (backward_shared.cuh): 202 KB at head_dim 128, 210 at 64
 //   tails      what lies behind a tile is read with it and cleared by the consumers (0 times what
