@@ -94,6 +94,7 @@ using std::isfinite;
 using std::isnan;
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 
 template <typename T, typename U>
 T atomicAdd(T* to, U value) {

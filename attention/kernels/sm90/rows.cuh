@@ -106,7 +106,7 @@ __device__ __forceinline__ void begin_rows(const cuda::Geometry& g, const Forwar
     const std::int64_t token = token_of(g, item.tile, at.row(h));
     const float lse = *cuda::f32_row(p.lse, item.batch, token, item.head);
     if (lse == -cuda::kInfinity) continue;
-    sums.max[h] = lse / (scale * cuda::kLn2);
+    sums.max[h] = lse / __fmul_rn(scale, cuda::kLn2);
     sums.sum[h] = (at.lane() & 3) == 0 ? 1.0F : 0.0F;
     const float* state = cuda::f32_row(p.state, item.batch, token, item.head) + 2 * (at.lane() & 3);
 #pragma unroll
@@ -137,8 +137,10 @@ __device__ __forceinline__ RowFactors finish_sums(const cuda::Geometry& g, const
     factors.of[h] = unseen ? 0.0F : 1.0F / total;
     if ((at.lane() & 3) != 0 || at.row(h) >= item.tile.rows) continue;
     const std::int64_t token = token_of(g, item.tile, at.row(h));
+    // Rounded as said here wherever this is inlined: which item is a block's last is chance.
     *cuda::f32_row(p.lse, item.batch, token, item.head) =
-        unseen ? -cuda::kInfinity : sums.max[h] * (scale * cuda::kLn2) + logf(total);
+        unseen ? -cuda::kInfinity
+               : __fmaf_rn(sums.max[h], __fmul_rn(scale, cuda::kLn2), logf(total));
   }
   return factors;
 }

@@ -111,7 +111,7 @@ __device__ __forceinline__ bool soften(float (&s)[kScores], RowSums& rows, float
     // The product is rounded as `shift` was: exactly 1 where the maximum stays.
     keep[h] = exp2_fast(__fmul_rn(rows.max[h], scale) - shift);
     rows.max[h] = top[h];
-    float part = rows.sum[h] * keep[h];
+    float part = __fmul_rn(rows.sum[h], keep[h]);  // never one rounding with what is added
 #pragma unroll
     for (int j = 0; j < kScores / 4; ++j) {
 #pragma unroll
