@@ -2,17 +2,12 @@
 # Third call: four GPUs, under 10 minutes. Before it: one.sh (which has the whole order) and two.sh.
 # On eight GPUs the same with GPUS=8 (ceiling: S / sqrt 8).
 #
-# Predicted (nothing of this was run on a GPU when it was written):
-#   every algorithm x layout x mask on 4, 5 and 8 ranks (5 and 8 share GPUs): passed
-#   peer, 4 ranks      as on two GPUs; 95 % of bare copies or more
-#   bench              shares: gather, ulysses on peer 90 to 95 %, ring 85 to 95 %, nccl 85 to 90 %;
-#                      composite (two pretended hosts) between them. Memory / planned within 1.05 (was 2:
-#                      a context too many on GPU 0, docs/notes/01 fault 3). Host: forward at most 20 us + 3
-#                      a transfer, a replay at most 30 us
-#   gather at once     forward at 1k, 2k, 4k, 8k, 16k a GPU (docs/notes/09): 55, 75, 90, 95, 97 % of the ceiling;
-#                      a launch a slice: 45, 60, 78, 86, 91 %
-#   1M tokens          forward some 7 s, backward some 20 s a call on 4 H100s (9e15 and 2.3e16 FLOPs, 16k
-#                      a GPU does 330 and 290 TFLOP/s); fits 80 GB: about 9 GB of tensors, and the arena
+# Seen on 4 H100s on 2026-11-28 (docs/performance.md, docs/testing.md): all but composite, 5 ranks, engine_gpu as
+# processes, and 1M tokens, whose inputs took the time. Predicted since:
+#   gather at once     forward 30 to 50 us less than then at every size (own keys are packed in place); replays at
+#                      most 60 us
+#   1M tokens          inputs 5 s, forward some 4 s, backward some 14 s a call on 4 H100s; fits 80 GB: about 9 GB of
+#                      tensors, and the arena
 . "$(dirname "$0")/common.sh"
 
 every='Distributed.MatchesSingleRankForEveryAlgorithmAndLayout'
@@ -37,8 +32,10 @@ for transport in peer nccl; do
       --transport $transport --warmup 2 --iterations 10 --check sample
   done
 done
-# One launch that takes keys as they arrive (above, peer) against a launch a slice.
+# One launch that takes keys as they arrive (above, peer) against a launch a slice, each under the
+# ceiling of its size.
 for tokens in 1 2 4 8 16; do
+  ceiling $gpus "$(awk "BEGIN { printf \"%d\", 1024 * $tokens * sqrt($gpus) }")" "${shape[@]}" --warmup 3 --iterations 20
   for once in true false; do
     bench "gather ${tokens}k a GPU, at once $once" 40 $gpus --seq $((tokens * gpus))k "${shape[@]}" --algorithm gather \
       --transport peer --gather-at-once $once --warmup 3 --iterations 20 --check sample

@@ -5,7 +5,7 @@
 # Predicted (nothing of this was run on a GPU when it was written; docs/notes/10-moe-on-gpus.md):
 #   moe peers          2 GPUs: rows delivered, half of them by the link; identity holds, or it says which element
 #                      does not
-#   moe::Layer         threads and processes: 8 of 8, gives the CPU's routes
+#   moe::Layer         threads and processes: 7 of 7, gives the CPU's routes
 #   bench              check passed; a proxy of DeepSeek-V3 on 8 GPUs at most 6.3 ms forward, 11.0 backward is the
 #                      goal, 6.5 and 13 expected (k copies over the links, three meetings on the host a pass)
 . "$(dirname "$0")/common.sh"
