@@ -184,7 +184,8 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
       {map_of(sm90::query_shape(p.q, p.geometry), rows),
        map_of(sm90::tensor_shape(p.k, p.geometry), kKeys),
        map_of(sm90::tensor_shape(p.v, p.geometry), kKeys),
-       map_of(sm90::query_shape(p.dout, p.geometry), rows)},
+       map_of(sm90::query_shape(p.dout, p.geometry), rows),
+       map_of(sm90::gradient_shape(p.dq, p.geometry), rows)},
       {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size},
       turns.data(),
       static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};

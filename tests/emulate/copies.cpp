@@ -130,6 +130,30 @@ void add_copied(float* to, std::uint32_t from, std::uint32_t bytes) {
   });
 }
 
+void add_box(const CUtensorMap& map, std::uint32_t from, int c0, int c1, int c2, int c3) {
+  Machine& machine = Machine::current();
+  if (from % 1024 != 0) machine.misuse("a box is added from " + std::to_string(from));
+  const std::uint32_t bytes = static_cast<std::uint32_t>(map.rows) * kRowBytes;
+  for (std::uint32_t i = 0; i < bytes; i += 16) machine.require_fenced(from + i);
+  int& mine = ++g_additions[machine.thread()];
+  machine.later([=, &mine, &map] {
+    for (int row = 0; row < map.rows; ++row) {
+      for (int column = 0; column < 32; ++column) {
+        const Place at{c0 + column, c1 + row, c2, c3};
+        if (!inside(map, at)) continue;
+        const auto place = from + static_cast<std::uint32_t>(row * 128 + column * 4);
+        float value = 0.0F;
+        std::memcpy(&value, Machine::current().at(swizzled(place), 4), 4);
+        const auto u = [&](std::size_t i) { return static_cast<std::uint64_t>(at[i]); };
+        auto* const to = static_cast<const std::byte*>(map.data) + 4 * u(0) +
+                         u(1) * map.strides[0] + u(2) * map.strides[1] + u(3) * map.strides[2];
+        *reinterpret_cast<float*>(const_cast<std::byte*>(to)) += value;
+      }
+    }
+    --mine;
+  });
+}
+
 void await_additions() {
   Machine& machine = Machine::current();
   const int& mine = g_additions[machine.thread()];

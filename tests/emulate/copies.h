@@ -23,6 +23,8 @@ void wait_copies();
 /// cp.reduce.async.bulk of floats by this thread: shared memory is read later. And the wait for all
 /// of them.
 void add_copied(float* to, std::uint32_t from, std::uint32_t bytes);
+/// cp.reduce.async.bulk.tensor of one box of floats, 32 times its rows; nothing outside the tensor.
+void add_box(const CUtensorMap& map, std::uint32_t from, int c0, int c1, int c2, int c3);
 void await_additions();
 /// At the end of a block. Throws Misuse where a thread did not wait.
 void require_no_copies();

@@ -1,13 +1,13 @@
 # Candidates for the backward (tests/support/hopper_backward_candidates.h) as CUDA sources, one .cu a
 # head dim; ci compiles one. wrong: timed alone, wrong on purpose or traced.
 # delayed: at head dim 64 it spills.
-set(right "pairs 128" "pairs 64" "copies 128" "copies 64" "delayed 128" "delayed_copies 128")
+set(right "copies 128" "boxes 128" "boxes 64" "delayed 128" "delayed_copies 128" "delayed_boxes 128")
 # traced: head dim 128 of the default alone, for at 64 ptxas serialises products.
 set(wrong "traced 128" "traced_copies 128" "traced_copies 64" "traced_delayed 128"
   "delayed_no_additions 128" "no_additions 128" "no_additions 64"
   "stores 128" "stores 64" "no_exponentials 128" "no_exponentials 64" "no_meeting 128" "no_meeting 64")
 if(ANNULUS_KERNEL_SET STREQUAL "ci")
-  set(right "delayed_copies 128")
+  set(right "delayed_boxes 128")
   set(wrong "")
 endif()
 

@@ -14,8 +14,10 @@ using attn::sm90::Omitted;
 
 inline constexpr BackwardTuning pairs{.additions = Additions::pairs};
 inline constexpr BackwardTuning copies{.additions = Additions::copies, .stages = 2};
+inline constexpr BackwardTuning boxes{.additions = Additions::boxes, .stages = 2};
 inline constexpr BackwardTuning delayed{.delayed = true};
 inline constexpr BackwardTuning delayed_copies{.additions = Additions::copies, .delayed = true};
+inline constexpr BackwardTuning delayed_boxes{.additions = Additions::boxes, .delayed = true};
 
 // Right, but they tell what takes how long, behind the counter of FLOP (backward_trace.cuh).
 inline constexpr BackwardTuning traced{.traced = true};
@@ -37,5 +39,7 @@ inline constexpr BackwardTuning delayed_no_additions{.additions = Additions::non
 #define ANNULUS_HOPPER_BACKWARD_CANDIDATES(X) \
   X(pairs)                                    \
   X(copies)                                   \
+  X(boxes)                                    \
   X(delayed)                                  \
-  X(delayed_copies)
+  X(delayed_copies)                           \
+  X(delayed_boxes)

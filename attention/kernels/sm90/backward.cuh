@@ -221,9 +221,14 @@ struct GradientConsumer {
     const int column = kDim > 64 ? 64 * group() : 0;
     const float scale = shared.factors.scale;
     reach(Phase::dq);
-    if constexpr (kHow == Additions::copies) {
+    if constexpr (Memory::kStaged) {
       wait(&shared.dq_empty, Place<1>(step).empty);
-      stage_dq(shared.dq[0] + column, Memory::kStagedWidth, row, lane(), scale, dq);
+      if constexpr (Memory::kBoxes) {
+        stage_boxes<kRows>(reinterpret_cast<unsigned char*>(shared.dq), column, row, lane(), scale,
+                           dq);
+      } else {
+        stage_dq(shared.dq[0] + column, Memory::kStagedWidth, row, lane(), scale, dq);
+      }
       __syncwarp();
       release(&shared.dq_full);
     } else {
@@ -370,7 +375,7 @@ __device__ __forceinline__ void run_backward_block(const cuda::Geometry& g, cons
     if (threadIdx.x < 32) {
       QueryLoader<kDim, kTuning, kOrdered>(g, p, maps, schedule, turns, shared).run();
     } else if (Memory::kStaged && threadIdx.x / 32 == kTurnWarp) {
-      QueryAdder<kDim, kTuning, kOrdered>(g, shared).run();
+      QueryAdder<kDim, kTuning, kOrdered>(g, maps, shared).run();
     } else if (kOrdered && threadIdx.x == 32 * kTurnWarp) {
       TurnKeeper<Memory>(g, shared).run();
     }

@@ -3,27 +3,42 @@
 #include "attention/kernels/sm90/backward_shared.cuh"
 #include "attention/kernels/sm90/backward_turns.cuh"
 
-// One warp beside the loader that has the copy engine add dQ to memory, a row at a time, once the
-// consumers have left it in shared memory; in turns where the launch is deterministic.
+// One warp beside the loader that has the copy engine add dQ to memory, a row or 32 columns of all
+// rows at a time, once the consumers have left it in shared memory; in turns where the launch is
+// deterministic. Of boxes rows that the step lacks are zero, and change nothing.
 namespace annulus::attn::sm90 {
 
 template <int kDim, BackwardTuning kTuning, bool kOrdered>
 struct QueryAdder {
   using Memory = BackwardShared<kDim, kTuning>;
   const cuda::Geometry& g;
+  const BackwardMaps& maps;
   Memory& shared;
 
-  __device__ __forceinline__ QueryAdder(const cuda::Geometry& geometry, Memory& memory)
-      : g(geometry), shared(memory) {}
+  __device__ __forceinline__ QueryAdder(const cuda::Geometry& geometry,
+                                        const BackwardMaps& tensor_maps, Memory& memory)
+      : g(geometry), maps(tensor_maps), shared(memory) {}
+
+  /// Lane i starts box i.
+  __device__ __forceinline__ void add_boxes(const QueryStep& now, int lane) const {
+    if (lane >= kDim / 32) return;
+    const auto from =
+        shared_address(shared.dq) + static_cast<std::uint32_t>(lane * Memory::kRows * kRowBytes);
+    add_box(maps.dq, from, 32 * lane, now.token, now.head, now.batch);
+  }
 
   /// What lies in shared memory may be overwritten after this, and is in memory if turns count.
   __device__ __forceinline__ void add(const QueryStep& now, int lane) const {
     const TurnKeeper<Memory> turns(g, shared);
     if (kOrdered && lane == 0) turns.await(now.counter, now.turn);
     __syncwarp();
+    if constexpr (Memory::kBoxes) {
+      add_boxes(now, lane);
+    } else {
 #pragma unroll 1
-    for (int r = lane; r < now.rows; r += 32) {
-      add_copied(now.dq + r * now.stride, shared_address(shared.dq[r]), kDim * 4);
+      for (int r = lane; r < now.rows; r += 32) {
+        add_copied(now.dq + r * now.stride, shared_address(shared.dq[r]), kDim * 4);
+      }
     }
     commit_additions();
     if constexpr (kOrdered) {

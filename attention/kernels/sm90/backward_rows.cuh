@@ -64,6 +64,25 @@ __device__ __forceinline__ void stage_dq(float* to, int stride, int row, int lan
   fence_async_shared();
 }
 
+/// The same to a step's boxes of 32 columns and kRows rows, from column `column` on.
+template <int kRows>
+__device__ __forceinline__ void stage_boxes(unsigned char* boxes, int column, int row, int lane,
+                                            float scale, const float (&dq)[32]) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const int r = row + (lane >> 2) + 8 * h;
+    unsigned char* const at = boxes + ((column / 32 * kRows + r) * kRowBytes + 8 * (lane & 1));
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      const int chunk = 2 * (j % 4) + ((lane >> 1) & 1);
+      store_shared(
+          reinterpret_cast<float*>(at + j / 4 * kRows * kRowBytes + 16 * (chunk ^ (r & 7))),
+          make_float2(dq[4 * j + 2 * h] * scale, dq[4 * j + 2 * h + 1] * scale));
+    }
+  }
+  fence_async_shared();
+}
+
 /// The warp's 16 keys of dK or dV, `key` the first of them, written or added to.
 template <int kDim>
 __device__ __forceinline__ void store_keys(float* to, std::int64_t stride, int key, int keys,

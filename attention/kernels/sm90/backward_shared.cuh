@@ -28,8 +28,9 @@ struct QueryStep {
   std::int32_t
       passes;         ///< counters from `counter` on that the step passes on; 0: more steps follow
   std::int32_t rows;  ///< 0: the launch ends here
-  std::int32_t masked;  ///< some of kRows x kTileKeys is not to be seen
-  std::int32_t last;    ///< of the item
+  std::int32_t masked;              ///< some of kRows x kTileKeys is not to be seen
+  std::int32_t last;                ///< of the item
+  std::int32_t token, head, batch;  ///< of the first row, for boxes
 };
 
 /// What the launch says of scores, where it costs no register.
@@ -50,9 +51,11 @@ struct BackwardShared {
   static constexpr int kRows = backward_rows(kDim);  ///< query rows of a step, at most
   static constexpr int kStages = kTuning.stages;
   static constexpr int kScores = kTuning.delayed ? 1 : 2;  ///< buffers of dS
-  static constexpr bool kStaged = kTuning.additions == Additions::copies;
-  /// Floats from row to row of staged dQ: the warp's stores of two floats meet no bank twice.
-  static constexpr int kStagedWidth = kDim + 8;
+  static constexpr bool kBoxes = kTuning.additions == Additions::boxes;
+  static constexpr bool kStaged = kBoxes || kTuning.additions == Additions::copies;
+  /// Floats from row to row of staged dQ: the warp's stores of two floats meet no bank twice. Boxes
+  /// lie one after the other instead, rows of 32 floats with the 128-byte swizzle.
+  static constexpr int kStagedWidth = kBoxes ? kDim : kDim + 8;
   static constexpr int kKeyBytes = kTileKeys * kDim * 2;
   static constexpr int kQueryBytes = kRows * kDim * 2;
   static constexpr int kScoreBytes = kTileKeys * kRows * 2;

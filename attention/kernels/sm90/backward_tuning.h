@@ -10,6 +10,7 @@ enum class Additions {
   rows,    ///< red.v4 from registers, gathered to 128 bytes of a row
   pairs,   ///< red.v2 from registers, as products leave them: 32 bytes of a row
   copies,  ///< by the copy engine from shared memory; a warp of its own starts it
+  boxes,   ///< likewise, all rows of 32 columns at once
   // To learn what additions cost; dQ is wrong.
   stores,  ///< as `rows`, but what was there is overwritten
   none,

@@ -54,15 +54,18 @@ int capability() {
 
 CUtensorMap encode(const TensorShape& shape, DType dtype, int rows) {
   static const Encode function = find_encode();
-  const cuuint32_t box[4] = {64, static_cast<cuuint32_t>(rows), 1, 1};
+  const bool wide = dtype == DType::f32;
+  const cuuint32_t box[4] = {wide ? 32U : 64U, static_cast<cuuint32_t>(rows), 1, 1};
   const cuuint32_t steps[4] = {1, 1, 1, 1};
   CUtensorMap map;
-  const CUresult code = function(
-      &map,
-      dtype == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4,
-      const_cast<void*>(shape.data), shape.extents.data(), shape.strides.data(), box, steps,
-      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult code =
+      function(&map,
+               wide                   ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+               : dtype == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                      : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+               4, const_cast<void*>(shape.data), shape.extents.data(), shape.strides.data(), box,
+               steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (code != CUDA_SUCCESS) {
     throw DeviceError("cuTensorMapEncodeTiled: CUDA driver error " +
                       std::to_string(static_cast<int>(code)));

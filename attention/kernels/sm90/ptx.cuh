@@ -140,6 +140,15 @@ __device__ __forceinline__ void add_copied(float* to, std::uint32_t from, std::u
       "r"(from), "r"(bytes)
       : "memory");
 }
+/// The same of a box of a map of rank 4.
+__device__ __forceinline__ void add_box(const CUtensorMap& map, std::uint32_t from, int c0, int c1,
+                                        int c2, int c3) {
+  asm volatile(
+      "cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.tile.bulk_group"
+      " [%0, {%2, %3, %4, %5}], [%1];" ::"l"(reinterpret_cast<std::uint64_t>(&map)),
+      "r"(from), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
+      : "memory");
+}
 __device__ __forceinline__ void commit_additions() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }

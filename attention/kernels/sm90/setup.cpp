@@ -81,6 +81,11 @@ TensorShape query_shape(const Input& operand, const AttendGeometry& g) {
   return shape_of(operand, g, g.query_tokens, g.heads);
 }
 
+TensorShape gradient_shape(const Output& dq, const AttendGeometry& g) {
+  const Input as_read{dq.data, dq.dtype, dq.batch_stride, dq.token_stride, dq.head_stride};
+  return shape_of(as_read, g, g.query_tokens, g.heads);
+}
+
 bool suits(const ForwardParams& p) {
   const AttendGeometry& g = p.geometry;
   const bool state = p.resume || !p.finish;

@@ -21,6 +21,9 @@ TensorShape tensor_shape(const Input& operand, const AttendGeometry& geometry);
 /// Of q or dout.
 TensorShape query_shape(const Input& operand, const AttendGeometry& geometry);
 
+/// Of dq.
+TensorShape gradient_shape(const Output& dq, const AttendGeometry& geometry);
+
 /// Do types, scale, alignment and strides suit? head_dim is not asked for.
 bool suits(const ForwardParams& params);
 bool suits(const BackwardParams& params);

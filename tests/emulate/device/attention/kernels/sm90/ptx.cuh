@@ -83,6 +83,9 @@ inline void add_in_memory(float* to, float2 v, bool real) {
 inline void add_copied(float* to, std::uint32_t from, std::uint32_t bytes) {
   emulate::add_copied(to, from, bytes);
 }
+inline void add_box(const CUtensorMap& map, std::uint32_t from, int c0, int c1, int c2, int c3) {
+  emulate::add_box(map, from, c0, c1, c2, c3);
+}
 inline void commit_additions() {}
 inline void await_additions_read() { emulate::await_additions(); }
 inline void await_additions() { emulate::await_additions(); }
