@@ -144,28 +144,6 @@ std::string name_of(const char* what, const OracleProblem& p) {
          std::to_string(p.heads) + ":" + std::to_string(p.heads_kv);
 }
 
-std::vector<KeySegment> segments_cut_at(std::int64_t keys, std::vector<std::int64_t> cuts) {
-  std::vector<KeySegment> segments;
-  cuts.push_back(keys);
-  std::int64_t begin = 0;
-  for (const std::int64_t cut : cuts) {
-    segments.push_back({begin, begin, 1, cut - begin});
-    begin = cut;
-  }
-  return segments;
-}
-
-std::vector<KeySegment> striped(std::int64_t keys, std::int64_t stride) {
-  std::vector<KeySegment> segments;
-  std::int64_t token = 0;
-  for (std::int64_t first = 0; first < stride; ++first) {
-    const std::int64_t count = (keys - first + stride - 1) / stride;
-    segments.push_back({token, first, stride, count});
-    token += count;
-  }
-  return segments;
-}
-
 class Cases {
  public:
   Cases(Filter filter, Tally& tally) : filter_(std::move(filter)), tally_(tally) {}
@@ -313,7 +291,8 @@ void cuts(const Cases& cases) {
     cases.run({name_of("segments in any order", p), {make_launch(p, mixed, kGrid)}}, kFast);
     OracleProblem window = p;
     window.terms.emplace_back(Mask::Window{150, 0});
-    cases.run({name_of("striped", p), {make_launch(window, striped(413, 4), kGrid)}}, kAll);
+    cases.run({name_of("striped", p), {make_launch(window, striped_segments(413, 4), kGrid)}},
+              kAll);
     cases.chained("resumed", p, {5, 5, 180, 333}, kAll);
     cases.chained("resumed past empty", p, {0, 200, 200, 413}, kFast);
     half_unvisited(cases, dim);

@@ -60,6 +60,10 @@ TestLaunch make_launch(const OracleProblem& problem, const std::vector<attn::Key
 
 /// The keys [0, seq_kv) as one segment.
 std::vector<attn::KeySegment> one_segment(const OracleProblem& problem);
+/// Keys 0, 1, ... in segments that end before each of `cuts`, and before `keys`.
+std::vector<attn::KeySegment> segments_cut_at(std::int64_t keys, std::vector<std::int64_t> cuts);
+/// In `stride` segments of every stride-th key.
+std::vector<attn::KeySegment> striped_segments(std::int64_t keys, std::int64_t stride);
 
 struct RunOptions {
   int threads = 1;
