@@ -56,15 +56,6 @@ AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& laun
   return g;
 }
 
-TileLimits tile_limits(const Kernel& kernel, const Problem& p, Pass pass) {
-  return tiles_for(kernel, {.dtype = p.dtype,
-                            .head_dim = p.head_dim,
-                            .head_dim_v = *p.head_dim_v,
-                            .backward = pass == Pass::backward,
-                            .backend = kernel.backend,
-                            .softcap = p.softcap != 0.0});
-}
-
 void add_arrivals(const RankPlan& rank, const Item& item, const Problem& p, Launch& launch) {
   const std::vector<std::int32_t> arrivals = arrivals_of(rank, item);
   if (arrivals.empty()) return;
@@ -77,6 +68,15 @@ void add_arrivals(const RankPlan& rank, const Item& item, const Problem& p, Laun
 }
 
 }  // namespace
+
+KernelQuery kernel_query(const Problem& p, Pass pass, std::string_view backend) {
+  return {.dtype = p.dtype,
+          .head_dim = p.head_dim,
+          .head_dim_v = *p.head_dim_v,
+          .backward = pass == Pass::backward,
+          .backend = backend,
+          .softcap = p.softcap != 0.0};
+}
 
 std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
                              int threads) {
@@ -123,7 +123,8 @@ Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
     std::stable_sort(launch.tiles.begin(), launch.tiles.end(),
                      [](const Tile& x, const Tile& y) { return x.row < y.row; });
     if (kernel.backend != "cpu") {
-      launch.index = make_tile_index(launch.tiles, tile_limits(kernel, problem_, a.pass));
+      launch.index = make_tile_index(
+          launch.tiles, tiles_for(kernel, kernel_query(problem_, a.pass, kernel.backend)));
     }
     if (kernel.joined_tiles && !(deterministic && a.pass == Pass::backward)) {
       JoinedTiles joined = join_tiles(launch.tiles, launch.index);

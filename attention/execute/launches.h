@@ -7,6 +7,7 @@
 #include <annulus/plan.h>
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 namespace annulus::attn {
@@ -23,6 +24,9 @@ struct Launch {
   std::vector<std::vector<std::uint32_t>> needed{};
   std::uint32_t arrivals = 0;
 };
+
+/// What the dispatch table is asked about a resolved problem.
+KernelQuery kernel_query(const Problem& problem, Pass pass, std::string_view backend);
 
 /// Bytes of kernel workspace that the largest attend of a rank's plan wants. Device kernels size it
 /// by their tiles, which take a while to list.

@@ -80,7 +80,11 @@ Exchange::Exchange(RankBuilder& b, const GroupTensors& t, GatherLaunch launch)
   }
 }
 
-std::int64_t tokens_by_arrival(const Plan::Impl& plan, int group) {
+bool gathers_in_place(const PlanRequest& request) {
+  return request.mesh.ulysses == 1 && request.options.gather_launch == GatherLaunch::on_arrival;
+}
+
+std::int64_t tokens_in_place(const Plan::Impl& plan, int group) {
   const auto index = static_cast<std::size_t>(group);
   std::int64_t tokens = plan.groups[index].seq_kv;
   for (std::size_t g = 0; g < plan.groups.size(); ++g) {
@@ -121,9 +125,8 @@ void Exchange::place_by_arrival() {
 }
 
 std::int32_t Exchange::gathered(std::string_view name) {
-  // With ulysses own keys arrive too: what an attend takes as it comes is of one exchange.
-  const bool in_place = arrival_ && b_.plan().request.mesh.ulysses == 1;
-  return in_place ? t_.packed_kv : buffer(name, b_.problem().dtype, tokens_);
+  return gathers_in_place(b_.plan().request) ? t_.packed_kv
+                                             : buffer(name, b_.problem().dtype, tokens_);
 }
 
 Block Exchange::part_of(std::int32_t buffer, HeadRange heads, const Run& run) const {

@@ -18,8 +18,11 @@ struct Run {
   TokenRange positions;  ///< that they hold
 };
 
-/// Tokens that a group holds where keys lie as they arrive: all its own, then those that it needs.
-std::int64_t tokens_by_arrival(const Plan::Impl& plan, int group);
+/// Does the one launch of a gather read the slot that own keys are packed in? With ulysses own keys
+/// arrive too, and what an attend takes as it comes is of one exchange.
+bool gathers_in_place(const PlanRequest& request);
+/// Tokens of that slot: all that the group owns, then those that it needs.
+std::int64_t tokens_in_place(const Plan::Impl& plan, int group);
 
 /// Whose keys go where in `gather`: one rank's part.
 class Exchange {

@@ -93,9 +93,8 @@ RankPlan build(const Plan::Impl& impl, int rank, attn::Detail detail) {
   attn::RankBuilder b(impl, rank, detail);
   const bool alone = r.mesh.ring == 1;
   const bool gather = gathers(r);
-  const bool arrival =
-      gather && r.mesh.ulysses == 1 && r.options.gather_launch == GatherLaunch::on_arrival;
-  const std::int64_t kv_tokens = arrival  ? attn::tokens_by_arrival(impl, b.ring_index())
+  const bool in_place = gather && attn::gathers_in_place(r);
+  const std::int64_t kv_tokens = in_place ? attn::tokens_in_place(impl, b.ring_index())
                                  : gather ? b.group().seq_kv
                                           : impl.max_group_seq_kv;
   const attn::GroupTensors t = attn::scatter_heads(b, !alone, alone ? 0 : kv_tokens);

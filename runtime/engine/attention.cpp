@@ -1,5 +1,6 @@
 #include <annulus/attention.h>
 
+#include "attention/execute/launches.h"
 #include "runtime/base/host_range.h"
 #include "runtime/engine/bound_pass.h"
 #include "runtime/engine/device_pass.h"
@@ -60,8 +61,8 @@ struct Attention::Impl {
     const bool both = session.impl().options.backward;
     decision = engine::decide(problem, options.layout, options.algorithm, session.mesh(), both);
     choice = engine::choose_kernel(
-        options.kernel, engine::kernel_query(problem, both ? Pass::backward : Pass::forward,
-                                             session.impl().backend));
+        options.kernel,
+        attn::kernel_query(problem, both ? Pass::backward : Pass::forward, session.impl().backend));
     forward = bind_pass(Pass::forward);
     if (both) backward = bind_pass(Pass::backward);
     shapes.emplace(problem, forward->plan().sharding(), session.mesh().rank());

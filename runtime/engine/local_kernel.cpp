@@ -1,7 +1,7 @@
 #include <annulus/local_kernel.h>
 
 #include "attention/bands.h"
-#include "attention/kernels/dispatch.h"
+#include "attention/execute/launches.h"
 #include "attention/row_table.h"
 #include "runtime/base/buffer.h"
 #include "runtime/engine/request.h"
@@ -80,14 +80,14 @@ struct LocalKernel::Impl {
       : problem(resolved(p)),
         threads(options.threads),
         kernel(attn::find_kernel(options.kernel,
-                                 engine::kernel_query(problem, Pass::forward, options.backend))),
+                                 attn::kernel_query(problem, Pass::forward, options.backend))),
         name(kernel.name) {
     const std::vector<attn::Band> bands = attn::compile_bands(problem);
     const TokenRange rows{.begin = 0, .count = problem.seq};
     const TokenRange all_keys{.begin = 0, .count = *problem.seq_kv};
     const attn::RowTable table(bands, std::span(&rows, 1));
     const attn::TileLimits own =
-        attn::tiles_for(kernel, engine::kernel_query(problem, Pass::forward, options.backend));
+        attn::tiles_for(kernel, attn::kernel_query(problem, Pass::forward, options.backend));
     const attn::TileGrid grid{options.tile_q > 0 ? options.tile_q : own.rows,
                               options.tile_k > 0 ? options.tile_k : own.keys};
     intervals = table.intervals();
@@ -142,7 +142,7 @@ struct LocalKernel::Impl {
 };
 
 std::vector<LocalKernelInfo> local_kernels(const Problem& problem, const std::string& backend) {
-  const attn::KernelQuery query = engine::kernel_query(resolved(problem), Pass::forward, backend);
+  const attn::KernelQuery query = attn::kernel_query(resolved(problem), Pass::forward, backend);
   std::vector<LocalKernelInfo> list;
   for (const attn::Kernel* kernel : attn::kernels(backend)) {
     const attn::TileLimits tiles = attn::tiles_for(*kernel, query);

@@ -1,5 +1,7 @@
 #include "runtime/engine/request.h"
 
+#include "attention/execute/launches.h"
+
 #include <annulus/error.h>
 
 #include <fmt/format.h>
@@ -20,15 +22,6 @@ bool at_once_is_small(const Problem& p, int world, Pass pass) {
 }
 
 }  // namespace
-
-attn::KernelQuery kernel_query(const Problem& p, Pass pass, std::string_view backend) {
-  return {.dtype = p.dtype,
-          .head_dim = p.head_dim,
-          .head_dim_v = *p.head_dim_v,
-          .backward = pass == Pass::backward,
-          .backend = backend,
-          .softcap = p.softcap != 0.0};
-}
 
 KernelChoice choose_kernel(const std::string& name, const attn::KernelQuery& query) {
   try {
@@ -52,7 +45,7 @@ PlanRequest plan_request(const Problem& problem, const Layout& layout, const Dec
   request.pass = pass;
   request.options.outer = choice.outer;
   const attn::TileLimits tiles =
-      attn::tiles_for(kernel, kernel_query(problem, pass, kernel.backend));
+      attn::tiles_for(kernel, attn::kernel_query(problem, pass, kernel.backend));
   request.options.tile_q = choice.tile_q > 0 ? choice.tile_q : tiles.rows;
   request.options.tile_k = choice.tile_k > 0 ? choice.tile_k : tiles.keys;
   // Transfers between GPUs read and write the arena alone: peers cannot address a caller's tensors.

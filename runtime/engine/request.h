@@ -18,8 +18,6 @@ struct TileChoice {
   GatherLaunch gather = GatherLaunch::slices;
 };
 
-attn::KernelQuery kernel_query(const Problem& problem, Pass pass, std::string_view backend);
-
 /// The kernel that was asked for, or the best one and why.
 struct KernelChoice {
   const attn::Kernel* kernel = nullptr;

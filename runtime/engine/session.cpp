@@ -92,7 +92,7 @@ std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options,
   std::int64_t bytes = 0;
   for (const Pass pass : {Pass::forward, Pass::backward}) {
     if (pass == Pass::backward && !options.backward) continue;
-    const attn::KernelQuery query = kernel_query(problem, pass, backend);
+    const attn::KernelQuery query = attn::kernel_query(problem, pass, backend);
     for (const attn::Kernel* kernel : candidates(options.kernel, query)) {
       // Which of them an attention takes depends on the transport, which is not chosen yet.
       for (const GatherLaunch launch : launches(backend, decision, options.outer)) {

@@ -17,7 +17,7 @@ struct Emulation {
   std::vector<std::function<void()>> late{};  ///< machine.h; of every launch
   const std::uint32_t* abort = nullptr;
   bool joined = true;            ///< tile lists, as the executor has them; false: single tiles
-  std::string_view candidate{};  ///< as "wide_128" (hopper_candidates.h); empty: what is launched
+  std::string_view candidate{};  ///< as "lazy_128" (hopper_candidates.h); empty: what is launched
 };
 
 /// The Hopper forward as a kernel of host memory, with the tiles it wants (Kernel::tiles). No

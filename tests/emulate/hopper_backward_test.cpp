@@ -142,12 +142,12 @@ TEST(EmulatedHopperBackward, TilesThatShowNothing) {
 TEST(EmulatedHopperBackward, Segments) {
   for (const std::int64_t dim : {128, 64}) {
     OracleProblem p = problem_of(213, dim);
-    expect_right({make_launch(p, cut_at(213, {1, 8, 8, 77, 140}), kGrid)});
-    auto mixed = cut_at(213, {30, 151});
+    expect_right({make_launch(p, segments_cut_at(213, {1, 8, 8, 77, 140}), kGrid)});
+    auto mixed = segments_cut_at(213, {30, 151});
     std::swap(mixed[0], mixed[2]);
     expect_right({make_launch(p, mixed, kGrid)});
     p.terms.emplace_back(Mask::Window{150, 0});
-    expect_right({make_launch(p, striped(213, 4), kGrid)});
+    expect_right({make_launch(p, striped_segments(213, 4), kGrid)});
     TestLaunch queries = make_launch(p, one_segment(p), kGrid);
     queries.queries = {{0, 0, 100}, {100, 100, 1}, {101, 101, 112}};
     expect_right({queries});
@@ -160,7 +160,7 @@ TEST(EmulatedHopperBackward, Chains) {
   for (const std::int64_t dim : {128, 64}) {
     const OracleProblem p = problem_of(213, dim);
     std::vector<TestLaunch> chain;
-    for (const KeySegment& segment : cut_at(p.seq_kv, {5, 5, 150})) {
+    for (const KeySegment& segment : segments_cut_at(p.seq_kv, {5, 5, 150})) {
       chain.push_back(make_launch(p, {segment}, kGrid));
     }
     expect_right(chain);
@@ -207,7 +207,7 @@ TEST(EmulatedHopperBackward, LateFlags) {
   const OracleProblem p = problem_of(300);
   for (std::uint64_t seed = 1; seed < 4; ++seed) {
     std::vector<std::uint32_t> flags{1, 1, 1};
-    auto keys = cut_at(300, {130, 250});
+    auto keys = segments_cut_at(300, {130, 250});
     for (std::size_t i = 0; i < keys.size(); ++i) keys[i].ready = &flags[i];
     // Flags are up for the forward of each run; the backward's first late work takes them down.
     Options options{.emulation = {.seed = seed, .sms = 1}};
@@ -247,7 +247,7 @@ TEST(EmulatedHopperBackward, Aborts) {
     for (std::uint64_t seed = 1; seed < 3; ++seed) {
       std::uint32_t word = 0;
       std::vector<std::uint32_t> flags{1, 1, 1};
-      auto keys = cut_at(300, {130, 250});
+      auto keys = segments_cut_at(300, {130, 250});
       for (std::size_t i = 0; i < keys.size(); ++i) keys[i].ready = &flags[i];
       Options options{.emulation = {.seed = seed, .late = {[&] { word = 1; }}, .abort = &word}};
       options.backward.before = [&] { flags[segment] = 0; };
@@ -317,7 +317,7 @@ void expect_right_candidate(const std::string& name, std::int64_t dim) {
   expect_right({with_nan_between(dim)}, options(3, false));
   p = problem_of(300, dim);
   p.terms = {Mask::Window{150, 0}};
-  const TestLaunch cut = make_launch(p, cut_at(300, {30, 151}), kGrid);
+  const TestLaunch cut = make_launch(p, segments_cut_at(300, {30, 151}), kGrid);
   expect_right({cut}, options(4, true));
   const OracleInputs inputs = random_inputs(p, 3);
   EXPECT_TRUE(same_bits(run({cut}, inputs, options(5, true)).values,
@@ -354,7 +354,7 @@ TEST(EmulatedHopperBackward, RandomShapes) {
     const std::int64_t cut = draw(0, p.seq_kv);
     const bool ordered = draw(0, 1) == 0;
     SCOPED_TRACE("random shape of seed " + std::to_string(seed));
-    expect_right({make_launch(p, cut_at(p.seq_kv, {cut}), kGrid)},
+    expect_right({make_launch(p, segments_cut_at(p.seq_kv, {cut}), kGrid)},
                  {.emulation = {.seed = seed, .sms = ordered ? 1 : static_cast<int>(draw(1, 4))},
                   .backward = {.deterministic = ordered}});
   }

@@ -128,12 +128,12 @@ TEST(EmulatedHopper, TilesThatShowNothing) {
 TEST(EmulatedHopper, Segments) {
   for (const std::int64_t dim : {128, 64}) {
     OracleProblem p = problem_of(313, dim);
-    expect_right({make_launch(p, cut_at(313, {1, 8, 8, 77, 140, 300}), kGrid)});
-    auto mixed = cut_at(313, {30, 201});
+    expect_right({make_launch(p, segments_cut_at(313, {1, 8, 8, 77, 140, 300}), kGrid)});
+    auto mixed = segments_cut_at(313, {30, 201});
     std::swap(mixed[0], mixed[2]);
     expect_right({make_launch(p, mixed, kGrid)});
     p.terms.emplace_back(Mask::Window{150, 0});
-    expect_right({make_launch(p, striped(313, 4), kGrid)});
+    expect_right({make_launch(p, striped_segments(313, 4), kGrid)});
     TestLaunch queries = make_launch(p, one_segment(p), kGrid);
     queries.queries = {{0, 0, 100}, {100, 100, 1}, {101, 101, 212}};
     expect_right({queries});
@@ -146,7 +146,7 @@ TEST(EmulatedHopper, Resumes) {
     for (const std::int64_t dim : {128, 64}) {
       const OracleProblem p = problem_of(313, dim);
       std::vector<TestLaunch> chain;
-      for (const KeySegment& segment : cut_at(p.seq_kv, cuts)) {
+      for (const KeySegment& segment : segments_cut_at(p.seq_kv, cuts)) {
         chain.push_back(make_launch(p, {segment}, kGrid));
       }
       expect_right(chain);
@@ -177,7 +177,7 @@ TEST(EmulatedHopper, LateFlags) {
   const OracleProblem p = problem_of(300);
   for (std::uint64_t seed = 1; seed < 4; ++seed) {
     std::vector<std::uint32_t> flags{0, 0, 1};
-    auto keys = cut_at(300, {130, 250});
+    auto keys = segments_cut_at(300, {130, 250});
     for (std::size_t i = 0; i < keys.size(); ++i) keys[i].ready = &flags[i];
     expect_right(
         {make_launch(p, keys, kGrid)},
@@ -216,7 +216,7 @@ TEST(EmulatedHopper, Aborts) {
       std::uint32_t word = 0;
       std::vector<std::uint32_t> flags{1, 1, 1};
       flags[segment] = 0;
-      auto keys = cut_at(300, {130, 250});
+      auto keys = segments_cut_at(300, {130, 250});
       for (std::size_t i = 0; i < keys.size(); ++i) keys[i].ready = &flags[i];
       const Emulation emulation{.seed = seed, .late = {[&] { word = 1; }}, .abort = &word};
       EXPECT_NO_THROW(run_kernel(emulated_hopper(emulation), {make_launch(p, keys, kGrid)}, inputs,
@@ -258,9 +258,10 @@ TEST_P(Candidates, MasksAndSegments) {
   OracleProblem p = problem(400);
   p.terms = {Mask::Window{150, 0}};
   expect_right({launch_of(p)}, emulation(1));
-  expect_right({make_launch(p, striped(400, 4), grid())}, emulation(2));
+  expect_right({make_launch(p, striped_segments(400, 4), grid())}, emulation(2));
   p.terms = {Mask::Documents{{100, 0, 37, 1, 262}, true}};
-  expect_right({make_launch(p, cut_at(400, {1, 8, 8, 77, 140, 300}), grid())}, emulation(3));
+  expect_right({make_launch(p, segments_cut_at(400, {1, 8, 8, 77, 140, 300}), grid())},
+               emulation(3));
   Mask::Rows rows;
   rows.intervals.assign(400, {});
   rows.intervals[3] = {KeyInterval{0, 1}};
@@ -271,7 +272,7 @@ TEST_P(Candidates, MasksAndSegments) {
 TEST_P(Candidates, Resumes) {
   const OracleProblem p = problem(313);
   std::vector<TestLaunch> chain;
-  for (const KeySegment& segment : cut_at(313, {5, 5, 180, 250})) {
+  for (const KeySegment& segment : segments_cut_at(313, {5, 5, 180, 250})) {
     chain.push_back(make_launch(p, {segment}, grid()));
   }
   expect_right(chain, emulation(2));
@@ -310,7 +311,7 @@ TEST_P(Candidates, QuerySegments) {
 TEST_P(Candidates, FlagsAndAborts) {
   const OracleProblem p = problem(400);
   std::vector<std::uint32_t> flags{0, 0, 1};
-  auto keys = cut_at(400, {170, 250});
+  auto keys = segments_cut_at(400, {170, 250});
   for (std::size_t i = 0; i < keys.size(); ++i) keys[i].ready = &flags[i];
   Emulation late = emulation(1);
   late.late = {[&] { flags[0] = 7; }, [&] { flags[1] = 7; }};
@@ -328,7 +329,7 @@ TEST_P(Candidates, FlagsAndAborts) {
 /// The abort comes as the first step of an item, whose predecessor is not finished.
 TEST_P(Candidates, AbortsBetweenItems) {
   const OracleProblem p = problem(400);
-  auto keys = cut_at(400, {200});
+  auto keys = segments_cut_at(400, {200});
   std::uint32_t word = 0;
   std::uint32_t never = 0;
   keys[0].ready = &never;

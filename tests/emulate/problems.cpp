@@ -5,8 +5,6 @@
 
 namespace annulus::testing {
 
-using attn::KeySegment;
-
 OracleProblem problem_of(std::int64_t seq, std::int64_t dim, DType dtype) {
   return {.seq = seq,
           .seq_kv = seq,
@@ -17,37 +15,6 @@ OracleProblem problem_of(std::int64_t seq, std::int64_t dim, DType dtype) {
           .dtype = dtype,
           .terms = {Mask::Causal{}},
           .softmax_scale = 1.0 / std::sqrt(static_cast<double>(dim))};
-}
-
-std::int64_t pairs_of(const std::vector<TestLaunch>& chain) {
-  std::int64_t pairs = 0;
-  for (const TestLaunch& launch : chain) {
-    for (const attn::Tile& tile : launch.tiles) pairs += std::int64_t{tile.rows} * tile.keys;
-  }
-  const OracleProblem& p = chain.front().problem;
-  return pairs * p.batch * p.heads;
-}
-
-std::vector<KeySegment> cut_at(std::int64_t keys, std::vector<std::int64_t> cuts) {
-  std::vector<KeySegment> segments;
-  cuts.push_back(keys);
-  std::int64_t begin = 0;
-  for (const std::int64_t cut : cuts) {
-    segments.push_back({begin, begin, 1, cut - begin});
-    begin = cut;
-  }
-  return segments;
-}
-
-std::vector<KeySegment> striped(std::int64_t keys, std::int64_t stride) {
-  std::vector<KeySegment> segments;
-  std::int64_t token = 0;
-  for (std::int64_t first = 0; first < stride; ++first) {
-    const std::int64_t count = (keys - first + stride - 1) / stride;
-    segments.push_back({token, first, stride, count});
-    token += count;
-  }
-  return segments;
 }
 
 std::vector<std::vector<Mask::Term>> masks_of_300() {

@@ -13,12 +13,6 @@ inline constexpr TileGrid kGrid{128, 128};
 /// Causal, two query heads of one key/value head.
 OracleProblem problem_of(std::int64_t seq, std::int64_t dim = 128, DType dtype = DType::bf16);
 
-/// Pairs that the tiles of all launches name, of all heads.
-std::int64_t pairs_of(const std::vector<TestLaunch>& chain);
-
-std::vector<attn::KeySegment> cut_at(std::int64_t keys, std::vector<std::int64_t> cuts);
-std::vector<attn::KeySegment> striped(std::int64_t keys, std::int64_t stride);
-
 /// Window, documents, prefix; and rows of which some see nothing, others two intervals.
 std::vector<std::vector<Mask::Term>> masks_of_300();
 

@@ -1,4 +1,4 @@
-#include "tests/gpu/hopper_backward_variants.h"
+#include "tests/gpu/hopper_variants.h"
 
 #include "attention/kernels/sm90/launch.h"
 #include "attention/kernels/sm90/setup.h"
@@ -6,8 +6,6 @@
 #include "tests/support/hopper_backward_candidates.h"
 
 #include <annulus/error.h>
-
-#include <algorithm>
 
 namespace annulus::attn::sm90 {
 #define ANNULUS_HOPPER_VARIANT(dtype, dim) \
@@ -19,10 +17,10 @@ namespace annulus::attn::sm90 {
 namespace annulus::testing {
 
 namespace candidates {
-#define ANNULUS_HOPPER_BACKWARD_CANDIDATE(name, dim, checked) \
+#define ANNULUS_HOPPER_CANDIDATE(name, dim, checked) \
   void backward_##name##_##dim(const attn::sm90::BackwardLaunch&);
 #include <hopper_backward_candidates.inc>
-#undef ANNULUS_HOPPER_BACKWARD_CANDIDATE
+#undef ANNULUS_HOPPER_CANDIDATE
 }  // namespace candidates
 
 namespace {
@@ -47,8 +45,8 @@ attn::Kernel kernel_of(decltype(attn::Kernel::backward) backward) {
 }
 
 template <attn::sm90::BackwardVariant kVariant, int kDim>
-void add_launched(std::vector<HopperBackwardVariant>& to) {
-  HopperBackwardVariant v{.name = "default", .dim = kDim, .kernel = kernel_of(backward<kVariant>)};
+void add_launched(Variants& to) {
+  Variant v{.name = "default", .dim = kDim, .kernel = kernel_of(backward<kVariant>)};
   to.push_back(v);
   v.name = "uncleared";
   v.uncleared = true;
@@ -61,23 +59,21 @@ void add_launched(std::vector<HopperBackwardVariant>& to) {
 
 }  // namespace
 
-std::vector<HopperBackwardVariant> hopper_backward_variants() {
-  std::vector<HopperBackwardVariant> variants;
+Variants hopper_backward_variants() {
+  Variants variants;
 #define ANNULUS_HOPPER_VARIANT(dtype, dim) ANNULUS_ADD_##dtype(dim)
 #include <hopper_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
-#define ANNULUS_HOPPER_BACKWARD_CANDIDATE(candidate, head_dim, checked)            \
-  variants.push_back(                                                              \
-      {.name = #candidate,                                                         \
-       .dim = head_dim,                                                            \
-       .right = checked,                                                           \
-       .traced = candidates::candidate.traced,                                     \
-       .kernel = kernel_of(backward<candidates::backward_##candidate##_##head_dim, \
-                                    candidates::candidate.additions == Additions::boxes>)});
+#define ANNULUS_HOPPER_CANDIDATE(candidate, head_dim, checked)                             \
+  variants.push_back(                                                                      \
+      {.name = #candidate,                                                                 \
+       .dim = head_dim,                                                                    \
+       .kernel = kernel_of(backward<candidates::backward_##candidate##_##head_dim,         \
+                                    candidates::candidate.additions == Additions::boxes>), \
+       .right = checked,                                                                   \
+       .traced = candidates::candidate.traced});
 #include <hopper_backward_candidates.inc>
-#undef ANNULUS_HOPPER_BACKWARD_CANDIDATE
-  std::stable_sort(variants.begin(), variants.end(),
-                   [](const auto& a, const auto& b) { return a.dim > b.dim; });
+#undef ANNULUS_HOPPER_CANDIDATE
   return variants;
 }
 

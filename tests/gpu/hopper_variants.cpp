@@ -7,8 +7,6 @@
 
 #include <annulus/error.h>
 
-#include <algorithm>
-
 namespace annulus::attn::sm90 {
 #define ANNULUS_HOPPER_VARIANT(dtype, dim) void hopper_forward_##dtype##_##dim(const Launch&);
 #include <hopper_variants.inc>
@@ -18,7 +16,8 @@ namespace annulus::attn::sm90 {
 namespace annulus::testing {
 
 namespace candidates {
-#define ANNULUS_HOPPER_CANDIDATE(name, dim) void launch_##name##_##dim(const attn::sm90::Launch&);
+#define ANNULUS_HOPPER_CANDIDATE(name, dim, checked) \
+  void launch_##name##_##dim(const attn::sm90::Launch&);
 #include <hopper_candidates.inc>
 #undef ANNULUS_HOPPER_CANDIDATE
 }  // namespace candidates
@@ -27,9 +26,8 @@ namespace {
 
 using attn::sm90::Prelude;
 using attn::sm90::Tuning;
-using attn::sm90::Variant;
 
-template <Variant kVariant, int kTileKeys, Prelude kPrelude>
+template <attn::sm90::Variant kVariant, int kTileKeys, Prelude kPrelude>
 void forward(const attn::ForwardParams& params, const attn::LaunchContext& context) {
   if (!attn::sm90::suits(params)) throw InvalidArgument("the launch would go to flash2");
   attn::sm90::launch_forward({kVariant, kTileKeys, kPrelude}, params, context);
@@ -45,8 +43,8 @@ attn::Kernel kernel_of(const Tuning& tuning, decltype(attn::Kernel::forward) for
           .forward = forward};
 }
 
-template <Variant kVariant, int kDim>
-void add_launched(std::vector<HopperVariant>& to) {
+template <attn::sm90::Variant kVariant, int kDim>
+void add_launched(Variants& to) {
   constexpr Tuning kTuning = attn::sm90::default_tuning(kDim, false);
   constexpr int kKeys = kTuning.tile_keys;
   to.push_back(
@@ -60,12 +58,12 @@ void add_launched(std::vector<HopperVariant>& to) {
 
 }  // namespace
 
-std::vector<HopperVariant> hopper_variants() {
-  std::vector<HopperVariant> variants;
+Variants hopper_variants() {
+  Variants variants;
 #define ANNULUS_HOPPER_VARIANT(dtype, dim) ANNULUS_ADD_##dtype(dim)
 #include <hopper_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
-#define ANNULUS_HOPPER_CANDIDATE(name, dim)                                                     \
+#define ANNULUS_HOPPER_CANDIDATE(name, dim, checked)                                            \
   variants.push_back(                                                                           \
       {#name, dim,                                                                              \
        kernel_of(candidates::name##_##dim,                                                      \
@@ -73,8 +71,6 @@ std::vector<HopperVariant> hopper_variants() {
                          Prelude::overlapped>)});
 #include <hopper_candidates.inc>
 #undef ANNULUS_HOPPER_CANDIDATE
-  std::stable_sort(variants.begin(), variants.end(),
-                   [](const HopperVariant& a, const HopperVariant& b) { return a.dim > b.dim; });
   return variants;
 }
 

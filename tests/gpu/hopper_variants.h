@@ -1,21 +1,15 @@
 #pragma once
 
-#include "attention/kernels/dispatch.h"
-
-#include <string>
-#include <vector>
+#include "tests/gpu/variants.h"
 
 namespace annulus::testing {
 
-/// A way to compute the Hopper forward in bf16: "default", the default with two kernels before it
-/// ("separate"), or a candidate.
-struct HopperVariant {
-  std::string name;
-  std::int64_t dim = 0;
-  attn::Kernel kernel{};  ///< with the tile grid it wants; no backward, no softcap
-};
+/// Of the Hopper forward: "default", the default with two kernels before it ("separate"), and
+/// candidates. The default of each head dim is before its others.
+Variants hopper_variants();
 
-/// All that are built, the default of each head dim before its others.
-std::vector<HopperVariant> hopper_variants();
+/// Of the backward, with the library's forward: "default", the same with a dQ that is not cleared,
+/// and candidates.
+Variants hopper_backward_variants();
 
 }  // namespace annulus::testing

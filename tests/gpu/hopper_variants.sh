@@ -1,7 +1,7 @@
 #!/bin/bash
-# Checks each tuning of the Hopper forward under a deadline, then times those that are right side by
-# side:
-#   tests/gpu/hopper_variants.sh [path of hopper_variants_gpu] [seconds for the timing]
+# Checks each tuning of a Hopper kernel under a deadline, then times those that are right, and those
+# that are wrong on purpose, side by side; of the backward also where the time of a step goes:
+#   tests/gpu/hopper_variants.sh [hopper_variants_gpu or hopper_backward_variants_gpu] [seconds for the timing]
 set -uo pipefail
 gpu=${1:-build-gpu/tests/hopper_variants_gpu}
 right=()
@@ -13,4 +13,5 @@ while read -r variant; do
   [ $status -ge 124 ] && echo "HANGS: $variant"
 done < <("$gpu" list)
 [ ${#right[@]} -eq 0 ] && exit 1
+[[ $gpu == *backward* ]] && timeout -k 5 60 "$gpu" trace "${right[@]}"
 timeout -k 5 "${2:-240}" "$gpu" time "${right[@]}"

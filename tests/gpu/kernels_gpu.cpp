@@ -1,8 +1,9 @@
 // The CUDA kernels against the oracle on the host, and their speed:
 //   kernels_gpu                 checks; a line a case, exit status 1 if one fails, 77 without a GPU
-//   kernels_gpu --only TEXT [forward]   only cases whose line, such as "hopper causal bf16 dim
-//                               128:128 ...", contains TEXT; forward: without the backward, where
-//                               cases are of numbers
+//   kernels_gpu --only TEXT [forward] [REPEATS]   only cases whose line, such as "hopper causal
+//                               bf16 dim 128:128 ...", contains TEXT; forward: without the
+//                               backward, where cases are of numbers; REPEATS [1]: runs that must
+//                               give the same bits
 //   kernels_gpu --time [hopper] [TEXT] [deterministic] [once]   times flash2, or hopper, instead:
 //                               shapes whose name, such as "bf16 128 causal 16384", contains TEXT;
 //                               once: for profilers
@@ -34,15 +35,6 @@ struct Case {
   RunOptions options{.gap = 8, .gap_step = 8};  ///< 16-byte aligned rows, of different strides
   bool forward = false;                         ///< that pass alone
 };
-
-std::int64_t pairs_of(const std::vector<TestLaunch>& chain) {
-  std::int64_t pairs = 0;
-  for (const TestLaunch& launch : chain) {
-    for (const attn::Tile& tile : launch.tiles) pairs += std::int64_t{tile.rows} * tile.keys;
-  }
-  const OracleProblem& p = chain.front().problem;
-  return pairs * p.batch * p.heads;
-}
 
 /// What was asked for.
 struct Filter {

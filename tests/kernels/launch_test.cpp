@@ -26,19 +26,6 @@ OracleProblem problem_of(DType dtype = DType::f32) {
           .softmax_scale = 0.2};
 }
 
-/// Segments of keys [0, seq_kv) cut at `cuts`, each one's tokens after the last one's.
-std::vector<KeySegment> segments_cut_at(const OracleProblem& problem,
-                                        std::vector<std::int64_t> cuts) {
-  std::vector<KeySegment> segments;
-  cuts.push_back(problem.seq_kv);
-  std::int64_t begin = 0;
-  for (const std::int64_t cut : cuts) {
-    segments.push_back({begin, begin, 1, cut - begin});
-    begin = cut;
-  }
-  return segments;
-}
-
 void expect_matches_oracle(const Kernel& kernel, const std::vector<TestLaunch>& chain,
                            std::uint64_t seed) {
   SCOPED_TRACE(std::string(kernel.name) + " seed " + std::to_string(seed));
@@ -53,7 +40,7 @@ TEST(Launch, MatchesTheOracleWhenKeysAreCutIntoOddSegments) {
   for (const Kernel* kernel : kernels_under_test()) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       const OracleProblem problem = problem_of(dtype);
-      const auto segments = segments_cut_at(problem, {1, 8, 8, 77, 140});
+      const auto segments = segments_cut_at(problem.seq_kv, {1, 8, 8, 77, 140});
       expect_matches_oracle(*kernel, {make_launch(problem, segments)}, 3);
     }
   }
@@ -62,7 +49,7 @@ TEST(Launch, MatchesTheOracleWhenKeysAreCutIntoOddSegments) {
 TEST(Launch, MatchesTheOracleWhenSegmentsComeInAnyOrder) {
   for (const Kernel* kernel : kernels_under_test()) {
     const OracleProblem problem = problem_of();
-    auto segments = segments_cut_at(problem, {30, 101});
+    auto segments = segments_cut_at(problem.seq_kv, {30, 101});
     std::swap(segments[0], segments[2]);
     expect_matches_oracle(*kernel, {make_launch(problem, segments)}, 5);
   }
@@ -88,7 +75,7 @@ TEST(Launch, MatchesTheOracleWhenResumedFromAState) {
     for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
       const OracleProblem problem = problem_of(dtype);
       std::vector<TestLaunch> chain;
-      for (const KeySegment& segment : segments_cut_at(problem, {5, 5, 80, 133})) {
+      for (const KeySegment& segment : segments_cut_at(problem.seq_kv, {5, 5, 80, 133})) {
         chain.push_back(make_launch(problem, {segment}));
       }
       expect_matches_oracle(*kernel, chain, 11);
@@ -101,7 +88,7 @@ TEST(Launch, KeepsItsStateWhereTheOutputGoes) {
     const OracleProblem problem = problem_of();
     const OracleInputs inputs = random_inputs(problem, 12);
     std::vector<TestLaunch> chain;
-    for (const KeySegment& segment : segments_cut_at(problem, {5, 80})) {
+    for (const KeySegment& segment : segments_cut_at(problem.seq_kv, {5, 80})) {
       chain.push_back(make_launch(problem, {segment}));
     }
     const RunResult apart = run_kernel(*kernel, chain, inputs);
@@ -115,7 +102,7 @@ TEST(Launch, ResumesPastLaunchesThatSeeNothing) {
     for (const std::size_t empty_at : {0U, 1U, 2U}) {
       const OracleProblem problem = problem_of();
       std::vector<TestLaunch> chain;
-      for (const KeySegment& segment : segments_cut_at(problem, {90})) {
+      for (const KeySegment& segment : segments_cut_at(problem.seq_kv, {90})) {
         chain.push_back(make_launch(problem, {segment}));
       }
       const auto place = chain.begin() + static_cast<std::ptrdiff_t>(empty_at);
@@ -160,7 +147,7 @@ TEST(Launch, KeepsRowsApartThatATileDoesNotCover) {
 TEST(Launch, GivesTheSameBitsForAnyRowTiling) {
   const OracleProblem problem = problem_of();
   const OracleInputs inputs = random_inputs(problem, 19);
-  const auto segments = segments_cut_at(problem, {50});
+  const auto segments = segments_cut_at(problem.seq_kv, {50});
   for (const Kernel* kernel : kernels_under_test()) {
     if (kernel->name == "flash1") continue;  // a visit rounds O, even if the row sees no key of it
     const TestLaunch usual = make_launch(problem, segments, {64, 48});
@@ -199,7 +186,7 @@ TEST(Launch, GivesTheSameBitsWhenThreadsShareOneKeyHead) {
   problem.seq = problem.seq_kv = 1200;
   const OracleInputs inputs = random_inputs(problem, 24);
   const std::vector<TestLaunch> chain{
-      make_launch(problem, segments_cut_at(problem, {300, 301}), {64, 96})};
+      make_launch(problem, segments_cut_at(problem.seq_kv, {300, 301}), {64, 96})};
   for (const Kernel* kernel : kernels_under_test()) {
     if (kernel->name == "reference") continue;  // one thread
     const RunResult one = run_kernel(*kernel, chain, inputs, {.threads = 1});
@@ -223,7 +210,7 @@ TEST(Launch, CountsTheFlopsOfEveryTileVisited) {
   for (const Kernel* kernel : kernels_under_test()) {
     const OracleProblem problem = problem_of();
     const OracleInputs inputs = random_inputs(problem, 29);
-    TestLaunch launch = make_launch(problem, segments_cut_at(problem, {77}), {60, 200});
+    TestLaunch launch = make_launch(problem, segments_cut_at(problem.seq_kv, {77}), {60, 200});
     const auto expect_counted = [&] {
       const RunResult result = run_kernel(*kernel, {launch}, inputs);
       const std::int64_t pairs = problem.batch * problem.heads * tile_pairs(launch);

@@ -5,14 +5,12 @@
 // Tunings of the Hopper backward that may be faster than the default: tests run them on emulated
 // blocks, hopper_backward_variants_gpu checks and times them. And some that are wrong on purpose,
 // to be timed alone: what is left out costs the difference. Each has a line below, by which it is
-// compiled (tests/gpu/hopper_backward_candidates.cmake names them again).
+// compiled (tests/gpu/candidates.cmake names them again).
 namespace annulus::testing::candidates {
 
 using attn::sm90::Additions;
 using attn::sm90::BackwardTuning;
-using attn::sm90::Omitted;
 
-inline constexpr BackwardTuning pairs{.additions = Additions::pairs};
 inline constexpr BackwardTuning copies{.additions = Additions::copies, .stages = 2};
 inline constexpr BackwardTuning boxes{.additions = Additions::boxes, .stages = 2};
 inline constexpr BackwardTuning delayed{.delayed = true};
@@ -28,16 +26,12 @@ inline constexpr BackwardTuning traced_delayed{
 
 // Wrong.
 inline constexpr BackwardTuning no_additions{.additions = Additions::none};
-inline constexpr BackwardTuning stores{.additions = Additions::stores};
-inline constexpr BackwardTuning no_exponentials{.omitted = Omitted::exponentials};
-inline constexpr BackwardTuning no_meeting{.omitted = Omitted::meeting};
 inline constexpr BackwardTuning delayed_no_additions{.additions = Additions::none, .delayed = true};
 
 }  // namespace annulus::testing::candidates
 
 /// X(name) for each that is right, of both head dims.
 #define ANNULUS_HOPPER_BACKWARD_CANDIDATES(X) \
-  X(pairs)                                    \
   X(copies)                                   \
   X(boxes)                                    \
   X(delayed)                                  \

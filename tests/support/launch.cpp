@@ -294,6 +294,15 @@ TestLaunch make_launch(const OracleProblem& problem, const std::vector<attn::Key
   return launch;
 }
 
+std::int64_t pairs_of(const std::vector<TestLaunch>& chain) {
+  std::int64_t pairs = 0;
+  for (const TestLaunch& launch : chain) {
+    for (const attn::Tile& tile : launch.tiles) pairs += std::int64_t{tile.rows} * tile.keys;
+  }
+  const OracleProblem& p = chain.front().problem;
+  return pairs * p.batch * p.heads;
+}
+
 std::vector<attn::KeySegment> segments_cut_at(std::int64_t keys, std::vector<std::int64_t> cuts) {
   std::vector<attn::KeySegment> segments;
   cuts.push_back(keys);

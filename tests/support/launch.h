@@ -60,6 +60,8 @@ TestLaunch make_launch(const OracleProblem& problem, const std::vector<attn::Key
 
 /// The keys [0, seq_kv) as one segment.
 std::vector<attn::KeySegment> one_segment(const OracleProblem& problem);
+/// Pairs that the tiles of all launches of a chain name, of all heads.
+std::int64_t pairs_of(const std::vector<TestLaunch>& chain);
 /// Keys 0, 1, ... in segments that end before each of `cuts`, and before `keys`.
 std::vector<attn::KeySegment> segments_cut_at(std::int64_t keys, std::vector<std::int64_t> cuts);
 /// In `stride` segments of every stride-th key.

@@ -166,7 +166,7 @@ template <bool kMemory>
 void launch(const ForwardParams& params, const LaunchContext& context, int tile_rows,
             std::int64_t bytes) {
   check_arguments(params.geometry, context, false, bytes);
-  fill_unvisited_rows(params, context);
+  fill_unvisited_rows(params, context, tile_rows);
   const Geometry g = geometry_of(params.geometry, context);
   if (g.row_tile_count == 0 || g.heads == 0 || g.batch == 0) return;
   const dim3 grid(static_cast<unsigned>(g.row_tile_count * (tile_rows / kRowsPerBlock)),

@@ -30,7 +30,6 @@
 #include "attention/kernels/sm90/backward_scores.cuh"
 #include "attention/kernels/sm90/backward_turns.cuh"
 #include "attention/kernels/sm90/wgmma.cuh"
-#include "attention/kernels/sm90/wgmma_rows.cuh"
 
 namespace annulus::attn::sm90 {
 
@@ -43,8 +42,6 @@ struct GradientConsumer {
   static constexpr int kScoreCount = kRows / 2;  ///< of a thread
   static constexpr int kConsumers = kGroups * kGroupThreads;
   static constexpr bool kDelayed = kTuning.delayed;
-  static constexpr bool kExponentials = kTuning.omitted != Omitted::exponentials;
-  static constexpr bool kMeeting = kTuning.omitted != Omitted::meeting;
 
   const BackwardParams& p;
   Memory& shared;
@@ -174,7 +171,7 @@ struct GradientConsumer {
     } else {
       wait_products<kLater + 1>(s);
       reach(Phase::scores);
-      find_probabilities<kColumns, kExponentials>(s, lse, shared.factors.to_exponent, lane(), 0);
+      find_probabilities<kColumns>(s, lse, shared.factors.to_exponent, lane(), 0);
       // NOTE: the branch also keeps ptxas from moving the wait for dP before the exponentials.
       if (masked) hide<kColumns>(s, seen, lane(), 0);
       wait_products<kLater>(dp);
@@ -209,13 +206,12 @@ struct GradientConsumer {
     fence_async_shared();
     reach(Phase::exchange);
     // Both halves of dS are there; where there are two buffers, the last one is read.
-    if constexpr (kMeeting) barrier_wait(kScoresBarrier, kConsumers);
+    barrier_wait(kScoresBarrier, kConsumers);
     reach(Phase::meeting);
   }
 
   /// Adds the warpgroup's part of dQ, while products are under way.
   __device__ __forceinline__ void add_step(const Turn& at) {
-    constexpr Additions kHow = kTuning.additions;
     const QueryStep& now = shared.steps[at.index];
     const int row = key() % kGroupRows + (kRows > 64 ? kGroupRows * group() : 0);
     const int column = kDim > 64 ? 64 * group() : 0;
@@ -233,11 +229,8 @@ struct GradientConsumer {
       release(&shared.dq_full);
     } else {
       if constexpr (kOrdered) wait(&shared.turn_come[at.index], at.full);
-      if constexpr (kHow == Additions::pairs) {
-        add_dq_pairs(now.dq + column, now.stride, row, now.rows, lane(), scale, dq);
-      } else if constexpr (kHow != Additions::none) {
-        constexpr bool kAdd = kHow == Additions::rows;
-        add_dq<kAdd>(now.dq + column, now.stride, row, now.rows, lane(), scale, dq);
+      if constexpr (kTuning.additions == Additions::rows) {
+        add_dq(now.dq + column, now.stride, row, now.rows, lane(), scale, dq);
       }
       if constexpr (kOrdered) {
         __syncwarp();

@@ -9,8 +9,7 @@
 namespace annulus::attn::sm90 {
 
 /// The warp's 16 x 64 of dQ, from row `row` of the step on: added where they are of its rows. L2
-/// takes whole 128 bytes of a row fastest. Not kAdd: overwritten, to learn what additions cost.
-template <bool kAdd>
+/// takes whole 128 bytes of a row fastest.
 __device__ __forceinline__ void add_dq(float* to, std::int64_t stride, int row, int rows, int lane,
                                        float scale, const float (&dq)[32]) {
 #pragma unroll
@@ -23,33 +22,13 @@ __device__ __forceinline__ void add_dq(float* to, std::int64_t stride, int row, 
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int r = row + 4 * i + ((lane >> 2) & 3);
-      float* const at = to + r * stride + 32 * part + cuda::columns_of_row(lane);
-      if constexpr (kAdd) {
-        add_in_memory(at, whole[i], r < rows);
-      } else if (r < rows) {
-        *reinterpret_cast<float4*>(at) = whole[i];
-      }
+      add_in_memory(to + r * stride + 32 * part + cuda::columns_of_row(lane), whole[i], r < rows);
     }
   }
 }
 
-/// The same without the gathering.
-__device__ __forceinline__ void add_dq_pairs(float* to, std::int64_t stride, int row, int rows,
-                                             int lane, float scale, const float (&dq)[32]) {
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int r = row + (lane >> 2) + 8 * h;
-    float* const at = to + r * stride + 2 * (lane & 3);
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      add_in_memory(at + 8 * j,
-                    make_float2(dq[4 * j + 2 * h] * scale, dq[4 * j + 2 * h + 1] * scale),
-                    r < rows);
-    }
-  }
-}
-
-/// The same to rows of shared memory, `stride` floats from one to the next, for the copy engine.
+/// The same as it is to rows of shared memory, `stride` floats from one to the next, for the copy
+/// engine.
 __device__ __forceinline__ void stage_dq(float* to, int stride, int row, int lane, float scale,
                                          const float (&dq)[32]) {
 #pragma unroll

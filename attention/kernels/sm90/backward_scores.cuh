@@ -17,9 +17,8 @@ __device__ __forceinline__ float2 of_rows(const float* numbers, int j, int lane)
 
 // All of these work on columns [first, first + kColumns) of 8 rows each.
 
-/// Scores to P. `scale`: what takes a product to exponents of 2. Not kExponentials: the exponents
-/// themselves, to learn what that costs.
-template <int kColumns, bool kExponentials, int kCount>
+/// Scores to P. `scale`: what takes a product to exponents of 2.
+template <int kColumns, int kCount>
 __device__ __forceinline__ void find_probabilities(float (&s)[kCount], const float* lse,
                                                    float scale, int lane, int first) {
 #pragma unroll
@@ -27,14 +26,8 @@ __device__ __forceinline__ void find_probabilities(float (&s)[kCount], const flo
     const float2 shift = of_rows(lse, j, lane);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      float& x = s[4 * j + 2 * h];
-      float& y = s[4 * j + 2 * h + 1];
-      x = fmaf(x, scale, -shift.x);
-      y = fmaf(y, scale, -shift.y);
-      if constexpr (kExponentials) {
-        x = exp2_fast(x);
-        y = exp2_fast(y);
-      }
+      s[4 * j + 2 * h] = exp2_fast(fmaf(s[4 * j + 2 * h], scale, -shift.x));
+      s[4 * j + 2 * h + 1] = exp2_fast(fmaf(s[4 * j + 2 * h + 1], scale, -shift.y));
     }
   }
 }

@@ -8,16 +8,10 @@ namespace annulus::attn::sm90 {
 /// How a step's dQ reaches memory.
 enum class Additions {
   rows,    ///< red.v4 from registers, gathered to 128 bytes of a row
-  pairs,   ///< red.v2 from registers, as products leave them: 32 bytes of a row
   copies,  ///< by the copy engine from shared memory; a warp of its own starts it
   boxes,   ///< likewise, all rows of 32 columns at once
-  // To learn what additions cost; dQ is wrong.
-  stores,  ///< as `rows`, but what was there is overwritten
-  none,
+  none,    ///< to learn what additions cost; dQ is wrong
 };
-
-/// Left out to learn what it costs; results are wrong.
-enum class Omitted { nothing, exponentials, meeting };
 
 struct BackwardTuning {
   Additions additions = Additions::rows;
@@ -27,7 +21,6 @@ struct BackwardTuning {
   int stages = 3;             ///< of Q, and of dO
   int loader_registers = 40;  ///< of a thread
   int consumer_registers = 232;
-  Omitted omitted = Omitted::nothing;
   bool traced = false;  ///< block 0 says how long phases take (backward_trace.cuh)
 };
 

@@ -1,18 +1,19 @@
 // Attention forward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024). One block an SM
 // stays for the whole launch and draws query tiles (128 rows of one head) until none is left; for
-// each it streams the keys of its tile list, up to 128 at a time, and keeps an online softmax. The
+// each it streams the keys of its tile list, up to 160 at a time, and keeps an online softmax. The
 // figures here are those of head_dim 128; tuning.h says what is otherwise at 64, and what may be.
 //
 //   warps      warpgroup 0: the loader, one thread of it (loader.cuh): draws items, waits for the
-//              flags of segments, has the copy engine (TMA) bring K and V. 40 registers a thread.
-//              warpgroups 1, 2: consumers of 64 rows each, 232 registers. S = Q K^T from shared
+//              flags of segments, has the copy engine (TMA) bring K and V. 24 registers a thread.
+//              warpgroups 1, 2: consumers of 64 rows each, 240 registers. S = Q K^T from shared
 //              memory, softmax in registers, O += P V with P from registers.
 //   overlap    within a warpgroup: products of S for step i and of O for step i - 1 are started
 //              together, softmax of i runs under the latter. From item to item: O of the last step,
-//              then S of the first, under which output leaves. Between warpgroups: they take turns
-//              in starting products, so that one computes while the other does its softmax.
-//   shared     Q [2 items][2 groups][64 rows], K [stages][128 keys], V [stages][128 keys], all in
-//              blocks of 64 elements with the 128-byte swizzle (layout.cuh): 64 KB each and 2
+//              then S of the first, under which output leaves. Between warpgroups: where the
+//              tuning says so they take turns in starting products, so that one computes while the
+//              other does its softmax; else they fall into step by themselves.
+//   shared     Q [2 items][2 groups][64 rows], K [stages][160 keys], V [stages][160 keys], all in
+//              blocks of 64 elements with the 128-byte swizzle (layout.cuh): 64, 80 and 80 KB, 2
 //              stages. Output leaves through Q.
 //   barriers   full and empty mbarriers for K, V and items (shared.cuh); named ones for turns and
 //              for a warpgroup's own threads
@@ -25,7 +26,6 @@
 #include "attention/kernels/sm90/loader.cuh"
 #include "attention/kernels/sm90/rows.cuh"
 #include "attention/kernels/sm90/wgmma.cuh"
-#include "attention/kernels/sm90/wgmma_160.cuh"
 
 namespace annulus::attn::sm90 {
 
@@ -128,13 +128,12 @@ struct Consumer {
     }
   }
 
-  /// Turns go round, each from one warpgroup to the next: who starts products. `least`: of tunings
-  /// that take turns there, the one that takes fewest.
-  __device__ __forceinline__ void await_turn(Turns least) const {
-    if (kTuning.turns >= least) barrier_wait(kTurnBarrier + at.group(), 2 * kGroupThreads);
+  /// Turns go round, each from one warpgroup to the next: who starts products.
+  __device__ __forceinline__ void await_turn() const {
+    if (kTuning.turns) barrier_wait(kTurnBarrier + at.group(), 2 * kGroupThreads);
   }
-  __device__ __forceinline__ void pass_turn(Turns least) const {
-    if (kTuning.turns < least) return;
+  __device__ __forceinline__ void pass_turn() const {
+    if (!kTuning.turns) return;
     const int next = at.group() + 1 == kTuning.groups ? 0 : at.group() + 1;
     barrier_arrive(kTurnBarrier + next, 2 * kGroupThreads);
   }
@@ -164,10 +163,10 @@ struct Consumer {
       return false;
     }
     const Matrix rows = along_rows(shared_address(queries(item.number)));
-    await_turn(Turns::items);
+    await_turn();
     if constexpr (!kFirst) start_values(step - 1);
     start_scores(rows);
-    pass_turn(Turns::items);
+    pass_turn();
     if constexpr (!kFirst) leave<1>(item.number - 1);
     fetch(item.number + 1);
     const Seen seen = look(item);
@@ -189,10 +188,10 @@ struct Consumer {
         take_back_values();
         return false;
       }
-      await_turn(Turns::steps);
+      await_turn();
       start_scores(rows);
       start_values(step - 1);
-      pass_turn(Turns::steps);
+      pass_turn();
       const Seen seen = look(item);
       wait_products<1>(s);
       release(&shared.k_empty[Place<kStages>(step).index]);
@@ -260,7 +259,7 @@ struct Consumer {
   }
 
   __device__ __forceinline__ void run() {
-    if (at.group() + 1 == kTuning.groups) pass_turn(Turns::items);  // group 0 begins
+    if (at.group() + 1 == kTuning.groups) pass_turn();  // group 0 begins
     fetch(0);
     const Item* item = item_at(0);
     if (item->tile.begin == item->tile.end) return;

@@ -121,16 +121,6 @@ __device__ __forceinline__ void add_in_memory(float* to, float4 v, bool real) {
       : "memory");
 }
 
-/// The same of two; 8-byte aligned.
-__device__ __forceinline__ void add_in_memory(float* to, float2 v, bool real) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %3, 0;\n"
-      "@p red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};\n"
-      "}\n" ::"l"(to),
-      "f"(v.x), "f"(v.y), "r"(real ? 1 : 0)
-      : "memory");
-}
-
 // Additions to memory by the copy engine, of `bytes` of shared memory; both sides 16-byte aligned.
 // A thread waits for those that it has started and committed.
 

@@ -6,19 +6,13 @@
 // others are compiled into tests (tests/support/hopper_candidates.h), to be timed side by side.
 namespace annulus::attn::sm90 {
 
-/// When a consumer warpgroup starts its products only after the one before it has started its own:
-/// so one computes products while another does its softmax.
-enum class Turns : std::uint8_t {
-  none,
-  items,  ///< at the first step of an item, where they come from the same barriers
-  steps
-};
-
 struct Tuning {
   int groups = 2;       ///< consumer warpgroups, of 64 query rows each
   int tile_keys = 128;  ///< of a step, at most
   int stages = 2;       ///< of K, and of V
-  Turns turns = Turns::steps;
+  /// Each consumer warpgroup starts its products when the one before it has started its own: so one
+  /// computes products while another does its softmax.
+  bool turns = true;
   /// A warp leaves the maxima of its rows alone until one has grown by more than 2^slack, and with
   /// them its output so far. Results are as exact: probabilities and sums have one maximum.
   int slack = 0;
@@ -44,7 +38,7 @@ constexpr Tuning default_tuning(std::int64_t head_dim, bool capped) {
   if (capped) return {.stages = static_cast<int>(256 / head_dim)};
   if (head_dim == 128) {
     return {.tile_keys = 160,
-            .turns = Turns::none,
+            .turns = false,
             .slack = 8,
             .loader_registers = 24,
             .consumer_registers = 240};

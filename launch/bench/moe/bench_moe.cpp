@@ -12,6 +12,7 @@
 
 #include <annulus/collective.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -75,10 +76,8 @@ MoeReport run_point(Mesh& mesh, const Point& point) {
   MoeReport report = measure_moe(mesh, run, times, point.forward, point.backward);
   std::int64_t growth = peak_memory_bytes() - before;
   if (point.transport == "local") growth /= mesh.world();  // one process holds all ranks
-  for (const std::int64_t g : gather_one(mesh, growth)) {
-    if (report.backend == "cpu")
-      report.measured_peak_bytes = std::max(report.measured_peak_bytes, g);
-  }
+  const std::int64_t most = std::ranges::max(gather_one(mesh, growth));
+  if (report.backend == "cpu") report.measured_peak_bytes = most;
   if (settings.text("check") != "none") {
     report.check = check_moe(mesh, run, point.backward, settings.text("check") == "sample");
   }

@@ -59,6 +59,8 @@ class GpuLayer final : public Layer::Impl {
  private:
   void make_layer(DevicePeers* peers) { layer_.emplace(shape.config, tokens(), functions_, peers); }
   std::int64_t tokens() const { return shape.options.max_tokens; }
+  template <typename Fn>
+  void each_count(const DeviceStep& step, Fn fn) const;
   std::int64_t rows_between(const DeviceStep& step) const;
   void fill_load(const DeviceStep& step, LayerLoad& load) const;
   double exposed() const { return peers_ ? peers_->flights().exposed_s() : 0.0; }
@@ -125,31 +127,32 @@ void GpuLayer::require_more(const ForwardCall& call) const {
       mesh->rank(), name_of(call.weights.router.dtype), name_of(shape.config.dtype)));
 }
 
+/// Calls fn(source, expert, its rank, pairs) for what every rank sends to every expert.
+template <typename Fn>
+void GpuLayer::each_count(const DeviceStep& step, Fn fn) const {
+  const std::int64_t experts = shape.config.experts;
+  for (int source = 0; source < shape.group.ranks; ++source) {
+    const std::int64_t* counts = step.counts.data() + source * (experts + 1);
+    for (std::int64_t e = 0; e < experts; ++e) fn(source, e, e / shape.local_experts(), counts[e]);
+  }
+}
+
 /// Pairs that leave this rank, and those that come from others.
 std::int64_t GpuLayer::rows_between(const DeviceStep& step) const {
-  const std::int64_t local = shape.local_experts(), experts = shape.config.experts;
   std::int64_t rows = 0;
-  for (int source = 0; source < shape.group.ranks; ++source) {
-    for (std::int64_t e = 0; e < experts; ++e) {
-      const bool from_me = source == shape.group.me, to_me = e / local == shape.group.me;
-      if (from_me != to_me)
-        rows += step.counts[static_cast<std::size_t>(source * (experts + 1) + e)];
-    }
-  }
+  each_count(step, [&](int source, std::int64_t, std::int64_t rank, std::int64_t pairs) {
+    if ((source == shape.group.me) != (rank == shape.group.me)) rows += pairs;
+  });
   return rows;
 }
 
 void GpuLayer::fill_load(const DeviceStep& step, LayerLoad& load) const {
-  const std::int64_t experts = shape.config.experts;
-  load.expert_rows.assign(static_cast<std::size_t>(experts), 0);
+  load.expert_rows.assign(static_cast<std::size_t>(shape.config.experts), 0);
   load.rank_rows.assign(static_cast<std::size_t>(shape.group.ranks), 0);
-  for (int source = 0; source < shape.group.ranks; ++source) {
-    for (std::int64_t e = 0; e < experts; ++e) {
-      const std::int64_t n = step.counts[static_cast<std::size_t>(source * (experts + 1) + e)];
-      load.expert_rows[static_cast<std::size_t>(e)] += n;
-      load.rank_rows[static_cast<std::size_t>(e / shape.local_experts())] += n;
-    }
-  }
+  each_count(step, [&](int, std::int64_t expert, std::int64_t rank, std::int64_t pairs) {
+    load.expert_rows[static_cast<std::size_t>(expert)] += pairs;
+    load.rank_rows[static_cast<std::size_t>(rank)] += pairs;
+  });
   load.experts = load_of(load.expert_rows);
   load.rank_max_over_mean = load_of(load.rank_rows).max_over_mean;
   load.dropped = 0;

@@ -74,12 +74,6 @@ inline void add_in_memory(float* to, float4 v, bool real) {
   to[3] += v.w;
 }
 
-inline void add_in_memory(float* to, float2 v, bool real) {
-  if (!real) return;
-  to[0] += v.x;
-  to[1] += v.y;
-}
-
 inline void add_copied(float* to, std::uint32_t from, std::uint32_t bytes) {
   emulate::add_copied(to, from, bytes);
 }

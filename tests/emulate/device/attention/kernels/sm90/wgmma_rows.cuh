@@ -1,3 +1,0 @@
-#pragma once
-
-// wgmma.cuh of this folder has this product too.
