@@ -17,14 +17,17 @@ inline constexpr BackwardTuning delayed{.delayed = true};
 inline constexpr BackwardTuning delayed_copies{.additions = Additions::copies, .delayed = true};
 inline constexpr BackwardTuning delayed_boxes{.additions = Additions::boxes, .delayed = true};
 
-// Right, but they tell what takes how long, behind the counter of FLOP (backward_trace.cuh).
+// Right, but they tell what takes how long, behind the counter of FLOP (trace.cuh).
 inline constexpr BackwardTuning traced{.traced = true};
 inline constexpr BackwardTuning traced_copies{
     .additions = Additions::copies, .stages = 2, .traced = true};
 inline constexpr BackwardTuning traced_delayed{
     .additions = Additions::copies, .delayed = true, .traced = true};
+inline constexpr BackwardTuning traced_boxes{
+    .additions = Additions::boxes, .delayed = true, .traced = true};
 
 // Wrong.
+inline constexpr BackwardTuning delayed_dense{.additions = Additions::dense, .delayed = true};
 inline constexpr BackwardTuning no_additions{.additions = Additions::none};
 inline constexpr BackwardTuning delayed_no_additions{.additions = Additions::none, .delayed = true};
 

@@ -20,6 +20,15 @@ inline constexpr Tuning three_none_64{.groups = 3,
                                       .loader_registers = 32,
                                       .consumer_registers = 160};
 
+// Right, but they tell what takes how long, behind the counter of FLOP (trace.cuh).
+inline constexpr Tuning traced_128{.turns = false, .slack = 8, .traced = true};
+inline constexpr Tuning traced_wide_128{.tile_keys = 160,
+                                        .turns = false,
+                                        .slack = 8,
+                                        .loader_registers = 24,
+                                        .consumer_registers = 240,
+                                        .traced = true};
+
 }  // namespace annulus::testing::candidates
 
 /// X(name, head dim) for each.

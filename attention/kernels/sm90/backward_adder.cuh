@@ -27,12 +27,23 @@ struct QueryAdder {
     add_box(maps.dq, from, 32 * lane, now.token, now.head, now.batch);
   }
 
+  /// The same bytes to where the step's tokens of all heads lie, as if a head's were together
+  /// there.
+  __device__ __forceinline__ void add_dense(const QueryStep& now, int lane) const {
+    constexpr int kFloats = 32 * Memory::kRows;
+    if (lane >= kDim / 32) return;
+    const auto from = shared_address(shared.dq) + static_cast<std::uint32_t>(lane * kFloats * 4);
+    add_copied(now.dq + now.head * (Memory::kRows - 1) * kDim + lane * kFloats, from, kFloats * 4);
+  }
+
   /// What lies in shared memory may be overwritten after this, and is in memory if turns count.
   __device__ __forceinline__ void add(const QueryStep& now, int lane) const {
     const TurnKeeper<Memory> turns(g, shared);
     if (kOrdered && lane == 0) turns.await(now.counter, now.turn);
     __syncwarp();
-    if constexpr (Memory::kBoxes) {
+    if constexpr (Memory::kDense) {
+      add_dense(now, lane);
+    } else if constexpr (Memory::kBoxes) {
       add_boxes(now, lane);
     } else {
 #pragma unroll 1

@@ -62,6 +62,10 @@ struct Consumer {
     return shared.q[n & 1][at.group()];
   }
 
+  __device__ __forceinline__ void reach(ForwardPhase phase) const {
+    mark<kTuning.traced>(shared.trace, at.thread() + kGroupThreads * at.group(), phase);
+  }
+
   /// A warp is done with what `barrier` guards.
   __device__ __forceinline__ void release(std::uint64_t* barrier) const {
     if (at.lane() == 0) arrive(barrier);
@@ -158,25 +162,32 @@ struct Consumer {
   template <bool kFirst>
   __device__ __forceinline__ bool enter(const Item& item) {
     await_queries();
+    reach(ForwardPhase::queries);
     if (!await_keys()) {
       take_back_values();
       return false;
     }
+    reach(ForwardPhase::keys);
     const Matrix rows = along_rows(shared_address(queries(item.number)));
     await_turn();
     if constexpr (!kFirst) start_values(step - 1);
     start_scores(rows);
     pass_turn();
+    reach(ForwardPhase::started);
     if constexpr (!kFirst) leave<1>(item.number - 1);
+    reach(ForwardPhase::output);
     fetch(item.number + 1);
+    reach(ForwardPhase::fetched);
     const Seen seen = look(item);
     wait_products<0>(s);
+    reach(ForwardPhase::scores);
     release(&shared.k_empty[Place<kStages>(step).index]);
     begin_rows<kDim>(g, p, item, Lane(thread_again()), scale, o, sums);
     find_probabilities(seen);
     rescale();
     pack_scores<T>(s, probabilities);
     ++step;
+    reach(ForwardPhase::entered);
     return true;
   }
 
@@ -202,6 +213,7 @@ struct Consumer {
       rescale();
       pack_scores<T>(s, probabilities);
       ++step;
+      reach(ForwardPhase::step);
     }
     return true;
   }
@@ -238,6 +250,7 @@ struct Consumer {
   template <int kPending>
   __device__ __forceinline__ void leave(int n) {
     wait_products<kPending>(o);
+    reach(ForwardPhase::values);
     release(&shared.v_empty[Place<kStages>(step - 1).index]);
     finish(*item_at(n));
   }
@@ -246,6 +259,7 @@ struct Consumer {
     await_queries();
     start_values(step - 1);
     leave<0>(n);
+    reach(ForwardPhase::ended);
   }
 
   /// Queries of item n to shared memory, unless there is none. The warp copies rows that it alone
@@ -261,6 +275,7 @@ struct Consumer {
   __device__ __forceinline__ void run() {
     if (at.group() + 1 == kTuning.groups) pass_turn();  // group 0 begins
     fetch(0);
+    reach(ForwardPhase::begun);
     const Item* item = item_at(0);
     if (item->tile.begin == item->tile.end) return;
     bool goes_on = enter<true>(*item);
@@ -288,6 +303,9 @@ __device__ __forceinline__ void run_block(const cuda::Geometry& g, const Forward
   } else {
     take_registers<kTuning.consumer_registers>();
     Consumer<T, kDim, kTuning, kCapped>(g, p, shared).run();
+    if (kTuning.traced && blockIdx.x == 0 && threadIdx.x == kGroupThreads) {
+      write_trace(shared.trace, g.flops);
+    }
   }
 }
 

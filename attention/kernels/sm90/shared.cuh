@@ -1,9 +1,11 @@
 #pragma once
 
+#include "attention/kernels/sm90/forward_phases.h"
 #include "attention/kernels/sm90/layout.cuh"
 #include "attention/kernels/sm90/maps.h"
 #include "attention/kernels/sm90/ptx.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
+#include "attention/kernels/sm90/trace.cuh"
 #include "attention/kernels/sm90/tuning.h"
 
 #include <cstdint>
@@ -51,6 +53,7 @@ struct Shared {
   std::uint64_t v_full[kStages], v_empty[kStages];
   std::uint64_t item_full[kItems], item_empty[kItems];
   std::int64_t pairs;  ///< the loader's: rows times keys so far
+  Trace<kForwardPhases> trace;
 };
 
 /// Where thing `n` (0, 1, ...) of a ring of kCount lies, and the parity of the phases in which it
@@ -81,6 +84,8 @@ __device__ inline void init_barriers(Shared<kDim, kTuning>& s) {
     init_barrier(&s.item_full[i], 1);
     init_barrier(&s.item_empty[i], kConsumerWarps);
   }
+  s.trace = {};
+  if constexpr (kTuning.traced) s.trace.last = clock_now();
   fence_barrier_init();
 }
 
