@@ -68,13 +68,14 @@ struct QueryAdder {
       const Place<Memory::kStages> at(step);
       const Place<1> staged(step);
       wait(&shared.q_full[at.index], at.full);
-      if (shared.steps[at.index].rows == 0) break;
+      const QueryStep now = shared.steps[at.index];
+      __syncwarp();
+      // Before the addition: the step's Q and dO are not to wait for it.
+      if (lane == 0) arrive(&shared.empty[at.index]);
+      if (now.rows == 0) break;
       wait(&shared.dq_full, staged.full);
-      add(shared.steps[at.index], lane);
-      if (lane == 0) {
-        arrive(&shared.dq_empty);
-        arrive(&shared.empty[at.index]);
-      }
+      add(now, lane);
+      if (lane == 0) arrive(&shared.dq_empty);
     }
     await_additions();
   }

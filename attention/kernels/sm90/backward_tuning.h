@@ -19,6 +19,7 @@ struct BackwardTuning {
   /// S of the next step starts before dQ of this one is awaited, and dK comes after dP of the next
   /// step, from shared memory: tensor cores have work throughout.
   bool delayed = false;
+  bool ahead = false;         ///< S of the next step starts before dK of this one is awaited
   int stages = 3;             ///< of Q, and of dO
   int loader_registers = 40;  ///< of a thread
   int consumer_registers = 232;
