@@ -4,7 +4,8 @@
 // figures here are those of head_dim 128; tuning.h says what is otherwise at 64, and what may be.
 //
 //   warps      warpgroup 0: the loader, one thread of it (loader.cuh): draws items, waits for the
-//              flags of segments, has the copy engine (TMA) bring K and V. 24 registers a thread.
+//              flags of segments, has the copy engine (TMA) bring K and V; three warps that bring
+//              Q and carry output away (porter.cuh). 24 registers a thread.
 //              warpgroups 1, 2: consumers of 64 rows each, 240 registers. S = Q K^T from shared
 //              memory, softmax in registers, O += P V with P from registers.
 //   overlap    within a warpgroup: products of S for step i and of O for step i - 1 are started
@@ -24,6 +25,7 @@
 #pragma once
 
 #include "attention/kernels/sm90/loader.cuh"
+#include "attention/kernels/sm90/porter.cuh"
 #include "attention/kernels/sm90/rows.cuh"
 #include "attention/kernels/sm90/wgmma.cuh"
 
@@ -161,10 +163,11 @@ struct Consumer {
   /// was aborted.
   template <bool kFirst>
   __device__ __forceinline__ bool enter(const Item& item) {
-    await_queries();
+    await_queries(item.number);
     reach(ForwardPhase::queries);
     if (!await_keys()) {
       take_back_values();
+      give_up(kFirst ? 0 : item.number - 1);
       return false;
     }
     reach(ForwardPhase::keys);
@@ -176,8 +179,6 @@ struct Consumer {
     reach(ForwardPhase::started);
     if constexpr (!kFirst) leave<1>(item.number - 1);
     reach(ForwardPhase::output);
-    fetch(item.number + 1);
-    reach(ForwardPhase::fetched);
     const Seen seen = look(item);
     wait_products<0>(s);
     reach(ForwardPhase::scores);
@@ -197,6 +198,7 @@ struct Consumer {
     for (int left = item.tile.steps - 1; left > 0; --left) {
       if (!await_keys()) {
         take_back_values();
+        give_up(item.number);
         return false;
       }
       await_turn();
@@ -226,23 +228,31 @@ struct Consumer {
     wait(&shared.item_full[place.index], place.full);
   }
 
-  /// Queries of the next item are there, and nobody reads those of the last.
-  __device__ __forceinline__ void await_queries() const {
-    wait_copies();
-    fence_async_shared();
+  /// Queries of item n are there, and nobody reads those of the last.
+  __device__ __forceinline__ void await_queries(int n) const {
+    const Place<2> place(n);
+    wait(&shared.q_full[place.index], place.full);
     sync_group(at);
+  }
+
+  /// The launch was aborted: porters, who wait for item n's output, are to leave too.
+  __device__ __forceinline__ void give_up(int n) const {
+    *static_cast<volatile std::uint32_t*>(&shared.aborted) = 1;
+    __syncwarp();
+    release(&shared.out_full[n & 1]);
   }
 
   /// The output of an item whose queries nobody reads any more.
   __device__ __forceinline__ void finish(const Item& item) {
     const Lane here(thread_again());
-    const RowFactors factors = finish_sums(g, p, item, here, scale, sums);
+    const RowFactors factors = finish_sums(here, scale, sums, shared.lse[item.number & 1]);
     if (p.finish) {
-      store_out<T, kDim>(g, p, item, here, queries(item.number), factors, o);
+      stage_out<T, kDim>(here, shared_address(queries(item.number)), factors, o);
     } else {
       store_state<kDim>(g, p, item, here, factors, o);
     }
     __syncwarp();
+    release(&shared.out_full[item.number & 1]);
     release(&shared.item_empty[item.number % Memory::kItems]);
   }
 
@@ -256,36 +266,27 @@ struct Consumer {
   }
 
   __device__ __forceinline__ void leave_last(int n) {
-    await_queries();
+    sync_group(at);  // nobody reads the queries that output is staged over
     start_values(step - 1);
     leave<0>(n);
     reach(ForwardPhase::ended);
   }
 
-  /// Queries of item n to shared memory, unless there is none. The warp copies rows that it alone
-  /// has written output through.
-  __device__ __forceinline__ void fetch(int n) const {
-    await_item(n);
-    const Item& item = *item_at(n);
-    if (item.tile.begin < item.tile.end) {
-      copy_queries<kDim>(g, p, item, Lane(thread_again()), queries(n));
-    }
-  }
-
   __device__ __forceinline__ void run() {
     if (at.group() + 1 == kTuning.groups) pass_turn();  // group 0 begins
-    fetch(0);
+    await_item(0);
     reach(ForwardPhase::begun);
     const Item* item = item_at(0);
     if (item->tile.begin == item->tile.end) return;
     bool goes_on = enter<true>(*item);
     while (goes_on && stream_keys(*item)) {
       // Its number is read again where it is wanted: registers are short.
-      item = item_at(item->number + 1);
-      if (item->tile.begin == item->tile.end) return leave_last(item->number - 1);
+      const int next = item->number + 1;
+      await_item(next);
+      item = item_at(next);
+      if (item->tile.begin == item->tile.end) return leave_last(next - 1);
       goes_on = enter<false>(*item);
     }
-    wait_copies();  // aborted
   }
 };
 
@@ -297,9 +298,13 @@ __device__ __forceinline__ void run_block(const cuda::Geometry& g, const Forward
   auto& shared = *reinterpret_cast<Shared<kDim, kTuning>*>(memory);
   if (threadIdx.x == 0) init_barriers(shared);
   __syncthreads();
-  if (threadIdx.x < kGroupThreads) {
+  // Each role gives registers back for itself: behind one for both, ptxas spills the loader's.
+  if (threadIdx.x < 32) {
     give_registers<kTuning.loader_registers>();
     if (threadIdx.x == 0) Loader<kDim, kTuning>(g, maps, schedule, shared).run();
+  } else if (threadIdx.x < kGroupThreads) {
+    give_registers<kTuning.loader_registers>();
+    Porter<kDim, kTuning>(g, p, shared).run();
   } else {
     take_registers<kTuning.consumer_registers>();
     Consumer<T, kDim, kTuning, kCapped>(g, p, shared).run();

@@ -16,6 +16,7 @@ namespace annulus::attn::sm90 {
 inline constexpr int kGroupRows = 64;  ///< query rows of a consumer warpgroup
 inline constexpr int kGroupThreads = 128;
 inline constexpr int kMostGroups = 3;  ///< consumer warpgroups
+inline constexpr int kPorters = 3;     ///< warps beside the loader's
 
 /// Keys that meet a query tile: one tile of the list.
 struct Step {
@@ -43,16 +44,20 @@ struct Shared {
                 kStages < kSteps && registers_suit(kTuning));
   static_assert(kTileKeys % 32 == 0, "masks go by 32 keys, the swizzle's pattern by 8");
 
-  unsigned char q[2][kGroups][kQueryBytes];  ///< of this item and the next
+  unsigned char q[2][kGroups][kQueryBytes];  ///< of this item and the next; then the output
   unsigned char k[kStages][kKeyBytes];
   unsigned char v[kStages][kKeyBytes];
+  float lse[2][kGroups * kGroupRows];
   Step steps[kSteps];
   Item items[kItems];
-  // Full: what the loader said or copied is there. Empty: every consumer warp is done with it.
+  // Full: what the loader said or copied is there; of items: what porters brought, or consumers
+  // left. Empty: every consumer warp is done with it, of what an item is porters as well.
   std::uint64_t k_full[kStages], k_empty[kStages];
   std::uint64_t v_full[kStages], v_empty[kStages];
   std::uint64_t item_full[kItems], item_empty[kItems];
-  std::int64_t pairs;  ///< the loader's: rows times keys so far
+  std::uint64_t q_full[2], out_full[2];
+  std::uint32_t aborted;  ///< no output comes any more
+  std::int64_t pairs;     ///< the loader's: rows times keys so far
   Trace<kForwardPhases> trace;
 };
 
@@ -82,8 +87,13 @@ __device__ inline void init_barriers(Shared<kDim, kTuning>& s) {
   }
   for (int i = 0; i < s.kItems; ++i) {
     init_barrier(&s.item_full[i], 1);
-    init_barrier(&s.item_empty[i], kConsumerWarps);
+    init_barrier(&s.item_empty[i], kConsumerWarps + kPorters);
   }
+  for (int i = 0; i < 2; ++i) {
+    init_barrier(&s.q_full[i], kPorters);
+    init_barrier(&s.out_full[i], kConsumerWarps);
+  }
+  s.aborted = 0;
   s.trace = {};
   if constexpr (kTuning.traced) s.trace.last = clock_now();
   fence_barrier_init();
