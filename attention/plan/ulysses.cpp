@@ -3,33 +3,12 @@
 // that two ranks' query heads read is sent to both; its gradient is summed by the owner.
 
 #include "attention/plan/stages.h"
+#include "attention/plan/ulysses_parts.h"
 
 #include <algorithm>
 
 namespace annulus::attn {
 namespace {
-
-/// The members of this rank's group, itself excluded, starting after it so that not all ranks turn
-/// to the same one.
-std::vector<int> peers(const RankBuilder& b) {
-  const int n = b.plan().request.mesh.ulysses;
-  std::vector<int> order;
-  for (int i = 1; i < n; ++i) order.push_back((b.ulysses_index() + i) % n);
-  return order;
-}
-
-int rank_of(const RankBuilder& b, int member) { return b.plan().rank_at(b.ring_index(), member); }
-
-HeadRange heads_of(const RankBuilder& b, int member, bool keys) {
-  return (keys ? b.plan().heads_kv : b.plan().heads)[static_cast<std::size_t>(member)];
-}
-
-/// Tokens of a group slot that belong to a member.
-Block tokens_of(const RankBuilder& b, const Block& block, int member, bool keys) {
-  const auto& begin = keys ? b.group().key_begin : b.group().row_begin;
-  const auto m = static_cast<std::size_t>(member);
-  return with_tokens(block, begin[m], begin[m + 1] - begin[m]);
-}
 
 /// Own tokens, all heads -> the group's tokens, own heads. `target` holds the rank's heads.
 void scatter(RankBuilder& b, std::int32_t source, const Block& target, bool keys) {
