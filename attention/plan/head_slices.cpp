@@ -11,6 +11,7 @@
 #include "attention/plan/head_slices.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace annulus::attn {
 namespace {
@@ -73,17 +74,18 @@ class Timeline {
   double move(double bytes) const { return kCopyUs * (c_.members - 1) + bytes / kLinkBytesAUs; }
   static double local(double bytes) { return bytes / kLocalBytesAUs; }
 
-  /// Items go to SMs longest first. With a full mask all are alike, and half of one is idle at the
-  /// end; with a causal one the longest is twice the mean, and the last ones are short.
+  /// Items go to SMs longest first. With a full mask all are alike, and the last wave of them may
+  /// leave SMs idle; with a causal one the longest is twice the mean, and short ones fill up.
   double attend(std::int32_t heads) const {
-    const auto rows = static_cast<double>(std::max<std::int64_t>(1, c_.rows));
-    const auto keys = static_cast<double>(std::max<std::int64_t>(1, c_.keys));
+    const auto rows = static_cast<double>(c_.rows);
+    if (c_.pairs == 0) return kLaunchUs;
     const double seen = static_cast<double>(c_.pairs) / rows;  // keys of a row
-    const auto batch = static_cast<double>(c_.batch);
     const double a_row = seen * static_cast<double>(c_.flops_a_pair) / (c_.tflops * 1e6);
-    const double mean = a_row * kItemRows * kSms;
-    const double longest = mean * (2 * seen < keys ? 2.0 : keys / std::max(seen, 1.0));
-    return kLaunchUs + std::max(longest, a_row * rows * batch * heads) + mean - longest / 2;
+    const double item = a_row * kItemRows * kSms;
+    const double longest = item * std::clamp(static_cast<double>(c_.keys) / seen, 1.0, 2.0);
+    const double waves = static_cast<double>(c_.batch) * heads * std::ceil(rows / kItemRows) / kSms;
+    const double idle = (2 * item - longest) * (std::ceil(waves) - waves);
+    return kLaunchUs + std::max(longest, waves * item + idle);
   }
 
   const SliceCase& c_;
