@@ -120,6 +120,27 @@ TEST(Distributed, MatchesSingleRankOnHybridMeshes) {
   }
 }
 
+TEST(Distributed, TakesHeadsInSlices) {
+  std::vector<RunOptions> runs;
+  for (const int slices : {2, 3, 8}) {
+    for (const Layout& layout : {Layout::zigzag(), Layout::balanced()}) {
+      runs.push_back({.algorithm = Algorithm::ulysses, .layout = layout, .ulysses_slices = slices});
+      runs.back().calls = 2;
+    }
+  }
+  // Slices of one key/value head, of several, and heads that no world divides.
+  Problem p{.batch = 2, .seq = 61, .heads = 16, .heads_kv = 2, .head_dim = 8};
+  check(p, runs, 120);
+  p.heads_kv = 8;
+  p.dtype = DType::bf16;
+  check(p, runs, 121);
+  p.heads = 7;
+  p.heads_kv = 7;
+  p.head_dim_v = 24;
+  p.mask = Mask::documents({30, 0, 31}, false);
+  check(p, runs, 122);
+}
+
 TEST(Distributed, LeavesRanksWithoutHeadsIdle) {
   // One key/value head and two query heads for up to eight ranks.
   Problem p{.batch = 1, .seq = 37, .heads = 2, .heads_kv = 1, .head_dim = 8};
