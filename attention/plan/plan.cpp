@@ -93,6 +93,8 @@ void split_heads(Plan::Impl& impl) {
 void slice_heads(Plan::Impl& impl) {
   const PlanRequest& r = impl.request;
   if (r.mesh.ring > 1 || r.mesh.ulysses == 1) return;
+  // Owners add the gradients of a head with several readers.
+  if (r.pass == Pass::backward && impl.kv_heads_shared) return;
   const attn::SliceCase c = attn::slice_case(impl);
   const int asked = r.options.ulysses_slices;
   impl.slice_ends = asked == 0 ? attn::best_slices(c) : attn::even_slices(c.heads, c.unit, asked);
@@ -105,8 +107,8 @@ RankPlan build(const Plan::Impl& impl, int rank, attn::Detail detail) {
   }
   attn::RankBuilder b(impl, rank, detail);
   const bool alone = r.mesh.ring == 1;
-  if (!impl.slice_ends.empty() && r.pass == Pass::forward) {
-    attn::sliced_forward(b);
+  if (!impl.slice_ends.empty()) {
+    (r.pass == Pass::forward ? attn::sliced_forward : attn::sliced_backward)(b);
     return b.finish();
   }
   const bool gather = gathers(r);
