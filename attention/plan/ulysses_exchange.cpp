@@ -38,9 +38,7 @@ std::int32_t HeadExchange::keys() {
   return kv_;
 }
 
-/// All that is given comes before the first wait, so that one queue is enough.
-void HeadExchange::bring(int i, std::initializer_list<const Rows*> rows) {
-  b_.next_round();
+void HeadExchange::give(int i, std::initializer_list<const Rows*> rows) {
   give_keys(i);
   for (const Rows* r : rows) {
     stage(*r, i);
@@ -48,6 +46,9 @@ void HeadExchange::bring(int i, std::initializer_list<const Rows*> rows) {
       b_.transfer(true, rank_of(b_, m), heads_in(b_.whole(r->source), slice_rows(b_, m, i)), i);
     }
   }
+}
+
+void HeadExchange::take(int i, std::initializer_list<const Rows*> rows) {
   take_keys(i);
   for (const Rows* r : rows) {
     const Block to = heads_in(b_.whole(r->target), slice_rows(b_, me_, i), b_.heads().first);
@@ -116,7 +117,7 @@ std::int32_t HeadExchange::part(std::string_view name, int member) {
                  heads_of(b_, member, false).count, 1);
 }
 
-void HeadExchange::bring_statistics(std::int32_t lse, std::int32_t delta) {
+void HeadExchange::exchange_statistics(std::int32_t lse, std::int32_t delta) {
   const auto caller = [&](Role role, int member) {
     return heads_in(b_.whole(b_.caller(role)), heads_of(b_, member, false));
   };

@@ -33,12 +33,13 @@ class HeadExchange {
   std::int32_t group_rows(std::string_view name, DType dtype, std::int32_t dim);
   std::int32_t group_keys(std::string_view name, DType dtype);
 
-  /// Slice i of keys and rows comes in, and others' slices are given.
-  void bring(int i, std::initializer_list<const Rows*> rows);
+  /// Others' slices i of keys and rows are given, and the own one comes in.
+  void give(int i, std::initializer_list<const Rows*> rows);
+  void take(int i, std::initializer_list<const Rows*> rows);
   /// Own tokens of own heads, of all slices.
   void copy_own(std::initializer_list<const Rows*> rows);
   /// lse, and delta made of dout and out: own rows of all heads -> the group's of own heads.
-  void bring_statistics(std::int32_t lse, std::int32_t delta);
+  void exchange_statistics(std::int32_t lse, std::int32_t delta);
 
   /// Query heads, keys and operands of slice i.
   Attend attend(int i, std::int32_t q, std::int32_t lse) const;

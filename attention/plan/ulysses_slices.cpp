@@ -1,27 +1,43 @@
 // Ulysses with all ranks in one group: a rank takes its heads in slices (head_slices.cpp). The next
-// slices come in and the results of the one before go home while a slice is attended to; what comes
-// in is said and fetched before what goes home, so that nobody waits for an attend to begin one.
+// slices come in and the results of the one before go home while a slice is attended to.
 //
 // Copies within a GPU do not start beside an attend that fills it. So what others will fetch is
 // staged before the first attend, the first slice first, and what others sent is copied out behind
 // the last one. Between two attends stand flags alone, and in backward the rounding of gradients.
+//
+// Each rank gives before it takes the same, so that one hardware queue is enough; what is taken
+// beside an attend is enqueued behind it, so that the host and that queue come to the attend first.
 
 #include "attention/plan/ulysses_exchange.h"
 
 namespace annulus::attn {
 namespace {
 
-/// Calls attend(i), give(i) and take(i) of all slices. What was given is taken behind the next
-/// attend, so that one hardware queue does not hold that up.
+using Inputs = std::initializer_list<const HeadExchange::Rows*>;
+
+/// The first slice comes in; the others are given.
+template <typename Also>
+void begin(RankBuilder& b, HeadExchange& x, Inputs rows, Also also) {
+  b.next_round();
+  x.give(0, rows);
+  x.take(0, rows);
+  also();
+  x.copy_own(rows);
+  b.next_round();
+  for (int i = 1; i < x.slices(); ++i) x.give(i, rows);
+}
+
+/// Calls attend(i), give(i) and take(i), of its results, for each slice.
 template <typename AttendTo, typename Give, typename Take>
-void walk(RankBuilder& b, int slices, AttendTo attend, Give give, Take take) {
-  for (int i = 0; i < slices; ++i) {
+void walk(RankBuilder& b, HeadExchange& x, Inputs rows, AttendTo attend, Give give, Take take) {
+  for (int i = 0; i < x.slices(); ++i) {
     attend(i);
+    for (int next = 1; i == 0 && next < x.slices(); ++next) x.take(next, rows);
     if (i > 0) take(i - 1);
     b.next_round();
     give(i);
   }
-  take(slices - 1);
+  take(x.last());
 }
 
 std::int64_t all_pairs(const RankBuilder& b) { return b.rows().pairs({0, *b.problem().seq_kv, 1}); }
@@ -62,10 +78,7 @@ void sliced_forward(RankBuilder& b) {
   const HeadExchange::Rows q = x.rows(Role::q, "q of heads", b.dim());
   const std::int32_t out = x.group_rows("out of heads", b.problem().dtype, b.dim_v());
   const std::int32_t lse = x.group_rows("lse of heads", DType::f32, 1);
-  for (int i = 0; i < x.slices(); ++i) {
-    x.bring(i, {&q});
-    if (i == 0) x.copy_own({&q});
-  }
+  begin(b, x, {&q}, [] {});
   const std::int32_t landing = b.landing(Role::out);
   const std::vector<std::int32_t> lse_landing = x.lse_landing();
   const std::int64_t pairs = all_pairs(b);
@@ -83,7 +96,7 @@ void sliced_forward(RankBuilder& b) {
     x.take_rows(landing, i);
     if (i == x.last()) x.take_lse(lse_landing);
   };
-  walk(b, x.slices(), attend, give, take);
+  walk(b, x, {&q}, attend, give, take);
   x.copy_rows_home(out, Role::out, landing);
   x.copy_lse_home(lse, lse_landing);
 }
@@ -95,12 +108,7 @@ void sliced_backward(RankBuilder& b) {
   const HeadExchange::Rows dout = x.rows(Role::dout, "dout of heads", b.dim_v());
   const std::int32_t lse = x.group_rows("lse of heads", DType::f32, 1);
   const std::int32_t delta = x.group_rows("delta of heads", DType::f32, 1);
-  for (int i = 0; i < x.slices(); ++i) {
-    x.bring(i, {&q, &dout});
-    if (i > 0) continue;
-    x.bring_statistics(lse, delta);
-    x.copy_own({&q, &dout});
-  }
+  begin(b, x, {&q, &dout}, [&] { x.exchange_statistics(lse, delta); });
   const Gradients g = make_gradients(b, x);
   const std::int32_t landing = b.landing(Role::dq);
   const std::int32_t keys_landing = x.keys_landing();
@@ -125,7 +133,7 @@ void sliced_backward(RankBuilder& b) {
     x.take_rows(landing, i);
     x.take_keys_home(keys_landing, i);
   };
-  walk(b, x.slices(), attend, give, take);
+  walk(b, x, {&q, &dout}, attend, give, take);
   x.copy_rows_home(g.dq_home, Role::dq, landing);
   x.copy_keys_home(g.dkv_home, keys_landing);
 }
