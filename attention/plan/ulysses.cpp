@@ -1,9 +1,10 @@
 // Ulysses (Jacobs et al. 2023): an all-to-all gives each rank of a group some heads of all the
 // group's tokens; another one gives the results back. Heads need not divide, and a key/value head
-// that two ranks' query heads read is sent to both; its gradient is summed by the owner.
+// that two ranks' query heads read is sent to both; its gradient is summed by the owner. Here all of
+// it comes before the attends of a group, or after them; ulysses_slices.cpp: where no ring follows.
 
 #include "attention/plan/stages.h"
-#include "attention/plan/ulysses_parts.h"
+#include "attention/plan/ulysses_exchange.h"
 
 #include <algorithm>
 
@@ -82,7 +83,7 @@ SlotView scattered_rows(RankBuilder& b, Role role, std::string_view name, DType 
   return view(slot, b.heads().first);
 }
 
-/// Row sums of dO * O, made where both are whole.
+/// Row sums of dO * O.
 std::int32_t own_delta(RankBuilder& b) {
   const std::int32_t delta = b.slot("delta", DType::f32, b.plan().sharding.seq_local(b.rank()),
                                     static_cast<std::int32_t>(b.problem().heads), 1);
@@ -194,9 +195,10 @@ GroupTensors scatter_heads(RankBuilder& b, bool pack, std::int64_t kv_tokens) {
     t.lse = view(rows_slot(b, "lse of heads", DType::f32, 1), b.heads().first);
   } else {
     t.dout = scattered_rows(b, Role::dout, "dout of heads", dtype, b.dim_v());
-    t.lse = scattered_rows(b, Role::lse, "lse of heads", DType::f32, 1);
+    const std::int32_t lse = rows_slot(b, "lse of heads", DType::f32, 1);
     const std::int32_t delta = rows_slot(b, "delta of heads", DType::f32, 1);
-    scatter(b, own_delta(b), b.whole(delta), false);
+    HeadExchange(b).exchange_statistics(lse, delta);
+    t.lse = view(lse, b.heads().first);
     t.delta = view(delta, b.heads().first);
   }
   return t;

@@ -87,6 +87,21 @@ TEST(UlyssesSlices, HaveNoHazard) {
   });
 }
 
+TEST(UlyssesSlices, LeaveCallersTensorsToTheirRankWhereStaged) {
+  for_every_request([](PlanRequest& r) {
+    if (!r.options.stage_caller) return;
+    r.options.ulysses_slices = 3;
+    const Plan plan = make_plan(r);
+    for (int rank = 0; rank < plan.world(); ++rank) {
+      const RankPlan p = plan.rank(rank);
+      for (const Transfer& t : p.transfers) {
+        const PlanSlot& slot = p.slots[static_cast<std::size_t>(t.block.slot)];
+        ASSERT_NE(slot.space, Space::caller) << slot.name;
+      }
+    }
+  });
+}
+
 /// Transfers that an item waits for, by way of other items too.
 void collect(const RankPlan& plan, std::int32_t i, std::vector<bool>& seen) {
   if (seen[static_cast<std::size_t>(i)]) return;
