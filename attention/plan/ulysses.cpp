@@ -1,7 +1,8 @@
 // Ulysses (Jacobs et al. 2023): an all-to-all gives each rank of a group some heads of all the
 // group's tokens; another one gives the results back. Heads need not divide, and a key/value head
-// that two ranks' query heads read is sent to both; its gradient is summed by the owner. Here all of
-// it comes before the attends of a group, or after them; ulysses_slices.cpp: where no ring follows.
+// that two ranks' query heads read is sent to both; its gradient is summed by the owner. Here all
+// of it comes before the attends of a group, or after them; ulysses_slices.cpp: where no ring
+// follows.
 
 #include "attention/plan/stages.h"
 #include "attention/plan/ulysses_exchange.h"

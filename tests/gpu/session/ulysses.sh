@@ -21,7 +21,7 @@ for tokens in "${sizes[@]}"; do
   for n in 1 chosen 2 4; do
     forced=()
     [ "$n" = chosen ] || forced=(--ulysses-slices "$n")
-    bench "ulysses ${tokens}k a GPU, slices $n" 40 "$gpus" --seq $((tokens * gpus))k "${shape[@]}" --algorithm ulysses \
+    bench "ulysses ${tokens}k, $n" 40 "$gpus" --seq $((tokens * gpus))k "${shape[@]}" --algorithm ulysses \
       "${forced[@]}" --warmup 3 --iterations 20 --check sample
   done
 done
