@@ -59,7 +59,9 @@ SliceCase slice_case(const Plan::Impl& plan) {
   c.batch = p.batch;
   c.rows = group.seq;
   c.keys = group.seq_kv;
-  c.pairs = RowTable(plan.bands, group.rows).pairs({0, *p.seq_kv, 1});
+  if (plan.request.options.ulysses_slices == 0) {
+    c.pairs = RowTable(plan.bands, group.rows).pairs({0, *p.seq_kv, 1});
+  }
   c.flops_a_pair = forward ? 2 * widths : 2 * (3 * p.head_dim + 2 * *p.head_dim_v);
   // What `hopper` does of long sequences (docs/performance.md).
   c.tflops = forward ? 640 : 420;

@@ -31,7 +31,8 @@ inline Block heads_in(const Block& block, HeadRange heads, std::int32_t origin =
   return with_heads(block, heads.first - origin, heads.count);
 }
 
-/// What decides the slices of a plan of one group, whose heads are split already.
+/// What decides the slices of a plan of one group, whose heads are split already. Pairs are counted
+/// only where slices are chosen.
 SliceCase slice_case(const Plan::Impl& plan);
 
 }  // namespace annulus::attn

@@ -89,6 +89,7 @@ SliceCase of_gpus(int world, std::int64_t tokens, std::int64_t heads, std::int64
   r.algorithm = Algorithm::ulysses;
   r.mesh = {.ring = 1, .ulysses = world};
   r.pass = pass;
+  r.options.ulysses_slices = 0;
   return slice_case(make_plan(r).impl());
 }
 
