@@ -12,6 +12,7 @@ gpus=${GPUS:-4}
 sizes=(2 4 8 16)
 [ "$cpu" = 1 ] && sizes=(1) && shape=(--heads 8 --heads-kv 8 --head-dim 16)
 
+[ "$cpu" = 1 ] || gtest "replays, late, lost, same bits" 60 "$gpus" "OnGpu*" engine_gpu_mpi
 gtest "slices" 60 "$gpus" "$slices:$every" engine_mpi
 [ "$cpu" = 1 ] || gtest "slices, one hardware queue" 60 "$gpus" "$slices" engine_mpi CUDA_DEVICE_MAX_CONNECTIONS=1
 [ "$cpu" = 1 ] || gtest "slices, push" 60 "$gpus" "$slices" engine_mpi ANNULUS_TEST_PEER_COPIES=push
