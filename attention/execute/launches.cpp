@@ -56,6 +56,21 @@ AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& laun
   return g;
 }
 
+bool same_segments(const RankPlan& rank, Slice a, Slice b) {
+  const auto first = [&](Slice s) { return rank.segments.begin() + s.begin; };
+  return std::equal(first(a), first(a) + a.count, first(b), first(b) + b.count,
+                    [](const Segment& x, const Segment& y) {
+                      return x.token == y.token && x.positions == y.positions &&
+                             x.first_row == y.first_row;
+                    });
+}
+
+/// Segments and tiles depend on rows and keys, not on heads.
+bool same_lists(const RankPlan& rank, const Attend& a, const Attend& b) {
+  return !a.on_arrival && !b.on_arrival && same_segments(rank, a.queries, b.queries) &&
+         same_segments(rank, a.keys, b.keys);
+}
+
 void add_arrivals(const RankPlan& rank, const Item& item, const Problem& p, Launch& launch) {
   const std::vector<std::int32_t> arrivals = arrivals_of(rank, item);
   if (arrivals.empty()) return;
@@ -113,6 +128,11 @@ Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
   for (const Item& item : rank.items) {
     if (item.kind != ItemKind::attend) continue;
     const Attend& a = rank.attends[static_cast<std::size_t>(item.payload)];
+    if (!list_of_.empty() && same_lists(rank, a, rank.attends[list_of_.size() - 1])) {
+      list_of_.push_back(list_of_.back());
+      continue;
+    }
+    list_of_.push_back(static_cast<std::int32_t>(launches_.size()));
     Launch launch = segments_of(rank, a);
     if (kernel.backend != "cpu") add_arrivals(rank, item, problem_, launch);
     for (std::int32_t i = 0; i < a.keys.count; ++i) {
@@ -137,7 +157,7 @@ Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
 
 AttendGeometry Launches::geometry(std::int32_t index) const {
   const auto i = static_cast<std::size_t>(index);
-  AttendGeometry g = geometry_of(problem_, rank_.attends[i], launches_[i],
+  AttendGeometry g = geometry_of(problem_, rank_.attends[i], launch(index),
                                  static_cast<std::int64_t>(intervals_.size()));
   g.intervals = intervals_;
   return g;

@@ -210,7 +210,8 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
                        .kernel = options.kernel,
                        .deterministic = options.deterministic,
                        .blocking_transfers = options.blocking,
-                       .gather_at_once = place.gather_at_once});
+                       .gather_at_once = place.gather_at_once,
+                       .ulysses_slices = options.ulysses_slices});
   const auto rows = attention.layout().positions(mesh.rank());
   const auto keys = attention.layout().positions_kv(mesh.rank());
   const auto n = static_cast<std::int64_t>(rows.size());
@@ -291,10 +292,10 @@ std::string describe(const Problem& problem, const RunOptions& options, int worl
   const Problem p = resolved(problem);
   return fmt::format(
       "batch {} seq {} seq_kv {} heads {}:{} dims {}/{} {} mask {} softcap {} | {} (outer {}) {} "
-      "kernel {} world {}",
+      "kernel {} slices {} world {}",
       p.batch, p.seq, *p.seq_kv, p.heads, *p.heads_kv, p.head_dim, *p.head_dim_v, name_of(p.dtype),
       p.mask.name(), p.softcap, name_of(options.algorithm), name_of(options.outer),
-      options.layout.name(), options.kernel, world);
+      options.layout.name(), options.kernel, options.ulysses_slices, world);
 }
 
 }  // namespace annulus::testing

@@ -22,6 +22,7 @@ struct RunOptions {
   /// another path of theirs, whose error is another one.
   std::int64_t pad = 3;
   bool deterministic = false;
+  int ulysses_slices = 0;
   int calls = 1;  ///< forward and backward so often, into the same poisoned outputs
 };
 

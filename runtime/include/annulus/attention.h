@@ -87,6 +87,11 @@ struct AttentionOptions {
   /// it is done; with `deterministic` keys come in order of position, so that forward gives the
   /// same bits for any number of ranks. False: a launch a slice. The same on all ranks.
   bool gather_at_once = true;
+  /// `ulysses`: launches of a pass, each of a slice of the rank's heads, so that the next slice
+  /// comes and the one before goes while one is attended to; at most one for each head (backward:
+  /// key/value head). 0: chosen from sizes where copies run beside kernels, elsewhere 1. The same
+  /// on all ranks.
+  int ulysses_slices = 0;
 };
 
 /// Figures of the last forward or backward on this rank, in seconds and bytes.
