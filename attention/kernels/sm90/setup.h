@@ -20,7 +20,6 @@ struct TensorShape {
 TensorShape tensor_shape(const Input& operand, const AttendGeometry& geometry);
 /// Of q or dout.
 TensorShape query_shape(const Input& operand, const AttendGeometry& geometry);
-
 /// Of dq.
 TensorShape gradient_shape(const Output& dq, const AttendGeometry& geometry);
 

@@ -57,9 +57,8 @@ struct BackwardLaunch {
 using BackwardVariant = void (*)(const BackwardLaunch&);
 
 /// One launch that setup.h finds suited.
-/// `boxes`: dQ is added by a tensor map (Additions::boxes).
 void launch_backward(BackwardVariant variant, const BackwardParams& params,
-                     const LaunchContext& context, bool boxes = false);
+                     const LaunchContext& context);
 
 /// Query rows of a backward step, and of the boxes of q and dout.
 constexpr int backward_rows(std::int64_t head_dim) { return head_dim == 64 ? 128 : 64; }
