@@ -35,7 +35,9 @@ struct Kernel {
   bool joined_tiles = false;
   /// Empty, or why it cannot serve.
   std::string (*refuses)(const KernelQuery& query) = nullptr;
-  /// Bytes of LaunchContext::workspace for a launch of this geometry.
+  /// Bytes of LaunchContext::workspace for a launch of this geometry. A kernel that takes joined
+  /// tiles says so by the sizes of row_tiles and key_tiles, if they are there, and not by how many
+  /// tiles are listed, which is the launch's choice. More of either may not take less.
   std::int64_t (*workspace_bytes)(const AttendGeometry& geometry, bool backward,
                                   int threads) = nullptr;
   /// It grows with rows times keys: sessions make no room for it unasked.

@@ -45,10 +45,9 @@ TileLimits hopper_tiles(const KernelQuery& query) {
 
 std::int64_t hopper_bytes(const AttendGeometry& g, bool backward, int /*threads*/) {
   // The index may not be made yet; there are at most as many query tiles, or key tiles, as tiles.
-  const auto tiles = static_cast<std::int64_t>(g.tiles.size()) + 1;
-  if (backward) return turn_bytes(g) + schedule_bytes(tiles);
-  return schedule_bytes(g.row_tiles.empty() ? tiles
-                                            : static_cast<std::int64_t>(g.row_tiles.size()));
+  const std::span<const std::int32_t> index = backward ? g.key_tiles : g.row_tiles;
+  const auto tiles = static_cast<std::int64_t>(index.empty() ? g.tiles.size() + 1 : index.size());
+  return schedule_bytes(tiles) + (backward ? turn_bytes(g) : 0);
 }
 
 void launch_forward(const Choice& choice, const ForwardParams& params,
