@@ -71,6 +71,19 @@ bool same_lists(const RankPlan& rank, const Attend& a, const Attend& b) {
          same_segments(rank, a.keys, b.keys);
 }
 
+/// An index as large as that of the attend's tiles, or larger, with nothing in it: it is asked how
+/// large it is alone.
+void count_tiles(const RowTable& table, const TileGrid& grid, const RankPlan& rank, const Attend& a,
+                 Launch& launch) {
+  std::int64_t keys = 0;
+  for (std::int32_t i = 0; i < a.keys.count; ++i) {
+    const Segment& s = rank.segments[static_cast<std::size_t>(a.keys.begin + i)];
+    keys += table.most_key_tiles(grid, s.positions);
+  }
+  launch.index.row_tiles.resize(static_cast<std::size_t>(table.most_query_tiles(grid.tile_q)) + 1);
+  launch.index.key_tiles.resize(static_cast<std::size_t>(keys) + 1);
+}
+
 void add_arrivals(const RankPlan& rank, const Item& item, const Problem& p, Launch& launch) {
   const std::vector<std::int32_t> arrivals = arrivals_of(rank, item);
   if (arrivals.empty()) return;
@@ -95,15 +108,16 @@ KernelQuery kernel_query(const Problem& p, Pass pass, std::string_view backend) 
 
 std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
                              int threads) {
-  if (kernel.backend != "cpu") {
+  if (kernel.backend != "cpu" && !kernel.joined_tiles) {
     return workspace_bytes(Launches(plan, rank, kernel), threads);
   }
+  const RowTable table(plan.impl().bands, rank.rows);
+  const TileGrid grid{plan.request().options.tile_q, plan.request().options.tile_k};
   std::int64_t bytes = 0;
-  std::int64_t rows = 0;
-  for (const TokenRange& range : rank.rows) rows += range.count;
   for (const Attend& a : rank.attends) {
-    const Launch launch = segments_of(rank, a);
-    const AttendGeometry g = geometry_of(plan.request().problem, a, launch, rows);
+    Launch launch = segments_of(rank, a);
+    if (kernel.joined_tiles) count_tiles(table, grid, rank, a, launch);
+    const AttendGeometry g = geometry_of(plan.request().problem, a, launch, table.rows());
     bytes = std::max(bytes, kernel.workspace_bytes(g, a.pass == Pass::backward, threads));
   }
   return bytes;

@@ -29,8 +29,8 @@ struct Launch {
 /// What the dispatch table is asked about a resolved problem.
 KernelQuery kernel_query(const Problem& problem, Pass pass, std::string_view backend);
 
-/// Bytes of kernel workspace that the largest attend of a rank's plan wants. Device kernels size it
-/// by their tiles, which take a while to list.
+/// Bytes of kernel workspace that the largest attend of a rank's plan wants, deterministic or not:
+/// at least what the same says of its launches. Tiles, which take a while to list, are counted.
 std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
                              int threads);
 

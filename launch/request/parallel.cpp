@@ -94,6 +94,8 @@ std::string backend_of(const Settings& settings) {
 }
 
 void place_session(const Settings& settings, SessionOptions& options) {
+  options.tile_q = settings.maybe_integer("tile_q").value_or(0);
+  options.tile_k = settings.maybe_integer("tile_k").value_or(0);
   options.backend = backend_of(settings);
   if (options.backend != "cuda") return;
   const std::string& transport = settings.text("transport");

@@ -209,6 +209,45 @@ TEST(Schedules, TellAKernelHowFarItsKeysAre) {
   EXPECT_LT(place(attn::Step::Kind::sources), place(attn::Step::Kind::move));
 }
 
+TEST(Schedules, TellOfTheFirstRoundCopyByCopyAndOfOthersOnce) {
+  PlanRequest r;
+  r.problem = problems().front();
+  r.algorithm = Algorithm::gather;
+  r.mesh = {.ring = 4};
+  r.options.stage_caller = true;
+  r.options.gather_launch = GatherLaunch::on_arrival;
+  r.options.gather_slices = 3;
+  const RankPlan plan = make_plan(r).rank(1);
+  const attn::Schedule schedule = attn::make_schedule(plan, Link{4}.traits(plan));
+  std::vector<std::int32_t> told;
+  int moved = 0;
+  for (const attn::Step& s : schedule.steps) {
+    moved += s.kind == attn::Step::Kind::move ? 1 : 0;
+    if (s.kind != attn::Step::Kind::arrived) continue;
+    told.push_back(s.count);
+    EXPECT_EQ(s.count, moved);  // behind the copies that it counts
+  }
+  EXPECT_EQ(told, (std::vector<std::int32_t>{1, 2, 3, 6, 9}));
+}
+
+TEST(Schedules, RaiseFlagsBeforeAnEventThatTheyWouldSplit) {
+  PlanRequest r;
+  r.problem = problems().front();
+  r.mesh = {.ring = 4};
+  r.options.stage_caller = true;
+  const RankPlan plan = make_plan(r).rank(1);
+  const attn::Schedule schedule = attn::make_schedule(plan, Link{4}.traits(plan));
+  int passed_on = 0;  // a chunk that came goes on: its flags are raised in one call
+  for (std::size_t i = 0; i + 1 < schedule.steps.size(); ++i) {
+    const attn::Step& s = schedule.steps[i];
+    const attn::Step& next = schedule.steps[i + 1];
+    EXPECT_FALSE(s.kind == attn::Step::Kind::record && next.kind == attn::Step::Kind::raise &&
+                 s.lane == next.lane);
+    if (s.kind == attn::Step::Kind::transfer && next.kind == attn::Step::Kind::raise) ++passed_on;
+  }
+  EXPECT_EQ(passed_on, 2);
+}
+
 TEST(Schedules, LetGradientsLeaveByHead) {
   PlanRequest r;
   r.problem = problems().front();

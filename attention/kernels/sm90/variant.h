@@ -41,9 +41,10 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
 /// are walked in steps of at most `step_keys`.
 void make_schedule(const cuda::Geometry& geometry, const Schedule& schedule, int step_keys,
                    void* stream);
-/// The same, and what fill_unvisited_rows does, in one kernel.
+/// The same, and what fill_unvisited_rows does, in one kernel; with `zero` the FLOP counter to 0
+/// too.
 void prepare(const cuda::Geometry& geometry, const ForwardParams& params, const Schedule& schedule,
-             int step_keys, void* stream);
+             int step_keys, bool zero, void* stream);
 
 struct BackwardLaunch {
   const BackwardParams& params;

@@ -27,6 +27,8 @@ struct SessionOptions {
   /// on a GPU the best one.
   std::string kernel = "auto";
   bool backward = true;
+  std::int64_t tile_q = 0;  ///< the smallest AttentionOptions::tile_q to come; 0: the kernel's own
+  std::int64_t tile_k = 0;
   /// The caller's memory instead of our own, 256-byte aligned. On GPUs, ranks that are processes
   /// share it by CUDA IPC, so it must come from cudaMalloc.
   std::span<std::byte> arena{};
