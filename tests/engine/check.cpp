@@ -55,7 +55,7 @@ class Expectation {
   void expect(std::size_t i, int world, const Errors& e) const {
     const std::string what = describe(problem_, runs_[i], world) + " seed " + std::to_string(seed_);
     const double most = rounds_p(problem_.dtype) ? 1.6 : 1.1;
-    const auto near = [&](const char* name, const Error& error, const Error& single) {
+    const auto near = [&](const char* name, const ResultError& error, const ResultError& single) {
       EXPECT_LE(error.rms, 1.1 * single.rms + state_rounding(world))
           << "mean squares of " << name << " of " << what << ", single rank " << single.rms;
       EXPECT_LE(error.largest, most * single.largest + state_rounding(world))

@@ -185,7 +185,7 @@ Difference of_lse(const std::vector<double>& local, const std::vector<double>& f
 }
 
 /// Of one result, over all ranks.
-Error error_of(Mesh& mesh, const Difference& mine, const std::vector<double>& truth) {
+ResultError error_of(Mesh& mesh, const Difference& mine, const std::vector<double>& truth) {
   std::vector<Difference> ranks(static_cast<std::size_t>(mesh.world()));
   all_gather(mesh, std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(ranks)));
   Difference all;

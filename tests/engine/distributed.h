@@ -50,11 +50,11 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
 
 /// Over all ranks: max|x - ref| / max|ref|, and the root of the mean squares' ratio. NaN or a wrong
 /// infinity counts as infinite.
-struct Error {
+struct ResultError {
   double largest = 0, rms = 0;
 };
 struct Errors {
-  Error out, lse, dq, dk, dv;
+  ResultError out, lse, dq, dk, dv;
 };
 
 /// Collective. Compares this rank's shards with the oracle's full tensors.
