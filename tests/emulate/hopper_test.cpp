@@ -19,13 +19,23 @@ using attn::KeySegment;
 
 struct Candidate {
   std::string name;  ///< hopper_candidates.h; empty: what is launched
-  std::int64_t head_dim;
+  std::int64_t head_dim, head_dim_v;
 };
+
+/// Of what is launched.
+constexpr std::pair<std::int64_t, std::int64_t> kDims[] = {{128, 128}, {64, 64},   {96, 96},
+                                                           {192, 128}, {192, 192}, {256, 256}};
+
+OracleProblem of_dims(OracleProblem p, std::int64_t dim_v) {
+  p.head_dim_v = dim_v;
+  return p;
+}
 
 void expect_right(const std::vector<TestLaunch>& chain, const Emulation& emulation = {}) {
   const OracleProblem& p = chain.front().problem;
   SCOPED_TRACE("seq " + std::to_string(p.seq) + ":" + std::to_string(p.seq_kv) + " dim " +
-               std::to_string(p.head_dim) + " seed " + std::to_string(emulation.seed));
+               std::to_string(p.head_dim) + ":" + std::to_string(p.head_dim_v) + " seed " +
+               std::to_string(emulation.seed));
   const OracleInputs inputs = random_inputs(p, 17 + emulation.seed);
   OracleResult truth = oracle_attention(p, inputs);
   OracleResult naive = naive_attention(p, inputs);
@@ -64,8 +74,9 @@ TEST(EmulatedHopper, LengthsThatFitNoTile) {
 }
 
 TEST(EmulatedHopper, TypesAndHeadDims) {
-  expect_right(problem_of(200, 128, DType::f16));
-  expect_right(problem_of(200, 64, DType::f16));
+  for (const auto& [dim, dim_v] : kDims) {
+    expect_right(of_dims(problem_of(200, dim, DType::f16), dim_v));
+  }
   for (const std::int64_t seq : {1, 129, 650}) expect_right(problem_of(seq, 64));
 }
 
@@ -112,8 +123,8 @@ TEST(EmulatedHopper, SingleTiles) {
 }
 
 TEST(EmulatedHopper, Softcap) {
-  for (const std::int64_t dim : {128, 64}) {
-    OracleProblem p = problem_of(200, dim);
+  for (const auto& [dim, dim_v] : kDims) {
+    OracleProblem p = of_dims(problem_of(200, dim), dim_v);
     p.softcap = 5.0;
     expect_right(p);
   }
@@ -156,7 +167,9 @@ TEST(EmulatedHopper, Resumes) {
 
 /// Between the segments are tokens that hold NaN: boxes read them, results must not.
 TEST(EmulatedHopper, NotANumberBehindTiles) {
-  for (const std::int64_t dim : {128, 64}) expect_right({with_nan_between(dim)});
+  for (const auto& [dim, dim_v] : kDims) {
+    expect_right({with_nan_between(dim, dim_v)});
+  }
 }
 
 /// No key at all, and no key for some rows of a query tile.
@@ -230,10 +243,14 @@ TEST(EmulatedHopper, Aborts) {
 // masks, resumed states, flags, aborts.
 class Candidates : public ::testing::TestWithParam<Candidate> {
  protected:
-  OracleProblem problem(std::int64_t seq) const { return problem_of(seq, GetParam().head_dim); }
+  OracleProblem problem(std::int64_t seq) const {
+    return of_dims(problem_of(seq, GetParam().head_dim), GetParam().head_dim_v);
+  }
   TileGrid grid(bool softcap = false) const {
-    const attn::TileLimits tiles =
-        emulated_hopper(emulation(1)).tiles({.head_dim = GetParam().head_dim, .softcap = softcap});
+    const attn::TileLimits tiles = emulated_hopper(emulation(1))
+                                       .tiles({.head_dim = GetParam().head_dim,
+                                               .head_dim_v = GetParam().head_dim_v,
+                                               .softcap = softcap});
     return {tiles.rows, tiles.keys};
   }
   static Emulation emulation(std::uint64_t seed) {
@@ -348,14 +365,17 @@ TEST_P(Candidates, AbortsBetweenItems) {
   }
 }
 
-#define ANNULUS_CANDIDATE(name, dim) Candidate{#name "_" #dim, dim},
+#define ANNULUS_CANDIDATE(name, dim) Candidate{#name "_" #dim, dim, dim},
 INSTANTIATE_TEST_SUITE_P(Hopper, Candidates,
                          ::testing::Values(ANNULUS_HOPPER_CANDIDATES(ANNULUS_CANDIDATE)
-                                               Candidate{"", 128},
-                                           Candidate{"", 64}),
+                                               Candidate{"", 128, 128},
+                                           Candidate{"", 64, 64}, Candidate{"", 96, 96},
+                                           Candidate{"", 192, 128}, Candidate{"", 192, 192},
+                                           Candidate{"", 256, 256}),
                          [](const auto& which) {
                            return which.param.name.empty()
-                                      ? "launched_" + std::to_string(which.param.head_dim)
+                                      ? "launched_" + std::to_string(which.param.head_dim) + "_" +
+                                            std::to_string(which.param.head_dim_v)
                                       : which.param.name;
                          });
 #undef ANNULUS_CANDIDATE

@@ -30,12 +30,14 @@
 namespace annulus::attn::sm90 {
 
 /// One thread of a consumer warpgroup.
-template <typename T, int kDim, Tuning kTuning, bool kCapped>
+template <typename T, int kDim, int kDimV, Tuning kTuning, bool kCapped>
 struct Consumer {
-  using Memory = Shared<kDim, kTuning>;
+  using Memory = Shared<kDim, kDimV, kTuning>;
   static constexpr int kTileKeys = kTuning.tile_keys;
   static constexpr int kScores = kTileKeys / 2;
   static constexpr int kStages = Memory::kStages;
+  /// Queries of the next item have a place of their own.
+  static constexpr bool kAhead = kTuning.query_buffers == 2;
 
   const cuda::Geometry& g;
   const ForwardParams& p;
@@ -44,7 +46,7 @@ struct Consumer {
   float scale;   ///< what takes a score (softcap applied) to exponents of 2
   int step = 0;  ///< whose K is next
 
-  float o[kDim / 2], s[kScores];
+  float o[kDimV / 2], s[kScores];
   std::uint32_t probabilities[kScores / 2];
   float keep[2];
   bool grew;  ///< output so far is to be rescaled by `keep`
@@ -59,7 +61,7 @@ struct Consumer {
         scale(kCapped ? cuda::kLog2E : static_cast<float>(geometry.softmax_scale) * cuda::kLog2E) {}
 
   __device__ __forceinline__ unsigned char* queries(int n) const {
-    return shared.q[n & 1][at.group()];
+    return shared.q[n & (kTuning.query_buffers - 1)][at.group()];
   }
 
   /// A warp is done with what `barrier` guards.
@@ -81,7 +83,7 @@ struct Consumer {
 
   /// Keys that a step lacks have probability 0, and 0 times what is not finite is no 0.
   __device__ __forceinline__ void clear_values(unsigned char* values, int keys) const {
-    constexpr int kChunks = kDim / 8;
+    constexpr int kChunks = kDimV / 8;
 #pragma unroll 1
     for (int i = keys * kChunks + at.thread(); i < kTileKeys * kChunks; i += kGroupThreads) {
       store_shared16(shared_address(values) + place_in_matrix(kTileKeys, i / kChunks, i % kChunks),
@@ -122,7 +124,7 @@ struct Consumer {
   __device__ __forceinline__ void rescale() {
     if (kTuning.slack > 0 && !grew) return;
 #pragma unroll
-    for (int j = 0; j < kDim / 8; ++j) {
+    for (int j = 0; j < kDimV / 8; ++j) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) o[4 * j + i] *= keep[i / 2];
     }
@@ -168,11 +170,12 @@ struct Consumer {
     start_scores(rows);
     pass_turn();
     if constexpr (!kFirst) leave<1>(item.number - 1);
-    fetch(item.number + 1);
+    if constexpr (kAhead) fetch(item.number + 1);
     const Seen seen = look(item);
     wait_products<0>(s);
     release(&shared.k_empty[Place<kStages>(step).index]);
-    begin_rows<kDim>(g, p, item, Lane(thread_again()), scale, o, sums);
+    fetch_after_scores(item, item.tile.steps);
+    begin_rows<kDimV>(g, p, item, Lane(thread_again()), scale, o, sums);
     find_probabilities(seen);
     rescale();
     pack_scores<T>(s, probabilities);
@@ -195,6 +198,7 @@ struct Consumer {
       const Seen seen = look(item);
       wait_products<1>(s);
       release(&shared.k_empty[Place<kStages>(step).index]);
+      fetch_after_scores(item, left);
       find_probabilities(seen);
       finish_before(sums.sum[0] + sums.sum[1]);
       wait_products<0>(o);
@@ -226,9 +230,13 @@ struct Consumer {
     const Lane here(thread_again());
     const RowFactors factors = finish_sums(g, p, item, here, scale, sums);
     if (p.finish) {
-      store_out<T, kDim>(g, p, item, here, queries(item.number), factors, o);
+      if constexpr (kAhead) {
+        store_out<T, kDimV>(g, p, item, here, queries(item.number), factors, o);
+      } else {
+        store_out_at_once<T, kDimV>(g, p, item, here, factors, o);
+      }
     } else {
-      store_state<kDim>(g, p, item, here, factors, o);
+      store_state<kDimV>(g, p, item, here, factors, o);
     }
     __syncwarp();
     release(&shared.item_empty[item.number % Memory::kItems]);
@@ -258,6 +266,14 @@ struct Consumer {
     }
   }
 
+  /// Where there is one place for queries: those of the next item go over this one's, whose last
+  /// scores are there. `left`: steps of the item that are not done.
+  __device__ __forceinline__ void fetch_after_scores(const Item& item, int left) const {
+    if (kAhead || left > 1) return;
+    sync_group(at);  // no other warp's products read them
+    fetch(item.number + 1);
+  }
+
   __device__ __forceinline__ void run() {
     if (at.group() + 1 == kTuning.groups) pass_turn();  // group 0 begins
     fetch(0);
@@ -274,20 +290,20 @@ struct Consumer {
   }
 };
 
-/// All of a block; `memory`: sizeof(Shared<kDim, kTuning>), 1024-byte aligned.
-template <typename T, int kDim, Tuning kTuning, bool kCapped>
+/// All of a block; `memory`: sizeof(Shared<kDim, kDimV, kTuning>), 1024-byte aligned.
+template <typename T, int kDim, int kDimV, Tuning kTuning, bool kCapped>
 __device__ __forceinline__ void run_block(const cuda::Geometry& g, const ForwardParams& p,
                                           const Maps& maps, const Schedule& schedule,
                                           unsigned char* memory) {
-  auto& shared = *reinterpret_cast<Shared<kDim, kTuning>*>(memory);
+  auto& shared = *reinterpret_cast<Shared<kDim, kDimV, kTuning>*>(memory);
   if (threadIdx.x == 0) init_barriers(shared);
   __syncthreads();
   if (threadIdx.x < kGroupThreads) {
     give_registers<kTuning.loader_registers>();
-    if (threadIdx.x == 0) Loader<kDim, kTuning>(g, maps, schedule, shared).run();
+    if (threadIdx.x == 0) Loader<kDim, kDimV, kTuning>(g, maps, schedule, shared).run();
   } else {
     take_registers<kTuning.consumer_registers>();
-    Consumer<T, kDim, kTuning, kCapped>(g, p, shared).run();
+    Consumer<T, kDim, kDimV, kTuning, kCapped>(g, p, shared).run();
   }
 }
 

@@ -41,21 +41,25 @@ __device__ __forceinline__ std::int64_t token_of(const cuda::Geometry& g, const 
   return tile.token >= 0 ? tile.token + row : cuda::token_of_row(g, tile.row + row);
 }
 
-/// How a warp goes through its 16 rows in 16-byte chunks: each lane has one chunk of every kStep-th
-/// row.
+/// How a warp goes through its 16 rows in 16-byte chunks: each lane has kParts chunks of every
+/// kStep-th row.
 template <int kDim>
 struct WarpRows {
   static constexpr int kChunks = kDim / 8;
-  static constexpr int kStep = 32 / kChunks;
+  static constexpr int kLanes = kChunks & -kChunks;  ///< at a row: the powers of 2 in kChunks
+  static constexpr int kParts = kChunks / kLanes;
+  static constexpr int kStep = 32 / kLanes;
   static constexpr int kCount = 16 / kStep;
-  int chunk, first;  ///< `first`: this lane's first row, within the item
+  int chunk, first;  ///< this lane's first: chunk, and row within the item
   __device__ __forceinline__ explicit WarpRows(const Lane& at)
-      : chunk(at.lane() % kChunks), first(at.warp_row() + at.lane() / kChunks) {}
+      : chunk(at.lane() % kLanes), first(at.warp_row() + at.lane() / kLanes) {}
   __device__ __forceinline__ int row(int i) const { return first + i * kStep; }
-  /// Of this lane's chunk of row i, in its warpgroup's matrix.
-  __device__ __forceinline__ std::uint32_t place(int i) const {
-    return place_in_matrix(kGroupRows, row(i) % kGroupRows, chunk);
+  /// Of this lane's chunk `part` of row i, in its warpgroup's matrix.
+  __device__ __forceinline__ std::uint32_t place(int i, int part) const {
+    return place_in_matrix(kGroupRows, row(i) % kGroupRows, chunk + part * kLanes);
   }
+  /// Elements from the first of the lane's chunks.
+  __device__ __forceinline__ static int element(int part) { return 8 * kLanes * part; }
 
   /// move(i, where row i begins, does the tile have it) for all i < kCount. Addresses
   /// of one query segment's rows are added up, not multiplied out.
@@ -84,10 +88,15 @@ struct WarpRows {
 template <int kDim>
 __device__ __forceinline__ void copy_queries(const cuda::Geometry& g, const ForwardParams& p,
                                              const Item& item, const Lane& at, unsigned char* to) {
-  const WarpRows<kDim> rows(at);
+  using Rows = WarpRows<kDim>;
+  const Rows rows(at);
   const std::uint16_t* const q = element_at(p.q, item.batch, 0, item.head) + 8 * rows.chunk;
   rows.each(g, item.tile, q, p.q.token_stride, [&](int i, const std::uint16_t* from, bool real) {
-    copy16(shared_address(to) + rows.place(i), real ? from : q, real);
+#pragma unroll
+    for (int part = 0; part < Rows::kParts; ++part) {
+      copy16(shared_address(to) + rows.place(i, part), (real ? from : q) + Rows::element(part),
+             real);
+    }
   });
 }
 
@@ -194,12 +203,60 @@ __device__ __forceinline__ void store_out(const cuda::Geometry& g, const Forward
                                           const RowFactors& factors, const float (&o)[kDim / 2]) {
   stage_out<T, kDim>(at, shared_address(rows), factors, o);
   __syncwarp();
-  const WarpRows<kDim> mine(at);
+  using Rows = WarpRows<kDim>;
+  const Rows mine(at);
   std::uint16_t* const out = element_at(p.out, item.batch, 0, item.head) + 8 * mine.chunk;
   mine.each(g, item.tile, out, p.out.token_stride, [&](int i, std::uint16_t* to, bool real) {
-    const uint4 piece = load_shared16(shared_address(rows) + mine.place(i));
-    if (real) *reinterpret_cast<uint4*>(to) = piece;
+#pragma unroll
+    for (int part = 0; part < Rows::kParts; ++part) {
+      const uint4 piece = load_shared16(shared_address(rows) + mine.place(i, part));
+      if (real) *reinterpret_cast<uint4*>(to + Rows::element(part)) = piece;
+    }
   });
+}
+
+/// Of the packs of four neighbouring lanes: lane i gets number i of each.
+__device__ __forceinline__ void transpose_packs(std::uint32_t (&packs)[4], int lane) {
+#pragma unroll
+  for (int distance = 2; distance > 0; distance /= 2) {
+    const bool upper = (lane & distance) != 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if ((i & distance) != 0) continue;
+      std::uint32_t& low = packs[i];
+      std::uint32_t& high = packs[i + distance];
+      const std::uint32_t got = __shfl_xor_sync(0xffffffffU, upper ? low : high, distance);
+      (upper ? low : high) = got;
+    }
+  }
+}
+
+/// From registers, where the next item's queries are in shared memory already: of four chunks of a
+/// row, each of its four lanes gets one.
+template <typename T, int kDim>
+__device__ __forceinline__ void store_out_at_once(const cuda::Geometry& g, const ForwardParams& p,
+                                                  const Item& item, const Lane& at,
+                                                  const RowFactors& factors,
+                                                  const float (&o)[kDim / 2]) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const bool real = at.row(h) < item.tile.rows;
+    const std::int64_t token = real ? token_of(g, item.tile, at.row(h)) : 0;
+    std::uint16_t* const to = element_at(p.out, item.batch, token, item.head) + 8 * (at.lane() & 3);
+    const float factor = factors.of[h];
+#pragma unroll
+    for (int j = 0; j < kDim / 8; j += 4) {
+      std::uint32_t packs[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int first = 4 * (j + i) + 2 * h;
+        packs[i] = factor == 0.0F ? 0U : pack(o[first] * factor, o[first + 1] * factor, T());
+      }
+      transpose_packs(packs, at.lane());
+      const uint4 piece = make_uint4(packs[0], packs[1], packs[2], packs[3]);
+      if (real) *reinterpret_cast<uint4*>(to + 8 * j) = piece;
+    }
+  }
 }
 
 }  // namespace annulus::attn::sm90

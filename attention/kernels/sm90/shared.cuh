@@ -28,22 +28,24 @@ struct Step {
 };
 inline constexpr int kAborted = -1;
 
-template <int kDim, Tuning kTuning>
+template <int kDim, int kDimV, Tuning kTuning>
 struct Shared {
   static constexpr int kGroups = kTuning.groups;
   static constexpr int kTileKeys = kTuning.tile_keys;
   static constexpr int kStages = kTuning.stages;  ///< of K, and of V
   static constexpr int kSteps = 8;                ///< > kStages: a step outlives its K
   static constexpr int kItems = 4;                ///< this one, the next, and those ahead
-  static constexpr int kQueryBytes = kGroupRows * kDim * 2;
-  static constexpr int kKeyBytes = kTileKeys * kDim * 2;
+  static constexpr int kQueryBytes = kGroupRows * kBlocksOf<kDim> * kRowBytes;
+  static constexpr int kKeyBytes = kTileKeys * kBlocksOf<kDim> * kRowBytes;
+  static constexpr int kValueBytes = kTileKeys * kBlocksOf<kDimV> * kRowBytes;
   static_assert(kGroupRows * kMostGroups == kMostTileRows && kGroups <= kMostGroups &&
                 kStages < kSteps && registers_suit(kTuning));
-  static_assert(kTileKeys % 32 == 0, "masks go by 32 keys, the swizzle's pattern by 8");
+  static_assert(kTileKeys % 16 == 0, "a step of P V is 16 keys");
+  static_assert(kDim % 32 == 0 && kDimV % 32 == 0 && kDimV <= kDim, "output goes through Q");
 
-  unsigned char q[2][kGroups][kQueryBytes];  ///< of this item and the next
+  unsigned char q[kTuning.query_buffers][kGroups][kQueryBytes];  ///< of this item and the next
   unsigned char k[kStages][kKeyBytes];
-  unsigned char v[kStages][kKeyBytes];
+  unsigned char v[kStages][kValueBytes];
   Step steps[kSteps];
   Item items[kItems];
   // Full: what the loader said or copied is there. Empty: every consumer warp is done with it.
@@ -68,8 +70,8 @@ inline constexpr int kTurnBarrier = 1;                 ///< + warpgroup: its tur
 inline constexpr int kGroupBarrier = 1 + kMostGroups;  ///< + warpgroup: its own threads
 
 /// One thread, before all others use them.
-template <int kDim, Tuning kTuning>
-__device__ inline void init_barriers(Shared<kDim, kTuning>& s) {
+template <int kDim, int kDimV, Tuning kTuning>
+__device__ inline void init_barriers(Shared<kDim, kDimV, kTuning>& s) {
   constexpr int kConsumerWarps = 4 * kTuning.groups;
   for (int i = 0; i < kTuning.stages; ++i) {
     init_barrier(&s.k_full[i], 1);
