@@ -20,10 +20,37 @@ inline constexpr Tuning three_none_64{.groups = 3,
                                       .loader_registers = 32,
                                       .consumer_registers = 160};
 
+inline constexpr Tuning two_96{.tile_keys = 160,
+                               .turns = false,
+                               .slack = 8,
+                               .loader_registers = 24,
+                               .consumer_registers = 240};
+inline constexpr Tuning wide_96{.groups = 3,
+                                .tile_keys = 112,
+                                .turns = false,
+                                .slack = 8,
+                                .loader_registers = 32,
+                                .consumer_registers = 160};
+
+inline constexpr Tuning turns_192{.tile_keys = 112,
+                                  .query_buffers = 1,
+                                  .slack = 8,
+                                  .loader_registers = 24,
+                                  .consumer_registers = 240};
+inline constexpr Tuning turns_256{.tile_keys = 80,
+                                  .query_buffers = 1,
+                                  .slack = 8,
+                                  .loader_registers = 24,
+                                  .consumer_registers = 240};
+
 }  // namespace annulus::testing::candidates
 
 /// X(name, head dim) for each.
 #define ANNULUS_HOPPER_CANDIDATES(X) \
   X(lazy, 128)                       \
   X(wide_turns, 128)                 \
-  X(three_none, 64)
+  X(three_none, 64)                  \
+  X(two, 96)                         \
+  X(wide, 96)                        \
+  X(turns, 192)                      \
+  X(turns, 256)

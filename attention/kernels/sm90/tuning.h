@@ -65,7 +65,7 @@ constexpr Tuning default_tuning(std::int64_t head_dim, std::int64_t head_dim_v, 
   }
   if (head_dim == 96) {
     return {.groups = 3,
-            .tile_keys = 112,
+            .tile_keys = 96,
             .slack = 8,
             .loader_registers = 32,
             .consumer_registers = 160};
