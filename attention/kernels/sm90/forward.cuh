@@ -1,7 +1,7 @@
 // Attention forward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024). One block an SM
 // stays for the whole launch and draws query tiles (128 rows of one head) until none is left; for
 // each it streams the keys of its tile list, up to 160 at a time, and keeps an online softmax. The
-// figures here are those of head_dim 128; tuning.h says what is otherwise at 64, and what may be.
+// figures here are those of head_dim 128; tuning.h says what is otherwise, and what may be.
 //
 //   warps      warpgroup 0: the loader, one thread of it (loader.cuh): draws items, waits for the
 //              flags of segments, has the copy engine (TMA) bring K and V. 24 registers a thread.
@@ -14,13 +14,15 @@
 //              other does its softmax; else they fall into step by themselves.
 //   shared     Q [2 items][2 groups][64 rows], K [stages][160 keys], V [stages][160 keys], all in
 //              blocks of 64 elements with the 128-byte swizzle (layout.cuh): 64, 80 and 80 KB, 2
-//              stages. Output leaves through Q.
+//              stages. Output leaves through Q. Wide heads have room for one item's Q: the next
+//              one's comes when the last scores are there, and output leaves from registers.
 //   barriers   full and empty mbarriers for K, V and items (shared.cuh); named ones for turns and
 //              for a warpgroup's own threads
 //   tails      a tile of fewer keys is copied as a whole box: tokens behind it are read (params.h:
 //              key_tokens), their scores become -inf, their values are overwritten with zeroes
-//   limits     f16, bf16; head_dim = head_dim_v = 64 or 128; 16-byte aligned rows; tiles of at most
-//              tile_rows_of x tile_keys; softmax_scale > 0; key_tokens known (setup.h)
+//   limits     f16, bf16; head_dim = head_dim_v = 64, 96, 128, 192, 256, or 192 and 128; 16-byte
+//              aligned rows; tiles of at most tile_rows_of rows and any number of keys;
+//              softmax_scale > 0; key_tokens known (setup.h)
 #pragma once
 
 #include "attention/kernels/sm90/loader.cuh"
@@ -159,7 +161,7 @@ struct Consumer {
   /// was aborted.
   template <bool kFirst>
   __device__ __forceinline__ bool enter(const Item& item) {
-    await_queries();
+    if constexpr (kAhead) await_queries();
     if (!await_keys()) {
       take_back_values();
       return false;
@@ -167,6 +169,7 @@ struct Consumer {
     const Matrix rows = along_rows(shared_address(queries(item.number)));
     await_turn();
     if constexpr (!kFirst) start_values(step - 1);
+    if constexpr (!kAhead) await_queries();  // asked for late: P V has something to do meanwhile
     start_scores(rows);
     pass_turn();
     if constexpr (!kFirst) leave<1>(item.number - 1);
