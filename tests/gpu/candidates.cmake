@@ -33,12 +33,13 @@ endfunction()
 if(ANNULUS_KERNEL_SET STREQUAL "ci")
   annulus_candidates(hopper_candidates TEMPLATE hopper_candidate.cu.in RIGHT "wide_turns 128")
   annulus_candidates(hopper_backward_candidates TEMPLATE hopper_backward_candidate.cu.in
-    RIGHT "delayed_boxes 128")
+    RIGHT "ahead_boxes 128")
 else()
   annulus_candidates(hopper_candidates TEMPLATE hopper_candidate.cu.in
-    RIGHT "lazy 128" "wide_turns 128" "three_none 64" "two 96" "wide 96" "turns 192" "turns 256")
+    RIGHT "lazy 128" "wide_turns 128" "three_none 64" "two 96" "wide 96" "turns 192" "turns 256"
+    WRONG "traced_wide 128" "traced 128" "traced 192")
   annulus_candidates(hopper_backward_candidates TEMPLATE hopper_backward_candidate.cu.in
-    RIGHT "copies 128" "boxes 128" "boxes 64" "delayed 128" "delayed_copies 128" "delayed_boxes 128"
-    WRONG "traced 128" "traced_copies 128" "traced_copies 64" "traced_delayed 128"
+    RIGHT "boxes 128" "boxes 64" "ahead_boxes 128" "delayed_boxes 128"
+    WRONG "traced_boxes 128" "traced_ahead 128" "ahead_no_additions 128"
       "no_additions 128" "no_additions 64" "delayed_no_additions 128")
 endif()

@@ -2,7 +2,7 @@
 //   hopper_backward_variants_gpu list              names, as "copies 128"
 //   hopper_backward_variants_gpu check [NAME...]   numbers against the float64 oracle
 //   hopper_backward_variants_gpu time [NAME...]    TFLOP/s by variant, full and causal, 2k to 16k
-//   hopper_backward_variants_gpu trace [NAME...]   clocks a step by phase, of those that say so
+//   hopper_backward_variants_gpu trace [NAME...]   clocks by phase, of those that say so
 // NAME: "copies 128", "copies" (of both head dims) or "128"; none: all. check: exit status 1 if one
 // is wrong; those that are wrong on purpose (timing alone) are not looked at. 77 without a Hopper
 // GPU. tests/gpu/hopper_variants.sh runs each under a deadline.
@@ -12,8 +12,8 @@
 #include "tests/support/launch.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <vector>
@@ -96,9 +96,6 @@ struct Tensors {
   TestStream on;
 };
 
-/// FLOP, steps, clocks of phases: as backward_trace.cuh writes them.
-using Said = std::array<std::uint64_t, 2 + attn::sm90::kPhases>;
-
 /// One variant at one shape, ready to be launched.
 class Timed {
  public:
@@ -109,7 +106,7 @@ class Timed {
         workspace_(static_cast<std::size_t>(
             std::max(kernel_.workspace_bytes(sequences_.geometry, true, 1),
                      kernel_.workspace_bytes(sequences_.geometry, false, 1)))),
-        said_(sizeof(Said)) {
+        said_(sizeof(std::uint64_t) * kSaid) {
     const std::int64_t token = 16 * shape.dim;
     const auto input = [&](const DeviceBytes& b) {
       return attn::Input{b.data(), shape.dtype, shape.seq * token, token, shape.dim};
@@ -160,12 +157,13 @@ class Timed {
     launch();
     check_cuda(cudaDeviceSynchronize(), "traced launch");
     context_.flops = nullptr;
-    Said said{};
+    Said said(kSaid);
     said_.read(reinterpret_cast<std::byte*>(said.data()));
     return said;
   }
 
  private:
+  static constexpr std::size_t kSaid = 1 + 2 * attn::sm90::kPhases;
   attn::Kernel kernel_;
   TimedSequences sequences_;
   DeviceGeometry geometry_;
@@ -195,39 +193,16 @@ int time_all(const Variants& variants) {
   return 0;
 }
 
-void trace_shape(const Variant& v, const TimedShape& shape) {
+Said trace(const Variant& v, const TimedShape& shape) {
   const Tensors tensors(shape);
   Timed timed(v, shape, tensors);
   timed.launch_forward();
   timed.launch();
-  const Said said = timed.trace();
-  const auto steps = static_cast<double>(std::max<std::uint64_t>(1, said[1]));
-  std::printf("%-14s %3d %-6s %6d %8.0f", v.name.c_str(), static_cast<int>(v.dim),
-              shape.causal ? "causal" : "full", static_cast<int>(shape.seq), steps);
-  double all = 0.0;
-  for (int i = 0; i < attn::sm90::kPhases; ++i) {
-    const double clocks = static_cast<double>(said[static_cast<std::size_t>(2 + i)]) / steps;
-    all += clocks;
-    std::printf(" %8.0f", clocks);
-  }
-  std::printf(" %8.0f\n", all);
-  std::fflush(stdout);
+  return timed.trace();
 }
 
-int trace_all(const Variants& all) {
-  std::printf("clocks a step of block 0, by what they lead to; of tensor cores it takes 2560\n");
-  std::printf("%-14s %3s %-6s %6s %8s", "", "dim", "mask", "seq", "steps");
-  for (const char* name : attn::sm90::kPhaseNames) std::printf(" %8s", name);
-  std::printf(" %8s\n", "all");
-  for (const auto& v : all) {
-    if (!v.traced) continue;
-    for (const bool causal : {false, true}) {
-      for (const std::int64_t seq : {2048, 8192}) {
-        trace_shape(v, {DType::bf16, v.dim, causal, seq});
-      }
-    }
-  }
-  return 0;
+int trace_variants(const Variants& all) {
+  return trace_all(all, {2048, 8192}, attn::sm90::kPhaseNames, trace);
 }
 
 }  // namespace
@@ -236,5 +211,5 @@ int trace_all(const Variants& all) {
 int main(int argc, char** argv) {
   using namespace annulus::testing;
   return run_variants(argc, argv, hopper_backward_variants,
-                      {{"check", check_all}, {"time", time_all}, {"trace", trace_all}});
+                      {{"check", check_all}, {"time", time_all}, {"trace", trace_variants}});
 }

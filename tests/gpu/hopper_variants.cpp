@@ -66,12 +66,16 @@ Variants hopper_variants() {
 #define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v) ANNULUS_ADD_##dtype(dim, dim_v)
 #include <hopper_forward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
-#define ANNULUS_HOPPER_CANDIDATE(name, dim, checked)                                            \
-  variants.push_back(                                                                           \
-      {#name, dim,                                                                              \
-       kernel_of(candidates::name##_##dim,                                                      \
-                 forward<candidates::launch_##name##_##dim, candidates::name##_##dim.tile_keys, \
-                         Prelude::overlapped>)});
+#define ANNULUS_HOPPER_CANDIDATE(candidate, head_dim, checked)                                    \
+  variants.push_back(                                                                             \
+      {.name = #candidate,                                                                        \
+       .dim = head_dim,                                                                           \
+       .kernel =                                                                                  \
+           kernel_of(candidates::candidate##_##head_dim,                                          \
+                     forward<candidates::launch_##candidate##_##head_dim,                         \
+                             candidates::candidate##_##head_dim.tile_keys, Prelude::overlapped>), \
+       .right = checked,                                                                          \
+       .traced = candidates::candidate##_##head_dim.traced});
 #include <hopper_candidates.inc>
 #undef ANNULUS_HOPPER_CANDIDATE
   return variants;

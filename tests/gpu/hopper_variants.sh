@@ -13,5 +13,5 @@ while read -r variant; do
   [ $status -ge 124 ] && echo "HANGS: $variant"
 done < <("$gpu" list)
 [ ${#right[@]} -eq 0 ] && exit 1
-[[ $gpu == *backward* ]] && timeout -k 5 60 "$gpu" trace "${right[@]}"
+timeout -k 5 60 "$gpu" trace
 timeout -k 5 "${2:-240}" "$gpu" time "${right[@]}"

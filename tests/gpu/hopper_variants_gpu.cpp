@@ -1,9 +1,11 @@
 // Tunings of the Hopper forward side by side, bf16:
 //   hopper_variants_gpu list              names, as "lazy 128"
 //   hopper_variants_gpu check [NAME...]   numbers against the float64 oracle
-//   hopper_variants_gpu time [NAME...]    TFLOP/s by variant, full and causal, 2k to 16k
+//   hopper_variants_gpu time [NAME...]    TFLOP/s by variant, full and causal, 512 to 16k
+//   hopper_variants_gpu trace [NAME...]   clocks by phase, of those that say so
 // NAME: "lazy 128", "lazy" (of every head dim) or "128"; none: all. check: exit status 1 if one is
 // wrong. 77 without a Hopper GPU. tests/gpu/hopper_variants.sh runs each under a deadline.
+#include "attention/kernels/sm90/forward_phases.h"
 #include "tests/gpu/hopper_variants.h"
 #include "tests/gpu/shares.h"
 #include "tests/support/launch.h"
@@ -66,6 +68,7 @@ double worst_share(const Variant& v, const Chain& chain) {
 int check_all(const Variants& variants) {
   int wrong = 0;
   for (const Variant& v : variants) {
+    if (v.traced) continue;
     const bool right = print_shares(v, [&](const auto& say) {
       for (const Chain& chain : chains_for(v)) say(worst_share(v, chain));
     });
@@ -98,7 +101,8 @@ class Timed {
         sequences_(shape, kernel_),
         geometry_(sequences_.geometry, kernel_),
         workspace_(
-            static_cast<std::size_t>(kernel_.workspace_bytes(sequences_.geometry, false, 1))) {
+            static_cast<std::size_t>(kernel_.workspace_bytes(sequences_.geometry, false, 1))),
+        said_(sizeof(std::uint64_t) * kSaid) {
     const std::int64_t token = 16 * shape.dim;
     const auto input = [&](const DeviceBytes& b) {
       return attn::Input{b.data(), shape.dtype, shape.seq * token, token, shape.dim};
@@ -123,11 +127,24 @@ class Timed {
     return 4.0 * sequences_.pairs * static_cast<double>(dim) * 1e-9 / times_.median_ms();
   }
 
+  /// What block 0 of one launch says.
+  Said trace() {
+    check_cuda(cudaMemset(said_.data(), 0, said_.size()), "cudaMemset");
+    context_.flops = reinterpret_cast<std::int64_t*>(said_.data());
+    launch();
+    check_cuda(cudaDeviceSynchronize(), "traced launch");
+    context_.flops = nullptr;
+    Said said(kSaid);
+    said_.read(reinterpret_cast<std::byte*>(said.data()));
+    return said;
+  }
+
  private:
+  static constexpr std::size_t kSaid = 1 + 2 * attn::sm90::kForwardPhases;
   attn::Kernel kernel_;
   TimedSequences sequences_;
   DeviceGeometry geometry_;
-  DeviceBytes workspace_;
+  DeviceBytes workspace_, said_;
   attn::ForwardParams params_;
   attn::LaunchContext context_;
   LaunchTimes times_;
@@ -147,8 +164,19 @@ std::vector<double> rates(const Variants& variants, const TimedShape& shape) {
 }
 
 int time_all(const Variants& variants) {
-  print_tables(variants, {2048, 4096, 8192, 16384}, kRounds, rates);
+  print_tables(variants, {512, 1024, 2048, 4096, 8192, 16384}, kRounds, rates);
   return 0;
+}
+
+Said trace(const Variant& v, const TimedShape& shape) {
+  const Tensors tensors(shape);
+  Timed timed(v, shape, tensors);
+  timed.launch();
+  return timed.trace();
+}
+
+int trace_variants(const Variants& all) {
+  return trace_all(all, {512, 2048, 8192}, attn::sm90::kForwardPhaseNames, trace);
 }
 
 }  // namespace
@@ -156,5 +184,6 @@ int time_all(const Variants& variants) {
 
 int main(int argc, char** argv) {
   using namespace annulus::testing;
-  return run_variants(argc, argv, hopper_variants, {{"check", check_all}, {"time", time_all}});
+  return run_variants(argc, argv, hopper_variants,
+                      {{"check", check_all}, {"time", time_all}, {"trace", trace_variants}});
 }

@@ -35,6 +35,20 @@ int run(const Variants& chosen, const Action& action) {
   return 77;
 }
 
+void print_phases(const Said& said, std::size_t phases) {
+  std::uint64_t all = 0;
+  for (std::size_t i = 0; i < phases; ++i) all += said[1 + 2 * i];
+  std::printf(" %9.0f", static_cast<double>(all));
+  for (std::size_t i = 0; i < phases; ++i) {
+    const std::uint64_t count = said[2 + 2 * i];
+    const double mean =
+        static_cast<double>(said[1 + 2 * i]) / std::max(1.0, static_cast<double>(count));
+    std::printf(" %7.0f/%-5u", mean, static_cast<unsigned>(count));
+  }
+  std::printf("\n");
+  std::fflush(stdout);
+}
+
 }  // namespace
 
 Variants of_dim(const Variants& all, std::int64_t dim) {
@@ -111,6 +125,25 @@ void LaunchTimes::note() {
   float ms = 0.0F;
   check_cuda(cudaEventElapsedTime(&ms, begin_, end_), "cudaEventElapsedTime");
   ms_.push_back(ms);
+}
+
+int trace_all(const Variants& all, const std::vector<std::int64_t>& lengths,
+              std::span<const char* const> names, const Trace& trace) {
+  std::printf("mean clocks of block 0 by what they lead to / how often\n%-14s %3s %-6s %6s %9s", "",
+              "dim", "mask", "seq", "all");
+  for (const char* name : names) std::printf(" %13s", name);
+  std::printf("\n");
+  for (const Variant& v : all) {
+    if (!v.traced) continue;
+    for (const bool causal : {false, true}) {
+      for (const std::int64_t seq : lengths) {
+        std::printf("%-14s %3d %-6s %6d", v.name.c_str(), static_cast<int>(v.dim),
+                    causal ? "causal" : "full", static_cast<int>(seq));
+        print_phases(trace(v, {DType::bf16, v.dim, causal, seq}), names.size());
+      }
+    }
+  }
+  return 0;
 }
 
 void print_tables(const Variants& all, const std::vector<std::int64_t>& lengths, int rounds,

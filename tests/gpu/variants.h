@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -97,5 +98,14 @@ void time_interleaved(const std::vector<std::unique_ptr<Timed>>& timed, int warm
 using ShapeRow = std::function<std::vector<double>(const Variants&, const TimedShape&)>;
 void print_tables(const Variants& all, const std::vector<std::int64_t>& lengths, int rounds,
                   const ShapeRow& row);
+
+/// FLOP, then clocks and count of each phase: what block 0 of a traced variant writes (trace.cuh).
+using Said = std::vector<std::uint64_t>;
+
+/// A line for each traced variant, full and causal, at each length: means of clocks, each over how
+/// often its phase ended. `trace` launches once and gives what was said.
+using Trace = std::function<Said(const Variant&, const TimedShape&)>;
+int trace_all(const Variants& all, const std::vector<std::int64_t>& lengths,
+              std::span<const char* const> names, const Trace& trace);
 
 }  // namespace annulus::testing

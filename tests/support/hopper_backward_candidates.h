@@ -13,18 +13,26 @@ using attn::sm90::BackwardTuning;
 
 inline constexpr BackwardTuning copies{.additions = Additions::copies, .stages = 2};
 inline constexpr BackwardTuning boxes{.additions = Additions::boxes, .stages = 2};
+inline constexpr BackwardTuning ahead_boxes{
+    .additions = Additions::boxes, .ahead = true, .stages = 2};
 inline constexpr BackwardTuning delayed{.delayed = true};
 inline constexpr BackwardTuning delayed_copies{.additions = Additions::copies, .delayed = true};
 inline constexpr BackwardTuning delayed_boxes{.additions = Additions::boxes, .delayed = true};
 
-// Right, but they tell what takes how long, behind the counter of FLOP (backward_trace.cuh).
+// Right, but they tell what takes how long, behind the counter of FLOP (trace.cuh).
 inline constexpr BackwardTuning traced{.traced = true};
 inline constexpr BackwardTuning traced_copies{
     .additions = Additions::copies, .stages = 2, .traced = true};
 inline constexpr BackwardTuning traced_delayed{
     .additions = Additions::copies, .delayed = true, .traced = true};
+inline constexpr BackwardTuning traced_boxes{
+    .additions = Additions::boxes, .stages = 2, .traced = true};
+inline constexpr BackwardTuning traced_ahead{
+    .additions = Additions::boxes, .ahead = true, .stages = 2, .traced = true};
 
 // Wrong.
+inline constexpr BackwardTuning delayed_dense{.additions = Additions::dense, .delayed = true};
+inline constexpr BackwardTuning ahead_no_additions{.additions = Additions::none, .ahead = true};
 inline constexpr BackwardTuning no_additions{.additions = Additions::none};
 inline constexpr BackwardTuning delayed_no_additions{.additions = Additions::none, .delayed = true};
 
@@ -34,6 +42,7 @@ inline constexpr BackwardTuning delayed_no_additions{.additions = Additions::non
 #define ANNULUS_HOPPER_BACKWARD_CANDIDATES(X) \
   X(copies)                                   \
   X(boxes)                                    \
+  X(ahead_boxes)                              \
   X(delayed)                                  \
   X(delayed_copies)                           \
   X(delayed_boxes)

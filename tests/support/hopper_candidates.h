@@ -43,6 +43,22 @@ inline constexpr Tuning turns_256{.tile_keys = 80,
                                   .loader_registers = 24,
                                   .consumer_registers = 240};
 
+// Right, but they tell what takes how long, behind the counter of FLOP (trace.cuh).
+inline constexpr Tuning traced_128{.turns = false, .slack = 8, .traced = true};
+inline constexpr Tuning traced_wide_128{.tile_keys = 160,
+                                        .turns = false,
+                                        .slack = 8,
+                                        .loader_registers = 24,
+                                        .consumer_registers = 240,
+                                        .traced = true};
+inline constexpr Tuning traced_192{.tile_keys = 112,
+                                   .query_buffers = 1,
+                                   .turns = false,
+                                   .slack = 8,
+                                   .loader_registers = 24,
+                                   .consumer_registers = 240,
+                                   .traced = true};
+
 }  // namespace annulus::testing::candidates
 
 /// X(name, head dim) for each.

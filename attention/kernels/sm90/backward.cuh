@@ -255,24 +255,59 @@ struct GradientConsumer {
     reach(Phase::item);
   }
 
+  /// From S, which is under way, to dQ; dK is then under way.
+  __device__ __forceinline__ void find_products(const Turn& at) {
+    start_slopes(at);
+    exchange_scores(at);
+    start_dq(scores());
+    if constexpr (kTuning.ahead) {
+      start_dk(at);
+    } else {
+      add_rows<kRows / 16>(dk, gradients, shared.q[at.index], 0);
+    }
+    wait_products<1>(dq);
+  }
+
+  /// Q and dO of the step are read.
+  __device__ __forceinline__ void leave_step(const Turn& at) {
+    hold(dv);
+    __syncwarp();  // all lanes have read what the step says
+    release(&shared.empty[at.index]);
+    reach(Phase::done);
+  }
+
   /// All steps of an item, which has some; one after another.
   __device__ __forceinline__ void stream_rows() {
     for (bool more = true; more; ++step) {
       const Turn at(step);
       start_scores(at);
-      start_slopes(at);
-      exchange_scores(at);
-      start_dq(scores());
-      add_rows<kRows / 16>(dk, gradients, shared.q[at.index], 0);
-      wait_products<1>(dq);
+      find_products(at);
       add_step(at);
       more = shared.steps[at.index].last == 0;
       wait_products<0>(dk);
-      hold(dv);
-      __syncwarp();  // all lanes have read what the step says
-      release(&shared.empty[at.index]);
-      reach(Phase::done);
+      leave_step(at);
     }
+  }
+
+  /// The same, but S of the next step starts behind dK as soon as dQ is there: tensor cores have it
+  /// to do while dQ leaves. dS then comes from shared memory for dK too, for ptxas would serialise
+  /// products that read registers behind others (C7512); its two buffers last until dK is awaited.
+  __device__ __forceinline__ void stream_ahead() {
+    start_scores(Turn(step));
+    for (;; ++step) {
+      const Turn at(step);
+      find_products(at);
+      if (shared.steps[at.index].last != 0) break;
+      start_scores(Turn(step + 1));
+      add_step(at);
+      wait_products<1>(dk);
+      leave_step(at);
+    }
+    const Turn at(step);
+    add_step(at);
+    wait_products<0>(dk);
+    leave_step(at);
+    ++step;
   }
 
   /// dK += dS^T Q, with dS from shared memory.
@@ -344,6 +379,8 @@ struct GradientConsumer {
       start_item(n);
       if constexpr (kDelayed) {
         stream_delayed();
+      } else if constexpr (kTuning.ahead) {
+        stream_ahead();
       } else {
         stream_rows();
       }

@@ -27,12 +27,23 @@ struct QueryAdder {
     add_box(maps.dq, from, 32 * lane, now.token, now.head, now.batch);
   }
 
+  /// The same bytes to where the step's tokens of all heads lie, as if a head's were together
+  /// there.
+  __device__ __forceinline__ void add_dense(const QueryStep& now, int lane) const {
+    constexpr int kFloats = 32 * Memory::kRows;
+    if (lane >= kDim / 32) return;
+    const auto from = shared_address(shared.dq) + static_cast<std::uint32_t>(lane * kFloats * 4);
+    add_copied(now.dq + now.head * (Memory::kRows - 1) * kDim + lane * kFloats, from, kFloats * 4);
+  }
+
   /// What lies in shared memory may be overwritten after this, and is in memory if turns count.
   __device__ __forceinline__ void add(const QueryStep& now, int lane) const {
     const TurnKeeper<Memory> turns(g, shared);
     if (kOrdered && lane == 0) turns.await(now.counter, now.turn);
     __syncwarp();
-    if constexpr (Memory::kBoxes) {
+    if constexpr (Memory::kDense) {
+      add_dense(now, lane);
+    } else if constexpr (Memory::kBoxes) {
       add_boxes(now, lane);
     } else {
 #pragma unroll 1
@@ -57,13 +68,14 @@ struct QueryAdder {
       const Place<Memory::kStages> at(step);
       const Place<1> staged(step);
       wait(&shared.q_full[at.index], at.full);
-      if (shared.steps[at.index].rows == 0) break;
+      const QueryStep now = shared.steps[at.index];
+      __syncwarp();
+      // Before the addition: the step's Q and dO are not to wait for it.
+      if (lane == 0) arrive(&shared.empty[at.index]);
+      if (now.rows == 0) break;
       wait(&shared.dq_full, staged.full);
-      add(shared.steps[at.index], lane);
-      if (lane == 0) {
-        arrive(&shared.dq_empty);
-        arrive(&shared.empty[at.index]);
-      }
+      add(now, lane);
+      if (lane == 0) arrive(&shared.dq_empty);
     }
     await_additions();
   }

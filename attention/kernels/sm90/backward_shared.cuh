@@ -1,11 +1,12 @@
 #pragma once
 
 #include "attention/kernels/cuda/device/query_steps.cuh"
-#include "attention/kernels/sm90/backward_trace.cuh"
+#include "attention/kernels/sm90/backward_phases.h"
 #include "attention/kernels/sm90/backward_tuning.h"
 #include "attention/kernels/sm90/layout.cuh"
 #include "attention/kernels/sm90/maps.h"
 #include "attention/kernels/sm90/shared.cuh"
+#include "attention/kernels/sm90/trace.cuh"
 #include "attention/kernels/sm90/variant.h"
 
 #include <cstdint>
@@ -51,7 +52,8 @@ struct BackwardShared {
   static constexpr int kRows = backward_rows(kDim);  ///< query rows of a step, at most
   static constexpr int kStages = kTuning.stages;
   static constexpr int kScores = kTuning.delayed ? 1 : 2;  ///< buffers of dS
-  static constexpr bool kBoxes = kTuning.additions == Additions::boxes;
+  static constexpr bool kDense = kTuning.additions == Additions::dense;
+  static constexpr bool kBoxes = kDense || kTuning.additions == Additions::boxes;
   static constexpr bool kStaged = kBoxes || kTuning.additions == Additions::copies;
   /// Floats from row to row of staged dQ: the warp's stores of two floats meet no bank twice. Boxes
   /// lie one after the other instead, rows of 32 floats with the 128-byte swizzle.
@@ -85,7 +87,7 @@ struct BackwardShared {
   std::uint64_t turn_come[kStages];  ///< the block may add to dQ
   std::uint64_t added[kStages];      ///< every consumer warp has
   std::uint64_t dq_full, dq_empty;   ///< staged dQ
-  Trace trace;
+  Trace<kPhases> trace;
 };
 
 inline constexpr int kTurnWarp = 1;  ///< of the loader's warpgroup: keeps turns, or adds dQ

@@ -10,6 +10,7 @@ enum class Additions {
   rows,    ///< red.v4 from registers, gathered to 128 bytes of a row
   copies,  ///< by the copy engine from shared memory; a warp of its own starts it
   boxes,   ///< likewise, all rows of 32 columns at once
+  dense,   ///< as boxes, to places where a step's dQ would lie together; dQ is wrong
   none,    ///< to learn what additions cost; dQ is wrong
 };
 
@@ -18,10 +19,11 @@ struct BackwardTuning {
   /// S of the next step starts before dQ of this one is awaited, and dK comes after dP of the next
   /// step, from shared memory: tensor cores have work throughout.
   bool delayed = false;
+  bool ahead = false;         ///< S of the next step starts before dK of this one is awaited
   int stages = 3;             ///< of Q, and of dO
   int loader_registers = 40;  ///< of a thread
   int consumer_registers = 232;
-  bool traced = false;  ///< block 0 says how long phases take (backward_trace.cuh)
+  bool traced = false;  ///< block 0 says how long phases take (trace.cuh)
 };
 
 constexpr BackwardTuning default_backward_tuning(int /*head_dim*/) { return {}; }

@@ -4,7 +4,8 @@
 // figures here are those of head_dim 128; tuning.h says what is otherwise, and what may be.
 //
 //   warps      warpgroup 0: the loader, one thread of it (loader.cuh): draws items, waits for the
-//              flags of segments, has the copy engine (TMA) bring K and V. 24 registers a thread.
+//              flags of segments, has the copy engine (TMA) bring K and V; three warps that bring
+//              Q and carry output away (porter.cuh). 24 registers a thread.
 //              warpgroups 1, 2: consumers of 64 rows each, 240 registers. S = Q K^T from shared
 //              memory, softmax in registers, O += P V with P from registers.
 //   overlap    within a warpgroup: products of S for step i and of O for step i - 1 are started
@@ -26,6 +27,7 @@
 #pragma once
 
 #include "attention/kernels/sm90/loader.cuh"
+#include "attention/kernels/sm90/porter.cuh"
 #include "attention/kernels/sm90/rows.cuh"
 #include "attention/kernels/sm90/wgmma.cuh"
 
@@ -39,7 +41,7 @@ struct Consumer {
   static constexpr int kScores = kTileKeys / 2;
   static constexpr int kStages = Memory::kStages;
   /// Queries of the next item have a place of their own.
-  static constexpr bool kAhead = kTuning.query_buffers == 2;
+  static constexpr bool kAhead = Memory::kQueries == 2;
 
   const cuda::Geometry& g;
   const ForwardParams& p;
@@ -63,7 +65,11 @@ struct Consumer {
         scale(kCapped ? cuda::kLog2E : static_cast<float>(geometry.softmax_scale) * cuda::kLog2E) {}
 
   __device__ __forceinline__ unsigned char* queries(int n) const {
-    return shared.q[n & (kTuning.query_buffers - 1)][at.group()];
+    return shared.q[n & (Memory::kQueries - 1)][at.group()];
+  }
+
+  __device__ __forceinline__ void reach(ForwardPhase phase) const {
+    mark<kTuning.traced>(shared.trace, at.thread() + kGroupThreads * at.group(), phase);
   }
 
   /// A warp is done with what `barrier` guards.
@@ -161,28 +167,35 @@ struct Consumer {
   /// was aborted.
   template <bool kFirst>
   __device__ __forceinline__ bool enter(const Item& item) {
-    if constexpr (kAhead) await_queries();
+    if constexpr (kAhead) await_queries(item.number);
+    reach(ForwardPhase::queries);
     if (!await_keys()) {
       take_back_values();
+      give_up(kFirst ? 0 : item.number - 1);
       return false;
     }
+    reach(ForwardPhase::keys);
     const Matrix rows = along_rows(shared_address(queries(item.number)));
     await_turn();
     if constexpr (!kFirst) start_values(step - 1);
-    if constexpr (!kAhead) await_queries();  // asked for late: P V has something to do meanwhile
+    // Asked for late: P V has something to do meanwhile.
+    if constexpr (!kAhead) await_queries(item.number);
     start_scores(rows);
     pass_turn();
+    reach(ForwardPhase::started);
     if constexpr (!kFirst) leave<1>(item.number - 1);
-    if constexpr (kAhead) fetch(item.number + 1);
+    reach(ForwardPhase::output);
     const Seen seen = look(item);
     wait_products<0>(s);
+    reach(ForwardPhase::scores);
     release(&shared.k_empty[Place<kStages>(step).index]);
-    fetch_after_scores(item, item.tile.steps);
+    release_queries(item.tile.steps);
     begin_rows<kDimV>(g, p, item, Lane(thread_again()), scale, o, sums);
     find_probabilities(seen);
     rescale();
     pack_scores<T>(s, probabilities);
     ++step;
+    reach(ForwardPhase::entered);
     return true;
   }
 
@@ -192,6 +205,7 @@ struct Consumer {
     for (int left = item.tile.steps - 1; left > 0; --left) {
       if (!await_keys()) {
         take_back_values();
+        give_up(item.number);
         return false;
       }
       await_turn();
@@ -201,7 +215,7 @@ struct Consumer {
       const Seen seen = look(item);
       wait_products<1>(s);
       release(&shared.k_empty[Place<kStages>(step).index]);
-      fetch_after_scores(item, left);
+      release_queries(left);
       find_probabilities(seen);
       finish_before(sums.sum[0] + sums.sum[1]);
       wait_products<0>(o);
@@ -209,6 +223,7 @@ struct Consumer {
       rescale();
       pack_scores<T>(s, probabilities);
       ++step;
+      reach(ForwardPhase::step);
     }
     return true;
   }
@@ -221,20 +236,34 @@ struct Consumer {
     wait(&shared.item_full[place.index], place.full);
   }
 
-  /// Queries of the next item are there, and nobody reads those of the last.
-  __device__ __forceinline__ void await_queries() const {
-    wait_copies();
-    fence_async_shared();
+  /// Queries of item n are there, and nobody reads those of the last.
+  __device__ __forceinline__ void await_queries(int n) const {
+    const Place<Memory::kQueries> place(n);
+    wait(&shared.q_full[place.index], place.full);
     sync_group(at);
+  }
+
+  /// The launch was aborted: porters, who wait for item n's output, are to leave too.
+  __device__ __forceinline__ void give_up(int n) const {
+    *static_cast<volatile std::uint32_t*>(&shared.aborted) = 1;
+    __syncwarp();
+    release(&shared.out_full[n & 1]);
+    release_queries(1);
+  }
+
+  /// Where there is one place for queries: the next item's may come once this warp has its last
+  /// scores. `left`: steps of the item that had none before.
+  __device__ __forceinline__ void release_queries(int left) const {
+    if (!kAhead && left == 1) release(&shared.q_empty);
   }
 
   /// The output of an item whose queries nobody reads any more.
   __device__ __forceinline__ void finish(const Item& item) {
     const Lane here(thread_again());
-    const RowFactors factors = finish_sums(g, p, item, here, scale, sums);
+    const RowFactors factors = finish_sums(here, scale, sums, shared.lse[item.number & 1]);
     if (p.finish) {
       if constexpr (kAhead) {
-        store_out<T, kDimV>(g, p, item, here, queries(item.number), factors, o);
+        stage_out<T, kDimV>(here, shared_address(queries(item.number)), factors, o);
       } else {
         store_out_at_once<T, kDimV>(g, p, item, here, factors, o);
       }
@@ -242,6 +271,7 @@ struct Consumer {
       store_state<kDimV>(g, p, item, here, factors, o);
     }
     __syncwarp();
+    release(&shared.out_full[item.number & 1]);
     release(&shared.item_empty[item.number % Memory::kItems]);
   }
 
@@ -249,47 +279,33 @@ struct Consumer {
   template <int kPending>
   __device__ __forceinline__ void leave(int n) {
     wait_products<kPending>(o);
+    reach(ForwardPhase::values);
     release(&shared.v_empty[Place<kStages>(step - 1).index]);
     finish(*item_at(n));
   }
 
   __device__ __forceinline__ void leave_last(int n) {
-    await_queries();
+    sync_group(at);  // nobody reads the queries that output is staged over
     start_values(step - 1);
     leave<0>(n);
-  }
-
-  /// Queries of item n to shared memory, unless there is none. The warp copies rows that it alone
-  /// has written output through.
-  __device__ __forceinline__ void fetch(int n) const {
-    await_item(n);
-    const Item& item = *item_at(n);
-    if (item.tile.begin < item.tile.end) {
-      copy_queries<kDim>(g, p, item, Lane(thread_again()), queries(n));
-    }
-  }
-
-  /// Where there is one place for queries: those of the next item go over this one's, whose last
-  /// scores are there. `left`: steps of the item that are not done.
-  __device__ __forceinline__ void fetch_after_scores(const Item& item, int left) const {
-    if (kAhead || left > 1) return;
-    sync_group(at);  // no other warp's products read them
-    fetch(item.number + 1);
+    reach(ForwardPhase::ended);
   }
 
   __device__ __forceinline__ void run() {
     if (at.group() + 1 == kTuning.groups) pass_turn();  // group 0 begins
-    fetch(0);
+    await_item(0);
+    reach(ForwardPhase::begun);
     const Item* item = item_at(0);
     if (item->tile.begin == item->tile.end) return;
     bool goes_on = enter<true>(*item);
     while (goes_on && stream_keys(*item)) {
       // Its number is read again where it is wanted: registers are short.
-      item = item_at(item->number + 1);
-      if (item->tile.begin == item->tile.end) return leave_last(item->number - 1);
+      const int next = item->number + 1;
+      await_item(next);
+      item = item_at(next);
+      if (item->tile.begin == item->tile.end) return leave_last(next - 1);
       goes_on = enter<false>(*item);
     }
-    wait_copies();  // aborted
   }
 };
 
@@ -301,12 +317,19 @@ __device__ __forceinline__ void run_block(const cuda::Geometry& g, const Forward
   auto& shared = *reinterpret_cast<Shared<kDim, kDimV, kTuning>*>(memory);
   if (threadIdx.x == 0) init_barriers(shared);
   __syncthreads();
-  if (threadIdx.x < kGroupThreads) {
+  // Each role gives registers back for itself: behind one for both, ptxas spills the loader's.
+  if (threadIdx.x < 32) {
     give_registers<kTuning.loader_registers>();
     if (threadIdx.x == 0) Loader<kDim, kDimV, kTuning>(g, maps, schedule, shared).run();
+  } else if (threadIdx.x < kGroupThreads) {
+    give_registers<kTuning.loader_registers>();
+    Porter<kDim, kDimV, kTuning>(g, p, shared).run();
   } else {
     take_registers<kTuning.consumer_registers>();
     Consumer<T, kDim, kDimV, kTuning, kCapped>(g, p, shared).run();
+    if (kTuning.traced && blockIdx.x == 0 && threadIdx.x == kGroupThreads) {
+      write_trace(shared.trace, g.flops);
+    }
   }
 }
 

@@ -19,7 +19,7 @@ struct Loader {
   Memory& shared;
   int step = 0;            ///< the next
   int drawn = 0;           ///< the item that is not said yet
-  int segment = -1;        ///< of the last step
+  int segment = 0;         ///< of the last step
   std::uint32_t seen = 0;  ///< what that segment's counter held
   bool held = false;       ///< V of the last step is not asked for yet
 
@@ -58,9 +58,10 @@ struct Loader {
   /// launch was aborted. What came before is on its way when this thread spins.
   __device__ __forceinline__ bool await_keys(const Tile& tile, std::int64_t first, int keys,
                                              int kv_head) {
-    if (tile.segment != segment) seen = 0;
+    const KeySegment& from = g.keys[tile.segment];
+    // Segments of a launch that takes what has arrived share one counter: it is not read again.
+    if (from.ready != g.keys[segment].ready) seen = 0;
     segment = tile.segment;
-    const KeySegment& from = g.keys[segment];
     if (from.ready == nullptr || seen >= from.all) return true;
     const std::uint32_t needed = cuda::needed_for(from, kv_head, first, keys);
     if (needed <= seen) return true;

@@ -5,7 +5,8 @@
 #include <cstdint>
 
 // The ends of a query tile, for one consumer warpgroup: its 64 query rows come to shared memory,
-// output and sums begin with a state or with nothing, and leave as a state or finished.
+// output and sums begin with a state or with nothing, and leave as a state or finished. Porters
+// (porter.cuh) do what needs no registers of consumers, in their place.
 namespace annulus::attn::sm90 {
 
 /// Where a thread stands in its warpgroup: one register, from which the rest is quickly found.
@@ -41,65 +42,6 @@ __device__ __forceinline__ std::int64_t token_of(const cuda::Geometry& g, const 
   return tile.token >= 0 ? tile.token + row : cuda::token_of_row(g, tile.row + row);
 }
 
-/// How a warp goes through its 16 rows in 16-byte chunks: each lane has kParts chunks of every
-/// kStep-th row.
-template <int kDim>
-struct WarpRows {
-  static constexpr int kChunks = kDim / 8;
-  static constexpr int kLanes = kChunks & -kChunks;  ///< at a row: the powers of 2 in kChunks
-  static constexpr int kParts = kChunks / kLanes;
-  static constexpr int kStep = 32 / kLanes;
-  static constexpr int kCount = 16 / kStep;
-  int chunk, first;  ///< this lane's first: chunk, and row within the item
-  __device__ __forceinline__ explicit WarpRows(const Lane& at)
-      : chunk(at.lane() % kLanes), first(at.warp_row() + at.lane() / kLanes) {}
-  __device__ __forceinline__ int row(int i) const { return first + i * kStep; }
-  /// Of this lane's chunk `part` of row i, in its warpgroup's matrix.
-  __device__ __forceinline__ std::uint32_t place(int i, int part) const {
-    return place_in_matrix(kGroupRows, row(i) % kGroupRows, chunk + part * kLanes);
-  }
-  /// Elements from the first of the lane's chunks.
-  __device__ __forceinline__ static int element(int part) { return 8 * kLanes * part; }
-
-  /// move(i, where row i begins, does the tile have it) for all i < kCount. Addresses
-  /// of one query segment's rows are added up, not multiplied out.
-  template <typename Element, typename Move>
-  __device__ __forceinline__ void each(const cuda::Geometry& g, const QueryTile& tile,
-                                       Element* base, std::int64_t stride, Move&& move) const {
-    if (tile.token >= 0) {
-      Element* at = base + (tile.token + first) * stride;
-#pragma unroll
-      for (int i = 0; i < kCount; ++i, at += kStep * stride) {
-        move(i, at, row(i) < tile.rows);
-      }
-      return;
-    }
-#pragma unroll 1
-    for (int i = 0; i < kCount; ++i) {
-      const bool real = row(i) < tile.rows;
-      const std::int64_t token = real ? cuda::token_of_row(g, tile.row + row(i)) : 0;
-      move(i, base + token * stride, real);
-    }
-  }
-};
-
-/// Starts the copy of the warp's rows to `to`, where its warpgroup's queries are; rows that the
-/// item lacks become 0.
-template <int kDim>
-__device__ __forceinline__ void copy_queries(const cuda::Geometry& g, const ForwardParams& p,
-                                             const Item& item, const Lane& at, unsigned char* to) {
-  using Rows = WarpRows<kDim>;
-  const Rows rows(at);
-  const std::uint16_t* const q = element_at(p.q, item.batch, 0, item.head) + 8 * rows.chunk;
-  rows.each(g, item.tile, q, p.q.token_stride, [&](int i, const std::uint16_t* from, bool real) {
-#pragma unroll
-    for (int part = 0; part < Rows::kParts; ++part) {
-      copy16(shared_address(to) + rows.place(i, part), (real ? from : q) + Rows::element(part),
-             real);
-    }
-  });
-}
-
 /// Rows continue from (state, lse), or start with nothing.
 template <int kDim>
 __device__ __forceinline__ void begin_rows(const cuda::Geometry& g, const ForwardParams& p,
@@ -132,10 +74,9 @@ struct RowFactors {
   float of[2];
 };
 
-/// Writes lse.
-__device__ __forceinline__ RowFactors finish_sums(const cuda::Geometry& g, const ForwardParams& p,
-                                                  const Item& item, const Lane& at, float scale,
-                                                  const RowSums& sums) {
+/// LSE goes to `lse`, by row of the item.
+__device__ __forceinline__ RowFactors finish_sums(const Lane& at, float scale, const RowSums& sums,
+                                                  float* lse) {
   RowFactors factors;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
@@ -144,12 +85,10 @@ __device__ __forceinline__ RowFactors finish_sums(const cuda::Geometry& g, const
     total += __shfl_xor_sync(0xffffffffU, total, 2);
     const bool unseen = total == 0.0F;
     factors.of[h] = unseen ? 0.0F : 1.0F / total;
-    if ((at.lane() & 3) != 0 || at.row(h) >= item.tile.rows) continue;
-    const std::int64_t token = token_of(g, item.tile, at.row(h));
+    if ((at.lane() & 3) != 0) continue;
     // Rounded as said here wherever this is inlined: which item is a block's last is chance.
-    *cuda::f32_row(p.lse, item.batch, token, item.head) =
-        unseen ? -cuda::kInfinity
-               : __fmaf_rn(sums.max[h], __fmul_rn(scale, cuda::kLn2), logf(total));
+    const float sum = __fmaf_rn(sums.max[h], __fmul_rn(scale, cuda::kLn2), logf(total));
+    lse[at.row(h)] = unseen ? -cuda::kInfinity : sum;
   }
   return factors;
 }
@@ -194,25 +133,6 @@ __device__ __forceinline__ void stage_out(const Lane& at, std::uint32_t to,
     }
     store_matrices(to + place_in_matrix(kGroupRows, row, j + (at.lane() >> 4)), packs);
   }
-}
-
-/// By way of `rows` in shared memory: so they leave in 16-byte pieces.
-template <typename T, int kDim>
-__device__ __forceinline__ void store_out(const cuda::Geometry& g, const ForwardParams& p,
-                                          const Item& item, const Lane& at, unsigned char* rows,
-                                          const RowFactors& factors, const float (&o)[kDim / 2]) {
-  stage_out<T, kDim>(at, shared_address(rows), factors, o);
-  __syncwarp();
-  using Rows = WarpRows<kDim>;
-  const Rows mine(at);
-  std::uint16_t* const out = element_at(p.out, item.batch, 0, item.head) + 8 * mine.chunk;
-  mine.each(g, item.tile, out, p.out.token_stride, [&](int i, std::uint16_t* to, bool real) {
-#pragma unroll
-    for (int part = 0; part < Rows::kParts; ++part) {
-      const uint4 piece = load_shared16(shared_address(rows) + mine.place(i, part));
-      if (real) *reinterpret_cast<uint4*>(to + Rows::element(part)) = piece;
-    }
-  });
 }
 
 /// Of the packs of four neighbouring lanes: lane i gets number i of each.

@@ -1,9 +1,11 @@
 #pragma once
 
+#include "attention/kernels/sm90/forward_phases.h"
 #include "attention/kernels/sm90/layout.cuh"
 #include "attention/kernels/sm90/maps.h"
 #include "attention/kernels/sm90/ptx.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
+#include "attention/kernels/sm90/trace.cuh"
 #include "attention/kernels/sm90/tuning.h"
 
 #include <cstdint>
@@ -14,6 +16,7 @@ namespace annulus::attn::sm90 {
 inline constexpr int kGroupRows = 64;  ///< query rows of a consumer warpgroup
 inline constexpr int kGroupThreads = 128;
 inline constexpr int kMostGroups = 3;  ///< consumer warpgroups
+inline constexpr int kPorters = 3;     ///< warps beside the loader's
 
 /// Keys that meet a query tile: one tile of the list.
 struct Step {
@@ -35,24 +38,32 @@ struct Shared {
   static constexpr int kStages = kTuning.stages;  ///< of K, and of V
   static constexpr int kSteps = 8;                ///< > kStages: a step outlives its K
   static constexpr int kItems = 4;                ///< this one, the next, and those ahead
+  static constexpr int kQueries = kTuning.query_buffers;
   static constexpr int kQueryBytes = kGroupRows * kBlocksOf<kDim> * kRowBytes;
   static constexpr int kKeyBytes = kTileKeys * kBlocksOf<kDim> * kRowBytes;
   static constexpr int kValueBytes = kTileKeys * kBlocksOf<kDimV> * kRowBytes;
   static_assert(kGroupRows * kMostGroups == kMostTileRows && kGroups <= kMostGroups &&
                 kStages < kSteps && registers_suit(kTuning));
   static_assert(kTileKeys % 16 == 0, "a step of P V is 16 keys");
-  static_assert(kDim % 32 == 0 && kDimV % 32 == 0 && kDimV <= kDim, "output goes through Q");
+  static_assert(kDim % 32 == 0 && kDimV % 32 == 0);
+  static_assert(kQueries == 1 || (kQueries == 2 && kDim == kDimV), "output goes through Q");
 
-  unsigned char q[kTuning.query_buffers][kGroups][kQueryBytes];  ///< of this item and the next
+  unsigned char q[kQueries][kGroups][kQueryBytes];  ///< of this item and the next; then output
   unsigned char k[kStages][kKeyBytes];
   unsigned char v[kStages][kValueBytes];
+  float lse[2][kGroups * kGroupRows];
   Step steps[kSteps];
   Item items[kItems];
-  // Full: what the loader said or copied is there. Empty: every consumer warp is done with it.
+  // Full: what the loader said or copied is there; of items: what porters brought, or consumers
+  // left. Empty: every consumer warp is done with it, of what an item is porters as well.
   std::uint64_t k_full[kStages], k_empty[kStages];
   std::uint64_t v_full[kStages], v_empty[kStages];
   std::uint64_t item_full[kItems], item_empty[kItems];
-  std::int64_t pairs;  ///< the loader's: rows times keys so far
+  std::uint64_t q_full[kQueries], out_full[2];
+  std::uint64_t q_empty;  ///< the only queries may be overwritten (kQueries = 1)
+  std::uint32_t aborted;  ///< no output comes any more
+  std::int64_t pairs;     ///< the loader's: rows times keys so far
+  Trace<kForwardPhases> trace;
 };
 
 /// Where thing `n` (0, 1, ...) of a ring of kCount lies, and the parity of the phases in which it
@@ -81,8 +92,14 @@ __device__ inline void init_barriers(Shared<kDim, kDimV, kTuning>& s) {
   }
   for (int i = 0; i < s.kItems; ++i) {
     init_barrier(&s.item_full[i], 1);
-    init_barrier(&s.item_empty[i], kConsumerWarps);
+    init_barrier(&s.item_empty[i], kConsumerWarps + kPorters);
   }
+  for (int i = 0; i < s.kQueries; ++i) init_barrier(&s.q_full[i], kPorters);
+  for (int i = 0; i < 2; ++i) init_barrier(&s.out_full[i], kConsumerWarps);
+  init_barrier(&s.q_empty, kConsumerWarps);
+  s.aborted = 0;
+  s.trace = {};
+  if constexpr (kTuning.traced) s.trace.last = clock_now();
   fence_barrier_init();
 }
 

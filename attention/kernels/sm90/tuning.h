@@ -21,6 +21,7 @@ struct Tuning {
   int slack = 0;
   int loader_registers = 40;  ///< of a thread
   int consumer_registers = 232;
+  bool traced = false;  ///< block 0 says how long phases take (trace.cuh)
 };
 
 constexpr int threads_of(const Tuning& t) { return 128 * (1 + t.groups); }
