@@ -45,14 +45,26 @@ struct Porter {
     const int piece = thread() % kPieces;
     auto* const base = element_at(operand, item.batch, 0, item.head) + 8 * piece;
     const std::uint32_t matrices = shared_address(shared.q[n % Memory::kQueries][0]);
+    const auto place = [&](int row) {
+      return matrices + row / kGroupRows * Memory::kQueryBytes +
+             place_in_matrix(kGroupRows, row % kGroupRows, piece);
+    };
+    const int first = thread() / kPieces;
+    if (Memory::kQueries == 1 && item.tile.token >= 0) {
+      // Consumers wait for these: addresses are added up, several at once.
+      auto* at = base + (item.tile.token + first) * operand.token_stride;
+#pragma unroll 4
+      for (int row = first; row < kRows; row += kRowStep, at += kRowStep * operand.token_stride) {
+        const bool real = row < item.tile.rows;
+        move(real ? at : base, place(row), real);
+      }
+      return;
+    }
 #pragma unroll 1
-    for (int row = thread() / kPieces; row < kRows; row += kRowStep) {
+    for (int row = first; row < kRows; row += kRowStep) {
       const bool real = row < item.tile.rows;
       const std::int64_t token = real ? token_of(g, item.tile, row) : 0;
-      move(base + token * operand.token_stride,
-           matrices + row / kGroupRows * Memory::kQueryBytes +
-               place_in_matrix(kGroupRows, row % kGroupRows, piece),
-           real);
+      move(base + token * operand.token_stride, place(row), real);
     }
   }
 
