@@ -25,12 +25,6 @@ inline constexpr Tuning two_96{.tile_keys = 160,
                                .slack = 8,
                                .loader_registers = 24,
                                .consumer_registers = 240};
-inline constexpr Tuning wide_96{.groups = 3,
-                                .tile_keys = 112,
-                                .turns = false,
-                                .slack = 8,
-                                .loader_registers = 32,
-                                .consumer_registers = 160};
 
 inline constexpr Tuning turns_192{.tile_keys = 112,
                                   .query_buffers = 1,
@@ -67,6 +61,5 @@ inline constexpr Tuning traced_192{.tile_keys = 112,
   X(wide_turns, 128)                 \
   X(three_none, 64)                  \
   X(two, 96)                         \
-  X(wide, 96)                        \
   X(turns, 192)                      \
   X(turns, 256)
