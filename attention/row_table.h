@@ -55,6 +55,11 @@ class RowTable {
   void tiles(const TileGrid& grid, std::int32_t segment, const TokenRange& keys,
              std::vector<Tile>& out) const;
 
+  /// At most so many query tiles, and key tiles of one segment, are in those tiles. What is cheap
+  /// to say without them: rows and keys that no tile holds are counted too.
+  std::int64_t most_query_tiles(std::int64_t tile_q) const;
+  std::int64_t most_key_tiles(const TileGrid& grid, const TokenRange& keys) const;
+
   /// Pairs in those tiles, masked ones included: what a kernel executes.
   std::int64_t tile_pairs(const TileGrid& grid, const TokenRange& keys) const;
 

@@ -3,6 +3,7 @@
 #include "attention/row_pieces.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 namespace annulus::attn {
@@ -160,6 +161,30 @@ void RowTable::tiles(const TileGrid& grid, std::int32_t segment, const TokenRang
       }
     }
   });
+}
+
+std::int64_t RowTable::most_query_tiles(std::int64_t tile_q) const {
+  std::int64_t count = 0;
+  for_query_tiles(tile_q, [&](std::int64_t, std::int64_t, const RowPiece*) { ++count; });
+  return count;
+}
+
+std::int64_t RowTable::most_key_tiles(const TileGrid& grid, const TokenRange& keys) const {
+  if (keys.count == 0) return 0;
+  const std::int64_t of_grid = KeyTiles(keys, grid.tile_k).tile_of(keys.count - 1) + 1;
+  if (!any_fixed_) return of_grid;
+  // Where pieces have fixed keys, intervals cut tiles of the grid where they begin.
+  std::set<std::int64_t> begins;
+  std::set<const void*> seen;  // fixed keys, which pieces share
+  for_query_tiles(grid.tile_q, [&](std::int64_t, std::int64_t, const RowPiece* piece) {
+    if (piece == nullptr) return;
+    for (int i = 0; i < piece->count; ++i) {
+      begins.insert(index_of(keys, piece->intervals[static_cast<std::size_t>(i)].lo.base));
+    }
+    if (!seen.insert(piece->fixed.get()).second) return;
+    for (const KeyInterval& k : piece->fixed_keys()) begins.insert(index_of(keys, k.begin));
+  });
+  return of_grid + static_cast<std::int64_t>(begins.size());
 }
 
 std::int64_t RowTable::tile_pairs(const TileGrid& grid, const TokenRange& keys) const {

@@ -56,6 +56,34 @@ AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& laun
   return g;
 }
 
+bool same_segments(const RankPlan& rank, Slice a, Slice b) {
+  const auto first = [&](Slice s) { return rank.segments.begin() + s.begin; };
+  return std::equal(first(a), first(a) + a.count, first(b), first(b) + b.count,
+                    [](const Segment& x, const Segment& y) {
+                      return x.token == y.token && x.positions == y.positions &&
+                             x.first_row == y.first_row;
+                    });
+}
+
+/// Segments and tiles depend on rows and keys, not on heads.
+bool same_lists(const RankPlan& rank, const Attend& a, const Attend& b) {
+  return !a.on_arrival && !b.on_arrival && same_segments(rank, a.queries, b.queries) &&
+         same_segments(rank, a.keys, b.keys);
+}
+
+/// An index as large as that of the attend's tiles, or larger, with nothing in it: it is asked how
+/// large it is alone.
+void count_tiles(const RowTable& table, const TileGrid& grid, const RankPlan& rank, const Attend& a,
+                 Launch& launch) {
+  std::int64_t keys = 0;
+  for (std::int32_t i = 0; i < a.keys.count; ++i) {
+    const Segment& s = rank.segments[static_cast<std::size_t>(a.keys.begin + i)];
+    keys += table.most_key_tiles(grid, s.positions);
+  }
+  launch.index.row_tiles.resize(static_cast<std::size_t>(table.most_query_tiles(grid.tile_q)) + 1);
+  launch.index.key_tiles.resize(static_cast<std::size_t>(keys) + 1);
+}
+
 void add_arrivals(const RankPlan& rank, const Item& item, const Problem& p, Launch& launch) {
   const std::vector<std::int32_t> arrivals = arrivals_of(rank, item);
   if (arrivals.empty()) return;
@@ -80,15 +108,16 @@ KernelQuery kernel_query(const Problem& p, Pass pass, std::string_view backend) 
 
 std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
                              int threads) {
-  if (kernel.backend != "cpu") {
+  if (kernel.backend != "cpu" && !kernel.joined_tiles) {
     return workspace_bytes(Launches(plan, rank, kernel), threads);
   }
+  const RowTable table(plan.impl().bands, rank.rows);
+  const TileGrid grid{plan.request().options.tile_q, plan.request().options.tile_k};
   std::int64_t bytes = 0;
-  std::int64_t rows = 0;
-  for (const TokenRange& range : rank.rows) rows += range.count;
   for (const Attend& a : rank.attends) {
-    const Launch launch = segments_of(rank, a);
-    const AttendGeometry g = geometry_of(plan.request().problem, a, launch, rows);
+    Launch launch = segments_of(rank, a);
+    if (kernel.joined_tiles) count_tiles(table, grid, rank, a, launch);
+    const AttendGeometry g = geometry_of(plan.request().problem, a, launch, table.rows());
     bytes = std::max(bytes, kernel.workspace_bytes(g, a.pass == Pass::backward, threads));
   }
   return bytes;
@@ -113,6 +142,11 @@ Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
   for (const Item& item : rank.items) {
     if (item.kind != ItemKind::attend) continue;
     const Attend& a = rank.attends[static_cast<std::size_t>(item.payload)];
+    if (!list_of_.empty() && same_lists(rank, a, rank.attends[list_of_.size() - 1])) {
+      list_of_.push_back(list_of_.back());
+      continue;
+    }
+    list_of_.push_back(static_cast<std::int32_t>(launches_.size()));
     Launch launch = segments_of(rank, a);
     if (kernel.backend != "cpu") add_arrivals(rank, item, problem_, launch);
     for (std::int32_t i = 0; i < a.keys.count; ++i) {
@@ -137,7 +171,7 @@ Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
 
 AttendGeometry Launches::geometry(std::int32_t index) const {
   const auto i = static_cast<std::size_t>(index);
-  AttendGeometry g = geometry_of(problem_, rank_.attends[i], launches_[i],
+  AttendGeometry g = geometry_of(problem_, rank_.attends[i], launch(index),
                                  static_cast<std::int64_t>(intervals_.size()));
   g.intervals = intervals_;
   return g;

@@ -6,6 +6,7 @@
 
 #include <annulus/plan.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -28,8 +29,8 @@ struct Launch {
 /// What the dispatch table is asked about a resolved problem.
 KernelQuery kernel_query(const Problem& problem, Pass pass, std::string_view backend);
 
-/// Bytes of kernel workspace that the largest attend of a rank's plan wants. Device kernels size it
-/// by their tiles, which take a while to list.
+/// Bytes of kernel workspace that the largest attend of a rank's plan wants, deterministic or not:
+/// at least what the same says of its launches. Tiles, which take a while to list, are counted.
 std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
                              int threads);
 
@@ -48,7 +49,17 @@ class Launches {
   const RankPlan& rank() const { return rank_; }
   const Kernel& kernel() const { return kernel_; }
   const std::vector<RowIntervals>& intervals() const { return intervals_; }
+  /// Attends one after the other of the same rows and keys, slices of heads, share one.
   const std::vector<Launch>& launches() const { return launches_; }
+  const Launch& launch(std::int32_t index) const {
+    return launches_[static_cast<std::size_t>(list_of_[static_cast<std::size_t>(index)])];
+  }
+  /// The first attend that has the lists of attend `index`.
+  std::int32_t first_with_lists_of(std::int32_t index) const {
+    return static_cast<std::int32_t>(
+        std::find(list_of_.begin(), list_of_.end(), list_of_[static_cast<std::size_t>(index)]) -
+        list_of_.begin());
+  }
 
   /// What the kernel is told of attend `index`: spans refer to this object.
   AttendGeometry geometry(std::int32_t index) const;
@@ -62,6 +73,7 @@ class Launches {
   Problem problem_;
   std::vector<RowIntervals> intervals_;
   std::vector<Launch> launches_;
+  std::vector<std::int32_t> list_of_;  ///< by attend: of launches_
 };
 
 /// Calls `kernel` for one attend with the operands that `memory` holds. `done`: BackwardParams.

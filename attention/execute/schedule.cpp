@@ -45,6 +45,7 @@ class Compiler {
       }
       if (moves) raise_early(i, false);
       if (!is_enqueued(i)) add(i);
+      if (moves) raise_behind(i);
     }
     // All of the copy lane: what gives sources back is no item, and a capture wants every stream
     // joined.
@@ -78,7 +79,7 @@ class Compiler {
     const std::vector<std::int32_t> arrivals = arrivals_of(plan_, item(i));
     if (arrivals.empty()) return;
     const bool told = std::all_of(arrivals.begin(), arrivals.end(), [&](std::int32_t t) {
-      return traits(t).beside_kernels && !traits(t).by_flag && traits(t).group_end == t;
+      return traits(t).beside_kernels && !traits(t).by_flag;
     });
     arrivals_[i] = {arrivals, told, {}};
     if (!told) return;
@@ -86,7 +87,8 @@ class Compiler {
   }
 
   /// All that attend item i takes as it arrives, from item `from` on: copies one after the other,
-  /// each of which the counter tells. Their owners get their flags first and last, in one go.
+  /// and the counter tells how far they are. Their owners get their flags first and last, in one
+  /// go.
   void add_arrivals(std::int32_t i, std::int32_t from) {
     Arrivals& a = arrivals_.at(i);
     std::vector<std::int32_t> items;
@@ -104,13 +106,24 @@ class Compiler {
     const auto count = static_cast<std::int32_t>(a.transfers.size());
     out_.arrivals.insert(out_.arrivals.end(), a.transfers.begin(), a.transfers.end());
     a.sources = emit(Step::Kind::sources, Lane::copy, first, count);
-    std::int32_t arrived = 0;
-    for (const std::int32_t j : items) {
-      emit(Step::Kind::move, Lane::copy, item(j).payload);
-      over_[static_cast<std::size_t>(j)] =
-          emit(Step::Kind::arrived, Lane::copy, item(i).payload, ++arrived);
+    std::size_t told = 0;
+    for (std::size_t n = 0; n < items.size(); ++n) {
+      emit(Step::Kind::move, Lane::copy, item(items[n]).payload);
+      if (!tells(items, n)) continue;
+      const Mark mark =
+          emit(Step::Kind::arrived, Lane::copy, item(i).payload, static_cast<std::int32_t>(n) + 1);
+      for (; told <= n; ++told) over_[static_cast<std::size_t>(items[told])] = mark;
     }
     emit(Step::Kind::release, Lane::copy, first, count);
+  }
+
+  /// Does the counter say when the n-th of these transfers is over? Each of the first round, for
+  /// which the kernel waits most; of later ones, which move under what came before, the last.
+  bool tells(const std::vector<std::int32_t>& items, std::size_t n) const {
+    const auto round = [&](std::size_t at) {
+      return plan_.transfers[static_cast<std::size_t>(item(items[at]).payload)].round;
+    };
+    return n + 1 == items.size() || round(n) == round(0) || round(n) != round(n + 1);
   }
 
   /// Receives by flag, which say that their destination is free, are raised before this rank moves
@@ -124,6 +137,18 @@ class Compiler {
       const auto waits = plan_.waits(it);
       const auto enqueued = [&](std::int32_t w) { return is_enqueued(w); };
       if (std::all_of(waits.begin(), waits.end(), enqueued)) add(i);
+    }
+  }
+
+  /// What came goes on: flags that wait for what the copy lane moves alone are raised as soon as
+  /// item `from` is enqueued, in one go with those that it raises itself.
+  void raise_behind(std::int32_t from) {
+    for (auto i = from + 1; i < static_cast<std::int32_t>(plan_.items.size()); ++i) {
+      if (is_enqueued(i) || !by_flag(item(i))) continue;
+      const auto waits = plan_.waits(item(i));
+      const auto enqueued = [&](std::int32_t w) { return is_enqueued(w); };
+      if (!std::all_of(waits.begin(), waits.end(), enqueued)) continue;
+      if (lane_of(item(i)) == Lane::copy) add(i);
     }
   }
 
@@ -204,14 +229,23 @@ class Compiler {
     emit(Step::Kind::arrived, lane, item(i).payload, static_cast<std::int32_t>(a.transfers.size()));
   }
 
-  /// Holds `lane` until these items are over.
+  /// Holds `lane` until these items are over. First for the other lane, so that waits for flags
+  /// stand next to what the lane itself waits for.
   void await(std::span<const std::int32_t> items, Lane lane) {
     std::int32_t latest = seen_[index(lane)];
     for (const std::int32_t i : items) {
+      if (is_unheard(i)) continue;
       const Mark mark = over(i, lane);
       if (mark.lane != lane) latest = std::max(latest, mark.at);
     }
     await_mark({other(lane), latest}, lane);
+    for (const std::int32_t i : items) over(i, lane);
+  }
+
+  /// It raised a flag, and no lane has waited for the other end yet.
+  bool is_unheard(std::int32_t i) const {
+    return is_enqueued(i) && by_flag(item(i)) &&
+           freed_[static_cast<std::size_t>(item(i).payload)].at < 0;
   }
 
   /// Holds `lane` until this step of the other one is over.
@@ -258,7 +292,8 @@ class Compiler {
     return {lane, counts_[index(lane)]++};
   }
 
-  /// Waits named marks so far: they become events, recorded right after the mark.
+  /// Waits named marks so far: they become events, recorded right after the mark, or after flags
+  /// that are raised next on its lane, which hold nothing up: so they go with what is before them.
   void number_events() {
     std::array<std::map<std::int32_t, std::int32_t>, 2> events;  // by lane: mark -> event
     for (const Step& s : out_.steps) {
@@ -268,15 +303,24 @@ class Compiler {
       for (auto& [mark, event] : lane) event = out_.events++;
     }
     std::vector<Step> steps;
+    std::vector<Step> records;  // all on one lane
+    const auto flush = [&] {
+      steps.insert(steps.end(), records.begin(), records.end());
+      records.clear();
+    };
     std::array<std::int32_t, 2> counts{};
     for (Step s : out_.steps) {
       if (s.kind == Step::Kind::wait) s.index = events[index(other(s.lane))].at(s.index);
+      const bool joins =
+          s.kind == Step::Kind::raise && !records.empty() && records.front().lane == s.lane;
+      if (!joins) flush();
       steps.push_back(s);
       const auto event = events[index(s.lane)].find(counts[index(s.lane)]++);
       if (event != events[index(s.lane)].end()) {
-        steps.push_back({Step::Kind::record, s.lane, event->second, 1});
+        records.push_back({Step::Kind::record, s.lane, event->second, 1});
       }
     }
+    flush();
     out_.steps = std::move(steps);
   }
 

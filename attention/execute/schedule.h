@@ -57,10 +57,10 @@ struct Schedule {
 /// is raised as early as it can be: a send that moves data waits for it, and ranks that all wait so
 /// must all have raised theirs. An attend whose keys may arrive while it runs waits for the sources
 /// of their transfers instead: what its kernel then waits for, copies by this rank, needs nobody.
-/// That is so where all those transfers move data here, each alone and beside kernels; else it
-/// waits for them. Likewise flags that say that the results of some heads may be read are raised on
-/// the copy lane when the kernel says so, where their transfers run beside kernels. Throws
-/// Unsupported where an item waits for a transfer whose group starts later.
+/// That is so where all those transfers move data here, beside kernels; else it waits for them.
+/// Likewise flags that say that the results of some heads may be read are raised on the copy lane
+/// when the kernel says so, where their transfers run beside kernels. Throws Unsupported where an
+/// item waits for a transfer whose group starts later.
 Schedule make_schedule(const RankPlan& plan, const std::vector<TransferTraits>& traits);
 
 }  // namespace annulus::attn

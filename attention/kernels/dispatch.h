@@ -33,9 +33,12 @@ struct Kernel {
   /// It takes tiles of any number of keys by row, and by key of any number of rows, where the order
   /// of dQ is free (tile_index.h, join_tiles).
   bool joined_tiles = false;
+  bool zeroes_flops = false;  ///< its forward knows LaunchContext::flops_assign
   /// Empty, or why it cannot serve.
   std::string (*refuses)(const KernelQuery& query) = nullptr;
-  /// Bytes of LaunchContext::workspace for a launch of this geometry.
+  /// Bytes of LaunchContext::workspace for a launch of this geometry. A kernel that takes joined
+  /// tiles says so by the sizes of row_tiles and key_tiles, if they are there, and not by how many
+  /// tiles are listed, which is the launch's choice. More of either may not take less.
   std::int64_t (*workspace_bytes)(const AttendGeometry& geometry, bool backward,
                                   int threads) = nullptr;
   /// It grows with rows times keys: sessions make no room for it unasked.

@@ -154,6 +154,9 @@ struct LaunchContext {
   const std::uint32_t* abort = nullptr;
   /// CUDA kernels whose blocks stay for the whole launch take at most so many SMs; 0: all.
   int sm_limit = 0;
+  /// `flops` begins with 0: nothing was added before. Of kernels that say so
+  /// (Kernel::zeroes_flops).
+  bool flops_assign = false;
 };
 
 /// out = softmax(...) v, or a state. With `resume`, (state, lse) hold earlier keys' result and are

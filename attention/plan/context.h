@@ -42,6 +42,8 @@ struct Plan::Impl {
   std::vector<attn::HeadRange> heads;     ///< query heads by ulysses index
   std::vector<attn::HeadRange> heads_kv;  ///< key/value heads they read
   bool kv_heads_shared = false;           ///< some key/value head is read by two ranks of a group
+  /// Query heads of the largest share, in slices: where each ends. One group of several ranks only.
+  std::vector<std::int32_t> slice_ends;
   std::vector<std::vector<KeyInterval>> needed;  ///< by group: keys its rows see; gather only
   std::int64_t max_group_seq_kv = 0;
   std::uint32_t hash = 0;

@@ -1,5 +1,7 @@
 #include "attention/plan/gather_exchange.h"
 
+#include "attention/plan/gather_slices.h"
+
 #include <algorithm>
 
 namespace annulus::attn {
@@ -57,13 +59,7 @@ Exchange::Exchange(RankBuilder& b, const GroupTensors& t, GatherLaunch launch)
       t_(t),
       whole_(launch != GatherLaunch::slices),
       arrival_(launch == GatherLaunch::on_arrival) {
-  const std::int32_t heads = b.heads_kv().count;
-  const std::int32_t slices = std::clamp(wish(), 1, std::max(1, heads));
-  for (std::int32_t i = 0; i < slices; ++i) {
-    const std::int32_t begin = heads * i / slices;
-    slices_.push_back({begin, heads * (i + 1) / slices - begin});
-    widest_ = std::max(widest_, whole_ ? heads : slices_.back().count);
-  }
+  cut_heads();
   const int me = b.ring_index();
   for (int g = 0; g < groups(); ++g) {
     given_.push_back(runs_between(owned(me), needed(g)));
@@ -104,6 +100,27 @@ std::int32_t Exchange::wish() const {
   const std::int64_t shard = p.batch * *p.seq_kv / groups() * b_.heads_kv().count *
                              (b_.dim() + b_.dim_v()) * size_of(p.dtype);
   return static_cast<std::int32_t>(std::clamp<std::int64_t>(shard / kCopyBytes, 1, 1024));
+}
+
+void Exchange::cut_heads() {
+  const PlanRequest& request = b_.plan().request;
+  const std::int32_t heads = b_.heads_kv().count;
+  const std::int32_t count = std::clamp(wish(), 1, std::max(1, heads));
+  // Each copy costs the host its start, in a graph's replay too. Backward's slices also leave: the
+  // last ones, which nothing hides, would be large.
+  const bool grow = whole_ && request.options.gather_slices == 0 && request.pass == Pass::forward;
+  slices_ = grow ? growing_slices(heads, (heads + count - 1) / count, rows_of_a_key())
+                 : equal_slices(heads, count);
+  for (const HeadRange& slice : slices_) {
+    widest_ = std::max(widest_, whole_ ? heads : slice.count);
+  }
+}
+
+/// Query rows of a key/value head's group that see a key, on average over ranks and keys.
+std::int64_t Exchange::rows_of_a_key() const {
+  const Problem& p = b_.problem();
+  const std::int64_t ranks = std::max<std::int64_t>(1, *p.seq_kv) * groups();
+  return count_pairs(b_.plan().bands, 0, p.seq) * b_.plan().group_size() / ranks;
 }
 
 /// All own keys lie first, where they were packed; runs follow as pull() asks for them.

@@ -82,6 +82,8 @@ class Exchange {
   HeadRange query_heads(int i) const;
   Attend attend(std::int32_t buffer, HeadRange heads, std::int32_t first_kv) const;
   std::int32_t wish() const;
+  void cut_heads();
+  std::int64_t rows_of_a_key() const;
   void place_by_arrival();
   const std::vector<KeyInterval>& needed(int group) const {
     return b_.plan().needed[static_cast<std::size_t>(group)];

@@ -9,7 +9,7 @@ namespace annulus::attn {
 namespace {
 
 /// To be raised when plans of the same request change.
-constexpr std::int64_t kPlanFormat = 1;
+constexpr std::int64_t kPlanFormat = 2;
 
 class Fnv {
  public:
@@ -71,8 +71,8 @@ std::uint32_t hash_of(const Plan::Impl& plan) {
   for (const std::int64_t v :
        {p.batch, p.seq, *p.seq_kv, p.heads, *p.heads_kv, p.head_dim, *p.head_dim_v,
         std::int64_t{r.mesh.ring}, std::int64_t{r.mesh.ulysses}, r.options.tile_q, r.options.tile_k,
-        std::int64_t{r.options.gather_slices}, std::int64_t{r.options.resume},
-        std::int64_t{r.options.stage_caller}}) {
+        std::int64_t{r.options.gather_slices}, std::int64_t{r.options.ulysses_slices},
+        std::int64_t{r.options.resume}, std::int64_t{r.options.stage_caller}}) {
     fnv.add(v);
   }
   fnv.add(r.options.gather_launch);
@@ -82,6 +82,7 @@ std::uint32_t hash_of(const Plan::Impl& plan) {
   fnv.add(r.algorithm);
   fnv.add(r.options.outer);
   fnv.add(r.pass);
+  for (const std::int32_t end : plan.slice_ends) fnv.add(std::int64_t{end});
   add_bands(fnv, plan.bands);
   add_shards(fnv, plan.sharding);
   return fnv.folded();

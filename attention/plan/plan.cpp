@@ -5,6 +5,7 @@
 #include "attention/plan/gather_exchange.h"
 #include "attention/plan/hash.h"
 #include "attention/plan/stages.h"
+#include "attention/plan/ulysses_parts.h"
 
 #include <fmt/format.h>
 
@@ -41,6 +42,9 @@ void check_request(const PlanRequest& r) {
           fmt::format("tile_q {} tile_k {}: must be >= 1", r.options.tile_q, r.options.tile_k));
   require(r.options.gather_slices >= 0,
           fmt::format("gather_slices {}: must be >= 1, or 0 for chosen", r.options.gather_slices));
+  require(
+      r.options.ulysses_slices >= 0,
+      fmt::format("ulysses_slices {}: must be >= 1, or 0 for chosen", r.options.ulysses_slices));
 }
 
 bool gathers(const PlanRequest& r) {
@@ -85,6 +89,17 @@ void split_heads(Plan::Impl& impl) {
   }
 }
 
+/// Of a mesh of one group: else the ring between groups has what moves under its attends.
+void slice_heads(Plan::Impl& impl) {
+  const PlanRequest& r = impl.request;
+  if (r.mesh.ring > 1 || r.mesh.ulysses == 1) return;
+  // Owners add the gradients of a head with several readers.
+  if (r.pass == Pass::backward && impl.kv_heads_shared) return;
+  const attn::SliceCase c = attn::slice_case(impl);
+  const int asked = r.options.ulysses_slices;
+  impl.slice_ends = asked == 0 ? attn::best_slices(c) : attn::even_slices(c.heads, c.unit, asked);
+}
+
 RankPlan build(const Plan::Impl& impl, int rank, attn::Detail detail) {
   const PlanRequest& r = impl.request;
   if (rank < 0 || rank >= r.mesh.world()) {
@@ -92,6 +107,10 @@ RankPlan build(const Plan::Impl& impl, int rank, attn::Detail detail) {
   }
   attn::RankBuilder b(impl, rank, detail);
   const bool alone = r.mesh.ring == 1;
+  if (!impl.slice_ends.empty()) {
+    (r.pass == Pass::forward ? attn::sliced_forward : attn::sliced_backward)(b);
+    return b.finish();
+  }
   const bool gather = gathers(r);
   const bool in_place = gather && attn::gathers_in_place(r);
   const std::int64_t kv_tokens = in_place ? attn::tokens_in_place(impl, b.ring_index())
@@ -154,6 +173,7 @@ Plan make_plan(const PlanRequest& request) {
     }
   }
   split_heads(*impl);
+  slice_heads(*impl);
   impl->hash = attn::hash_of(*impl);
   return Plan(std::move(impl));
 }

@@ -30,6 +30,11 @@ void gather_heads_backward(RankBuilder& b, const GroupGradients& g);
 /// Where gradients should accumulate: the caller's own tensors where that is all there is to do.
 SlotView dq_target(RankBuilder& b);
 
+// ---- ulysses_slices.cpp: the same with attention between, where all ranks are one group.
+void sliced_forward(RankBuilder& b);
+/// Of key/value heads that have one reader each.
+void sliced_backward(RankBuilder& b);
+
 // ---- ring.cpp: key/value chunks travel around the groups.
 void ring_forward(RankBuilder& b, const GroupTensors& t);
 GroupGradients ring_backward(RankBuilder& b, const GroupTensors& t);

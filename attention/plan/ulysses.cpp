@@ -1,35 +1,16 @@
 // Ulysses (Jacobs et al. 2023): an all-to-all gives each rank of a group some heads of all the
 // group's tokens; another one gives the results back. Heads need not divide, and a key/value head
-// that two ranks' query heads read is sent to both; its gradient is summed by the owner.
+// that two ranks' query heads read is sent to both; its gradient is summed by the owner. Here all
+// of it comes before the attends of a group, or after them; ulysses_slices.cpp: where no ring
+// follows.
 
 #include "attention/plan/stages.h"
+#include "attention/plan/ulysses_exchange.h"
 
 #include <algorithm>
 
 namespace annulus::attn {
 namespace {
-
-/// The members of this rank's group, itself excluded, starting after it so that not all ranks turn
-/// to the same one.
-std::vector<int> peers(const RankBuilder& b) {
-  const int n = b.plan().request.mesh.ulysses;
-  std::vector<int> order;
-  for (int i = 1; i < n; ++i) order.push_back((b.ulysses_index() + i) % n);
-  return order;
-}
-
-int rank_of(const RankBuilder& b, int member) { return b.plan().rank_at(b.ring_index(), member); }
-
-HeadRange heads_of(const RankBuilder& b, int member, bool keys) {
-  return (keys ? b.plan().heads_kv : b.plan().heads)[static_cast<std::size_t>(member)];
-}
-
-/// Tokens of a group slot that belong to a member.
-Block tokens_of(const RankBuilder& b, const Block& block, int member, bool keys) {
-  const auto& begin = keys ? b.group().key_begin : b.group().row_begin;
-  const auto m = static_cast<std::size_t>(member);
-  return with_tokens(block, begin[m], begin[m + 1] - begin[m]);
-}
 
 /// Own tokens, all heads -> the group's tokens, own heads. `target` holds the rank's heads.
 void scatter(RankBuilder& b, std::int32_t source, const Block& target, bool keys) {
@@ -103,7 +84,7 @@ SlotView scattered_rows(RankBuilder& b, Role role, std::string_view name, DType 
   return view(slot, b.heads().first);
 }
 
-/// Row sums of dO * O, made where both are whole.
+/// Row sums of dO * O.
 std::int32_t own_delta(RankBuilder& b) {
   const std::int32_t delta = b.slot("delta", DType::f32, b.plan().sharding.seq_local(b.rank()),
                                     static_cast<std::int32_t>(b.problem().heads), 1);
@@ -215,9 +196,10 @@ GroupTensors scatter_heads(RankBuilder& b, bool pack, std::int64_t kv_tokens) {
     t.lse = view(rows_slot(b, "lse of heads", DType::f32, 1), b.heads().first);
   } else {
     t.dout = scattered_rows(b, Role::dout, "dout of heads", dtype, b.dim_v());
-    t.lse = scattered_rows(b, Role::lse, "lse of heads", DType::f32, 1);
+    const std::int32_t lse = rows_slot(b, "lse of heads", DType::f32, 1);
     const std::int32_t delta = rows_slot(b, "delta of heads", DType::f32, 1);
-    scatter(b, own_delta(b), b.whole(delta), false);
+    HeadExchange(b).exchange_statistics(lse, delta);
+    t.lse = view(lse, b.heads().first);
     t.delta = view(delta, b.heads().first);
   }
   return t;

@@ -28,6 +28,8 @@ class CompositeLink final : public DeviceLink {
     return of(transfer).beside_kernels(transfer);
   }
   void start(std::int32_t transfer, const LinkStream& on) const override {
+    // Held back until a transfer of the other link is enqueued.
+    if (!near_[static_cast<std::size_t>(transfer)]) first_->flush();
     of(transfer).start(transfer, on);
   }
   void raise(std::span<const std::int32_t> flags, const LinkStream& on) const override {
@@ -52,6 +54,7 @@ class CompositeLink final : public DeviceLink {
   void await_count(std::uint32_t* word, std::uint32_t count, const LinkStream& on) const override {
     first_->await_count(word, count, on);
   }
+  void flush() const override { first_->flush(); }
   Signal awaited_signal(std::int32_t transfer) const override {
     return of(transfer).awaited_signal(transfer);
   }

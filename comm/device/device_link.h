@@ -88,6 +88,11 @@ class DeviceLink {
     none_beside_kernels();
   }
 
+  /// Memory operations that follow each other on one stream are one call: this end may hold them
+  /// back until here. Whoever enqueues anything else, on whatever stream, says so first, so that
+  /// the order of all calls stays as it is.
+  virtual void flush() const {}
+
   /// The word in this rank's memory that a stream waits for when it awaits this transfer, and what
   /// it must hold then; null: none.
   struct Signal {

@@ -1,5 +1,7 @@
 #include "comm/peer/peer_link.h"
 
+#include "comm/device/rounds.h"
+
 #include <annulus/error.h>
 
 #include <fmt/format.h>
@@ -24,13 +26,23 @@ PeerLink::PeerLink(const Driver& driver, int rank, std::vector<ControlBlock> blo
       blocks_(std::move(blocks)),
       transfers_(std::move(transfers)),
       value_(signal_value(hash)),
-      own_gpus_(own_gpus) {
+      own_gpus_(own_gpus),
+      pending_(driver, nullptr) {
   for (const DeviceTransfer& t : transfers_) {
     if (t.tag >= ControlBlock::kTags) {
       throw Unsupported(fmt::format("peer transport: {} transfers with rank {}, at most {}",
                                     t.tag + 1, t.peer, ControlBlock::kTags));
     }
     copies_.push_back(copies_of(t));
+  }
+  std::vector<RoundMember> members;
+  for (std::size_t i = 0; i < transfers_.size(); ++i) {
+    members.push_back({transfers_[i].round, !copies_[i].empty()});
+  }
+  ends_ = round_ends(members);
+  groups_.resize(ends_.size());
+  for (std::size_t i = 0; i < ends_.size(); ++i) {
+    groups_[static_cast<std::size_t>(ends_[i])].push_back(static_cast<std::int32_t>(i));
   }
 }
 
@@ -55,20 +67,18 @@ bool PeerLink::beside_kernels(std::int32_t transfer) const {
 }
 
 void PeerLink::raise(std::span<const std::int32_t> flags, const LinkStream& on) const {
-  StreamBatch batch(driver_, on.stream);
+  StreamBatch& batch = pending(on);
   for (const std::int32_t i : flags) batch.write(raised(at(i)), value_);
-  batch.enqueue();
 }
 
 void PeerLink::await(std::span<const std::int32_t> transfers, bool over,
                      const LinkStream& on) const {
-  StreamBatch batch(driver_, on.stream);
+  StreamBatch& batch = pending(on);
   for (const std::int32_t i : transfers) {
     batch.write(on.awaited, static_cast<std::uint32_t>(i) + 1);
     batch.consume(awaited(at(i)), value_);
   }
   if (over && !transfers.empty()) batch.write(on.awaited, 0);
-  batch.enqueue();
 }
 
 /// The last one stays noted: a kernel waits for the copies, which therefore have a deadline too.
@@ -77,23 +87,23 @@ void PeerLink::await_sources(std::span<const std::int32_t> transfers, const Link
 }
 
 void PeerLink::release(std::span<const std::int32_t> transfers, const LinkStream& on) const {
-  StreamBatch batch(driver_, on.stream);
-  for (const std::int32_t i : transfers) batch.write(raised(at(i)), value_);
-  batch.write(on.awaited, 0);
-  batch.enqueue();
+  raise(transfers, on);
+  pending(on).write(on.awaited, 0);
 }
 
 void PeerLink::move(std::int32_t transfer, const LinkStream& on) const {
+  flush();
   for (const Plane& plane : copies_[static_cast<std::size_t>(transfer)]) copy(on.stream, plane);
 }
 
 void PeerLink::start(std::int32_t transfer, const LinkStream& on) const {
-  const std::span<const std::int32_t> alone(&transfer, 1);
+  const std::vector<std::int32_t>& group = groups_[static_cast<std::size_t>(transfer)];
+  if (group.empty()) return;  // starts with its last one
   if (!by_flag(transfer)) {
-    await(alone, true, on);
-    move(transfer, on);
+    await(group, true, on);
+    for (const std::int32_t i : group) move(i, on);
   }
-  raise(alone, on);
+  raise(group, on);
 }
 
 void PeerLink::await_over(std::span<const std::int32_t> flags, const LinkStream& on) const {
@@ -101,15 +111,18 @@ void PeerLink::await_over(std::span<const std::int32_t> flags, const LinkStream&
 }
 
 void PeerLink::write(std::uint32_t* word, std::uint32_t value, const LinkStream& on) const {
-  StreamBatch batch(driver_, on.stream);
-  batch.write(word, value);
-  batch.enqueue();
+  pending(on).write(word, value);
 }
 
 void PeerLink::await_count(std::uint32_t* word, std::uint32_t count, const LinkStream& on) const {
-  StreamBatch batch(driver_, on.stream);
-  batch.await(word, count);
-  batch.enqueue();
+  pending(on).await(word, count);
 }
+
+StreamBatch& PeerLink::pending(const LinkStream& on) const {
+  pending_.turn_to(on.stream);
+  return pending_;
+}
+
+void PeerLink::flush() const { pending_.enqueue(); }
 
 }  // namespace annulus::comm::peer

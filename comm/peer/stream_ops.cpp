@@ -4,6 +4,8 @@
 
 #include <annulus/error.h>
 
+#include <utility>
+
 namespace annulus::comm::peer {
 
 void StreamBatch::write(std::uint32_t* word, std::uint32_t value) {
@@ -34,10 +36,14 @@ CUstreamBatchMemOpParams& StreamBatch::next() {
 }
 
 void StreamBatch::enqueue() {
-  if (count_ == 0) return;
-  check_driver(driver_.batch(stream_, static_cast<unsigned>(count_), ops_.data(), 0),
-               "cuStreamBatchMemOp");
-  count_ = 0;
+  const auto count = static_cast<unsigned>(std::exchange(count_, 0));
+  if (count == 0) return;
+  check_driver(driver_.batch(stream_, count, ops_.data(), 0), "cuStreamBatchMemOp");
+}
+
+void StreamBatch::turn_to(cudaStream_t stream) {
+  if (stream != stream_) enqueue();
+  stream_ = stream;
 }
 
 namespace {

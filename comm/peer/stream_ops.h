@@ -24,6 +24,8 @@ class StreamBatch {
   /// The same, then resets it.
   void consume(std::uint32_t* signal, std::uint32_t value);
   void enqueue();
+  /// What follows is for that stream. Enqueues what is for another.
+  void turn_to(cudaStream_t stream);
 
  private:
   static constexpr std::size_t kMost =

@@ -87,6 +87,8 @@ constexpr Key kKeys[] = {
      "mpi ranks of one host map each other's memory; false: messages only"},
     {"parallel", "gather_at_once", kBoolean, "true", "", "", 0, 0,
      "gather between GPUs: one launch that takes keys as they arrive; false: a launch a slice"},
+    {"parallel", "ulysses_slices", kInteger, "", "chosen from sizes", "", 1, 1024,
+     "ulysses: launches of a pass, each of a slice of a rank's heads"},
     {"parallel", "ranks_per_host", kInteger, "", "all", "", 1, 65536, "ranks of one host"},
     {"parallel", "expert_degree", kInteger, "1", "", "", 1, 65536,
      "moe: ranks that share the experts"},

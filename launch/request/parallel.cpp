@@ -94,6 +94,8 @@ std::string backend_of(const Settings& settings) {
 }
 
 void place_session(const Settings& settings, SessionOptions& options) {
+  options.tile_q = settings.maybe_integer("tile_q").value_or(0);
+  options.tile_k = settings.maybe_integer("tile_k").value_or(0);
   options.backend = backend_of(settings);
   if (options.backend != "cuda") return;
   const std::string& transport = settings.text("transport");
@@ -154,6 +156,9 @@ PlanRequest plan_request_of(const Settings& settings, int world, Pass pass) {
   PlanOptions options{.outer = outer_of(settings)};
   if (settings.has("tile_q")) options.tile_q = settings.integer("tile_q");
   if (settings.has("tile_k")) options.tile_k = settings.integer("tile_k");
+  if (settings.has("ulysses_slices")) {
+    options.ulysses_slices = static_cast<int>(settings.integer("ulysses_slices"));
+  }
   return {.problem = problem_of(settings),
           .layout = layout_of(settings),
           .algorithm = algorithm_of(settings),
@@ -171,7 +176,8 @@ AttentionOptions attention_options_of(const Settings& settings) {
           .tile_k = settings.maybe_integer("tile_k").value_or(0),
           .deterministic = settings.flag("deterministic"),
           .blocking_transfers = false,
-          .gather_at_once = settings.flag("gather_at_once")};
+          .gather_at_once = settings.flag("gather_at_once"),
+          .ulysses_slices = static_cast<int>(settings.maybe_integer("ulysses_slices").value_or(0))};
 }
 
 }  // namespace annulus::launch

@@ -69,9 +69,9 @@ struct Attention::Impl {
   }
 
   std::unique_ptr<engine::BoundPass> bind_pass(Pass pass) {
-    Plan plan =
-        make_plan(engine::plan_request(problem, options.layout, decision, pass, *choice.kernel,
-                                       {options.outer, options.tile_q, options.tile_k, gather()}));
+    Plan plan = make_plan(engine::plan_request(
+        problem, options.layout, decision, pass, *choice.kernel,
+        {options.outer, options.tile_q, options.tile_k, gather(), ulysses_slices()}));
     RankPlan rank = plan.rank(session.mesh().rank());
     Session::Impl& on = session.impl();
     if (on.device) {
@@ -88,6 +88,13 @@ struct Attention::Impl {
       return GatherLaunch::slices;
     }
     return options.deterministic ? GatherLaunch::in_position : GatherLaunch::on_arrival;
+  }
+
+  /// Where transfers take time from kernels, or wait for them, slices gain nothing.
+  int ulysses_slices() const {
+    const Session::Impl& on = session.impl();
+    if (options.ulysses_slices != 0) return options.ulysses_slices;
+    return on.device && on.device->copies_beside_kernels() ? 0 : 1;
   }
 
   std::uint32_t hash() const {

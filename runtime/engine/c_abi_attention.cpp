@@ -43,6 +43,7 @@ annulus::AttentionOptions options_of(const annulus_attention_options* given) {
   options.deterministic = o.deterministic != 0;
   options.blocking_transfers = o.blocking_transfers != 0;
   options.gather_at_once = o.gather_at_once != 0;
+  options.ulysses_slices = o.ulysses_slices;
   return options;
 }
 

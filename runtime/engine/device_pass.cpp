@@ -273,6 +273,7 @@ class DevicePass final : public BoundPass {
 
   /// A launch of several transfers does not tell which one is missing.
   std::string others_of(std::int32_t transfer) const {
+    if (link_->awaited_signal(transfer).word != nullptr) return "";  // that one has its own
     std::ptrdiff_t others = -1;
     for (std::size_t i = 0; i < rank_.transfers.size(); ++i) {
       others += link_->group_end(static_cast<std::int32_t>(i)) == transfer ? 1 : 0;

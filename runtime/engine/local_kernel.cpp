@@ -55,6 +55,8 @@ struct OneRank {
     o.max_problem = problem;
     o.kernel = options.kernel;
     o.backward = false;
+    o.tile_q = options.tile_q;
+    o.tile_k = options.tile_k;
     o.backend = options.backend;
     o.device = options.device;
     return o;

@@ -44,6 +44,7 @@ PlanRequest plan_request(const Problem& problem, const Layout& layout, const Dec
   request.mesh = decision.mesh;
   request.pass = pass;
   request.options.outer = choice.outer;
+  request.options.ulysses_slices = choice.ulysses_slices;
   const attn::TileLimits tiles =
       attn::tiles_for(kernel, attn::kernel_query(problem, pass, kernel.backend));
   request.options.tile_q = choice.tile_q > 0 ? choice.tile_q : tiles.rows;

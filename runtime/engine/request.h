@@ -16,6 +16,7 @@ struct TileChoice {
   std::int64_t tile_q = 0;  ///< 0: the kernel's own
   std::int64_t tile_k = 0;
   GatherLaunch gather = GatherLaunch::slices;
+  int ulysses_slices = 1;  ///< 0: chosen from sizes
 };
 
 /// The kernel that was asked for, or the best one and why.

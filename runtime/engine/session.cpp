@@ -1,8 +1,7 @@
 #include "runtime/engine/session.h"
 
-#include "attention/execute/launches.h"
+#include "runtime/engine/arena_size.h"
 #include "runtime/engine/device_pass.h"
-#include "runtime/engine/request.h"
 
 #include <annulus/device_memory.h>
 #include <annulus/error.h>
@@ -10,7 +9,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <exception>
 #include <utility>
 
@@ -56,60 +54,6 @@ void agree_on_errors(comm::Communicator& communicator, std::string_view what,
   }
 }
 
-std::int64_t arena_bytes(const Plan& plan, const RankPlan& rank, const attn::Kernel& kernel,
-                         int threads) {
-  return rank.arena_bytes + attn::workspace_bytes(plan, rank, kernel, threads);
-}
-
-namespace {
-
-/// The kernels that the session makes room for. Memory of a GPU is dear: the one that is asked for.
-std::vector<const attn::Kernel*> candidates(const std::string& name,
-                                            const attn::KernelQuery& query) {
-  if (query.backend != "cpu") return {choose_kernel(name, query).kernel};
-  std::vector<const attn::Kernel*> list;
-  for (const attn::Kernel* kernel : attn::kernels(query.backend)) {
-    if (kernel->quadratic_workspace && kernel->name != name) continue;
-    if (kernel->refuses(query).empty()) list.push_back(kernel);
-  }
-  return list;
-}
-
-std::vector<GatherLaunch> launches(std::string_view backend, const Decision& decision,
-                                   Algorithm outer) {
-  const bool gathers = decision.algorithm == Algorithm::gather ||
-                       (decision.algorithm == Algorithm::hybrid && outer == Algorithm::gather);
-  if (backend == "cpu" || !gathers || decision.mesh.ring == 1) return {GatherLaunch::slices};
-  return {GatherLaunch::slices, GatherLaunch::on_arrival};
-}
-
-/// The largest arena that an attention within the options can ask for.
-std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options,
-                           std::string_view backend) {
-  const Problem problem = resolved(options.max_problem);
-  const Decision decision =
-      decide(problem, options.layout, options.algorithm, mesh, options.backward);
-  std::int64_t bytes = 0;
-  for (const Pass pass : {Pass::forward, Pass::backward}) {
-    if (pass == Pass::backward && !options.backward) continue;
-    const attn::KernelQuery query = attn::kernel_query(problem, pass, backend);
-    for (const attn::Kernel* kernel : candidates(options.kernel, query)) {
-      // Which of them an attention takes depends on the transport, which is not chosen yet.
-      for (const GatherLaunch launch : launches(backend, decision, options.outer)) {
-        TileChoice choice;
-        choice.outer = options.outer;
-        choice.gather = launch;
-        const Plan plan =
-            make_plan(plan_request(problem, options.layout, decision, pass, *kernel, choice));
-        const RankPlan rank = plan.rank(mesh.rank());
-        bytes = std::max(bytes, arena_bytes(plan, rank, *kernel, options.threads));
-      }
-    }
-  }
-  return bytes;
-}
-
-}  // namespace
 }  // namespace engine
 
 namespace {

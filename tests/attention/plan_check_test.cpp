@@ -49,6 +49,10 @@ std::vector<PlanRequest> small_plans() {
     plans.back().options.resume = false;
     plans.push_back(request_of(Algorithm::gather, {.ring = 3}, pass));
     plans.push_back(request_of(Algorithm::ulysses, {.ring = 1, .ulysses = 3}, pass));
+    plans.push_back(request_of(Algorithm::ulysses, {.ring = 1, .ulysses = 2}, pass));
+    plans.back().problem.heads_kv = 4;
+    plans.back().options.ulysses_slices = 2;
+    plans.back().options.stage_caller = true;
     plans.push_back(request_of(Algorithm::hybrid, {.ring = 2, .ulysses = 2}, pass));
     plans.push_back(request_of(Algorithm::hybrid, {.ring = 2, .ulysses = 2}, pass));
     plans.back().options.outer = Algorithm::gather;

@@ -106,6 +106,7 @@ TEST(PlanHash, DiffersWhenAnyFieldDiffers) {
       {"tile_q", [](PlanRequest& r) { r.options.tile_q = 128; }},
       {"tile_k", [](PlanRequest& r) { r.options.tile_k = 128; }},
       {"gather_slices", [](PlanRequest& r) { r.options.gather_slices = 2; }},
+      {"ulysses_slices", [](PlanRequest& r) { r.options.ulysses_slices = 2; }},
       {"gather_launch", [](PlanRequest& r) { r.options.gather_launch = GatherLaunch::on_arrival; }},
       {"resume", [](PlanRequest& r) { r.options.resume = false; }},
       {"stage_caller", [](PlanRequest& r) { r.options.stage_caller = true; }},
@@ -143,6 +144,8 @@ TEST(MakePlan, NamesWhatCannotBe) {
   EXPECT_THAT(message_of([](PlanRequest& r) { r.options.tile_k = 0; }), HasSubstr("tile_k 0"));
   EXPECT_THAT(message_of([](PlanRequest& r) { r.options.gather_slices = -1; }),
               HasSubstr("gather_slices -1"));
+  EXPECT_THAT(message_of([](PlanRequest& r) { r.options.ulysses_slices = -1; }),
+              HasSubstr("ulysses_slices -1"));
   EXPECT_THAT(message_of([](PlanRequest& r) { r.problem.heads_kv = 3; }), HasSubstr("heads_kv 3"));
   EXPECT_THAT(message_of([](PlanRequest& r) { make_plan(r).rank(4); }),
               AllOf(HasSubstr("rank 4"), HasSubstr("of 4")));

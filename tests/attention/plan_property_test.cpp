@@ -148,11 +148,13 @@ TEST(RandomPlans, CoverEveryAlgorithmAndOption) {
     if (plan.impl().kv_heads_shared) seen.insert(name + "shared heads");
     if (r.mesh.ulysses > 1 && r.problem.heads % r.mesh.ulysses) seen.insert(name + "uneven heads");
     if (r.options.stage_caller) seen.insert(name + "staged");
+    const std::size_t slices = plan.impl().slice_ends.size();
+    if (slices > 1) seen.insert(name + (r.options.stage_caller ? "staged slices" : "slices"));
     if (!r.options.resume && plan.rank(0).merges.size() > 1) seen.insert(name + "merges");
   }
-  // 2 passes of: 4 algorithms x 5 layouts and staged; 2 with ulysses x 3 cases; merges: ring,
-  // hybrid.
-  EXPECT_EQ(seen.size(), 2U * (4 * 6 + 2 * 3) + 2U) << testing::PrintToString(seen);
+  // 2 passes of: 4 algorithms x 5 layouts and staged; 2 with ulysses x 3 cases; slices: ulysses and
+  // hybrid of one group, staged and not; merges: ring, hybrid.
+  EXPECT_EQ(seen.size(), 2U * (4 * 6 + 2 * 3 + 2 * 2) + 2U) << testing::PrintToString(seen);
 }
 
 bool same_items(const RankPlan& a, const RankPlan& b) {

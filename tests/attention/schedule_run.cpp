@@ -29,14 +29,21 @@ std::span<const std::int32_t> listed(const std::vector<std::int32_t>& list, cons
 }  // namespace
 
 std::vector<attn::TransferTraits> Link::traits(const RankPlan& plan) const {
-  std::vector<comm::RoundMember> members;
-  for (const Transfer& t : plan.transfers) members.push_back({t.round, !near(plan.rank, t.peer)});
-  const std::vector<std::int32_t> ends = comm::round_ends(members);
+  // Two links: each groups what it moves.
+  std::vector<comm::RoundMember> far;
+  std::vector<comm::RoundMember> moved;
+  for (const Transfer& t : plan.transfers) {
+    const bool beside = near(plan.rank, t.peer);
+    far.push_back({t.round, !beside});
+    moved.push_back({t.round, beside && t.sends == pushes});
+  }
+  const std::vector<std::int32_t> far_ends = comm::round_ends(far);
+  const std::vector<std::int32_t> ends = comm::round_ends(moved);
   std::vector<attn::TransferTraits> traits;
   for (std::size_t i = 0; i < ends.size(); ++i) {
-    const Transfer& t = plan.transfers[i];
-    traits.push_back(
-        {ends[i], t.sends != pushes && near(plan.rank, t.peer), near(plan.rank, t.peer)});
+    const bool beside = near(plan.rank, plan.transfers[i].peer);
+    const bool by_flag = beside && plan.transfers[i].sends != pushes;
+    traits.push_back({beside ? ends[i] : far_ends[i], by_flag, beside});
   }
   return traits;
 }
@@ -144,11 +151,19 @@ bool ScheduleRun::try_sources(const Rank& rank, const Step& step) {
 }
 
 bool ScheduleRun::try_transfer(Rank& rank, std::int32_t transfer) {
-  const Transfer& t = transfer_of(*rank.plan, transfer);
-  if (!link_.near(rank.plan->rank, t.peer)) return try_round(rank, transfer);
-  const Name name = name_of(rank, transfer);
-  if (raised_.erase(name) == 0) return false;
-  answered_.insert(name);
+  if (!link_.near(rank.plan->rank, transfer_of(*rank.plan, transfer).peer)) {
+    return try_round(rank, transfer);
+  }
+  std::vector<Name> group;
+  for (std::size_t i = 0; i < rank.traits.size(); ++i) {
+    if (rank.traits[i].group_end != transfer) continue;
+    group.push_back(name_of(rank, static_cast<std::int32_t>(i)));
+    if (!raised_.contains(group.back())) return false;  // the waits are one call
+  }
+  for (const Name& name : group) {
+    raised_.erase(name);
+    answered_.insert(name);
+  }
   return true;
 }
 
@@ -226,7 +241,9 @@ class Clock {
     }
     const auto count = static_cast<std::int32_t>(at - arrivals.begin()) + 1;
     const At& moved = started_.at(t);
-    const At& counted = arrived_.at({attend.payload, count});
+    const auto told = arrived_.lower_bound({attend.payload, count});  // with others of its round
+    if (told == arrived_.end() || told->first.first != attend.payload) return false;
+    const At& counted = told->second;
     const At& source = sources_.at(t);
     return follows(moved, source) && follows(counted, moved) &&
            follows(computed_.at(second), source);

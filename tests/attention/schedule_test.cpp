@@ -54,13 +54,23 @@ std::vector<MeshShape> meshes(Algorithm algorithm, int world) {
   return shapes;
 }
 
-std::vector<std::pair<Algorithm, GatherLaunch>> outers(Algorithm algorithm) {
+/// What an algorithm can be told.
+struct Variant {
+  Algorithm outer = Algorithm::ring;
+  GatherLaunch launch = GatherLaunch::slices;
+  int ulysses_slices = 1;
+};
+
+std::vector<Variant> variants(Algorithm algorithm) {
   using enum GatherLaunch;
+  if (algorithm == Algorithm::ulysses) {
+    return {{}, {.ulysses_slices = 2}, {.ulysses_slices = 3}};
+  }
   if (algorithm == Algorithm::gather) {
     return {
         {Algorithm::ring, slices}, {Algorithm::ring, on_arrival}, {Algorithm::ring, in_position}};
   }
-  if (algorithm != Algorithm::hybrid) return {{Algorithm::ring, slices}};
+  if (algorithm != Algorithm::hybrid) return {{}};
   return {{Algorithm::ring, slices}, {Algorithm::gather, slices}, {Algorithm::gather, on_arrival}};
 }
 
@@ -73,16 +83,18 @@ void for_every_plan(int world, Fn fn) {
       for (const Layout& layout :
            {Layout::contiguous(), Layout::zigzag(), Layout::striped(), Layout::balanced()}) {
         for (const MeshShape& mesh : meshes(algorithm, world)) {
-          for (const auto& [outer, launch] : outers(algorithm)) {
+          for (const Variant& variant : variants(algorithm)) {
             for (const Pass pass : {Pass::forward, Pass::backward}) {
               PlanRequest r{problem, layout, algorithm, mesh, pass, {}};
-              r.options.outer = outer;
-              r.options.gather_launch = launch;
+              r.options.outer = variant.outer;
+              r.options.gather_launch = variant.launch;
+              r.options.ulysses_slices = variant.ulysses_slices;
               r.options.stage_caller = true;
               SCOPED_TRACE(fmt::format(
-                  "{} {} outer {} launch {} mesh {}x{} layout {} mask {} heads {}",
-                  name_of(algorithm), name_of(pass), name_of(outer), static_cast<int>(launch),
-                  mesh.ring, mesh.ulysses, layout.name(), problem.mask.name(), problem.heads));
+                  "{} {} outer {} launch {} slices {} mesh {}x{} layout {} mask {} heads {}",
+                  name_of(algorithm), name_of(pass), name_of(variant.outer),
+                  static_cast<int>(variant.launch), variant.ulysses_slices, mesh.ring, mesh.ulysses,
+                  layout.name(), problem.mask.name(), problem.heads));
               const Plan plan = make_plan(r);
               std::vector<RankPlan> ranks;
               for (int i = 0; i < world; ++i) ranks.push_back(plan.rank(i));
@@ -195,6 +207,45 @@ TEST(Schedules, TellAKernelHowFarItsKeysAre) {
   EXPECT_EQ(count(attn::Step::Kind::transfer), 0);
   EXPECT_LT(place(attn::Step::Kind::raise), place(attn::Step::Kind::sources));
   EXPECT_LT(place(attn::Step::Kind::sources), place(attn::Step::Kind::move));
+}
+
+TEST(Schedules, TellOfTheFirstRoundCopyByCopyAndOfOthersOnce) {
+  PlanRequest r;
+  r.problem = problems().front();
+  r.algorithm = Algorithm::gather;
+  r.mesh = {.ring = 4};
+  r.options.stage_caller = true;
+  r.options.gather_launch = GatherLaunch::on_arrival;
+  r.options.gather_slices = 3;
+  const RankPlan plan = make_plan(r).rank(1);
+  const attn::Schedule schedule = attn::make_schedule(plan, Link{4}.traits(plan));
+  std::vector<std::int32_t> told;
+  int moved = 0;
+  for (const attn::Step& s : schedule.steps) {
+    moved += s.kind == attn::Step::Kind::move ? 1 : 0;
+    if (s.kind != attn::Step::Kind::arrived) continue;
+    told.push_back(s.count);
+    EXPECT_EQ(s.count, moved);  // behind the copies that it counts
+  }
+  EXPECT_EQ(told, (std::vector<std::int32_t>{1, 2, 3, 6, 9}));
+}
+
+TEST(Schedules, RaiseFlagsBeforeAnEventThatTheyWouldSplit) {
+  PlanRequest r;
+  r.problem = problems().front();
+  r.mesh = {.ring = 4};
+  r.options.stage_caller = true;
+  const RankPlan plan = make_plan(r).rank(1);
+  const attn::Schedule schedule = attn::make_schedule(plan, Link{4}.traits(plan));
+  int passed_on = 0;  // a chunk that came goes on: its flags are raised in one call
+  for (std::size_t i = 0; i + 1 < schedule.steps.size(); ++i) {
+    const attn::Step& s = schedule.steps[i];
+    const attn::Step& next = schedule.steps[i + 1];
+    EXPECT_FALSE(s.kind == attn::Step::Kind::record && next.kind == attn::Step::Kind::raise &&
+                 s.lane == next.lane);
+    if (s.kind == attn::Step::Kind::transfer && next.kind == attn::Step::Kind::raise) ++passed_on;
+  }
+  EXPECT_EQ(passed_on, 2);
 }
 
 TEST(Schedules, LetGradientsLeaveByHead) {

@@ -76,6 +76,30 @@ TEST(TileLists, StaySingleWhereBackwardTakesTurns) {
   EXPECT_GT(lists_of(r, true).tiles, 16 * lists_of(r, false).tiles);
 }
 
+TEST(TileLists, AreSharedByAttendsOfTheSameRowsAndKeys) {
+  const attn::Kernel kernel = device_kernel();
+  PlanRequest r = request(Algorithm::ulysses, Layout::zigzag(), Pass::forward, 16384);
+  r.options.ulysses_slices = 3;
+  const Plan plan = make_plan(r);
+  const RankPlan rank = plan.rank(1);
+  ASSERT_GT(rank.attends.size(), 1U);
+  const attn::Launches launches(plan, rank, kernel, false);
+  EXPECT_EQ(launches.launches().size(), 1U);
+  for (std::size_t i = 0; i < rank.attends.size(); ++i) {
+    const auto index = static_cast<std::int32_t>(i);
+    EXPECT_EQ(launches.first_with_lists_of(index), 0);
+    const attn::AttendGeometry g = launches.geometry(index);
+    EXPECT_EQ(g.tiles.data(), launches.launch(0).tiles.data());
+    EXPECT_EQ(g.heads, rank.attends[i].heads);
+  }
+  // Keys of other steps are others.
+  const Plan ring = make_plan(request(Algorithm::ring, Layout::zigzag(), Pass::forward, 16384));
+  const RankPlan ring_rank = ring.rank(1);
+  const attn::Launches steps(ring, ring_rank, kernel, false);
+  ASSERT_EQ(steps.launches().size(), ring_rank.attends.size());
+  EXPECT_EQ(steps.first_with_lists_of(1), 1);
+}
+
 /// Tiles of 192 rows are for the forward alone.
 TEST(TileLists, AreHeldToTheLimitsOfTheirPass) {
   attn::Kernel kernel = device_kernel();

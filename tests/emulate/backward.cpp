@@ -8,7 +8,6 @@
 #include "attention/kernels/tile_index.h"
 #include "tests/emulate/copies.h"
 #include "tests/emulate/tensor_core.h"
-#include "tests/support/hopper_backward_candidates.h"
 
 #include <algorithm>
 #include <stdexcept>
@@ -81,8 +80,9 @@ void run_blocks(const Run& run) {
   }
 }
 
-template <typename T, int kDim, sm90::BackwardTuning kTuning>
-void run_tuned(const Run& run) {
+template <typename T, int kDim>
+void run_variant(const Run& run) {
+  constexpr sm90::BackwardTuning kTuning = sm90::default_backward_tuning(kDim);
   const bool capped = run.geometry.softcap != 0.0;
   if (g_backward.deterministic) {
     return capped ? run_blocks<T, kDim, kTuning, true, true>(run)
@@ -91,33 +91,8 @@ void run_tuned(const Run& run) {
   return capped ? run_blocks<T, kDim, kTuning, true, false>(run)
                 : run_blocks<T, kDim, kTuning, false, false>(run);
 }
-template <typename T, int kDim>
-void run_variant(const Run& run) {
-  return run_tuned<T, kDim, sm90::default_backward_tuning(kDim)>(run);
-}
-
-struct Candidate {
-  std::string_view name;
-  void (*run_128)(const Run&);
-  void (*run_64)(const Run&);
-};
-#define ANNULUS_CANDIDATE(name)                                   \
-  Candidate{#name, &run_tuned<sm90::Bf16, 128, candidates::name>, \
-            &run_tuned<sm90::Bf16, 64, candidates::name>},
-constexpr Candidate kCandidates[] = {ANNULUS_HOPPER_BACKWARD_CANDIDATES(ANNULUS_CANDIDATE)};
-#undef ANNULUS_CANDIDATE
-
-/// In bf16.
-void run_candidate(const Run& run) {
-  for (const Candidate& c : kCandidates) {
-    if (c.name != g_backward.candidate) continue;
-    return run.geometry.head_dim == 128 ? c.run_128(run) : c.run_64(run);
-  }
-  throw std::runtime_error("no such candidate");
-}
 
 void run_any(const Run& run) {
-  if (!g_backward.candidate.empty()) return run_candidate(run);
   const bool bf16 = run.params.q.dtype == DType::bf16;
   if (run.geometry.head_dim == 128) {
     return bf16 ? run_variant<sm90::Bf16, 128>(run) : run_variant<sm90::Half, 128>(run);

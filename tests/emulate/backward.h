@@ -12,7 +12,6 @@ struct BackwardEmulation {
   /// them by way of `counters`, where they then are.
   int first_turn = 0;
   std::vector<int>* counters = nullptr;
-  std::string candidate{};  ///< of tests/support/hopper_backward_candidates.h; empty: the default
 };
 
 /// The Hopper backward as a kernel of host memory; its forward is the emulated one.

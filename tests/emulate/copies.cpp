@@ -115,21 +115,6 @@ namespace {
 std::map<int, int> g_additions;  ///< under way, by thread
 }  // namespace
 
-void add_copied(float* to, std::uint32_t from, std::uint32_t bytes) {
-  Machine& machine = Machine::current();
-  if (from % 16 != 0 || bytes % 16 != 0 || reinterpret_cast<std::uintptr_t>(to) % 16 != 0) {
-    machine.misuse("an addition of copied bytes is not aligned");
-  }
-  for (std::uint32_t i = 0; i < bytes; i += 16) machine.require_fenced(from + i);
-  int& mine = ++g_additions[machine.thread()];
-  machine.later([=, &mine] {
-    std::vector<float> values(bytes / 4);
-    std::memcpy(values.data(), Machine::current().at(from, bytes), bytes);
-    for (std::size_t i = 0; i < values.size(); ++i) to[i] += values[i];
-    --mine;
-  });
-}
-
 void add_box(const CUtensorMap& map, std::uint32_t from, int c0, int c1, int c2, int c3) {
   Machine& machine = Machine::current();
   if (from % 1024 != 0) machine.misuse("a box is added from " + std::to_string(from));

@@ -20,10 +20,8 @@ void copy_box(std::uint32_t to, const CUtensorMap& map, std::uint64_t* barrier, 
 /// cp.async of 16 bytes by this thread, or of zeroes; and the wait for all of them.
 void copy16(std::uint32_t to, const void* from, bool real);
 void wait_copies();
-/// cp.reduce.async.bulk of floats by this thread: shared memory is read later. And the wait for all
-/// of them.
-void add_copied(float* to, std::uint32_t from, std::uint32_t bytes);
-/// cp.reduce.async.bulk.tensor of one box of floats, 32 times its rows; nothing outside the tensor.
+/// cp.reduce.async.bulk.tensor by this thread of one box of floats, 32 times its rows; nothing
+/// outside the tensor. Shared memory is read later. And the wait for all of them.
 void add_box(const CUtensorMap& map, std::uint32_t from, int c0, int c1, int c2, int c3);
 void await_additions();
 /// At the end of a block. Throws Misuse where a thread did not wait.

@@ -3,7 +3,6 @@
 #include "tests/emulate/backward.h"
 #include "tests/emulate/problems.h"
 #include "tests/gpu/shares.h"
-#include "tests/support/hopper_backward_candidates.h"
 #include "tests/support/launch.h"
 
 #include <gtest/gtest.h>
@@ -298,44 +297,6 @@ TEST(EmulatedHopperBackward, AbortsTurns) {
   const OracleProblem p = problem_of(200);
   EXPECT_NO_THROW(run({make_launch(p, one_segment(p), kGrid)}, random_inputs(p, 3), options));
 }
-
-/// Tunings that are compiled for tests alone: sizes that fit nothing, groups, masks, segments,
-/// turns.
-void expect_right_candidate(const std::string& name, std::int64_t dim) {
-  SCOPED_TRACE(name);
-  const auto options = [&](std::uint64_t seed, bool ordered) {
-    return Options{.emulation = {.seed = seed, .sms = 1},
-                   .backward = {.deterministic = ordered, .candidate = name}};
-  };
-  for (const std::int64_t seq : {7, 200}) expect_right(problem_of(seq, dim), options(1, false));
-  OracleProblem p = problem_of(140, dim);
-  p.heads = 3;
-  p.heads_kv = 1;
-  p.softcap = 5.0;
-  p.terms.clear();
-  expect_right(p, options(2, false));
-  expect_right({with_nan_between(dim)}, options(3, false));
-  p = problem_of(300, dim);
-  p.terms = {Mask::Window{150, 0}};
-  const TestLaunch cut = make_launch(p, segments_cut_at(300, {30, 151}), kGrid);
-  expect_right({cut}, options(4, true));
-  const OracleInputs inputs = random_inputs(p, 3);
-  EXPECT_TRUE(same_bits(run({cut}, inputs, options(5, true)).values,
-                        run({cut}, inputs, options(6, true)).values));
-  std::uint32_t word = 0;
-  Options aborted = options(7, true);
-  aborted.emulation.abort = &word;
-  aborted.emulation.late.assign(200, [] {});
-  aborted.emulation.late.front() = [&] { word = 1; };
-  aborted.backward.first_turn = -1;
-  EXPECT_NO_THROW(run({cut}, inputs, aborted));
-}
-#define ANNULUS_TEST_CANDIDATE(name)                                             \
-  TEST(EmulatedHopperBackwardCandidate, name) {                                  \
-    for (const std::int64_t dim : {128, 64}) expect_right_candidate(#name, dim); \
-  }
-ANNULUS_HOPPER_BACKWARD_CANDIDATES(ANNULUS_TEST_CANDIDATE)
-#undef ANNULUS_TEST_CANDIDATE
 
 TEST(EmulatedHopperBackward, RandomShapes) {
   for (std::uint64_t seed = 1; seed <= 12; ++seed) {

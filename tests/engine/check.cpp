@@ -11,13 +11,14 @@ namespace {
 /// sums of gradients: on shapes this small that is as much as all other error of one rank in f32.
 /// Next to f16 and bf16 it is nothing. GPU kernels take ex2.approx, whose own error is up to two
 /// units in the last place (CUDA's table), where the CPU's exp stays within one.
-double state_rounding(int world, DType dtype) {
-  if (test_place().backend != "cuda") return (4 + world) * 0x1p-24;
-  // Tensor cores take P in the input dtype, rounded against the running maximum, which is another
-  // one when keys come in another order.
-  const double p = dtype == DType::f16 ? 0x1p-14 : dtype == DType::bf16 ? 0x1p-11 : 0.0;
-  return (4 + world) * 0x1p-23 + p;
+double state_rounding(int world) {
+  return (4 + world) * (test_place().backend == "cuda" ? 0x1p-23 : 0x1p-24);
 }
+
+/// Tensor cores take P in the input dtype, rounded against the running maximum, which is another
+/// one where keys come in another order. That changes which element has the largest error, by up to
+/// 1.4 in what was seen, and not how large errors are: so those are compared by their mean squares.
+bool rounds_p(DType dtype) { return test_place().backend == "cuda" && dtype != DType::f32; }
 
 /// What one problem's runs are held against.
 class Expectation {
@@ -53,9 +54,12 @@ class Expectation {
  private:
   void expect(std::size_t i, int world, const Errors& e) const {
     const std::string what = describe(problem_, runs_[i], world) + " seed " + std::to_string(seed_);
-    const auto near = [&](const char* name, double error, double single) {
-      EXPECT_LE(error, 1.1 * single + state_rounding(world, problem_.dtype))
-          << name << " of " << what << ", single rank " << single;
+    const double most = rounds_p(problem_.dtype) ? 1.6 : 1.1;
+    const auto near = [&](const char* name, const Error& error, const Error& single) {
+      EXPECT_LE(error.rms, 1.1 * single.rms + state_rounding(world))
+          << "mean squares of " << name << " of " << what << ", single rank " << single.rms;
+      EXPECT_LE(error.largest, most * single.largest + state_rounding(world))
+          << name << " of " << what << ", single rank " << single.largest;
     };
     near("out", e.out, single_[i].out);
     near("lse", e.lse, single_[i].lse);

@@ -146,33 +146,56 @@ double largest_finite(const std::vector<double>& values) {
   return m;
 }
 
+/// The largest difference, and the sum of squares.
+struct Difference {
+  double largest = 0.0, squares = 0.0;
+  void note(double local, double full) {
+    const double d = difference(local, full);
+    largest = std::max(largest, d);
+    squares += d * d;
+  }
+};
+
 /// `row` elements a token, local against full.
-double worst_token(const std::vector<double>& local, const std::vector<double>& full,
-                   const std::vector<std::int64_t>& positions, std::int64_t batch, std::int64_t seq,
-                   std::int64_t row) {
-  double worst = 0.0;
+Difference of_tokens(const std::vector<double>& local, const std::vector<double>& full,
+                     const std::vector<std::int64_t>& positions, std::int64_t batch,
+                     std::int64_t seq, std::int64_t row) {
+  Difference all;
   std::size_t n = 0;
   for (std::int64_t b = 0; b < batch; ++b) {
     for (const std::int64_t p : positions) {
       for (std::int64_t i = 0; i < row; ++i) {
-        worst = std::max(
-            worst, difference(local[n++], full[static_cast<std::size_t>((b * seq + p) * row + i)]));
+        all.note(local[n++], full[static_cast<std::size_t>((b * seq + p) * row + i)]);
       }
     }
   }
-  return worst;
+  return all;
 }
 
-double worst_lse(const std::vector<double>& local, const std::vector<double>& full,
-                 const std::vector<std::int64_t>& positions, std::int64_t rows, std::int64_t seq) {
-  double worst = 0.0;
+Difference of_lse(const std::vector<double>& local, const std::vector<double>& full,
+                  const std::vector<std::int64_t>& positions, std::int64_t rows, std::int64_t seq) {
+  Difference all;
   std::size_t n = 0;
   for (std::int64_t r = 0; r < rows; ++r) {
     for (const std::int64_t p : positions) {
-      worst = std::max(worst, difference(local[n++], full[static_cast<std::size_t>(r * seq + p)]));
+      all.note(local[n++], full[static_cast<std::size_t>(r * seq + p)]);
     }
   }
-  return worst;
+  return all;
+}
+
+/// Of one result, over all ranks.
+Error error_of(Mesh& mesh, const Difference& mine, const std::vector<double>& truth) {
+  std::vector<Difference> ranks(static_cast<std::size_t>(mesh.world()));
+  all_gather(mesh, std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(ranks)));
+  Difference all;
+  for (const Difference& d : ranks) {
+    all.largest = std::max(all.largest, d.largest);
+    all.squares += d.squares;
+  }
+  double squares = 0.0;
+  for (const double v : truth) squares += std::isfinite(v) ? v * v : 0.0;
+  return {relative(all.largest, largest_finite(truth)), std::sqrt(relative(all.squares, squares))};
 }
 
 }  // namespace
@@ -210,7 +233,8 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
                        .kernel = options.kernel,
                        .deterministic = options.deterministic,
                        .blocking_transfers = options.blocking,
-                       .gather_at_once = place.gather_at_once});
+                       .gather_at_once = place.gather_at_once,
+                       .ulysses_slices = options.ulysses_slices});
   const auto rows = attention.layout().positions(mesh.rank());
   const auto keys = attention.layout().positions_kv(mesh.rank());
   const auto n = static_cast<std::int64_t>(rows.size());
@@ -268,33 +292,30 @@ Errors errors_of(Mesh& mesh, const Problem& problem, const Sharding& sharding,
   const auto rows = sharding.positions(mesh.rank());
   const auto keys = sharding.positions_kv(mesh.rank());
   const std::int64_t wide = *p.head_dim_v;
-  Errors mine;
-  mine.out = worst_token(result.out, truth.out, rows, p.batch, p.seq, p.heads * wide);
-  mine.lse = worst_lse(result.lse, truth.lse, rows, p.batch * p.heads, p.seq);
-  mine.dq = worst_token(result.dq, truth.dq, rows, p.batch, p.seq, p.heads * p.head_dim);
-  mine.dk = worst_token(result.dk, truth.dk, keys, p.batch, *p.seq_kv, *p.heads_kv * p.head_dim);
-  mine.dv = worst_token(result.dv, truth.dv, keys, p.batch, *p.seq_kv, *p.heads_kv * wide);
-  std::vector<Errors> all(static_cast<std::size_t>(mesh.world()));
-  all_gather(mesh, std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)));
-  Errors worst;
-  for (const Errors& e : all) {
-    worst.out = std::max(worst.out, relative(e.out, largest_finite(truth.out)));
-    worst.lse = std::max(worst.lse, relative(e.lse, largest_finite(truth.lse)));
-    worst.dq = std::max(worst.dq, relative(e.dq, largest_finite(truth.dq)));
-    worst.dk = std::max(worst.dk, relative(e.dk, largest_finite(truth.dk)));
-    worst.dv = std::max(worst.dv, relative(e.dv, largest_finite(truth.dv)));
-  }
-  return worst;
+  const std::int64_t dim = p.head_dim;
+  const auto tokens = [&](const std::vector<double>& local, const std::vector<double>& full,
+                          bool of_keys, std::int64_t row) {
+    return error_of(
+        mesh,
+        of_tokens(local, full, of_keys ? keys : rows, p.batch, of_keys ? *p.seq_kv : p.seq, row),
+        full);
+  };
+  return {.out = tokens(result.out, truth.out, false, p.heads * wide),
+          .lse = error_of(mesh, of_lse(result.lse, truth.lse, rows, p.batch * p.heads, p.seq),
+                          truth.lse),
+          .dq = tokens(result.dq, truth.dq, false, p.heads * dim),
+          .dk = tokens(result.dk, truth.dk, true, *p.heads_kv * dim),
+          .dv = tokens(result.dv, truth.dv, true, *p.heads_kv * wide)};
 }
 
 std::string describe(const Problem& problem, const RunOptions& options, int world) {
   const Problem p = resolved(problem);
   return fmt::format(
       "batch {} seq {} seq_kv {} heads {}:{} dims {}/{} {} mask {} softcap {} | {} (outer {}) {} "
-      "kernel {} world {}",
+      "kernel {} slices {} world {}",
       p.batch, p.seq, *p.seq_kv, p.heads, *p.heads_kv, p.head_dim, *p.head_dim_v, name_of(p.dtype),
       p.mask.name(), p.softcap, name_of(options.algorithm), name_of(options.outer),
-      options.layout.name(), options.kernel, world);
+      options.layout.name(), options.kernel, options.ulysses_slices, world);
 }
 
 }  // namespace annulus::testing

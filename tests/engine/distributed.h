@@ -22,6 +22,7 @@ struct RunOptions {
   /// another path of theirs, whose error is another one.
   std::int64_t pad = 3;
   bool deterministic = false;
+  int ulysses_slices = 0;
   int calls = 1;  ///< forward and backward so often, into the same poisoned outputs
 };
 
@@ -47,13 +48,16 @@ struct RankResult {
 RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inputs,
                     const RunOptions& options);
 
-/// Largest error of each result over all ranks, over the largest true value: max|x - ref| /
-/// max|ref|. NaN or a wrong infinity counts as infinite.
+/// Over all ranks: max|x - ref| / max|ref|, and the root of the mean squares' ratio. NaN or a wrong
+/// infinity counts as infinite.
+struct Error {
+  double largest = 0, rms = 0;
+};
 struct Errors {
-  double out = 0, lse = 0, dq = 0, dk = 0, dv = 0;
+  Error out, lse, dq, dk, dv;
 };
 
-/// Collective. Compares this rank's shards with the oracle's full tensors, then takes the maximum.
+/// Collective. Compares this rank's shards with the oracle's full tensors.
 Errors errors_of(Mesh& mesh, const Problem& problem, const Sharding& sharding,
                  const RankResult& result, const OracleResult& truth);
 

@@ -1,6 +1,7 @@
 // Distributed against single rank against the float64 oracle: every algorithm, layout and mask.
 
 #include "tests/engine/check.h"
+#include "tests/support/each_world.h"
 
 #include <gtest/gtest.h>
 
@@ -136,6 +137,46 @@ TEST(Distributed, MatchesSingleRankOnHybridMeshes) {
         .batch = 1, .seq = 53, .heads = 6, .heads_kv = 2, .head_dim = 8, .dtype = DType::bf16};
     check_on(shape, grouped, runs, seed++);
   }
+}
+
+TEST(Distributed, TakesHeadsInSlices) {
+  std::vector<RunOptions> runs;
+  for (const int slices : {2, 3, 8}) {
+    for (const Layout& layout : {Layout::zigzag(), Layout::balanced()}) {
+      runs.push_back({.algorithm = Algorithm::ulysses, .layout = layout, .ulysses_slices = slices});
+      runs.back().calls = 2;
+    }
+  }
+  // Slices of one key/value head, of several, and heads that no world divides.
+  Problem p{.batch = 2, .seq = 61, .heads = 16, .heads_kv = 2, .head_dim = 8};
+  check(p, runs, 120);
+  p.heads_kv = 8;
+  p.dtype = DType::bf16;
+  check(p, runs, 121);
+  p.heads = 7;
+  p.heads_kv = 7;
+  p.head_dim_v = 24;
+  p.mask = Mask::documents({30, 0, 31}, false);
+  check(p, runs, 122);
+}
+
+TEST(Distributed, GivesTheSameBitsInAnySlices) {
+  const Problem p{
+      .batch = 1, .seq = 131, .heads = 16, .heads_kv = 8, .head_dim = 64, .dtype = DType::bf16};
+  const OracleInputs inputs = random_inputs(oracle_problem(p), 130);
+  each_world([&](Mesh& mesh) {
+    RunOptions run{.algorithm = Algorithm::ulysses, .deterministic = true, .ulysses_slices = 1};
+    const RankResult one = run_rank(mesh, p, inputs, run);
+    for (const int slices : {2, 3, 4}) {
+      run.ulysses_slices = slices;
+      const RankResult cut = run_rank(mesh, p, inputs, run);
+      EXPECT_EQ(cut.out, one.out) << slices << " slices";
+      EXPECT_EQ(cut.lse, one.lse) << slices << " slices";
+      EXPECT_EQ(cut.dq, one.dq) << slices << " slices";
+      EXPECT_EQ(cut.dk, one.dk) << slices << " slices";
+      EXPECT_EQ(cut.dv, one.dv) << slices << " slices";
+    }
+  });
 }
 
 TEST(Distributed, LeavesRanksWithoutHeadsIdle) {

@@ -77,11 +77,11 @@ void expect_exact(const Problem& problem, const std::vector<RunOptions>& runs, s
       const Errors e = errors_of(mesh, problem, sharding, result, truth);
       const std::string what =
           describe(problem, options, mesh.world()) + " seed " + std::to_string(seed);
-      EXPECT_LE(e.out, kBound) << "out of " << what;
-      EXPECT_LE(e.lse, kBound) << "lse of " << what;
-      EXPECT_LE(e.dq, kBound) << "dq of " << what;
-      EXPECT_LE(e.dk, kBound) << "dk of " << what;
-      EXPECT_LE(e.dv, kBound) << "dv of " << what;
+      EXPECT_LE(e.out.largest, kBound) << "out of " << what;
+      EXPECT_LE(e.lse.largest, kBound) << "lse of " << what;
+      EXPECT_LE(e.dq.largest, kBound) << "dq of " << what;
+      EXPECT_LE(e.dk.largest, kBound) << "dk of " << what;
+      EXPECT_LE(e.dv.largest, kBound) << "dv of " << what;
     }
   });
 }

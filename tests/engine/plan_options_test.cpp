@@ -43,16 +43,29 @@ double worst(const std::vector<float>& local, const std::vector<double>& full,
   return error;
 }
 
-/// Forward's result of all ranks, by position.
+/// The results of all ranks, by position: [seq, heads * dim], lse [seq, heads].
 struct Whole {
-  std::vector<float> out, lse;
+  std::vector<float> out, lse, dq, dk, dv;
+
+  explicit Whole(std::int64_t seq) {
+    const auto tokens = static_cast<std::size_t>(seq);
+    for (std::vector<float>* x : {&out, &dq}) x->assign(tokens * 32, std::nanf(""));
+    for (std::vector<float>* x : {&dk, &dv}) x->assign(tokens * 16, std::nanf(""));
+    lse.assign(tokens * 4, std::nanf(""));
+  }
 };
 
 void collect(const Shards& s, const std::vector<std::int64_t>& positions, Whole& whole) {
   const auto tokens = positions.size();
   for (std::size_t t = 0; t < tokens; ++t) {
     const auto at = static_cast<std::size_t>(positions[t]);
-    for (std::size_t i = 0; i < 32; ++i) whole.out[at * 32 + i] = s.out[t * 32 + i];
+    const auto place = [&](const std::vector<float>& from, std::vector<float>& to, std::size_t n) {
+      for (std::size_t i = 0; i < n; ++i) to[at * n + i] = from[t * n + i];
+    };
+    place(s.out, whole.out, 32);
+    place(s.dq, whole.dq, 32);
+    place(s.dk, whole.dk, 16);
+    place(s.dv, whole.dv, 16);
     for (std::size_t h = 0; h < 4; ++h) whole.lse[at * 4 + h] = s.lse[h * tokens + t];
   }
 }
@@ -136,9 +149,7 @@ TEST(GatherInPosition, GivesTheSameBitsForAnyNumberOfRanks) {
   const PlanOptions options{.tile_q = 16, .tile_k = 32, .gather_launch = GatherLaunch::in_position};
   std::vector<Whole> results;
   for (const int world : {1, 2, 3, 4, 8}) {
-    Whole& whole = results.emplace_back();
-    whole.out.assign(197 * 32, std::nanf(""));
-    whole.lse.assign(197 * 4, std::nanf(""));
+    Whole& whole = results.emplace_back(197);
     const MeshShape shape{.ring = world};
     run_ranks(shape, [&](Mesh& mesh) {
       run(mesh, Algorithm::gather, shape, options, inputs, truth, p, &whole);
@@ -148,10 +159,33 @@ TEST(GatherInPosition, GivesTheSameBitsForAnyNumberOfRanks) {
   }
 }
 
+/// A head's result does not depend on the heads that it is launched with.
+TEST(UlyssesSlices, GiveTheSameBits) {
+  const Problem p = resolved({.batch = 1, .seq = 197, .heads = 4, .heads_kv = 2, .head_dim = 8});
+  const OracleInputs inputs = random_inputs(oracle_problem(p), 13);
+  const OracleResult truth = oracle_attention(p, inputs);
+  for (const MeshShape shape : {MeshShape{.ring = 1, .ulysses = 2}, {.ring = 1, .ulysses = 3}}) {
+    std::vector<Whole> results;
+    for (const int slices : {1, 2}) {
+      const PlanOptions options{.tile_q = 16, .tile_k = 32, .ulysses_slices = slices};
+      Whole& whole = results.emplace_back(197);
+      run_ranks(shape, [&](Mesh& mesh) {
+        run(mesh, Algorithm::ulysses, shape, options, inputs, truth, p, &whole);
+      });
+      EXPECT_EQ(whole.out, results.front().out) << slices << " slices";
+      EXPECT_EQ(whole.lse, results.front().lse) << slices << " slices";
+      EXPECT_EQ(whole.dq, results.front().dq) << slices << " slices";
+      EXPECT_EQ(whole.dk, results.front().dk) << slices << " slices";
+      EXPECT_EQ(whole.dv, results.front().dv) << slices << " slices";
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Each, PlanOptionsTest,
     ::testing::Values(
         PlanOptions{.resume = false}, PlanOptions{.stage_caller = true},
+        PlanOptions{.ulysses_slices = 2}, PlanOptions{.ulysses_slices = 2, .stage_caller = true},
         PlanOptions{.gather_slices = 1}, PlanOptions{.gather_launch = GatherLaunch::on_arrival},
         PlanOptions{.gather_launch = GatherLaunch::in_position, .stage_caller = true},
         PlanOptions{.outer = Algorithm::gather, .tile_q = 16, .tile_k = 32, .gather_slices = 2}));

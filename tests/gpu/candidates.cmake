@@ -28,18 +28,16 @@ function(annulus_candidates library)
     RULE_LAUNCH_COMPILE "${PROJECT_SOURCE_DIR}/cmake/check_ptxas.sh")
 endfunction()
 
-# The kernel set ci has one of each, so that their code stays alive. delayed spills at head dim 64;
-# traced at 64 has its products serialised.
+# The kernel set ci has one of each, so that their code stays alive. traced at 64 has its products
+# serialised.
 if(ANNULUS_KERNEL_SET STREQUAL "ci")
   annulus_candidates(hopper_candidates TEMPLATE hopper_candidate.cu.in RIGHT "wide_turns 128")
   annulus_candidates(hopper_backward_candidates TEMPLATE hopper_backward_candidate.cu.in
-    RIGHT "ahead_boxes 128")
+    WRONG "no_additions 128")
 else()
   annulus_candidates(hopper_candidates TEMPLATE hopper_candidate.cu.in
     RIGHT "lazy 128" "wide_turns 128" "three_none 64" "two 96" "turns 192" "turns 256"
     WRONG "traced_wide 128" "traced 128" "traced 192")
   annulus_candidates(hopper_backward_candidates TEMPLATE hopper_backward_candidate.cu.in
-    RIGHT "boxes 128" "boxes 64" "ahead_boxes 128" "delayed_boxes 128"
-    WRONG "traced_boxes 128" "traced_ahead 128" "ahead_no_additions 128"
-      "no_additions 128" "no_additions 64" "delayed_no_additions 128")
+    WRONG "traced 128" "no_additions 128" "no_additions 64")
 endif()

@@ -38,7 +38,7 @@ class OnGpu : public ::testing::Test {
 
 Problem problem() {
   return resolved(
-      {.batch = 1, .seq = 1031, .heads = 4, .heads_kv = 2, .head_dim = 128, .dtype = DType::bf16});
+      {.batch = 1, .seq = 1031, .heads = 8, .heads_kv = 4, .head_dim = 128, .dtype = DType::bf16});
 }
 
 /// A compact tensor on a GPU with random numbers, or NaN.
@@ -83,7 +83,8 @@ class Rank {
                         .transport = test_place().transport,
                         .peer_copies = test_place().peer_copies,
                         .ranks_per_host = test_place().ranks_per_host}),
-        attention_(session_, p_, {.algorithm = algorithm, .deterministic = true}),
+        attention_(session_, p_,
+                   {.algorithm = algorithm, .deterministic = true, .ulysses_slices = 2}),
         rows_(attention_.layout().seq_local(mesh.rank())),
         keys_(attention_.layout().seq_kv_local(mesh.rank())),
         stream_(session_.device()) {

@@ -25,12 +25,10 @@ namespace candidates {
 
 namespace {
 
-using attn::sm90::Additions;
-
-template <attn::sm90::BackwardVariant kVariant, bool kBoxes = false>
+template <attn::sm90::BackwardVariant kVariant>
 void backward(const attn::BackwardParams& params, const attn::LaunchContext& context) {
   if (!attn::sm90::suits(params)) throw InvalidArgument("the launch would go to flash2");
-  attn::sm90::launch_backward(kVariant, params, context, kBoxes);
+  attn::sm90::launch_backward(kVariant, params, context);
 }
 
 attn::Kernel kernel_of(decltype(attn::Kernel::backward) backward) {
@@ -64,13 +62,12 @@ Variants hopper_backward_variants() {
 #define ANNULUS_HOPPER_VARIANT(dtype, dim) ANNULUS_ADD_##dtype(dim)
 #include <hopper_backward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
-#define ANNULUS_HOPPER_CANDIDATE(candidate, head_dim, checked)                             \
-  variants.push_back(                                                                      \
-      {.name = #candidate,                                                                 \
-       .dim = head_dim,                                                                    \
-       .kernel = kernel_of(backward<candidates::backward_##candidate##_##head_dim,         \
-                                    candidates::candidate.additions == Additions::boxes>), \
-       .right = checked,                                                                   \
+#define ANNULUS_HOPPER_CANDIDATE(candidate, head_dim, checked)                       \
+  variants.push_back(                                                                \
+      {.name = #candidate,                                                           \
+       .dim = head_dim,                                                              \
+       .kernel = kernel_of(backward<candidates::backward_##candidate##_##head_dim>), \
+       .right = checked,                                                             \
        .traced = candidates::candidate.traced});
 #include <hopper_backward_candidates.inc>
 #undef ANNULUS_HOPPER_CANDIDATE

@@ -87,6 +87,7 @@ std::vector<comm::DeviceTransfer> PeerRounds::transfers(std::int64_t bytes) cons
       t.sends = sends;
       t.peer = peer;
       t.tag = i;
+      t.round = i;  // each alone
       t.pulls = options_.pulls;
       t.own = piece(arena_.local() + (sends ? 0 : room_) + at, bytes);
       if (sends != options_.pulls) {
@@ -149,6 +150,7 @@ void PeerRounds::play(const comm::DeviceLink& link) {
     if (!link.by_flag(i)) link.start(i, copies);
   }
   link.await_over(raised, flags);
+  link.flush();
 }
 
 void PeerRounds::poison(std::int64_t bytes) {

@@ -50,7 +50,7 @@ std::size_t step_of(const RankPlan& plan, const std::vector<attn::TransferTraits
   const bool moves = it.kind == ItemKind::transfer;
   const std::int32_t index = moves ? traits[static_cast<std::size_t>(it.payload)].group_end : item;
   const auto found = std::ranges::find_if(schedule.steps, [&](const Step& s) {
-    if (moves && s.kind == Step::Kind::move) return s.index == index;
+    if (moves && s.kind == Step::Kind::move) return s.index == it.payload;  // one of its group
     if (moves && s.kind == Step::Kind::raise) {
       const auto* first = schedule.raised.data() + s.index;
       return std::find(first, first + s.count, index) != first + s.count;

@@ -49,6 +49,10 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
     if (plan.items[i].kind != ItemKind::transfer) continue;
     item_of_[static_cast<std::size_t>(plan.items[i].payload)] = static_cast<std::int32_t>(i);
   }
+  // A rank alone: there is nothing to count or to watch but FLOPs.
+  begins_with_attend_ = plan.transfers.empty() && !plan.items.empty() &&
+                        plan.items.front().kind == ItemKind::attend &&
+                        plan.items.front().payload == 0 && launches.zero_flops();
   begin_ = make_event();
   for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
   load_code(memory);
@@ -90,7 +94,9 @@ void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMo
   context_.stream = stream;
   lanes_ = {comm::LinkStream{stream, report_.awaited[0]},
             comm::LinkStream{mode == DeviceMode::blocking ? stream : copy_, report_.awaited[1]}};
-  launch_begin(report_.words, report_.pass, stream);
+  if (!begins_with_attend_ || mode == DeviceMode::transfers_alone) {
+    launch_begin(report_.words, report_.pass, stream);
+  }
   if (schedule_.copies && mode != DeviceMode::blocking) {
     // Copies belong to the caller's stream from here on, which also lets a graph capture them.
     check_cuda(cudaEventRecord(begin_.get(), stream), "cudaEventRecord");
@@ -98,6 +104,7 @@ void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMo
   }
   if (!noted) {
     for (const Step& step : schedule_.steps) play(step, memory, mode);
+    link_.flush();
     return;
   }
   for (std::size_t s = 0; s < schedule_.steps.size(); ++s) play_noted(s, memory, mode);
@@ -108,6 +115,7 @@ void DeviceExecutor::play_noted(std::size_t step, const Memory& memory, DeviceMo
   const cudaStream_t stream = on(schedule_.steps[step].lane).stream;
   clock_->begin(step, stream);
   play(schedule_.steps[step], memory, mode);
+  link_.flush();
   clock_->end(step, stream);
 }
 
@@ -144,6 +152,7 @@ void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mod
   const bool moves = mode != DeviceMode::compute_alone;
   switch (step.kind) {
     case Step::Kind::compute:
+      link_.flush();
       if (mode != DeviceMode::transfers_alone) compute(plan_.items[i], memory);
       break;
     case Step::Kind::transfer:
@@ -172,9 +181,11 @@ void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mod
       if (moves) link_.release(listed(schedule_.arrivals, step), lane);
       break;
     case Step::Kind::record:
+      link_.flush();
       check_cuda(cudaEventRecord(events_[i].get(), lane.stream), "cudaEventRecord");
       break;
     case Step::Kind::wait:
+      link_.flush();
       check_cuda(cudaStreamWaitEvent(lane.stream, events_[i].get(), 0), "cudaStreamWaitEvent");
       break;
   }
@@ -185,7 +196,10 @@ void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mod
 void DeviceExecutor::tell(const Step& step, const comm::LinkStream& lane) {
   std::uint32_t* word = launches_.arrived() + step.index;
   const auto count = static_cast<std::uint32_t>(step.count);
-  if (step.lane == Lane::compute) return launch_fill(word, 1, count, lane.stream);
+  if (step.lane == Lane::compute) {
+    link_.flush();
+    return launch_fill(word, 1, count, lane.stream);
+  }
   link_.write(word, count, lane);
 }
 
@@ -201,6 +215,7 @@ void DeviceExecutor::compute(const Item& item, const Memory& memory) {
   const auto stream = static_cast<cudaStream_t>(context_.stream);
   switch (item.kind) {
     case ItemKind::attend:
+      context_.flops_assign = begins_with_attend_ && item.payload == 0;
       launches_.run(item.payload, memory, context_);
       break;
     case ItemKind::merge:

@@ -80,6 +80,7 @@ class DeviceExecutor {
   std::vector<std::int32_t> item_of_;  ///< by transfer
   LaunchContext context_;
   cudaStream_t copy_;
+  bool begins_with_attend_ = false;  ///< whose kernel does what launch_begin() does for others
   CudaEvent begin_;
   std::vector<CudaEvent> events_;
   std::array<comm::LinkStream, 2> lanes_;

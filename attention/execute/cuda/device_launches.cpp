@@ -29,6 +29,27 @@ void for_lists(Geometry& g, Pass pass, Fn&& fn) {
   fn(g.places);
 }
 
+std::size_t first_with_lists_of(const Launches& host, std::size_t attend) {
+  return static_cast<std::size_t>(host.first_with_lists_of(static_cast<std::int32_t>(attend)));
+}
+
+/// An attend before this one has the same lists.
+bool shared(const Launches& host, std::size_t attend) {
+  return first_with_lists_of(host, attend) != attend;
+}
+
+/// Those of `from` are on the device.
+void share_lists(AttendGeometry& g, const AttendGeometry& from) {
+  g.queries = from.queries;
+  g.keys = from.keys;
+  g.tiles = from.tiles;
+  g.row_tiles = from.row_tiles;
+  g.tiles_by_key = from.tiles_by_key;
+  g.key_tiles = from.key_tiles;
+  g.places = from.places;
+  g.intervals = from.intervals;
+}
+
 }  // namespace
 
 void DeviceLaunches::place_words(const Launches& host) {
@@ -53,10 +74,13 @@ DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kerne
   std::int64_t bytes = words + padded(std::as_bytes(std::span(host.intervals())).size());
   for (std::size_t i = 0; i < rank_.attends.size(); ++i) {
     AttendGeometry g = host.geometry(static_cast<std::int32_t>(i));
+    geometries_.push_back(g);
+    if (shared(host, i)) continue;
     const auto add = [&](const auto& list) { bytes += padded(std::as_bytes(list).size()); };
     for_lists(g, rank_.attends[i].pass, add);
-    for (const auto& needed : host.launches()[i].needed) add(std::span(needed));
-    geometries_.push_back(g);
+    for (const auto& needed : host.launch(static_cast<std::int32_t>(i)).needed) {
+      add(std::span(needed));
+    }
   }
   lists_ = DeviceBuffer(bytes);
 
@@ -71,13 +95,17 @@ DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kerne
   to_device(intervals);
   for (std::size_t i = 0; i < geometries_.size(); ++i) {
     AttendGeometry& g = geometries_[i];
+    if (shared(host, i)) {
+      share_lists(g, geometries_[first_with_lists_of(host, i)]);
+      continue;
+    }
     if (rank_.attends[i].pass == Pass::forward) {
       // Not uploaded: nothing may point to the host's lists.
       g.tiles_by_key = {};
       g.key_tiles = {};
       g.places = {};
     }
-    const Launch& launch = host.launches()[i];
+    const Launch& launch = host.launch(static_cast<std::int32_t>(i));
     std::vector<KeySegment> keys(g.keys.begin(), g.keys.end());
     for (std::size_t s = 0; s < launch.needed.size(); ++s) {
       std::span<const std::uint32_t> needed(launch.needed[s]);

@@ -17,6 +17,7 @@ namespace {
 constexpr int kWarp = 32;
 constexpr int kWarpsPerBlock = 8;
 constexpr int kWide = 4;
+constexpr int kWidest = 8;  ///< 16 bytes of two-byte elements
 
 template <int Width>
 struct Values {
@@ -75,14 +76,33 @@ struct Row {
   std::int64_t batch, token, head;
 };
 
+/// i = (batch * outer + ...) * inner + ...
+template <typename Index>
+__device__ void split(Index i, Index outer, Index inner, std::int64_t& batch, std::int64_t& slow,
+                      std::int64_t& fast) {
+  const Index rest = i / inner;
+  fast = i - rest * inner;
+  batch = rest / outer;
+  slow = rest - static_cast<Index>(batch) * outer;
+}
+
+/// A division of 64 bits takes as long as a row: they are for more rows than 32 bits count.
+__device__ void split(std::int64_t i, std::int64_t rows, std::int64_t outer, std::int64_t inner,
+                      std::int64_t& batch, std::int64_t& slow, std::int64_t& fast) {
+  if (rows <= 0xffffffffLL) {
+    split(static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(outer),
+          static_cast<std::uint32_t>(inner), batch, slow, fast);
+  } else {
+    split(i, outer, inner, batch, slow, fast);
+  }
+}
+
 /// The row of this warp; false past the end.
 __device__ bool find_row(const RowShape& shape, Row& row) {
-  std::int64_t i = std::int64_t{blockIdx.x} * kWarpsPerBlock + threadIdx.x / kWarp;
-  if (i >= shape.batch * shape.tokens * shape.heads) return false;
-  row.head = i % shape.heads;
-  i /= shape.heads;
-  row.token = i % shape.tokens;
-  row.batch = i / shape.tokens;
+  const std::int64_t i = std::int64_t{blockIdx.x} * kWarpsPerBlock + threadIdx.x / kWarp;
+  const std::int64_t rows = shape.batch * shape.tokens * shape.heads;
+  if (i >= rows) return false;
+  split(i, rows, shape.tokens, shape.heads, row.batch, row.token, row.head);
   return true;
 }
 
@@ -102,6 +122,16 @@ __global__ void convert_rows(DeviceRows from, DeviceRows to, RowShape shape) {
   for (std::int64_t d = first_element<Width>(); d < shape.dims; d += kWarp * Width) {
     store<Width>(to, at(to, row) + d, load<Width>(from, at(from, row) + d));
   }
+}
+
+/// Rows of one element, such as lse: a thread each, neighbours along tokens, as callers have them.
+__global__ void convert_elements(DeviceRows from, DeviceRows to, RowShape shape) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  const std::int64_t rows = shape.batch * shape.tokens * shape.heads;
+  if (i >= rows) return;
+  Row row;
+  split(i, rows, shape.heads, shape.tokens, row.batch, row.head, row.token);
+  store<1>(to, at(to, row), load<1>(from, at(from, row)));
 }
 
 template <int Width>
@@ -187,16 +217,24 @@ __global__ void fill_words(std::uint32_t* words, int count, std::uint32_t value)
   for (int i = 0; i < count; ++i) words[i] = value;
 }
 
-/// True where every row of every operand can be read four elements at a time.
-bool wide(const RowShape& shape, std::initializer_list<DeviceRows> operands) {
-  if (shape.dims % kWide != 0) return false;
+/// True where every row of every operand can be read `width` elements at a time.
+bool wide(const RowShape& shape, std::initializer_list<DeviceRows> operands, int width = kWide) {
+  if (shape.dims % width != 0) return false;
   for (const DeviceRows& x : operands) {
     if (x.data == nullptr) continue;
     const std::int64_t strides = x.batch_stride | x.token_stride | x.head_stride;
     const auto address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(x.data));
-    if (strides % kWide != 0 || address % (kWide * size_of(x.dtype)) != 0) return false;
+    if (strides % width != 0 || address % (width * size_of(x.dtype)) != 0) return false;
   }
   return true;
+}
+
+/// Heads that follow each other in every operand are one row: fewer places to find.
+RowShape joined(const RowShape& shape, std::initializer_list<DeviceRows> operands) {
+  for (const DeviceRows& x : operands) {
+    if (x.head_stride != shape.dims) return shape;
+  }
+  return {shape.batch, shape.tokens, 1, shape.heads * shape.dims};
 }
 
 /// Calls `launch(blocks, threads)` unless there is nothing to do.
@@ -214,15 +252,26 @@ void run(const RowShape& shape, const char* what, Launch&& launch) {
 
 }  // namespace
 
-void launch_convert(const DeviceRows& from, const DeviceRows& to, const RowShape& shape,
+void launch_convert(const DeviceRows& from, const DeviceRows& to, const RowShape& given,
                     cudaStream_t stream) {
-  const auto kernel = wide(shape, {from, to}) ? convert_rows<kWide> : convert_rows<1>;
+  const RowShape shape = joined(given, {from, to});
+  auto kernel = convert_rows<1>;
+  if (wide(shape, {from, to}, kWidest)) {
+    kernel = convert_rows<kWidest>;
+  } else if (wide(shape, {from, to})) {
+    kernel = convert_rows<kWide>;
+  }
   run(shape, "convert", [&](unsigned blocks, int threads) {
+    if (shape.dims == 1) {
+      blocks = (blocks + kWarp - 1) / kWarp;
+      kernel = convert_elements;
+    }
     kernel<<<blocks, threads, 0, stream>>>(from, to, shape);
   });
 }
 
-void launch_zero(const DeviceRows& to, const RowShape& shape, cudaStream_t stream) {
+void launch_zero(const DeviceRows& to, const RowShape& given, cudaStream_t stream) {
+  const RowShape shape = joined(given, {to});
   const auto kernel = wide(shape, {to}) ? zero_rows<kWide> : zero_rows<1>;
   run(shape, "zero",
       [&](unsigned blocks, int threads) { kernel<<<blocks, threads, 0, stream>>>(to, shape); });
@@ -236,8 +285,9 @@ void launch_row_sums(const DeviceRows& a, const DeviceRows& b, const DeviceRows&
   });
 }
 
-void launch_reduce(const DeviceRows& from, const DeviceRows& to, bool assign, const RowShape& shape,
+void launch_reduce(const DeviceRows& from, const DeviceRows& to, bool assign, const RowShape& given,
                    cudaStream_t stream) {
+  const RowShape shape = joined(given, {from, to});
   const auto kernel = wide(shape, {from, to}) ? reduce_rows<kWide> : reduce_rows<1>;
   run(shape, "reduce", [&](unsigned blocks, int threads) {
     kernel<<<blocks, threads, 0, stream>>>(from, to, assign, shape);

@@ -24,7 +24,7 @@ struct RowShape {
   std::int64_t dims = 0;
 };
 
-// One warp a row. All return after the launch; its errors throw DeviceError.
+// One warp a row (elements: a thread). All return after the launch; its errors throw DeviceError.
 void launch_convert(const DeviceRows& from, const DeviceRows& to, const RowShape& shape,
                     cudaStream_t stream);
 void launch_zero(const DeviceRows& to, const RowShape& shape, cudaStream_t stream);

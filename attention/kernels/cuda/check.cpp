@@ -5,7 +5,10 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <mutex>
+#include <set>
 #include <string>
+#include <tuple>
 
 namespace annulus::attn::cuda {
 
@@ -15,15 +18,46 @@ void check(cudaError_t status, const std::string& what) {
   if (status != cudaSuccess) throw DeviceError(what + ": " + cudaGetErrorString(status));
 }
 
+int current_device() {
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  return device;
+}
+
+/// Kernels of this process that may have more, by device: the driver takes microseconds to be told
+/// what it knows.
+struct Allowed {
+  std::mutex mutex;
+  std::set<std::tuple<int, const void*, int>> kernels;
+};
+
+Allowed& allowed() {
+  static Allowed the_allowed;
+  return the_allowed;
+}
+
 }  // namespace
 
 void check_launch(const char* kernel) {
-  check(cudaGetLastError(), std::string("launch of ") + kernel);
+  const cudaError_t status = cudaGetLastError();
+  if (status != cudaSuccess) check(status, std::string("launch of ") + kernel);
 }
 
 void allow_shared_memory(const void* kernel, int bytes) {
+  const std::tuple key(current_device(), kernel, bytes);
+  Allowed& known = allowed();
+  const std::scoped_lock lock(known.mutex);
+  if (known.kernels.contains(key)) return;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "shared memory of " + std::to_string(bytes) + " bytes");
+  known.kernels.insert(key);
+}
+
+void begin_flops(const LaunchContext& context) {
+  if (!context.flops_assign || context.flops == nullptr) return;
+  check(cudaMemsetAsync(context.flops, 0, sizeof *context.flops,
+                        static_cast<cudaStream_t>(context.stream)),
+        "FLOP counter to 0");
 }
 
 void check_arguments(const AttendGeometry& g, const LaunchContext& context, bool backward,

@@ -13,8 +13,11 @@ void check_launch(const char* kernel);
 void check_arguments(const AttendGeometry& geometry, const LaunchContext& context, bool backward,
                      std::int64_t bytes);
 
-/// Allows dynamic shared memory beyond 48 KB. Throws DeviceError.
+/// Allows dynamic shared memory beyond 48 KB, on the current device. Throws DeviceError.
 void allow_shared_memory(const void* kernel, int bytes);
+
+/// The FLOP counter to 0, where the launch says so.
+void begin_flops(const LaunchContext& context);
 
 /// out, lse, state of rows that no tile names. The kernels write all others. `tile_rows`: the most
 /// rows of a query tile.

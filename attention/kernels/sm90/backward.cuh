@@ -4,20 +4,18 @@
 // rows that see it, of every query head of the group: five products a step of 64 (head_dim 128) or
 // 128 (64) rows.
 //
-//   warps      warpgroup 0: the loader, one warp (backward_loader.cuh), and one thread that keeps
-//              turns where the launch is deterministic (backward_turns.cuh), or a warp that has the
-//              copy engine add dQ (backward_adder.cuh). 40 registers a thread.
+//   warps      warpgroup 0: the loader, one warp (backward_loader.cuh), and the adder, a warp that
+//              has the copy engine add dQ (backward_adder.cuh), in turns where the launch is
+//              deterministic (backward_turns.cuh). 40 registers a thread.
 //              warpgroups 1, 2: consumers of 64 keys each, 232 registers.
 //   products   S^T = K Q^T and dP^T = V dO^T from shared memory, 64 keys by the rows of the step;
 //              dV += P^T dO and dK += dS^T Q with P^T and dS^T from registers, where the layout of
 //              a product is that of a left operand; dQ = dS K from shared memory, of both
-//              warpgroups' dS: each computes half of it, 64 rows by 64 columns, and adds it to
-//              memory from registers (red.v4, 128 bytes of a row at a time).
-//   overlap    exponentials run under dP^T, dS under dV, the additions of dQ under dK; or, where a
-//              tuning (backward_tuning.h) is `delayed`, under S^T of the next step, and dS under dK
-//              of the last
-//   shared     K, V; Q, dO, numbers and masks of the rows [3 stages]; dS [2], so that one barrier a
-//              step is enough (backward_shared.cuh): 202 KB at head_dim 128, 210 at 64
+//              warpgroups' dS: each computes half of it, 64 rows by 64 columns, and leaves it in
+//              shared memory as boxes of 32 columns.
+//   overlap    exponentials run under dP^T, dS under dV, dQ leaves under dK
+//   shared     K, V; Q, dO, numbers and masks of the rows [2 stages]; dS [2], so that one barrier a
+//              step is enough; dQ (backward_shared.cuh): 202 KB at head_dim 128, 206 at 64
 //   tails      what lies behind a tile is read with it and cleared by the consumers (0 times what
 //              is not finite is no 0): rows of K once an item, of Q and dO in steps of fewer rows
 //   limits     f16, bf16; head_dim = head_dim_v = 64 or 128; 16-byte aligned rows; tiles of at most
@@ -41,7 +39,6 @@ struct GradientConsumer {
   static constexpr int kRows = Memory::kRows;
   static constexpr int kScoreCount = kRows / 2;  ///< of a thread
   static constexpr int kConsumers = kGroups * kGroupThreads;
-  static constexpr bool kDelayed = kTuning.delayed;
 
   const BackwardParams& p;
   Memory& shared;
@@ -159,22 +156,21 @@ struct GradientConsumer {
   /// From S^T and dP^T, which are under way, to P and dS in registers, and dV under way. Half of dV
   /// is started before the other half of dS is computed; all of it, and P would be there twice.
   __device__ __forceinline__ void find_scores(const Turn& at) {
-    constexpr int kLater = kDelayed ? 1 : 0;  // groups of products behind dP: dK of the last step
     constexpr int kColumns = kScoreCount / 4;
     const bool masked = shared.steps[at.index].masked != 0;
     const std::uint16_t* const seen = shared.seen[at.index][warp()];
     const float* const lse = shared.lse[at.index];
     const float* const delta = shared.delta[at.index];
     if constexpr (kCapped) {
-      wait_products<kLater>(s);
+      wait_products<0>(s);
       hold(dp);
     } else {
-      wait_products<kLater + 1>(s);
+      wait_products<1>(s);
       reach(Phase::scores);
       find_probabilities<kColumns>(s, lse, shared.factors.to_exponent, lane(), 0);
       // NOTE: the branch also keeps ptxas from moving the wait for dP before the exponentials.
       if (masked) hide<kColumns>(s, seen, lane(), 0);
-      wait_products<kLater>(dp);
+      wait_products<0>(dp);
     }
     clear_tails(at);
     reach(Phase::slopes);
@@ -198,44 +194,24 @@ struct GradientConsumer {
   /// From scores to dS in shared memory, where both warpgroups see it, and dV, which is under way.
   __device__ __forceinline__ void exchange_scores(const Turn& at) {
     find_scores(at);
-    if constexpr (kDelayed) {
-      await_products<2>();  // all but dV: dK of the last step has read dS
-      barrier_wait(kReadBarrier + group(), kConsumers);
-    }
     store_packs(shared_address(scores()), key(), lane(), gradients);
     fence_async_shared();
     reach(Phase::exchange);
-    // Both halves of dS are there; where there are two buffers, the last one is read.
+    // Both halves of dS are there, and the last one is read.
     barrier_wait(kScoresBarrier, kConsumers);
     reach(Phase::meeting);
   }
 
-  /// Adds the warpgroup's part of dQ, while products are under way.
-  __device__ __forceinline__ void add_step(const Turn& at) {
-    const QueryStep& now = shared.steps[at.index];
-    const int row = key() % kGroupRows + (kRows > 64 ? kGroupRows * group() : 0);
-    const int column = kDim > 64 ? 64 * group() : 0;
-    const float scale = shared.factors.scale;
+  /// Leaves the warpgroup's part of dQ to the adder, while products are under way.
+  __device__ __forceinline__ void leave_dq() {
     reach(Phase::dq);
-    if constexpr (Memory::kStaged) {
+    if constexpr (kTuning.adds) {
+      const int row = key() % kGroupRows + (kRows > 64 ? kGroupRows * group() : 0);
+      const int column = kDim > 64 ? 64 * group() : 0;
       wait(&shared.dq_empty, Place<1>(step).empty);
-      if constexpr (Memory::kBoxes) {
-        stage_boxes<kRows>(reinterpret_cast<unsigned char*>(shared.dq), column, row, lane(), scale,
-                           dq);
-      } else {
-        stage_dq(shared.dq[0] + column, Memory::kStagedWidth, row, lane(), scale, dq);
-      }
+      stage_dq<kRows>(shared.dq, column, row, lane(), shared.factors.scale, dq);
       __syncwarp();
       release(&shared.dq_full);
-    } else {
-      if constexpr (kOrdered) wait(&shared.turn_come[at.index], at.full);
-      if constexpr (kTuning.additions == Additions::rows) {
-        add_dq(now.dq + column, now.stride, row, now.rows, lane(), scale, dq);
-      }
-      if constexpr (kOrdered) {
-        __syncwarp();
-        release(&shared.added[at.index]);
-      }
     }
     reach(Phase::added);
   }
@@ -255,110 +231,24 @@ struct GradientConsumer {
     reach(Phase::item);
   }
 
-  /// From S, which is under way, to dQ; dK is then under way.
-  __device__ __forceinline__ void find_products(const Turn& at) {
-    start_slopes(at);
-    exchange_scores(at);
-    start_dq(scores());
-    if constexpr (kTuning.ahead) {
-      start_dk(at);
-    } else {
-      add_rows<kRows / 16>(dk, gradients, shared.q[at.index], 0);
-    }
-    wait_products<1>(dq);
-  }
-
-  /// Q and dO of the step are read.
-  __device__ __forceinline__ void leave_step(const Turn& at) {
-    hold(dv);
-    __syncwarp();  // all lanes have read what the step says
-    release(&shared.empty[at.index]);
-    reach(Phase::done);
-  }
-
   /// All steps of an item, which has some; one after another.
   __device__ __forceinline__ void stream_rows() {
     for (bool more = true; more; ++step) {
       const Turn at(step);
       start_scores(at);
-      find_products(at);
-      add_step(at);
-      more = shared.steps[at.index].last == 0;
-      wait_products<0>(dk);
-      leave_step(at);
-    }
-  }
-
-  /// The same, but S of the next step starts behind dK as soon as dQ is there: tensor cores have it
-  /// to do while dQ leaves. dS then comes from shared memory for dK too, for ptxas would serialise
-  /// products that read registers behind others (C7512); its two buffers last until dK is awaited.
-  __device__ __forceinline__ void stream_ahead() {
-    start_scores(Turn(step));
-    for (;; ++step) {
-      const Turn at(step);
-      find_products(at);
-      if (shared.steps[at.index].last != 0) break;
-      start_scores(Turn(step + 1));
-      add_step(at);
-      wait_products<1>(dk);
-      leave_step(at);
-    }
-    const Turn at(step);
-    add_step(at);
-    wait_products<0>(dk);
-    leave_step(at);
-    ++step;
-  }
-
-  /// dK += dS^T Q, with dS from shared memory.
-  __device__ __forceinline__ void start_dk(const Turn& at) {
-    const Matrix a = along_rows(shared_address(scores()) +
-                                static_cast<std::uint32_t>(group() * kGroupRows * kRowBytes));
-    const Matrix b = across_rows(shared_address(shared.q[at.index]), kRows);
-    fence_products();
-#pragma unroll
-    for (int k = 0; k < kRows / 16; ++k) {
-      multiply_rows_across(dk, a.at(step_along_rows(k, kTileKeys)), b.at(step_across_rows(k)), T());
-    }
-    commit_products();
-  }
-
-  /// Steps that overlap. In the order of products: dQ of this step, S and dP of the next, then dK
-  /// of this one, under which P and dS of the next are found. There is one buffer of dS: it is free
-  /// when both warpgroups have read it for dQ, and each its part for dK.
-  __device__ __forceinline__ void stream_delayed() {
-    const int first = step;
-    hold(dk);  // 0 before products begin: ptxas would else serialise them
-    hold(dv);
-    start_scores(Turn(step));
-    start_slopes(Turn(step));
-    wait_products<0>(s);  // as no dK is behind them
-    hold(dp);
-    for (;; ++step) {
-      const Turn at(step);
+      start_slopes(at);
       exchange_scores(at);
       start_dq(scores());
-      // NOTE: S of the next step may not start before this: ptxas would serialise all products.
-      wait_products<0>(dq);
+      add_rows<kRows / 16>(dk, gradients, shared.q[at.index], 0);
+      wait_products<1>(dq);
+      leave_dq();
+      more = shared.steps[at.index].last == 0;
+      wait_products<0>(dk);
       hold(dv);
-      hold(dk);
-      barrier_arrive(kReadBarrier + 1 - group(), kConsumers);
-      if (step > first) release(&shared.empty[Turn(step - 1).index]);
-      if (shared.steps[at.index].last != 0) break;
-      const Turn next(step + 1);
-      start_scores(next);
-      add_step(at);
-      start_slopes(next);
-      start_dk(at);
+      __syncwarp();  // all lanes have read what the step says
+      release(&shared.empty[at.index]);
       reach(Phase::done);
     }
-    const Turn at(step);
-    add_step(at);
-    start_dk(at);
-    wait_products<0>(dk);
-    __syncwarp();  // all lanes have read what the step says
-    release(&shared.empty[at.index]);
-    ++step;
   }
 
   __device__ __forceinline__ void store(const KeyRows& to) const {
@@ -371,19 +261,12 @@ struct GradientConsumer {
   }
 
   __device__ __forceinline__ void run() {
-    if constexpr (kDelayed) barrier_arrive(kReadBarrier + 1 - group(), kConsumers);
     for (int n = 0;; ++n) {
       const Turn at(step);
       wait(&shared.q_full[at.index], at.full);
       if (shared.steps[at.index].rows == 0) return;
       start_item(n);
-      if constexpr (kDelayed) {
-        stream_delayed();
-      } else if constexpr (kTuning.ahead) {
-        stream_ahead();
-      } else {
-        stream_rows();
-      }
+      stream_rows();
       release(&shared.keys_empty);
       store(shared.items[n & 1]);
     }
@@ -398,16 +281,14 @@ __device__ __forceinline__ void run_backward_block(const cuda::Geometry& g, cons
                                                    unsigned char* memory) {
   using Memory = BackwardShared<kDim, kTuning>;
   auto& shared = *reinterpret_cast<Memory*>(memory);
-  if (threadIdx.x == 0) init_backward(shared, g, kOrdered);
+  if (threadIdx.x == 0) init_backward(shared, g);
   __syncthreads();
   if (threadIdx.x < kGroupThreads) {
     give_registers<kTuning.loader_registers>();
     if (threadIdx.x < 32) {
       QueryLoader<kDim, kTuning, kOrdered>(g, p, maps, schedule, turns, shared).run();
-    } else if (Memory::kStaged && threadIdx.x / 32 == kTurnWarp) {
+    } else if (kTuning.adds && threadIdx.x / 32 == kAdderWarp) {
       QueryAdder<kDim, kTuning, kOrdered>(g, maps, shared).run();
-    } else if (kOrdered && threadIdx.x == 32 * kTurnWarp) {
-      TurnKeeper<Memory>(g, shared).run();
     }
   } else {
     take_registers<kTuning.consumer_registers>();

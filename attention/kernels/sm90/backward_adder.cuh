@@ -3,9 +3,9 @@
 #include "attention/kernels/sm90/backward_shared.cuh"
 #include "attention/kernels/sm90/backward_turns.cuh"
 
-// One warp beside the loader that has the copy engine add dQ to memory, a row or 32 columns of all
-// rows at a time, once the consumers have left it in shared memory; in turns where the launch is
-// deterministic. Of boxes rows that the step lacks are zero, and change nothing.
+// One warp beside the loader that has the copy engine add dQ to memory, 32 columns of all rows of a
+// step at a time, once the consumers have left it in shared memory; in turns where the launch is
+// deterministic. Rows that the step lacks are zero, and change nothing.
 namespace annulus::attn::sm90 {
 
 template <int kDim, BackwardTuning kTuning, bool kOrdered>
@@ -20,37 +20,19 @@ struct QueryAdder {
       : g(geometry), maps(tensor_maps), shared(memory) {}
 
   /// Lane i starts box i.
-  __device__ __forceinline__ void add_boxes(const QueryStep& now, int lane) const {
+  __device__ __forceinline__ void start(const QueryStep& now, int lane) const {
     if (lane >= kDim / 32) return;
     const auto from =
         shared_address(shared.dq) + static_cast<std::uint32_t>(lane * Memory::kRows * kRowBytes);
     add_box(maps.dq, from, 32 * lane, now.token, now.head, now.batch);
   }
 
-  /// The same bytes to where the step's tokens of all heads lie, as if a head's were together
-  /// there.
-  __device__ __forceinline__ void add_dense(const QueryStep& now, int lane) const {
-    constexpr int kFloats = 32 * Memory::kRows;
-    if (lane >= kDim / 32) return;
-    const auto from = shared_address(shared.dq) + static_cast<std::uint32_t>(lane * kFloats * 4);
-    add_copied(now.dq + now.head * (Memory::kRows - 1) * kDim + lane * kFloats, from, kFloats * 4);
-  }
-
   /// What lies in shared memory may be overwritten after this, and is in memory if turns count.
   __device__ __forceinline__ void add(const QueryStep& now, int lane) const {
-    const TurnKeeper<Memory> turns(g, shared);
+    const Turns<Memory> turns(g, shared);
     if (kOrdered && lane == 0) turns.await(now.counter, now.turn);
     __syncwarp();
-    if constexpr (Memory::kDense) {
-      add_dense(now, lane);
-    } else if constexpr (Memory::kBoxes) {
-      add_boxes(now, lane);
-    } else {
-#pragma unroll 1
-      for (int r = lane; r < now.rows; r += 32) {
-        add_copied(now.dq + r * now.stride, shared_address(shared.dq[r]), kDim * 4);
-      }
-    }
+    start(now, lane);
     commit_additions();
     if constexpr (kOrdered) {
       await_additions();

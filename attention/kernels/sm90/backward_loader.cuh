@@ -90,14 +90,10 @@ struct QueryLoader {
   /// One lane.
   __device__ __forceinline__ void say(const cuda::Step& from, int batch, bool masked, bool last,
                                       QueryStep& to) const {
-    to.dq = cuda::f32_row(p.dq, batch, from.token, from.head);
-    to.stride = p.dq.token_stride;
     to.rows = from.rows;
-    if constexpr (Memory::kBoxes) {
-      to.token = static_cast<std::int32_t>(from.token);
-      to.head = static_cast<std::int32_t>(from.head);
-      to.batch = batch;
-    }
+    to.token = static_cast<std::int32_t>(from.token);
+    to.head = static_cast<std::int32_t>(from.head);
+    to.batch = batch;
     to.masked = masked ? 1 : 0;
     to.last = last ? 1 : 0;
     if constexpr (kOrdered) {

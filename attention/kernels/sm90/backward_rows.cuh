@@ -8,55 +8,43 @@
 // Gradients on their way to memory.
 namespace annulus::attn::sm90 {
 
-/// The warp's 16 x 64 of dQ, from row `row` of the step on: added where they are of its rows. L2
-/// takes whole 128 bytes of a row fastest.
-__device__ __forceinline__ void add_dq(float* to, std::int64_t stride, int row, int rows, int lane,
-                                       float scale, const float (&dq)[32]) {
-#pragma unroll
-  for (int part = 0; part < 2; ++part) {
-    float columns[4][4];
-#pragma unroll
-    for (int i = 0; i < 16; ++i) columns[i / 4][i % 4] = dq[16 * part + i] * scale;
-    float4 whole[4];
-    cuda::gather_rows(whole, columns, lane);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int r = row + 4 * i + ((lane >> 2) & 3);
-      add_in_memory(to + r * stride + 32 * part + cuda::columns_of_row(lane), whole[i], r < rows);
-    }
-  }
+/// Exchanges a and b where `swapped`.
+__device__ __forceinline__ void exchange(float2& a, float2& b, bool swapped) {
+  const float2 first = swapped ? b : a;
+  b = swapped ? a : b;
+  a = first;
 }
 
-/// The same as it is to rows of shared memory, `stride` floats from one to the next, for the copy
-/// engine.
-__device__ __forceinline__ void stage_dq(float* to, int stride, int row, int lane, float scale,
-                                         const float (&dq)[32]) {
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    float* const at = to + (row + (lane >> 2) + 8 * h) * stride + 2 * (lane & 3);
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      store_shared(at + 8 * j,
-                   make_float2(dq[4 * j + 2 * h] * scale, dq[4 * j + 2 * h + 1] * scale));
-    }
-  }
-  fence_async_shared();
-}
-
-/// The same to a step's boxes of 32 columns and kRows rows, from column `column` on.
+/// The warp's 16 x 64 of dQ, from row `row` and column `column` of the step on, to its boxes of 32
+/// columns and kRows rows. Two rows that follow each other have the same 32 bytes of a swizzled
+/// row's in turn, so each lane stores its four pieces of a box in an order of its own: no two lanes
+/// that store at once meet in a bank.
 template <int kRows>
-__device__ __forceinline__ void stage_boxes(unsigned char* boxes, int column, int row, int lane,
-                                            float scale, const float (&dq)[32]) {
+__device__ __forceinline__ void stage_dq(unsigned char* boxes, int column, int row, int lane,
+                                         float scale, const float (&dq)[32]) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int r = row + (lane >> 2) + 8 * h;
-    unsigned char* const at = boxes + ((column / 32 * kRows + r) * kRowBytes + 8 * (lane & 1));
+    // Piece 0 lies at chunk 0 or 1 of the row; piece i at 2 i more, XORed like the rest.
+    const int chunk = (2 * (r & 3) + ((lane >> 1) & 1)) ^ (r & 7);
+    const std::uint32_t first = 16 * chunk + 8 * (lane & 1);
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      const int chunk = 2 * (j % 4) + ((lane >> 1) & 1);
-      store_shared(
-          reinterpret_cast<float*>(at + j / 4 * kRows * kRowBytes + 16 * (chunk ^ (r & 7))),
-          make_float2(dq[4 * j + 2 * h] * scale, dq[4 * j + 2 * h + 1] * scale));
+    for (int box = 0; box < 2; ++box) {
+      float2 pieces[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int i = 16 * box + 4 * j + 2 * h;
+        pieces[j] = make_float2(dq[i] * scale, dq[i + 1] * scale);
+      }
+      exchange(pieces[0], pieces[1], (r & 1) != 0);
+      exchange(pieces[2], pieces[3], (r & 1) != 0);
+      exchange(pieces[0], pieces[2], (r & 2) != 0);
+      exchange(pieces[1], pieces[3], (r & 2) != 0);
+      unsigned char* const at = boxes + ((column / 32 + box) * kRows + r) * kRowBytes;
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        store_shared(reinterpret_cast<float*>(at + (first ^ (32U * k))), pieces[k]);
+      }
     }
   }
   fence_async_shared();

@@ -22,16 +22,14 @@ inline constexpr int kConsumerWarps = kGroups * 4;
 
 /// Query rows that meet the block's key tile: a part of one tile of the list by key, of one head.
 struct QueryStep {
-  float* dq;            ///< of the first row
-  std::int64_t stride;  ///< from row to row; read here, it is not turned into eight held addresses
-  int* counter;         ///< of the part's turns
-  std::int32_t turn;    ///< when it is this block's
-  std::int32_t
-      passes;         ///< counters from `counter` on that the step passes on; 0: more steps follow
-  std::int32_t rows;  ///< 0: the launch ends here
+  int* counter;       ///< of the part's turns
+  std::int32_t turn;  ///< when it is this block's
+  /// Counters from `counter` on that the step passes on; 0: more steps follow.
+  std::int32_t passes;
+  std::int32_t rows;                ///< 0: the launch ends here
   std::int32_t masked;              ///< some of kRows x kTileKeys is not to be seen
   std::int32_t last;                ///< of the item
-  std::int32_t token, head, batch;  ///< of the first row, for boxes
+  std::int32_t token, head, batch;  ///< of the first row
 };
 
 /// What the launch says of scores, where it costs no register.
@@ -51,13 +49,7 @@ template <int kDim, BackwardTuning kTuning>
 struct BackwardShared {
   static constexpr int kRows = backward_rows(kDim);  ///< query rows of a step, at most
   static constexpr int kStages = kTuning.stages;
-  static constexpr int kScores = kTuning.delayed ? 1 : 2;  ///< buffers of dS
-  static constexpr bool kDense = kTuning.additions == Additions::dense;
-  static constexpr bool kBoxes = kDense || kTuning.additions == Additions::boxes;
-  static constexpr bool kStaged = kBoxes || kTuning.additions == Additions::copies;
-  /// Floats from row to row of staged dQ: the warp's stores of two floats meet no bank twice. Boxes
-  /// lie one after the other instead, rows of 32 floats with the 128-byte swizzle.
-  static constexpr int kStagedWidth = kBoxes ? kDim : kDim + 8;
+  static constexpr int kScores = 2;  ///< buffers of dS
   static constexpr int kKeyBytes = kTileKeys * kDim * 2;
   static constexpr int kQueryBytes = kRows * kDim * 2;
   static constexpr int kScoreBytes = kTileKeys * kRows * 2;
@@ -65,8 +57,8 @@ struct BackwardShared {
   unsigned char k[kKeyBytes], v[kKeyBytes];
   unsigned char q[kStages][kQueryBytes], dout[kStages][kQueryBytes];
   unsigned char ds[kScores][kScoreBytes];  ///< dS^T, [key][row]
-  float dq[kStaged ? kRows : 1][kStagedWidth];
-  float lse[kStages][kRows];  ///< times log2(e); +inf where P is to be 0
+  unsigned char dq[kRows * kDim * 4];      ///< boxes of 32 columns, with the 128-byte swizzle
+  float lse[kStages][kRows];               ///< times log2(e); +inf where P is to be 0
   float delta[kStages][kRows];
   /// Bit i of seen[.][w][r]: row r sees key 16 w + i. Of masked steps alone.
   std::uint16_t seen[kStages][kConsumerWarps][kRows];
@@ -81,27 +73,22 @@ struct BackwardShared {
   cuda::Step planned;
   std::int64_t pairs;
   // Full: what the loader copied or said is there; that of Q covers all but dO. Empty: every
-  // consumer warp, and who passes turns, is done with it.
+  // consumer warp, and the adder, is done with it.
   std::uint64_t k_full, v_full, keys_empty;
   std::uint64_t q_full[kStages], dout_full[kStages], empty[kStages];
-  std::uint64_t turn_come[kStages];  ///< the block may add to dQ
-  std::uint64_t added[kStages];      ///< every consumer warp has
-  std::uint64_t dq_full, dq_empty;   ///< staged dQ
+  std::uint64_t dq_full, dq_empty;
   Trace<kPhases> trace;
 };
 
-inline constexpr int kTurnWarp = 1;  ///< of the loader's warpgroup: keeps turns, or adds dQ
+inline constexpr int kAdderWarp = 1;  ///< of the loader's warpgroup
 
 // Named barriers of all consumers; 0 is __syncthreads.
 inline constexpr int kScoresBarrier = 1;  ///< dS of the step is there
 inline constexpr int kTailBarrier = 2;    ///< what lies behind a tile was cleared
-inline constexpr int kReadBarrier = 3;    ///< + warpgroup: the other has read its dS
 
 /// One thread, before all others use them.
 template <int kDim, BackwardTuning kTuning>
-__device__ inline void init_backward(BackwardShared<kDim, kTuning>& s, const cuda::Geometry& g,
-                                     bool ordered) {
-  const bool beside = ordered || s.kStaged;  // somebody reads steps besides consumers
+__device__ inline void init_backward(BackwardShared<kDim, kTuning>& s, const cuda::Geometry& g) {
   const auto scale = static_cast<float>(g.softmax_scale);
   const auto softcap = static_cast<float>(g.softcap);
   const bool capped = softcap != 0.0F;
@@ -112,9 +99,7 @@ __device__ inline void init_backward(BackwardShared<kDim, kTuning>& s, const cud
   for (int i = 0; i < s.kStages; ++i) {
     init_barrier(&s.q_full[i], 2);  // the copies, and the rows' numbers
     init_barrier(&s.dout_full[i], 1);
-    init_barrier(&s.empty[i], kConsumerWarps + (beside ? 1 : 0));
-    init_barrier(&s.turn_come[i], 1);
-    init_barrier(&s.added[i], kConsumerWarps);
+    init_barrier(&s.empty[i], kConsumerWarps + (kTuning.adds ? 1 : 0));  // and the adder
   }
   init_barrier(&s.dq_full, kConsumerWarps);
   init_barrier(&s.dq_empty, 1);

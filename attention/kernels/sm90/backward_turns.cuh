@@ -2,18 +2,17 @@
 
 #include "attention/kernels/sm90/backward_shared.cuh"
 
-// Turns of a deterministic launch, for one thread beside the loader: it knows from memory when the
-// block may add a step's dQ, tells the consumers, and passes the turn on when all have added. What
-// they added is ordered before the counter by their arrivals and this thread's fence (PTX memory
-// model, cumulativity).
+// Turns of a deterministic launch: memory says when the block may add a step's dQ, and the turn is
+// passed on when that is in memory. What was added is ordered before the counter by the wait for
+// the copy engine and the fence of the thread that passes.
 namespace annulus::attn::sm90 {
 
 template <typename Memory>
-struct TurnKeeper {
+struct Turns {
   const cuda::Geometry& g;
   Memory& shared;
 
-  __device__ __forceinline__ TurnKeeper(const cuda::Geometry& geometry, Memory& memory)
+  __device__ __forceinline__ Turns(const cuda::Geometry& geometry, Memory& memory)
       : g(geometry), shared(memory) {}
 
   /// After an abort nobody waits: what is under way runs to its end, with void results.
@@ -34,20 +33,6 @@ struct TurnKeeper {
     for (int i = 0; i < now.passes; ++i) {
       if (i > 0) await(now.counter + i, now.turn);
       store_release(now.counter + i, now.turn + 1);
-    }
-  }
-
-  __device__ __forceinline__ void run() const {
-    for (int step = 0;; ++step) {
-      const Place<Memory::kStages> at(step);
-      wait(&shared.q_full[at.index], at.full);
-      const QueryStep& now = shared.steps[at.index];
-      if (now.rows == 0) return;
-      await(now.counter, now.turn);
-      arrive(&shared.turn_come[at.index]);
-      wait(&shared.added[at.index], at.full);
-      pass(now);
-      arrive(&shared.empty[at.index]);
     }
   }
 };

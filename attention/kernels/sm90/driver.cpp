@@ -4,6 +4,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include <array>
+#include <atomic>
+#include <cstddef>
 #include <string>
 
 namespace annulus::attn::sm90 {
@@ -40,7 +43,15 @@ Encode find_encode() {
 
 }  // namespace
 
-int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
+int multiprocessors() {
+  static std::array<std::atomic<int>, 64> known{};  // by device; asked for at each launch
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  const auto index = static_cast<std::size_t>(device);
+  if (index >= known.size()) return attribute(cudaDevAttrMultiProcessorCount);
+  if (known[index] == 0) known[index] = attribute(cudaDevAttrMultiProcessorCount);
+  return known[index];
+}
 
 int capability() {
   try {

@@ -231,16 +231,17 @@ struct Consumer {
   __device__ __forceinline__ const Item* item_at(int n) const {
     return &shared.items[n % Memory::kItems];
   }
-  __device__ __forceinline__ void await_item(int n) const {
+  /// Waits until item n is said: is there one?
+  __device__ __forceinline__ bool is_there(int n) const {
     const Place<Memory::kItems> place(n);
     wait(&shared.item_full[place.index], place.full);
+    const QueryTile& tile = shared.items[place.index].tile;
+    return tile.begin != tile.end;
   }
 
-  /// Queries of item n are there, and nobody reads those of the last.
   __device__ __forceinline__ void await_queries(int n) const {
     const Place<Memory::kQueries> place(n);
     wait(&shared.q_full[place.index], place.full);
-    sync_group(at);
   }
 
   /// The launch was aborted: porters, who wait for item n's output, are to leave too.
@@ -260,6 +261,7 @@ struct Consumer {
   /// The output of an item whose queries nobody reads any more.
   __device__ __forceinline__ void finish(const Item& item) {
     const Lane here(thread_again());
+    if (kAhead) sync_group(here);  // all warps have read the queries that output is staged over
     const RowFactors factors = finish_sums(here, scale, sums, shared.lse[item.number & 1]);
     if (p.finish) {
       if constexpr (kAhead) {
@@ -285,7 +287,6 @@ struct Consumer {
   }
 
   __device__ __forceinline__ void leave_last(int n) {
-    sync_group(at);  // nobody reads the queries that output is staged over
     start_values(step - 1);
     leave<0>(n);
     reach(ForwardPhase::ended);
@@ -293,18 +294,15 @@ struct Consumer {
 
   __device__ __forceinline__ void run() {
     if (at.group() + 1 == kTuning.groups) pass_turn();  // group 0 begins
-    await_item(0);
+    bool more = is_there(0);
     reach(ForwardPhase::begun);
-    const Item* item = item_at(0);
-    if (item->tile.begin == item->tile.end) return;
-    bool goes_on = enter<true>(*item);
-    while (goes_on && stream_keys(*item)) {
-      // Its number is read again where it is wanted: registers are short.
-      const int next = item->number + 1;
-      await_item(next);
-      item = item_at(next);
-      if (item->tile.begin == item->tile.end) return leave_last(next - 1);
-      goes_on = enter<false>(*item);
+    if (!more) return;
+    bool goes_on = enter<true>(*item_at(0));
+    for (int n = 0; goes_on; ++n) {
+      more = is_there(n + 1);  // known since the item before: asked for while there is time
+      if (!stream_keys(*item_at(n))) return;
+      if (!more) return leave_last(n);
+      goes_on = enter<false>(*item_at(n + 1));
     }
   }
 };

@@ -49,10 +49,9 @@ TileLimits hopper_tiles(const KernelQuery& query) {
 
 std::int64_t hopper_bytes(const AttendGeometry& g, bool backward, int /*threads*/) {
   // The index may not be made yet; there are at most as many query tiles, or key tiles, as tiles.
-  const auto tiles = static_cast<std::int64_t>(g.tiles.size()) + 1;
-  if (backward) return turn_bytes(g) + schedule_bytes(tiles);
-  return schedule_bytes(g.row_tiles.empty() ? tiles
-                                            : static_cast<std::int64_t>(g.row_tiles.size()));
+  const std::span<const std::int32_t> index = backward ? g.key_tiles : g.row_tiles;
+  const auto tiles = static_cast<std::int64_t>(index.empty() ? g.tiles.size() + 1 : index.size());
+  return schedule_bytes(tiles) + (backward ? turn_bytes(g) : 0);
 }
 
 void launch_forward(const Choice& choice, const ForwardParams& params,
@@ -61,6 +60,7 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
   cuda::check_arguments(geometry, context, false, hopper_bytes(geometry, false, 1));
   const std::int64_t items = items_of(geometry);
   if (items == 0 || choice.prelude == Prelude::separate) {
+    cuda::begin_flops(context);
     cuda::fill_unvisited_rows(params, context, kMostTileRows);
   }
   if (items == 0) return;
@@ -76,7 +76,7 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
                   encode(value_shape(params.v, geometry), params.v.dtype, choice.tile_keys)};
   const bool overlapped = choice.prelude == Prelude::overlapped;
   if (overlapped) {
-    prepare(g, params, schedule, choice.tile_keys, context.stream);
+    prepare(g, params, schedule, choice.tile_keys, context.flops_assign, context.stream);
   } else {
     make_schedule(g, schedule, choice.tile_keys, context.stream);
   }
@@ -90,7 +90,10 @@ void hopper_forward(const ForwardParams& params, const LaunchContext& context) {
   const Tuning tuning = default_tuning(g.head_dim, g.head_dim_v, g.softcap != 0.0);
   if (variant != nullptr && suits(params)) {
     launch_forward({variant, tuning.tile_keys}, params, context);
-  } else if (tile_rows_of(tuning) <= kFlash2Rows) {
+    return;
+  }
+  cuda::begin_flops(context);
+  if (tile_rows_of(tuning) <= kFlash2Rows) {
     cuda::flash2_forward(params, context);
   } else {
     cuda::plain_forward(params, context, tile_rows_of(tuning));

@@ -23,20 +23,20 @@ BackwardVariant variant_for(DType type, std::int64_t head_dim) {
   return nullptr;
 }
 
-BackwardMaps maps_of(const BackwardParams& p, bool boxes) {
+BackwardMaps maps_of(const BackwardParams& p) {
   const AttendGeometry& g = p.geometry;
   const int rows = backward_rows(g.head_dim);
   constexpr int kKeys = 128;
   return {encode(query_shape(p.q, g), p.q.dtype, rows), encode(key_shape(p.k, g), p.k.dtype, kKeys),
           encode(value_shape(p.v, g), p.v.dtype, kKeys),
           encode(query_shape(p.dout, g), p.dout.dtype, rows),
-          boxes ? encode(gradient_shape(p.dq, g), DType::f32, rows) : CUtensorMap{}};
+          encode(gradient_shape(p.dq, g), DType::f32, rows)};
 }
 
 }  // namespace
 
 void launch_backward(BackwardVariant variant, const BackwardParams& params,
-                     const LaunchContext& context, bool boxes) {
+                     const LaunchContext& context) {
   const AttendGeometry& geometry = params.geometry;
   cuda::check_arguments(geometry, context, true, hopper_bytes(geometry, true, 1));
   const bool ordered = context.deterministic;
@@ -52,7 +52,7 @@ void launch_backward(BackwardVariant variant, const BackwardParams& params,
                              .all = static_cast<std::int32_t>(items),
                              .head_count = sections.heads,
                              .section = sections.size};
-  const BackwardMaps maps = maps_of(params, boxes);
+  const BackwardMaps maps = maps_of(params);
   make_key_schedule(g, schedule, ordered, context.stream);
   variant({.params = params,
            .geometry = g,

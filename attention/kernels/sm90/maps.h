@@ -11,7 +11,7 @@ struct Maps {
 
 struct BackwardMaps {
   CUtensorMap q, k, v, dout;
-  CUtensorMap dq;  ///< of boxes to be added; all zero where nothing is
+  CUtensorMap dq;  ///< of boxes to be added
 };
 
 }  // namespace annulus::attn::sm90

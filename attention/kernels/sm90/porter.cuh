@@ -15,11 +15,14 @@ struct Porter {
   using Memory = Shared<kDim, kDimV, kTuning>;
   static constexpr int kThreads = 32 * kPorters;
   static constexpr int kRows = tile_rows_of(kTuning);
-  // A row is moved in pieces of 16 bytes. Each thread moves the same pieces of queries and of
-  // output, and so overwrites what it alone has read.
+  // A row is moved in pieces of 16 bytes. A warp takes every third unit of 16 rows, of queries as
+  // of output, and so overwrites what it alone has read.
   static constexpr int kPieces = kDim / 8;
-  static constexpr int kRowStep = kThreads / kPieces;
-  static_assert(kThreads % kPieces == 0);
+  static constexpr int kLanes = kPieces & -kPieces;  ///< at a row: the powers of 2 in kPieces
+  static constexpr int kParts = kPieces / kLanes;
+  static constexpr int kRowStep = 32 / kLanes;
+  static constexpr int kUnitRows = 16;
+  static constexpr int kMoves = kUnitRows / kRowStep;  ///< of a lane, in a unit
 
   const cuda::Geometry& g;
   const ForwardParams& p;
@@ -29,42 +32,52 @@ struct Porter {
                                     Memory& memory)
       : g(geometry), p(params), shared(memory) {}
 
-  __device__ __forceinline__ static int thread() { return thread_again() - 32; }
+  __device__ __forceinline__ static int lane() { return thread_again() % 32; }
+  __device__ __forceinline__ static int warp() { return thread_again() / 32 - 1; }
 
   __device__ __forceinline__ void release(std::uint64_t* barrier) const {
     __syncwarp();
-    if (thread() % 32 == 0) arrive(barrier);
+    if (lane() == 0) arrive(barrier);
   }
 
   /// move(where a row's piece lies, where it is in shared memory, does the tile have the row) for
-  /// all rows of item n of which this thread has a piece.
+  /// all rows of item n of which this lane has a piece. Rows of one query segment, as they nearly
+  /// always are, follow each other by the stride.
   template <typename Pointer, typename Move>
   __device__ __forceinline__ void each_piece(const Operand<Pointer>& operand, int n,
                                              Move&& move) const {
     const Item& item = shared.items[n % Memory::kItems];
-    const int piece = thread() % kPieces;
-    auto* const base = element_at(operand, item.batch, 0, item.head) + 8 * piece;
-    const std::uint32_t matrices = shared_address(shared.q[n % Memory::kQueries][0]);
-    const auto place = [&](int row) {
-      return matrices + row / kGroupRows * Memory::kQueryBytes +
-             place_in_matrix(kGroupRows, row % kGroupRows, piece);
-    };
-    const int first = thread() / kPieces;
-    if (Memory::kQueries == 1 && item.tile.token >= 0) {
-      // Consumers wait for these: addresses are added up, several at once.
-      auto* at = base + (item.tile.token + first) * operand.token_stride;
-#pragma unroll 4
-      for (int row = first; row < kRows; row += kRowStep, at += kRowStep * operand.token_stride) {
-        const bool real = row < item.tile.rows;
-        move(real ? at : base, place(row), real);
-      }
-      return;
-    }
 #pragma unroll 1
-    for (int row = first; row < kRows; row += kRowStep) {
-      const bool real = row < item.tile.rows;
-      const std::int64_t token = real ? token_of(g, item.tile, row) : 0;
-      move(base + token * operand.token_stride, place(row), real);
+    for (int part = 0; part < kParts; ++part) {
+      const int piece = lane() % kLanes + part * kLanes;
+      auto* const base = element_at(operand, item.batch, 0, item.head) + 8 * piece;
+#pragma unroll 1
+      for (int row = warp() * kUnitRows + lane() / kLanes; row < kRows;
+           row += kPorters * kUnitRows) {
+        const std::uint32_t unit =
+            shared_address(shared.q[n & (Memory::kQueries - 1)][row / kGroupRows]) +
+            place_in_matrix(kGroupRows, row % kGroupRows, piece);
+        // Rows of a unit differ in bits of their own: so steps are added, and the swizzle's are
+        // XORed.
+        const auto place = [&](int i) {
+          return (unit + i * kRowStep * kRowBytes) ^ (16 * (i * kRowStep % 8));
+        };
+        const int rows = item.tile.rows - row;
+        if (item.tile.token >= 0) {
+          auto* at = base + (item.tile.token + row) * operand.token_stride;
+#pragma unroll
+          for (int i = 0; i < kMoves; ++i, at += kRowStep * operand.token_stride) {
+            move(at, place(i), i * kRowStep < rows);
+          }
+        } else {
+#pragma unroll 1
+          for (int i = 0; i < kMoves; ++i) {
+            const bool real = i * kRowStep < rows;
+            const std::int64_t token = real ? token_of(g, item.tile, row + i * kRowStep) : 0;
+            move(base + token * operand.token_stride, place(i), real);
+          }
+        }
+      }
     }
   }
 
@@ -89,7 +102,7 @@ struct Porter {
   __device__ __forceinline__ void carry_lse(int n) const {
     const Item& item = shared.items[n % Memory::kItems];
 #pragma unroll 1
-    for (int row = thread(); row < item.tile.rows; row += kThreads) {
+    for (int row = warp() * 32 + lane(); row < item.tile.rows; row += kThreads) {
       *cuda::f32_row(p.lse, item.batch, token_of(g, item.tile, row), item.head) =
           shared.lse[n & 1][row];
     }

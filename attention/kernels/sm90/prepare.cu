@@ -23,14 +23,17 @@ __global__ void place_query_tiles(const __grid_constant__ cuda::Geometry g,
 /// fill_rows (fill.cu), of which the warps of one head and batch also place a query tile each.
 __global__ void fill_and_place(const __grid_constant__ cuda::Geometry g,
                                const __grid_constant__ ForwardParams p,
-                               const __grid_constant__ Schedule schedule, int step_keys,
-                               int parts) {
+                               const __grid_constant__ Schedule schedule, int step_keys, int parts,
+                               bool zero) {
   let_next_kernel_start();
   const int block = static_cast<int>(blockIdx.x) / parts;
   const int part = static_cast<int>(blockIdx.x) % parts;
   const int i = block * cuda::kGapWarps + static_cast<int>(threadIdx.y);
   if (part == 0 && blockIdx.y == 0 && blockIdx.z == 0) {
-    if (i == 0 && threadIdx.x == 0) *schedule.drawn = 0;
+    if (i == 0 && threadIdx.x == 0) {
+      *schedule.drawn = 0;
+      if (zero && g.flops != nullptr) *g.flops = 0;
+    }
     if (i < g.row_tile_count) {
       place_query_tile(g, schedule, i, static_cast<int>(threadIdx.x), step_keys);
     }
@@ -51,12 +54,12 @@ unsigned blocks_for(int tiles) { return static_cast<unsigned>((tiles + kWarps - 
 }  // namespace
 
 void prepare(const cuda::Geometry& g, const ForwardParams& params, const Schedule& schedule,
-             int step_keys, void* stream) {
+             int step_keys, bool zero, void* stream) {
   const int parts = cuda::gap_parts(g, kMostTileRows);
   const dim3 grid(cuda::gap_blocks(g, parts), static_cast<unsigned>(g.heads),
                   static_cast<unsigned>(g.batch));
   fill_and_place<<<grid, dim3(32, cuda::kGapWarps), 0, static_cast<cudaStream_t>(stream)>>>(
-      g, params, schedule, step_keys, parts);
+      g, params, schedule, step_keys, parts, zero);
   cuda::check_launch("hopper prepare");
 }
 

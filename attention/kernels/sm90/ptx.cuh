@@ -111,26 +111,8 @@ __device__ __forceinline__ void store_matrices(std::uint32_t to, const std::uint
                : "memory");
 }
 
-/// *to += v in L2, nothing returned, where `real`. 16-byte aligned.
-__device__ __forceinline__ void add_in_memory(float* to, float4 v, bool real) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n"
-      "@p red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};\n"
-      "}\n" ::"l"(to),
-      "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(real ? 1 : 0)
-      : "memory");
-}
-
-// Additions to memory by the copy engine, of `bytes` of shared memory; both sides 16-byte aligned.
-// A thread waits for those that it has started and committed.
-
-__device__ __forceinline__ void add_copied(float* to, std::uint32_t from, std::uint32_t bytes) {
-  asm volatile(
-      "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to),
-      "r"(from), "r"(bytes)
-      : "memory");
-}
-/// The same of a box of a map of rank 4.
+/// Adds a box of f32 from shared memory to memory, by the copy engine and a map of rank 4. A thread
+/// waits for those that it has started and committed.
 __device__ __forceinline__ void add_box(const CUtensorMap& map, std::uint32_t from, int c0, int c1,
                                         int c2, int c3) {
   asm volatile(

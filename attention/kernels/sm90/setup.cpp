@@ -68,6 +68,10 @@ TensorShape shape_of(const Input& operand, std::int64_t dim, std::int64_t tokens
   return shape;
 }
 
+Input as_read(const Output& o) {
+  return {o.data, o.dtype, o.batch_stride, o.token_stride, o.head_stride};
+}
+
 bool known(const AttendGeometry& g, std::int64_t tokens) {
   return (g.tiles.empty() || tokens > 0) && tokens <= kInt;
 }
@@ -85,8 +89,7 @@ TensorShape query_shape(const Input& operand, const AttendGeometry& g) {
 }
 
 TensorShape gradient_shape(const Output& dq, const AttendGeometry& g) {
-  const Input as_read{dq.data, dq.dtype, dq.batch_stride, dq.token_stride, dq.head_stride};
-  return shape_of(as_read, g.head_dim, g.query_tokens, g.heads, g.batch);
+  return shape_of(as_read(dq), g.head_dim, g.query_tokens, g.heads, g.batch);
 }
 
 bool suits(const ForwardParams& p) {
@@ -101,10 +104,10 @@ bool suits(const ForwardParams& p) {
 bool suits(const BackwardParams& p) {
   const AttendGeometry& g = p.geometry;
   return p.k.dtype == p.q.dtype && p.v.dtype == p.q.dtype && p.dout.dtype == p.q.dtype &&
-         g.head_dim == g.head_dim_v && g.softmax_scale > 0.0 && aligned(p.dq) && aligned(p.dk) &&
-         aligned(p.dv) && known(g, g.key_tokens) && known(g, g.query_tokens) &&
-         suits_key_copies(p.k, g) && suits_key_copies(p.v, g) && suits_query_copies(p.q, g) &&
-         suits_query_copies(p.dout, g) && key_items_of(g) <= kInt;
+         g.head_dim == g.head_dim_v && g.softmax_scale > 0.0 && aligned(p.dk) && aligned(p.dv) &&
+         suits_query_copies(as_read(p.dq), g) && known(g, g.key_tokens) &&
+         known(g, g.query_tokens) && suits_key_copies(p.k, g) && suits_key_copies(p.v, g) &&
+         suits_query_copies(p.q, g) && suits_query_copies(p.dout, g) && key_items_of(g) <= kInt;
 }
 
 Sections sections_of(const AttendGeometry& g) {

@@ -20,7 +20,6 @@ TensorShape key_shape(const Input& k, const AttendGeometry& geometry);
 TensorShape value_shape(const Input& v, const AttendGeometry& geometry);
 /// Of q or dout.
 TensorShape query_shape(const Input& operand, const AttendGeometry& geometry);
-
 /// Of dq.
 TensorShape gradient_shape(const Output& dq, const AttendGeometry& geometry);
 

@@ -41,9 +41,10 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
 /// are walked in steps of at most `step_keys`.
 void make_schedule(const cuda::Geometry& geometry, const Schedule& schedule, int step_keys,
                    void* stream);
-/// The same, and what fill_unvisited_rows does, in one kernel.
+/// The same, and what fill_unvisited_rows does, in one kernel; with `zero` the FLOP counter to 0
+/// too.
 void prepare(const cuda::Geometry& geometry, const ForwardParams& params, const Schedule& schedule,
-             int step_keys, void* stream);
+             int step_keys, bool zero, void* stream);
 
 struct BackwardLaunch {
   const BackwardParams& params;
@@ -57,9 +58,8 @@ struct BackwardLaunch {
 using BackwardVariant = void (*)(const BackwardLaunch&);
 
 /// One launch that setup.h finds suited.
-/// `boxes`: dQ is added by a tensor map (Additions::boxes).
 void launch_backward(BackwardVariant variant, const BackwardParams& params,
-                     const LaunchContext& context, bool boxes = false);
+                     const LaunchContext& context);
 
 /// Query rows of a backward step, and of the boxes of q and dout.
 constexpr int backward_rows(std::int64_t head_dim) { return head_dim == 64 ? 128 : 64; }

@@ -45,12 +45,6 @@ __device__ __forceinline__ void wait_products(float (&d)[kCount]) {
   hold(d);
 }
 
-/// The same where none of it is looked at.
-template <int kPending>
-__device__ __forceinline__ void await_products() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-}
-
 // d of a thread has kSums elements: 2 kSums columns. The instruction names its type, its columns
 // and its operands, so that there is one function for each.
 
@@ -79,17 +73,6 @@ __device__ __forceinline__ void await_products() {
                  : "l"(a), "l"(b), "r"(add ? 1 : 0));                                        \
   }
 
-/// multiply_rows_across: d += A B, both in shared memory: 64 x 16, rows along the contraction, and
-/// 16 x columns, rows across it.
-#define ANNULUS_MULTIPLY_ROWS_ACROSS(Type, type, kSums, columns, a_name, b_name)          \
-  __device__ __forceinline__ void multiply_rows_across(float(&d)[kSums], std::uint64_t a, \
-                                                       std::uint64_t b, Type) {           \
-    asm volatile("wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type "." type     \
-                 " {" ANNULUS_NAMES_##kSums "}, " a_name ", " b_name ", 1, 1, 1, 0, 1;\n" \
-                 : ANNULUS_SUMS_##kSums(d)                                                \
-                 : "l"(a), "l"(b));                                                       \
-  }
-
 /// multiply_add: d += A B, A in registers; B in shared memory: 16 x columns, rows across the
 /// contraction.
 #define ANNULUS_MULTIPLY_ADD(Type, type, kSums, columns, a_names, b_name)                 \
@@ -110,8 +93,6 @@ __device__ __forceinline__ void await_products() {
   ANNULUS_MULTIPLY(Type, type, 80, "160", "%80", "%81", "%82")              \
   ANNULUS_MULTIPLY(Type, type, 96, "192", "%96", "%97", "%98")              \
   ANNULUS_MULTIPLY_ACROSS(Type, type, 32, "64", "%32", "%33", "%34")        \
-  ANNULUS_MULTIPLY_ROWS_ACROSS(Type, type, 32, "64", "%32", "%33")          \
-  ANNULUS_MULTIPLY_ROWS_ACROSS(Type, type, 64, "128", "%64", "%65")         \
   ANNULUS_MULTIPLY_ADD(Type, type, 32, "64", "%32, %33, %34, %35", "%36")   \
   ANNULUS_MULTIPLY_ADD(Type, type, 48, "96", "%48, %49, %50, %51", "%52")   \
   ANNULUS_MULTIPLY_ADD(Type, type, 64, "128", "%64, %65, %66, %67", "%68")  \
@@ -123,7 +104,6 @@ ANNULUS_PRODUCTS(Half, "f16")
 #undef ANNULUS_PRODUCTS
 #undef ANNULUS_MULTIPLY
 #undef ANNULUS_MULTIPLY_ACROSS
-#undef ANNULUS_MULTIPLY_ROWS_ACROSS
 #undef ANNULUS_MULTIPLY_ADD
 
 }  // namespace annulus::attn::sm90

@@ -224,7 +224,7 @@ typedef struct annulus_attention_options {
   int32_t deterministic;
   int32_t blocking_transfers;
   int32_t gather_at_once; /* nonzero: gather between GPUs is one launch; 0: one a slice */
-  int32_t reserved;
+  int32_t ulysses_slices; /* launches of a pass of ulysses; 0: chosen */
 } annulus_attention_options;
 ANNULUS_API void annulus_attention_options_init(annulus_attention_options* options, size_t size);
 

@@ -27,6 +27,8 @@ struct SessionOptions {
   /// on a GPU the best one.
   std::string kernel = "auto";
   bool backward = true;
+  std::int64_t tile_q = 0;  ///< the smallest AttentionOptions::tile_q to come; 0: the kernel's own
+  std::int64_t tile_k = 0;
   /// The caller's memory instead of our own, 256-byte aligned. On GPUs, ranks that are processes
   /// share it by CUDA IPC, so it must come from cudaMalloc.
   std::span<std::byte> arena{};
@@ -87,6 +89,11 @@ struct AttentionOptions {
   /// it is done; with `deterministic` keys come in order of position, so that forward gives the
   /// same bits for any number of ranks. False: a launch a slice. The same on all ranks.
   bool gather_at_once = true;
+  /// `ulysses`: launches of a pass, each of a slice of the rank's heads, so that the next slice
+  /// comes and the one before goes while one is attended to; at most one for each head (backward:
+  /// key/value head). 0: chosen from sizes where copies run beside kernels, elsewhere 1. The same
+  /// on all ranks.
+  int ulysses_slices = 0;
 };
 
 /// Figures of the last forward or backward on this rank, in seconds and bytes.

@@ -219,6 +219,7 @@ struct PlanOptions {
   std::int64_t tile_k = 64;
   int gather_slices = 0;  ///< 0: chosen
   GatherLaunch gather_launch = GatherLaunch::slices;
+  int ulysses_slices = 1;     ///< launches of a pass, at most a head each; 0: chosen
   bool resume = true;         ///< false: kernels that cannot start from a state; merges are planned
   bool stage_caller = false;  ///< true: transfers may not touch caller slots
 };

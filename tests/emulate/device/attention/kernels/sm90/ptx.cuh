@@ -64,19 +64,6 @@ inline void store_matrices(std::uint32_t to, const std::uint32_t* packs) {
     store_shared(row + 4 * static_cast<std::uint32_t>(lane % 4), packs[i]);
   }
 }
-inline void add_in_memory(float* to, float4 v, bool real) {
-  if (!real) return;
-  if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0)
-    machine().misuse("an addition is not aligned");
-  to[0] += v.x;
-  to[1] += v.y;
-  to[2] += v.z;
-  to[3] += v.w;
-}
-
-inline void add_copied(float* to, std::uint32_t from, std::uint32_t bytes) {
-  emulate::add_copied(to, from, bytes);
-}
 inline void add_box(const CUtensorMap& map, std::uint32_t from, int c0, int c1, int c2, int c3) {
   emulate::add_box(map, from, c0, c1, c2, c3);
 }

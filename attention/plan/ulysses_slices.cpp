@@ -1,0 +1,141 @@
+// Ulysses with all ranks in one group: a rank takes its heads in slices (head_slices.cpp). The next
+// slices come in and the results of the one before go home while a slice is attended to.
+//
+// Copies within a GPU do not start beside an attend that fills it. So what others will fetch is
+// staged before the first attend, the first slice first, and what others sent is copied out behind
+// the last one. Between two attends stand flags alone, and in backward the rounding of gradients.
+//
+// Each rank gives before it takes the same, so that one hardware queue is enough; what is taken
+// beside an attend is enqueued behind it, so that the host and that queue come to the attend first.
+
+#include "attention/plan/ulysses_exchange.h"
+
+namespace annulus::attn {
+namespace {
+
+using Inputs = std::initializer_list<const HeadExchange::Rows*>;
+
+/// The first slice comes in; the others are given.
+template <typename Also>
+void begin(RankBuilder& b, HeadExchange& x, Inputs rows, Also also) {
+  b.next_round();
+  x.give(0, rows);
+  x.take(0, rows);
+  also();
+  x.copy_own(rows);
+  b.next_round();
+  for (int i = 1; i < x.slices(); ++i) x.give(i, rows);
+}
+
+/// Calls attend(i), give(i) and take(i), of its results, for each slice.
+template <typename AttendTo, typename Give, typename Take>
+void walk(RankBuilder& b, HeadExchange& x, Inputs rows, AttendTo attend, Give give, Take take) {
+  for (int i = 0; i < x.slices(); ++i) {
+    attend(i);
+    for (int next = 1; i == 0 && next < x.slices(); ++next) x.take(next, rows);
+    if (i > 0) take(i - 1);
+    b.next_round();
+    give(i);
+  }
+  take(x.last());
+}
+
+std::int64_t all_pairs(const RankBuilder& b) { return b.rows().pairs({0, *b.problem().seq_kv, 1}); }
+
+/// fp32 gradients of the group, and what of them goes home.
+struct Gradients {
+  std::int32_t dq = -1;
+  std::int32_t dkv = -1;
+  std::int32_t dq_home = -1;
+  std::int32_t dkv_home = -1;
+};
+
+Gradients make_gradients(RankBuilder& b, HeadExchange& x) {
+  Gradients g;
+  g.dq = g.dq_home = x.group_rows("dq", DType::f32, b.dim());
+  g.dkv = g.dkv_home = x.group_keys("dkv", DType::f32);
+  if (b.problem().dtype == DType::f32) return g;
+  g.dq_home = x.group_rows("dq rounded", b.problem().dtype, b.dim());
+  g.dkv_home = x.group_keys("dkv rounded", b.problem().dtype);
+  return g;
+}
+
+void round(RankBuilder& b, const Gradients& g, int i) {
+  if (g.dq == g.dq_home) return;
+  const auto part = [&](std::int32_t from, std::int32_t to, HeadRange heads, std::int32_t origin) {
+    b.convert(heads_in(b.whole(from), heads, origin), heads_in(b.whole(to), heads, origin), i);
+  };
+  const int me = b.ulysses_index();
+  part(g.dq, g.dq_home, slice_rows(b, me, i), b.heads().first);
+  part(g.dkv, g.dkv_home, slice_keys(b, me, i), b.heads_kv().first);
+}
+
+}  // namespace
+
+void sliced_forward(RankBuilder& b) {
+  HeadExchange x(b);
+  x.keys();
+  const HeadExchange::Rows q = x.rows(Role::q, "q of heads", b.dim());
+  const std::int32_t out = x.group_rows("out of heads", b.problem().dtype, b.dim_v());
+  const std::int32_t lse = x.group_rows("lse of heads", DType::f32, 1);
+  begin(b, x, {&q}, [] {});
+  const std::int32_t landing = b.landing(Role::out);
+  const std::vector<std::int32_t> lse_landing = x.lse_landing();
+  const std::int64_t pairs = all_pairs(b);
+  const auto attend = [&](int i) {
+    Attend a = x.attend(i, q.target, lse);
+    a.out = view(out, b.heads().first);
+    a.finish = true;
+    b.attend(a, segments_of(b.group().keys), i, pairs);
+  };
+  const auto give = [&](int i) {
+    x.give_rows(out, i);
+    if (i == x.last()) x.give_lse(lse);
+  };
+  const auto take = [&](int i) {
+    x.take_rows(landing, i);
+    if (i == x.last()) x.take_lse(lse_landing);
+  };
+  walk(b, x, {&q}, attend, give, take);
+  x.copy_rows_home(out, Role::out, landing);
+  x.copy_lse_home(lse, lse_landing);
+}
+
+void sliced_backward(RankBuilder& b) {
+  HeadExchange x(b);
+  x.keys();
+  const HeadExchange::Rows q = x.rows(Role::q, "q of heads", b.dim());
+  const HeadExchange::Rows dout = x.rows(Role::dout, "dout of heads", b.dim_v());
+  const std::int32_t lse = x.group_rows("lse of heads", DType::f32, 1);
+  const std::int32_t delta = x.group_rows("delta of heads", DType::f32, 1);
+  begin(b, x, {&q, &dout}, [&] { x.exchange_statistics(lse, delta); });
+  const Gradients g = make_gradients(b, x);
+  const std::int32_t landing = b.landing(Role::dq);
+  const std::int32_t keys_landing = x.keys_landing();
+  const std::int64_t pairs = all_pairs(b);
+  const auto attend = [&](int i) {
+    Attend a = x.attend(i, q.target, lse);
+    a.dout = view(dout.target, b.heads().first);
+    a.delta = view(delta, b.heads().first);
+    a.dq = view(g.dq, b.heads().first);
+    a.dk = view(g.dkv, b.heads_kv().first);
+    a.dv = view(g.dkv, b.heads_kv().first, b.dim());
+    a.dq_assign = true;
+    a.dkv_assign = true;
+    b.attend(a, segments_of(b.group().keys), i, pairs);
+    round(b, g, i);
+  };
+  const auto give = [&](int i) {
+    x.give_rows(g.dq_home, i);
+    x.give_keys_home(g.dkv_home, i);
+  };
+  const auto take = [&](int i) {
+    x.take_rows(landing, i);
+    x.take_keys_home(keys_landing, i);
+  };
+  walk(b, x, {&q, &dout}, attend, give, take);
+  x.copy_rows_home(g.dq_home, Role::dq, landing);
+  x.copy_keys_home(g.dkv_home, keys_landing);
+}
+
+}  // namespace annulus::attn

@@ -1,0 +1,80 @@
+#include "runtime/engine/arena_size.h"
+
+#include "attention/execute/launches.h"
+#include "runtime/engine/request.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+namespace annulus::engine {
+
+std::int64_t arena_bytes(const Plan& plan, const RankPlan& rank, const attn::Kernel& kernel,
+                         int threads) {
+  return rank.arena_bytes + attn::workspace_bytes(plan, rank, kernel, threads);
+}
+
+namespace {
+
+/// The kernels that the session makes room for. Memory of a GPU is dear: the one that is asked for,
+/// which serves both passes where there are two.
+std::vector<const attn::Kernel*> candidates(const std::string& name, attn::KernelQuery query,
+                                            bool backward) {
+  if (query.backend != "cpu") {
+    query.backward = backward;
+    return {choose_kernel(name, query).kernel};
+  }
+  std::vector<const attn::Kernel*> list;
+  for (const attn::Kernel* kernel : attn::kernels(query.backend)) {
+    if (kernel->quadratic_workspace && kernel->name != name) continue;
+    if (kernel->refuses(query).empty()) list.push_back(kernel);
+  }
+  return list;
+}
+
+/// Which of them an attention takes depends on its options, and on the transport, which is not
+/// chosen yet.
+std::vector<GatherLaunch> launches(std::string_view backend, const Decision& decision,
+                                   Algorithm outer) {
+  const bool gathers = decision.algorithm == Algorithm::gather ||
+                       (decision.algorithm == Algorithm::hybrid && outer == Algorithm::gather);
+  if (backend == "cpu" || !gathers || decision.mesh.ring == 1) return {GatherLaunch::slices};
+  return {GatherLaunch::slices, GatherLaunch::on_arrival, GatherLaunch::in_position};
+}
+
+/// The kernel's own tiles, and those that the session was told.
+std::vector<TileChoice> choices(const SessionOptions& options, std::string_view backend,
+                                const Decision& decision) {
+  std::vector<TileChoice> all;
+  for (const GatherLaunch launch : launches(backend, decision, options.outer)) {
+    all.push_back({options.outer, 0, 0, launch});
+    if (options.tile_q == 0 && options.tile_k == 0) continue;
+    all.push_back({options.outer, options.tile_q, options.tile_k, launch});
+  }
+  return all;
+}
+
+}  // namespace
+
+std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options,
+                           std::string_view backend) {
+  const Problem problem = resolved(options.max_problem);
+  const Decision decision =
+      decide(problem, options.layout, options.algorithm, mesh, options.backward);
+  std::int64_t bytes = 0;
+  for (const Pass pass : {Pass::forward, Pass::backward}) {
+    if (pass == Pass::backward && !options.backward) continue;
+    const attn::KernelQuery query = attn::kernel_query(problem, pass, backend);
+    for (const attn::Kernel* kernel : candidates(options.kernel, query, options.backward)) {
+      for (const TileChoice& choice : choices(options, backend, decision)) {
+        const Plan plan =
+            make_plan(plan_request(problem, options.layout, decision, pass, *kernel, choice));
+        bytes =
+            std::max(bytes, arena_bytes(plan, plan.rank(mesh.rank()), *kernel, options.threads));
+      }
+    }
+  }
+  return bytes;
+}
+
+}  // namespace annulus::engine

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "runtime/engine/session.h"
+
+#include <annulus/attention.h>
+#include <annulus/mesh.h>
+
+#include <cstdint>
+#include <string_view>
+
+namespace annulus::engine {
+
+/// The largest arena that an attention of options.max_problem can ask for on this rank, whatever
+/// its AttentionOptions say beside what the session was told: deterministic or not, at once or not.
+std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options,
+                           std::string_view backend);
+
+}  // namespace annulus::engine
