@@ -1,7 +1,7 @@
 """Annulus beside PyTorch in one process: annulus_c.h through ctypes, on torch's tensors and stream.
 
     lib = annulus_torch.load("build/lib/libannulus.so")
-    attention = lib.attention(batch, seq, heads, heads_kv, head_dim, torch.bfloat16, causal=True)
+    attention = lib.attention(batch, seq, heads, heads_kv, head_dim, torch.bfloat16, causal=True)  # head_dim_v=...
     attention.forward(q, k, v, out, lse)           # [batch, seq, heads, dim] on the GPU
     attention.backward(dout, q, k, v, out, lse, dq, dk, dv)
 
@@ -80,7 +80,7 @@ class Attention:
     """One GPU's attention; distributed calls differ in the mesh alone."""
 
     def __init__(self, library, batch, seq, heads, heads_kv, head_dim, dtype, causal=True, backward=True,
-                 backend="cuda", kernel="auto"):
+                 backend="cuda", kernel="auto", head_dim_v=None):
         self.library, lib = library, library.lib
         self.session, self.handle, self.mask = c.c_void_p(), c.c_void_p(), c.c_void_p()
         if causal:
@@ -91,6 +91,8 @@ class Attention:
         lib.annulus_problem_init(c.byref(problem), c.c_size_t(c.sizeof(problem)))
         problem.batch, problem.seq, problem.heads, problem.heads_kv = batch, seq, heads, heads_kv
         problem.head_dim, problem.dtype, problem.mask = head_dim, DTYPES[dtype], self.mask
+        if head_dim_v is not None:
+            problem.head_dim_v = head_dim_v
         options = SessionOptions()
         lib.annulus_session_options_init(c.byref(options), c.c_size_t(c.sizeof(options)))
         options.max_problem, options.backward = c.pointer(problem), int(backward)

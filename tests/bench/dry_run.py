@@ -32,17 +32,17 @@ def main():
     sys.modules["torch"] = types.SimpleNamespace(float32="float32", float16="float16", bfloat16="bfloat16")
     import annulus_torch
 
-    seq, heads, dim = 5, 2, 4
-    shape = (1, seq, heads, dim)
+    seq, heads, dim, dim_v = 5, 2, 4, 3
+    shape, shape_v = (1, seq, heads, dim), (1, seq, heads, dim_v)
     q = Tensor(*shape, fill=lambda i: 0.0)  # equal scores: P of row i is 1 / (i + 1)
     k = Tensor(*shape, fill=lambda i: 0.25 * i)
-    v = Tensor(*shape, fill=lambda i: i // (heads * dim))  # token t holds t
-    dout = Tensor(*shape, fill=lambda i: 1.0)
-    out, dq, dk, dv = (Tensor(*shape) for _ in range(4))
+    v = Tensor(*shape_v, fill=lambda i: i // (heads * dim_v))  # token t holds t
+    dout = Tensor(*shape_v, fill=lambda i: 1.0)
+    out, dv, dq, dk = Tensor(*shape_v), Tensor(*shape_v), Tensor(*shape), Tensor(*shape)
     lse = Tensor(1, heads, seq)
     library = annulus_torch.load(sys.argv[1])
     attention = library.attention(1, seq, heads, heads, dim, "float32", causal=True, backend="cpu",
-                                  kernel="flash1")
+                                  kernel="flash1", head_dim_v=dim_v)
     attention.forward(q, k, v, out, lse)
     attention.backward(dout, q, k, v, out, lse, dq, dk, dv)
     attention.close()
@@ -53,9 +53,10 @@ def main():
 
     for t in range(seq):
         near(f"lse of token {t}", lse.values[t], math.log(t + 1))
+        for e in range(heads * dim_v):
+            near(f"out of token {t}", out.values[t * heads * dim_v + e], t / 2)
+            near(f"dv of token {t}", dv.values[t * heads * dim_v + e], sum(1 / (i + 1) for i in range(t, seq)))
         for e in range(heads * dim):
-            near(f"out of token {t}", out.values[t * heads * dim + e], t / 2)
-            near(f"dv of token {t}", dv.values[t * heads * dim + e], sum(1 / (i + 1) for i in range(t, seq)))
             near(f"dk of token {t}", dk.values[t * heads * dim + e], 0.0)
     print("dry run: passed")
 

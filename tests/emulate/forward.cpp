@@ -12,6 +12,7 @@
 #include "tests/emulate/tensor_core.h"
 #include "tests/support/hopper_candidates.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace annulus::testing {
@@ -53,8 +54,7 @@ void fill_unvisited_rows(const ForwardParams& p) {
   }
 }
 
-CUtensorMap map_of(const Input& operand, const AttendGeometry& g, int tile_keys) {
-  const sm90::TensorShape shape = sm90::tensor_shape(operand, g);
+CUtensorMap map_of(const sm90::TensorShape& shape, int tile_keys) {
   return {shape.data, shape.extents, shape.strides, tile_keys};
 }
 
@@ -66,15 +66,15 @@ struct Run {
   unsigned blocks;
 };
 
-template <typename T, int kDim, bool kCapped,
-          sm90::Tuning kTuning = sm90::default_tuning(kDim, kCapped)>
+template <typename T, int kDim, int kDimV, bool kCapped,
+          sm90::Tuning kTuning = sm90::default_tuning(kDim, kDimV, kCapped)>
 void run_blocks(const Run& run) {
-  static_assert(sizeof(sm90::Shared<kDim, kTuning>) <= emulate::kSharedBytes);
+  static_assert(sizeof(sm90::Shared<kDim, kDimV, kTuning>) <= emulate::kSharedBytes);
   for (unsigned i = 0; i < run.blocks; ++i) {
     emulate::reset_products();
     Machine machine({g_emulation.seed + i, g_emulation.late});
     machine.run(sm90::threads_of(kTuning), {i, 0, 0}, {run.blocks, 1, 1}, [&] {
-      sm90::run_block<T, kDim, kTuning, kCapped>(
+      sm90::run_block<T, kDim, kDimV, kTuning, kCapped>(
           run.geometry, run.params, run.maps, run.schedule,
           reinterpret_cast<unsigned char*>(machine.shared()));
     });
@@ -89,7 +89,7 @@ struct Candidate {
 };
 #define ANNULUS_CANDIDATE(name, dim)                  \
   Candidate{#name "_" #dim, candidates::name##_##dim, \
-            &run_blocks<sm90::Bf16, dim, false, candidates::name##_##dim>},
+            &run_blocks<sm90::Bf16, dim, dim, false, candidates::name##_##dim>},
 constexpr Candidate kCandidates[] = {ANNULUS_HOPPER_CANDIDATES(ANNULUS_CANDIDATE)};
 #undef ANNULUS_CANDIDATE
 
@@ -102,27 +102,33 @@ const Candidate* candidate() {
   throw std::runtime_error("no such candidate");
 }
 
-sm90::Tuning tuning_of(std::int64_t head_dim, bool capped) {
-  return candidate() != nullptr ? candidate()->tuning : sm90::default_tuning(head_dim, capped);
-}
-TileLimits tiles_of(std::int64_t head_dim, bool capped) {
-  const sm90::Tuning tuning = tuning_of(head_dim, capped);
+TileLimits tiles_of(std::int64_t dim, std::int64_t dim_v, bool capped) {
+  const sm90::Tuning tuning =
+      candidate() != nullptr ? candidate()->tuning : sm90::default_tuning(dim, dim_v, capped);
   return {sm90::tile_rows_of(tuning), tuning.tile_keys};
 }
 
-template <typename T, int kDim>
-void run_variant(const Run& run) {
-  return run.geometry.softcap != 0.0 ? run_blocks<T, kDim, true>(run)
-                                     : run_blocks<T, kDim, false>(run);
+/// True where the launch is of these head dims.
+template <int kDim, int kDimV>
+bool run_variant(const Run& run) {
+  if (run.geometry.head_dim != kDim || run.geometry.head_dim_v != kDimV) return false;
+  const bool capped = run.geometry.softcap != 0.0;
+  if (run.params.q.dtype == DType::bf16) {
+    capped ? run_blocks<sm90::Bf16, kDim, kDimV, true>(run)
+           : run_blocks<sm90::Bf16, kDim, kDimV, false>(run);
+  } else {
+    capped ? run_blocks<sm90::Half, kDim, kDimV, true>(run)
+           : run_blocks<sm90::Half, kDim, kDimV, false>(run);
+  }
+  return true;
 }
 
 void run_any(const Run& run) {
   if (const Candidate* c = candidate()) return c->run(run);
-  const bool bf16 = run.params.q.dtype == DType::bf16;
-  if (run.geometry.head_dim == 128) {
-    return bf16 ? run_variant<sm90::Bf16, 128>(run) : run_variant<sm90::Half, 128>(run);
+  if (!run_variant<128, 128>(run) && !run_variant<64, 64>(run) && !run_variant<96, 96>(run) &&
+      !run_variant<192, 128>(run) && !run_variant<192, 192>(run) && !run_variant<256, 256>(run)) {
+    throw std::runtime_error("no such head dims");
   }
-  return bf16 ? run_variant<sm90::Bf16, 64>(run) : run_variant<sm90::Half, 64>(run);
 }
 
 void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule, int step_keys) {
@@ -136,9 +142,12 @@ void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule, int 
 
 void forward(const ForwardParams& host, const LaunchContext& context) {
   ForwardParams p = host;
-  const TileLimits most = tiles_of(p.geometry.head_dim, p.geometry.softcap != 0.0);
+  const TileLimits most =
+      tiles_of(p.geometry.head_dim, p.geometry.head_dim_v, p.geometry.softcap != 0.0);
   const auto tile_keys = static_cast<int>(most.keys);
-  TileIndex index = make_tile_index(p.geometry.tiles, most);
+  // Either pass may be what the lists are for: the loader cuts what is longer than a step.
+  TileIndex index =
+      make_tile_index(p.geometry.tiles, {most.rows, std::max<std::int64_t>(128, most.keys)});
   JoinedTiles joined;
   if (g_emulation.joined) {
     joined = join_tiles(p.geometry.tiles, index);
@@ -158,7 +167,8 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   const Run run{
       p,
       cuda::geometry_of(p.geometry, with),
-      {map_of(p.k, p.geometry, tile_keys), map_of(p.v, p.geometry, tile_keys)},
+      {map_of(sm90::key_shape(p.k, p.geometry), tile_keys),
+       map_of(sm90::value_shape(p.v, p.geometry), tile_keys)},
       {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size},
       static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};
   make_schedule(run.geometry, run.schedule, tile_keys);
@@ -172,12 +182,14 @@ std::int64_t no_workspace(const AttendGeometry& /*g*/, bool /*backward*/, int /*
 }  // namespace
 
 const Kernel& emulated_hopper(const Emulation& emulation) {
-  static const Kernel kernel{
-      .name = "hopper",
-      .backend = "emulated",
-      .tiles = [](const KernelQuery& query) { return tiles_of(query.head_dim, query.softcap); },
-      .workspace_bytes = no_workspace,
-      .forward = forward};
+  static const Kernel kernel{.name = "hopper",
+                             .backend = "emulated",
+                             .tiles =
+                                 [](const KernelQuery& query) {
+                                   return tiles_of(query.head_dim, query.head_dim_v, query.softcap);
+                                 },
+                             .workspace_bytes = no_workspace,
+                             .forward = forward};
   g_emulation = emulation;
   return kernel;
 }

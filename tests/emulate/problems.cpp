@@ -58,8 +58,9 @@ TestLaunch uneven_tiles(std::int64_t dim) {
   return launch;
 }
 
-TestLaunch with_nan_between(std::int64_t dim) {
+TestLaunch with_nan_between(std::int64_t dim, std::int64_t dim_v) {
   OracleProblem p = problem_of(300, dim);
+  if (dim_v != 0) p.head_dim_v = dim_v;
   Mask::Rows rows;
   rows.intervals.assign(300, {KeyInterval{0, 130}, KeyInterval{200, 299}});
   p.terms = {rows};

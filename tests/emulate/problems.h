@@ -22,7 +22,7 @@ TestLaunch every_tile(const OracleProblem& problem);
 /// Full tiles of one query tile of different heights, and of different widths.
 TestLaunch uneven_tiles(std::int64_t dim);
 
-/// Keys [0, 130) and [200, 299): what lies between them is NaN.
-TestLaunch with_nan_between(std::int64_t dim);
+/// Keys [0, 130) and [200, 299): what lies between them is NaN. `dim_v`: 0 is dim.
+TestLaunch with_nan_between(std::int64_t dim, std::int64_t dim_v = 0);
 
 }  // namespace annulus::testing

@@ -23,13 +23,13 @@ using attn::KeySegment;
 
 constexpr TileGrid kGrid{128, 128};
 
-OracleProblem problem_of(std::int64_t dim, std::int64_t seq) {
+OracleProblem contract_problem(std::int64_t dim, std::int64_t dim_v, std::int64_t seq) {
   return {.seq = seq,
           .seq_kv = seq,
           .heads = 6,
           .heads_kv = 3,
           .head_dim = dim,
-          .head_dim_v = dim,
+          .head_dim_v = dim_v,
           .dtype = DType::bf16,
           .terms = {Mask::Causal{}},
           .softmax_scale = 1.0 / std::sqrt(static_cast<double>(dim))};
@@ -204,16 +204,17 @@ void head_offset(const Kernel& kernel, const Setting& s) {
 void contract_cases(const std::string& only, Tally& tally) {
   // `few`: flash2, flash1 and hopper alone, with few rows. Beside a grid of naive that waits on
   // every SM the copies of a late flag do not start.
-  const auto run = [&](const char* what, std::int64_t dim, bool few, const auto& body) {
-    const std::string name = std::string(what) + " dim " + std::to_string(dim);
-    const OracleProblem problem_here = problem_of(dim, few ? 150 : 400);
+  const auto run_dims = [&](const std::string& name, std::int64_t dim, std::int64_t dim_v, bool few,
+                            bool hopper, const auto& body) {
+    const OracleProblem problem_here = contract_problem(dim, dim_v, few ? 150 : 400);
     std::unique_ptr<Setting> made;
     for (const Kernel* kernel : attn::cuda::kernels()) {
       if (few && kernel->name != "flash2" && kernel->name != "flash1" && kernel->name != "hopper") {
         continue;
       }
+      if (hopper && kernel->name != "hopper") continue;
       if ((std::string(kernel->name) + " " + name).find(only) == std::string::npos) continue;
-      if (!kernel->refuses({DType::bf16, dim, dim, false, "cuda"}).empty()) continue;
+      if (!kernel->refuses({DType::bf16, dim, dim_v, false, "cuda"}).empty()) continue;
       if (!made) made = std::make_unique<Setting>(problem_here);
       const Setting& setting = *made;
       ++tally.cases;
@@ -229,6 +230,9 @@ void contract_cases(const std::string& only, Tally& tally) {
       tally.failed += problem.empty() ? 0 : 1;
     }
   };
+  const auto run = [&](const char* what, std::int64_t dim, bool few, const auto& body) {
+    run_dims(std::string(what) + " dim " + std::to_string(dim), dim, dim, few, false, body);
+  };
   for (const std::int64_t dim : {128, 64}) {
     run("heads outermost", dim, false,
         [](const Kernel& kernel, const Setting& s) { placed(kernel, s, Placing::head_major); });
@@ -238,6 +242,19 @@ void contract_cases(const std::string& only, Tally& tally) {
     run("late flag", dim, true, late_flag);
     run("abort", dim, false, abort_ends);
     run("graph", dim, false, captured);
+  }
+  // Head dims of `hopper` alone: names as dims_cases.h has them.
+  for (const auto& [dim, dim_v] : {std::pair{96, 96}, {192, 128}, {192, 192}, {256, 256}}) {
+    const auto run_hopper = [&, k = dim, v = dim_v](const char* what, bool few, const auto& body) {
+      run_dims(std::string("dims ") + what + " dim " + std::to_string(k) + ":" + std::to_string(v),
+               k, v, few, true, body);
+    };
+    run_hopper("heads outermost", false, [](const Kernel& kernel, const Setting& s) {
+      placed(kernel, s, Placing::head_major);
+    });
+    run_hopper("late flag", true, late_flag);
+    run_hopper("abort", false, abort_ends);
+    run_hopper("graph", false, captured);
   }
 }
 

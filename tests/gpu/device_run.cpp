@@ -48,6 +48,14 @@ DeviceTensor like_keys(const OracleProblem& p, DType dtype, Placing placing) {
   return {dtype, p.batch, p.seq_kv, p.heads_kv, p.head_dim, placing};
 }
 
+DeviceTensor like_values(const OracleProblem& p, DType dtype, Placing placing) {
+  return {dtype, p.batch, p.seq_kv, p.heads_kv, p.head_dim_v, placing};
+}
+
+DeviceTensor like_output(const OracleProblem& p, DType dtype, Placing placing) {
+  return {dtype, p.batch, p.seq, p.heads, p.head_dim_v, placing};
+}
+
 DeviceTensor row_numbers(const OracleProblem& p) {
   return {DType::f32, p.batch, p.seq, p.heads, 1, Placing::compact};
 }
@@ -135,14 +143,14 @@ DeviceRun::DeviceRun(const attn::Kernel& kernel, const TestLaunch& launch,
                      const OracleInputs& inputs, const OracleResult& truth, Placing placing)
     : q(like_queries(launch.problem, launch.problem.dtype, placing)),
       k(like_keys(launch.problem, launch.problem.dtype, placing)),
-      v(like_keys(launch.problem, launch.problem.dtype, placing)),
-      dout(like_queries(launch.problem, launch.problem.dtype, placing)),
-      out(like_queries(launch.problem, launch.problem.dtype, placing)),
+      v(like_values(launch.problem, launch.problem.dtype, placing)),
+      dout(like_output(launch.problem, launch.problem.dtype, placing)),
+      out(like_output(launch.problem, launch.problem.dtype, placing)),
       lse(row_numbers(launch.problem)),
       delta(row_numbers(launch.problem)),
       dq(like_queries(launch.problem, DType::f32, placing)),
       dk(like_keys(launch.problem, DType::f32, placing)),
-      dv(like_keys(launch.problem, DType::f32, placing)),
+      dv(like_values(launch.problem, DType::f32, placing)),
       stream(make_stream()),
       other(make_stream()),
       kernel_(kernel),

@@ -10,7 +10,7 @@
 namespace annulus::attn::sm90 {
 #define ANNULUS_HOPPER_VARIANT(dtype, dim) \
   void hopper_backward_##dtype##_##dim(const BackwardLaunch&);
-#include <hopper_variants.inc>
+#include <hopper_backward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
 }  // namespace annulus::attn::sm90
 
@@ -60,7 +60,7 @@ void add_launched(Variants& to) {
 Variants hopper_backward_variants() {
   Variants variants;
 #define ANNULUS_HOPPER_VARIANT(dtype, dim) ANNULUS_ADD_##dtype(dim)
-#include <hopper_variants.inc>
+#include <hopper_backward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
 #define ANNULUS_HOPPER_CANDIDATE(candidate, head_dim, checked)                       \
   variants.push_back(                                                                \

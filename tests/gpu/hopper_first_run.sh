@@ -36,6 +36,7 @@ if [ "$what" != time ]; then
     "query segments"; do
     check 60 "hopper $group"
   done
+  check 120 "hopper dims"
   for group in "heads outermost" "head offset" "late flag" abort graph; do check 60 "hopper $group"; done
   check 300 hopper
 fi

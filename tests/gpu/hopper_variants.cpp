@@ -8,8 +8,9 @@
 #include <annulus/error.h>
 
 namespace annulus::attn::sm90 {
-#define ANNULUS_HOPPER_VARIANT(dtype, dim) void hopper_forward_##dtype##_##dim(const Launch&);
-#include <hopper_variants.inc>
+#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v) \
+  void hopper_forward_##dtype##_##dim##_##dim_v(const Launch&);
+#include <hopper_forward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
 }  // namespace annulus::attn::sm90
 
@@ -45,23 +46,25 @@ attn::Kernel kernel_of(const Tuning& tuning, decltype(attn::Kernel::forward) for
 
 template <attn::sm90::Variant kVariant, int kDim>
 void add_launched(Variants& to) {
-  constexpr Tuning kTuning = attn::sm90::default_tuning(kDim, false);
+  constexpr Tuning kTuning = attn::sm90::default_tuning(kDim, kDim, false);
   constexpr int kKeys = kTuning.tile_keys;
   to.push_back(
       {"default", kDim, kernel_of(kTuning, forward<kVariant, kKeys, Prelude::overlapped>)});
   to.push_back({"separate", kDim, kernel_of(kTuning, forward<kVariant, kKeys, Prelude::separate>)});
 }
 
-/// f16 has no candidates.
-#define ANNULUS_ADD_bf16(dim) add_launched<attn::sm90::hopper_forward_bf16_##dim, dim>(variants);
-#define ANNULUS_ADD_f16(dim)
+/// f16 has no candidates, nor have values of another head dim.
+#define ANNULUS_ADD_bf16(dim, dim_v) \
+  if constexpr (dim == dim_v)        \
+    add_launched<attn::sm90::hopper_forward_bf16_##dim##_##dim_v, dim>(variants);
+#define ANNULUS_ADD_f16(dim, dim_v)
 
 }  // namespace
 
 Variants hopper_variants() {
   Variants variants;
-#define ANNULUS_HOPPER_VARIANT(dtype, dim) ANNULUS_ADD_##dtype(dim)
-#include <hopper_variants.inc>
+#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v) ANNULUS_ADD_##dtype(dim, dim_v)
+#include <hopper_forward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
 #define ANNULUS_HOPPER_CANDIDATE(candidate, head_dim, checked)                                    \
   variants.push_back(                                                                             \

@@ -4,18 +4,17 @@
 //                               bf16 dim 128:128 ...", contains TEXT; forward: without the
 //                               backward, where cases are of numbers; REPEATS [1]: runs that must
 //                               give the same bits
-//   kernels_gpu --time [hopper] [TEXT] [deterministic] [once]   times flash2, or hopper, instead:
+//   kernels_gpu --time [hopper] [TEXT] [deterministic] [forward] [once]   times flash2, or hopper:
 //                               shapes whose name, such as "bf16 128 causal 16384", contains TEXT;
 //                               once: for profilers
 #include "attention/kernels/cuda/table.h"
 #include "tests/gpu/contract_cases.h"
 #include "tests/gpu/device_kernel.h"
-#include "tests/gpu/shares.h"
+#include "tests/gpu/dims_cases.h"
+#include "tests/gpu/kernel_cases.h"
 #include "tests/gpu/time_kernels.h"
-#include "tests/support/launch.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -25,144 +24,10 @@
 namespace annulus::testing {
 namespace {
 
-using attn::Kernel;
 using attn::KeySegment;
-
-/// One case: launches that make up one problem. The first launch of the chain starts it.
-struct Case {
-  std::string name;
-  std::vector<TestLaunch> chain;
-  RunOptions options{.gap = 8, .gap_step = 8};  ///< 16-byte aligned rows, of different strides
-  bool forward = false;                         ///< that pass alone
-};
-
-/// What was asked for.
-struct Filter {
-  std::string only;
-  bool forward = false;  ///< that pass alone
-  int repeats = 1;       ///< of which each must give the same bits
-};
-
-/// The kernels of a case that this device has and that were asked for.
-std::vector<const Kernel*> kernels_for(const Case& c, const std::vector<std::string_view>& names,
-                                       const std::string& only) {
-  const OracleProblem& p = c.chain.front().problem;
-  std::vector<const Kernel*> found;
-  for (const Kernel* kernel : attn::cuda::kernels()) {
-    const std::string line = std::string(kernel->name) + " " + c.name;
-    if (std::find(names.begin(), names.end(), kernel->name) != names.end() &&
-        line.find(only) != std::string::npos &&
-        kernel->refuses({p.dtype, p.head_dim, p.head_dim_v, false, "cuda"}).empty()) {
-      found.push_back(kernel);
-    }
-  }
-  return found;
-}
-
-void check(const Case& c, const std::vector<std::string_view>& names, const Filter& filter,
-           Tally& tally) {
-  const OracleProblem& p = c.chain.front().problem;
-  const std::vector<const Kernel*> kernels = kernels_for(c, names, filter.only);
-  if (kernels.empty()) return;
-  const OracleInputs inputs = random_inputs(p, 17 + static_cast<std::uint64_t>(tally.cases));
-  OracleResult truth = oracle_attention(p, inputs);
-  OracleResult naive = naive_attention(p, inputs);
-  RunOptions options = c.options;
-  const bool forward = filter.forward || c.forward;
-  options.backward = !forward;
-  for (OracleResult* r : {&truth, &naive}) {
-    for (auto* gradient : {&r->dq, &r->dk, &r->dv}) {
-      if (forward) gradient->clear();
-    }
-  }
-  const std::int64_t pairs = pairs_of(c.chain);
-  for (const Kernel* kernel : kernels) {
-    ++tally.cases;
-    std::string problems;
-    Shares shares{};
-    try {
-      const Kernel& adapter = on_device(*kernel, true);
-      const RunResult result = run_kernel(adapter, c.chain, inputs, options);
-      for (int i = 0; i < filter.repeats && problems.empty(); ++i) {
-        const RunResult again = run_kernel(adapter, c.chain, inputs, options);
-        if (!same_bits(result.values, again.values)) {
-          problems += " BITS" + differences(result.values, again.values);
-        }
-      }
-      const RunResult free = run_kernel(on_device(*kernel, false), c.chain, inputs, options);
-      shares = shares_of(result.values, truth, naive);
-      if (!(shares.worst() <= 1.0)) problems += " ERROR";
-      if (!(shares_of(free.values, truth, naive).worst() <= 1.0)) problems += " UNORDERED";
-      if (!result.gaps_untouched) problems += " GAPS";
-      if (result.forward_flops != 2 * pairs * (p.head_dim + p.head_dim_v) ||
-          (options.backward &&
-           result.backward_flops != 2 * pairs * (3 * p.head_dim + 2 * p.head_dim_v))) {
-        problems += " FLOPS " + std::to_string(result.forward_flops) + " " +
-                    std::to_string(result.backward_flops) + " of " + std::to_string(pairs) +
-                    " pairs";
-      }
-    } catch (const std::exception& error) {
-      problems += std::string(" THROWS ") + error.what();
-    }
-    std::printf("%-4s %-9s %-58s  out %.2f lse %.2f dq %.2f dk %.2f dv %.2f%s\n",
-                problems.empty() ? "ok" : "FAIL", kernel->name.data(), c.name.c_str(), shares.out,
-                shares.lse, shares.dq, shares.dk, shares.dv, problems.c_str());
-    std::fflush(stdout);
-    tally.failed += problems.empty() ? 0 : 1;
-  }
-}
 
 const std::vector<std::string_view> kAll{"flash2", "flash1", "naive", "reference", "hopper"};
 const std::vector<std::string_view> kFast{"flash2", "hopper"};
-constexpr TileGrid kGrid{128, 128};
-
-OracleProblem problem_of(DType dtype, std::int64_t seq, std::int64_t dim, std::int64_t heads = 4,
-                         std::int64_t heads_kv = 2) {
-  return {.seq = seq,
-          .seq_kv = seq,
-          .heads = heads,
-          .heads_kv = heads_kv,
-          .head_dim = dim,
-          .head_dim_v = dim,
-          .dtype = dtype,
-          .terms = {Mask::Causal{}},
-          .softmax_scale = 1.0 / std::sqrt(static_cast<double>(dim))};
-}
-
-std::string name_of(const char* what, const OracleProblem& p) {
-  return std::string(what) + " " + std::string(name_of(p.dtype)) + " dim " +
-         std::to_string(p.head_dim) + ":" + std::to_string(p.head_dim_v) + " seq " +
-         std::to_string(p.seq) + ":" + std::to_string(p.seq_kv) + " heads " +
-         std::to_string(p.heads) + ":" + std::to_string(p.heads_kv);
-}
-
-class Cases {
- public:
-  Cases(Filter filter, Tally& tally) : filter_(std::move(filter)), tally_(tally) {}
-
-  void run(const Case& c, const std::vector<std::string_view>& names) const {
-    check(c, names, filter_, tally_);
-  }
-
-  /// Keys in one segment.
-  void whole(const char* what, const OracleProblem& p, const std::vector<std::string_view>& names,
-             const TileGrid& grid = kGrid) const {
-    run({name_of(what, p), {make_launch(p, one_segment(p), grid)}}, names);
-  }
-
-  void chained(const char* what, const OracleProblem& p, const std::vector<std::int64_t>& cuts,
-               const std::vector<std::string_view>& names) const {
-    Case c{name_of(what, p), {}};
-    for (const KeySegment& segment : segments_cut_at(p.seq_kv, cuts)) {
-      c.chain.push_back(make_launch(p, {segment}, kGrid));
-    }
-    run(c, names);
-  }
-
- private:
-  Filter filter_;
-  Tally& tally_;
-};
 
 void shapes(const Cases& cases) {
   for (const DType dtype : {DType::bf16, DType::f16}) {
@@ -327,6 +192,7 @@ int run(const Filter& filter) {
   masks(cases);
   cuts(cases);
   tall_tiles(cases);
+  dims_cases(cases);
   if (!filter.forward) contract_cases(filter.only, tally);
   std::printf("%d cases, %d failed\n", tally.cases, tally.failed);
   return tally.failed == 0 && tally.cases > 0 ? 0 : 1;
@@ -337,6 +203,8 @@ TimeOptions time_options(const std::vector<std::string>& arguments) {
   for (std::size_t i = 1; i < arguments.size(); ++i) {
     if (arguments[i] == "deterministic") {
       options.deterministic = true;
+    } else if (arguments[i] == "forward") {
+      options.forward = true;
     } else if (arguments[i] == "once") {
       options.repeats = 1;
     } else if (arguments[i] == "hopper") {
@@ -374,7 +242,7 @@ int main(int argc, char** argv) {
     }
     if (arguments.empty()) return annulus::testing::run({});
     std::fprintf(stderr,
-                 "kernels_gpu [--time [hopper] [TEXT] [deterministic] [once] | "
+                 "kernels_gpu [--time [hopper] [TEXT] [deterministic] [forward] [once] | "
                  "--only TEXT [forward] [REPEATS]]\n");
     return 2;
   } catch (const std::exception& error) {

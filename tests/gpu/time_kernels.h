@@ -8,6 +8,7 @@ struct TimeOptions {
   std::string kernel = "flash2";  ///< or hopper
   std::string only;               ///< part of "bf16 128 causal 16384"; empty: all
   bool deterministic = false;     ///< backward
+  bool forward = false;           ///< that pass alone
   int repeats = 20;  ///< after three that do not count; 1: none before it, for profilers
 };
 

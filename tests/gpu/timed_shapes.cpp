@@ -8,14 +8,17 @@
 namespace annulus::testing {
 
 std::string name_of(const TimedShape& s) {
-  return std::string(s.dtype == DType::bf16 ? "bf16 " : "f16 ") + std::to_string(s.dim) +
-         (s.causal ? " causal " : " full ") + std::to_string(s.seq);
+  std::string name = s.dtype == DType::bf16 ? "bf16 " : "f16 ";
+  name += std::to_string(s.dim);
+  if (s.values() != s.dim) name.append(":").append(std::to_string(s.values()));
+  name += s.causal ? " causal " : " full ";
+  return name + std::to_string(s.seq);
 }
 
 TimedSequences::TimedSequences(const TimedShape& c, const attn::Kernel& kernel, bool backward) {
   const std::int64_t seq = c.seq;
   const attn::TileLimits most =
-      attn::tiles_for(kernel, {c.dtype, c.dim, c.dim, backward, kernel.backend});
+      attn::tiles_for(kernel, {c.dtype, c.dim, c.values(), backward, kernel.backend});
   for (std::int64_t i = 0; i < seq; ++i) {
     intervals.push_back({KeyInterval{0, c.causal ? i + 1 : seq}, KeyInterval{}});
   }
@@ -34,7 +37,7 @@ TimedSequences::TimedSequences(const TimedShape& c, const attn::Kernel& kernel, 
   geometry = {.batch = std::max<std::int64_t>(1, 16384 / seq),
               .heads = 16,
               .head_dim = c.dim,
-              .head_dim_v = c.dim,
+              .head_dim_v = c.values(),
               .softmax_scale = 1.0 / std::sqrt(static_cast<double>(c.dim)),
               .rows = seq,
               .queries = queries,

@@ -15,8 +15,10 @@ struct TimedShape {
   std::int64_t dim;
   bool causal;
   std::int64_t seq;
+  std::int64_t dim_v = 0;  ///< 0: dim
+  std::int64_t values() const { return dim_v == 0 ? dim : dim_v; }
 };
-std::string name_of(const TimedShape& shape);  ///< as "bf16 128 causal 16384"
+std::string name_of(const TimedShape& shape);  ///< as "bf16 128 causal 16384", "bf16 192:128 ..."
 
 /// Geometry of whole sequences with the tiles, as the kernel wants them in this pass, that a causal
 /// or full mask leaves.

@@ -148,7 +148,7 @@ int trace_all(const Variants& all, const std::vector<std::int64_t>& lengths,
 
 void print_tables(const Variants& all, const std::vector<std::int64_t>& lengths, int rounds,
                   const ShapeRow& row) {
-  for (const std::int64_t dim : {128, 64}) {
+  for (const std::int64_t dim : {256, 192, 128, 96, 64}) {
     const Variants variants = of_dim(all, dim);
     if (variants.empty()) continue;
     std::printf(

@@ -20,6 +20,23 @@ inline constexpr Tuning three_none_64{.groups = 3,
                                       .loader_registers = 32,
                                       .consumer_registers = 160};
 
+inline constexpr Tuning two_96{.tile_keys = 160,
+                               .turns = false,
+                               .slack = 8,
+                               .loader_registers = 24,
+                               .consumer_registers = 240};
+
+inline constexpr Tuning turns_192{.tile_keys = 112,
+                                  .query_buffers = 1,
+                                  .slack = 8,
+                                  .loader_registers = 24,
+                                  .consumer_registers = 240};
+inline constexpr Tuning turns_256{.tile_keys = 80,
+                                  .query_buffers = 1,
+                                  .slack = 8,
+                                  .loader_registers = 24,
+                                  .consumer_registers = 240};
+
 // Right, but they tell what takes how long, behind the counter of FLOP (trace.cuh).
 inline constexpr Tuning traced_128{.turns = false, .slack = 8, .traced = true};
 inline constexpr Tuning traced_wide_128{.tile_keys = 160,
@@ -28,6 +45,13 @@ inline constexpr Tuning traced_wide_128{.tile_keys = 160,
                                         .loader_registers = 24,
                                         .consumer_registers = 240,
                                         .traced = true};
+inline constexpr Tuning traced_192{.tile_keys = 112,
+                                   .query_buffers = 1,
+                                   .turns = false,
+                                   .slack = 8,
+                                   .loader_registers = 24,
+                                   .consumer_registers = 240,
+                                   .traced = true};
 
 }  // namespace annulus::testing::candidates
 
@@ -35,4 +59,7 @@ inline constexpr Tuning traced_wide_128{.tile_keys = 160,
 #define ANNULUS_HOPPER_CANDIDATES(X) \
   X(lazy, 128)                       \
   X(wide_turns, 128)                 \
-  X(three_none, 64)
+  X(three_none, 64)                  \
+  X(two, 96)                         \
+  X(turns, 192)                      \
+  X(turns, 256)

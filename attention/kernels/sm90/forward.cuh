@@ -1,7 +1,7 @@
 // Attention forward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024). One block an SM
 // stays for the whole launch and draws query tiles (128 rows of one head) until none is left; for
 // each it streams the keys of its tile list, up to 160 at a time, and keeps an online softmax. The
-// figures here are those of head_dim 128; tuning.h says what is otherwise at 64, and what may be.
+// figures here are those of head_dim 128; tuning.h says what is otherwise, and what may be.
 //
 //   warps      warpgroup 0: the loader, one thread of it (loader.cuh): draws items, waits for the
 //              flags of segments, has the copy engine (TMA) bring K and V; three warps that bring
@@ -15,13 +15,15 @@
 //              other does its softmax; else they fall into step by themselves.
 //   shared     Q [2 items][2 groups][64 rows], K [stages][160 keys], V [stages][160 keys], all in
 //              blocks of 64 elements with the 128-byte swizzle (layout.cuh): 64, 80 and 80 KB, 2
-//              stages. Output leaves through Q.
+//              stages. Output leaves through Q. Wide heads have room for one item's Q: the next
+//              one's comes when the last scores are there, and output leaves from registers.
 //   barriers   full and empty mbarriers for K, V and items (shared.cuh); named ones for turns and
 //              for a warpgroup's own threads
 //   tails      a tile of fewer keys is copied as a whole box: tokens behind it are read (params.h:
 //              key_tokens), their scores become -inf, their values are overwritten with zeroes
-//   limits     f16, bf16; head_dim = head_dim_v = 64 or 128; 16-byte aligned rows; tiles of at most
-//              tile_rows_of x tile_keys; softmax_scale > 0; key_tokens known (setup.h)
+//   limits     f16, bf16; head_dim = head_dim_v = 64, 96, 128, 192, 256, or 192 and 128; 16-byte
+//              aligned rows; tiles of at most tile_rows_of rows and any number of keys;
+//              softmax_scale > 0; key_tokens known (setup.h)
 #pragma once
 
 #include "attention/kernels/sm90/loader.cuh"
@@ -32,12 +34,14 @@
 namespace annulus::attn::sm90 {
 
 /// One thread of a consumer warpgroup.
-template <typename T, int kDim, Tuning kTuning, bool kCapped>
+template <typename T, int kDim, int kDimV, Tuning kTuning, bool kCapped>
 struct Consumer {
-  using Memory = Shared<kDim, kTuning>;
+  using Memory = Shared<kDim, kDimV, kTuning>;
   static constexpr int kTileKeys = kTuning.tile_keys;
   static constexpr int kScores = kTileKeys / 2;
   static constexpr int kStages = Memory::kStages;
+  /// Queries of the next item have a place of their own.
+  static constexpr bool kAhead = Memory::kQueries == 2;
 
   const cuda::Geometry& g;
   const ForwardParams& p;
@@ -46,7 +50,7 @@ struct Consumer {
   float scale;   ///< what takes a score (softcap applied) to exponents of 2
   int step = 0;  ///< whose K is next
 
-  float o[kDim / 2], s[kScores];
+  float o[kDimV / 2], s[kScores];
   std::uint32_t probabilities[kScores / 2];
   float keep[2];
   bool grew;  ///< output so far is to be rescaled by `keep`
@@ -61,7 +65,7 @@ struct Consumer {
         scale(kCapped ? cuda::kLog2E : static_cast<float>(geometry.softmax_scale) * cuda::kLog2E) {}
 
   __device__ __forceinline__ unsigned char* queries(int n) const {
-    return shared.q[n & 1][at.group()];
+    return shared.q[n & (Memory::kQueries - 1)][at.group()];
   }
 
   __device__ __forceinline__ void reach(ForwardPhase phase) const {
@@ -87,7 +91,7 @@ struct Consumer {
 
   /// Keys that a step lacks have probability 0, and 0 times what is not finite is no 0.
   __device__ __forceinline__ void clear_values(unsigned char* values, int keys) const {
-    constexpr int kChunks = kDim / 8;
+    constexpr int kChunks = kDimV / 8;
 #pragma unroll 1
     for (int i = keys * kChunks + at.thread(); i < kTileKeys * kChunks; i += kGroupThreads) {
       store_shared16(shared_address(values) + place_in_matrix(kTileKeys, i / kChunks, i % kChunks),
@@ -128,7 +132,7 @@ struct Consumer {
   __device__ __forceinline__ void rescale() {
     if (kTuning.slack > 0 && !grew) return;
 #pragma unroll
-    for (int j = 0; j < kDim / 8; ++j) {
+    for (int j = 0; j < kDimV / 8; ++j) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) o[4 * j + i] *= keep[i / 2];
     }
@@ -163,7 +167,7 @@ struct Consumer {
   /// was aborted.
   template <bool kFirst>
   __device__ __forceinline__ bool enter(const Item& item) {
-    await_queries(item.number);
+    if constexpr (kAhead) await_queries(item.number);
     reach(ForwardPhase::queries);
     if (!await_keys()) {
       take_back_values();
@@ -174,6 +178,8 @@ struct Consumer {
     const Matrix rows = along_rows(shared_address(queries(item.number)));
     await_turn();
     if constexpr (!kFirst) start_values(step - 1);
+    // Asked for late: P V has something to do meanwhile.
+    if constexpr (!kAhead) await_queries(item.number);
     start_scores(rows);
     pass_turn();
     reach(ForwardPhase::started);
@@ -183,7 +189,8 @@ struct Consumer {
     wait_products<0>(s);
     reach(ForwardPhase::scores);
     release(&shared.k_empty[Place<kStages>(step).index]);
-    begin_rows<kDim>(g, p, item, Lane(thread_again()), scale, o, sums);
+    release_queries(item.tile.steps);
+    begin_rows<kDimV>(g, p, item, Lane(thread_again()), scale, o, sums);
     find_probabilities(seen);
     rescale();
     pack_scores<T>(s, probabilities);
@@ -208,6 +215,7 @@ struct Consumer {
       const Seen seen = look(item);
       wait_products<1>(s);
       release(&shared.k_empty[Place<kStages>(step).index]);
+      release_queries(left);
       find_probabilities(seen);
       finish_before(sums.sum[0] + sums.sum[1]);
       wait_products<0>(o);
@@ -232,7 +240,7 @@ struct Consumer {
   }
 
   __device__ __forceinline__ void await_queries(int n) const {
-    const Place<2> place(n);
+    const Place<Memory::kQueries> place(n);
     wait(&shared.q_full[place.index], place.full);
   }
 
@@ -241,17 +249,28 @@ struct Consumer {
     *static_cast<volatile std::uint32_t*>(&shared.aborted) = 1;
     __syncwarp();
     release(&shared.out_full[n & 1]);
+    release_queries(1);
+  }
+
+  /// Where there is one place for queries: the next item's may come once this warp has its last
+  /// scores. `left`: steps of the item that had none before.
+  __device__ __forceinline__ void release_queries(int left) const {
+    if (!kAhead && left == 1) release(&shared.q_empty);
   }
 
   /// The output of an item whose queries nobody reads any more.
   __device__ __forceinline__ void finish(const Item& item) {
     const Lane here(thread_again());
-    sync_group(here);  // all warps have read the queries that output is staged over
+    if (kAhead) sync_group(here);  // all warps have read the queries that output is staged over
     const RowFactors factors = finish_sums(here, scale, sums, shared.lse[item.number & 1]);
     if (p.finish) {
-      stage_out<T, kDim>(here, shared_address(queries(item.number)), factors, o);
+      if constexpr (kAhead) {
+        stage_out<T, kDimV>(here, shared_address(queries(item.number)), factors, o);
+      } else {
+        store_out_at_once<T, kDimV>(g, p, item, here, factors, o);
+      }
     } else {
-      store_state<kDim>(g, p, item, here, factors, o);
+      store_state<kDimV>(g, p, item, here, factors, o);
     }
     __syncwarp();
     release(&shared.out_full[item.number & 1]);
@@ -288,24 +307,24 @@ struct Consumer {
   }
 };
 
-/// All of a block; `memory`: sizeof(Shared<kDim, kTuning>), 1024-byte aligned.
-template <typename T, int kDim, Tuning kTuning, bool kCapped>
+/// All of a block; `memory`: sizeof(Shared<kDim, kDimV, kTuning>), 1024-byte aligned.
+template <typename T, int kDim, int kDimV, Tuning kTuning, bool kCapped>
 __device__ __forceinline__ void run_block(const cuda::Geometry& g, const ForwardParams& p,
                                           const Maps& maps, const Schedule& schedule,
                                           unsigned char* memory) {
-  auto& shared = *reinterpret_cast<Shared<kDim, kTuning>*>(memory);
+  auto& shared = *reinterpret_cast<Shared<kDim, kDimV, kTuning>*>(memory);
   if (threadIdx.x == 0) init_barriers(shared);
   __syncthreads();
   // Each role gives registers back for itself: behind one for both, ptxas spills the loader's.
   if (threadIdx.x < 32) {
     give_registers<kTuning.loader_registers>();
-    if (threadIdx.x == 0) Loader<kDim, kTuning>(g, maps, schedule, shared).run();
+    if (threadIdx.x == 0) Loader<kDim, kDimV, kTuning>(g, maps, schedule, shared).run();
   } else if (threadIdx.x < kGroupThreads) {
     give_registers<kTuning.loader_registers>();
-    Porter<kDim, kTuning>(g, p, shared).run();
+    Porter<kDim, kDimV, kTuning>(g, p, shared).run();
   } else {
     take_registers<kTuning.consumer_registers>();
-    Consumer<T, kDim, kTuning, kCapped>(g, p, shared).run();
+    Consumer<T, kDim, kDimV, kTuning, kCapped>(g, p, shared).run();
     if (kTuning.traced && blockIdx.x == 0 && threadIdx.x == kGroupThreads) {
       write_trace(shared.trace, g.flops);
     }

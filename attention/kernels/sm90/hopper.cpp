@@ -11,18 +11,21 @@
 
 namespace annulus::attn::sm90 {
 
-#define ANNULUS_HOPPER_VARIANT(dtype, dim) void hopper_forward_##dtype##_##dim(const Launch&);
-#include <hopper_variants.inc>
+#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v) \
+  void hopper_forward_##dtype##_##dim##_##dim_v(const Launch&);
+#include <hopper_forward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
 
 namespace {
 
 constexpr int kFlash2Rows = 128;  ///< of a tile, at most
 
-Variant variant_for(DType type, std::int64_t head_dim) {
-#define ANNULUS_HOPPER_VARIANT(dtype, dim) \
-  if (type == DType::dtype && head_dim == (dim)) return &hopper_forward_##dtype##_##dim;
-#include <hopper_variants.inc>
+Variant variant_for(DType type, std::int64_t head_dim, std::int64_t head_dim_v) {
+#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)                           \
+  if (type == DType::dtype && head_dim == (dim) && head_dim_v == (dim_v)) { \
+    return &hopper_forward_##dtype##_##dim##_##dim_v;                       \
+  }
+#include <hopper_forward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
   return nullptr;
 }
@@ -30,8 +33,9 @@ Variant variant_for(DType type, std::int64_t head_dim) {
 }  // namespace
 
 std::string hopper_refuses(const KernelQuery& query) {
-  if (query.head_dim != query.head_dim_v || variant_for(query.dtype, query.head_dim) == nullptr) {
-    return "serves bf16 and f16 of head_dim 64 and 128, as far as they are built";
+  if (variant_for(query.dtype, query.head_dim, query.head_dim_v) == nullptr) {
+    return "serves bf16 and f16 of head dims 64, 96, 128, 192, 256 and 192 with values of 128, as "
+           "far as they are built";
   }
   if (capability() == 90) return "";
   return "needs a GPU of compute capability 9.0";
@@ -39,7 +43,7 @@ std::string hopper_refuses(const KernelQuery& query) {
 
 TileLimits hopper_tiles(const KernelQuery& query) {
   if (query.backward) return {128, 128};
-  const Tuning tuning = default_tuning(query.head_dim, query.softcap);
+  const Tuning tuning = default_tuning(query.head_dim, query.head_dim_v, query.softcap);
   return {tile_rows_of(tuning), tuning.tile_keys};
 }
 
@@ -68,10 +72,8 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
                           .all = static_cast<std::int32_t>(items),
                           .head_count = sections.heads,
                           .section = sections.size};
-  const auto map_of = [&](const Input& operand) {
-    return encode(tensor_shape(operand, geometry), operand.dtype, choice.tile_keys);
-  };
-  const Maps maps{map_of(params.k), map_of(params.v)};
+  const Maps maps{encode(key_shape(params.k, geometry), params.k.dtype, choice.tile_keys),
+                  encode(value_shape(params.v, geometry), params.v.dtype, choice.tile_keys)};
   const bool overlapped = choice.prelude == Prelude::overlapped;
   if (overlapped) {
     prepare(g, params, schedule, choice.tile_keys, context.flops_assign, context.stream);
@@ -84,8 +86,8 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
 
 void hopper_forward(const ForwardParams& params, const LaunchContext& context) {
   const AttendGeometry& g = params.geometry;
-  const Variant variant = variant_for(params.q.dtype, g.head_dim);
-  const Tuning tuning = default_tuning(g.head_dim, g.softcap != 0.0);
+  const Variant variant = variant_for(params.q.dtype, g.head_dim, g.head_dim_v);
+  const Tuning tuning = default_tuning(g.head_dim, g.head_dim_v, g.softcap != 0.0);
   if (variant != nullptr && suits(params)) {
     launch_forward({variant, tuning.tile_keys}, params, context);
     return;

@@ -10,7 +10,7 @@ namespace annulus::attn::sm90 {
 
 #define ANNULUS_HOPPER_VARIANT(dtype, dim) \
   void hopper_backward_##dtype##_##dim(const BackwardLaunch&);
-#include <hopper_variants.inc>
+#include <hopper_backward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
 
 namespace {
@@ -18,7 +18,7 @@ namespace {
 BackwardVariant variant_for(DType type, std::int64_t head_dim) {
 #define ANNULUS_HOPPER_VARIANT(dtype, dim) \
   if (type == DType::dtype && head_dim == (dim)) return &hopper_backward_##dtype##_##dim;
-#include <hopper_variants.inc>
+#include <hopper_backward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
   return nullptr;
 }
@@ -27,9 +27,8 @@ BackwardMaps maps_of(const BackwardParams& p) {
   const AttendGeometry& g = p.geometry;
   const int rows = backward_rows(g.head_dim);
   constexpr int kKeys = 128;
-  return {encode(query_shape(p.q, g), p.q.dtype, rows),
-          encode(tensor_shape(p.k, g), p.k.dtype, kKeys),
-          encode(tensor_shape(p.v, g), p.v.dtype, kKeys),
+  return {encode(query_shape(p.q, g), p.q.dtype, rows), encode(key_shape(p.k, g), p.k.dtype, kKeys),
+          encode(value_shape(p.v, g), p.v.dtype, kKeys),
           encode(query_shape(p.dout, g), p.dout.dtype, rows),
           encode(gradient_shape(p.dq, g), DType::f32, rows)};
 }

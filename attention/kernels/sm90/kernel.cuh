@@ -8,26 +8,26 @@
 namespace annulus::attn::sm90 {
 
 /// The tuning that is launched, as a type: nvcc (13.0) cannot name kernels of a struct's value.
-template <int kDim, bool kCapped>
+template <int kDim, int kDimV, bool kCapped>
 struct Launched {
-  static constexpr Tuning kTuning = default_tuning(kDim, kCapped);
+  static constexpr Tuning kTuning = default_tuning(kDim, kDimV, kCapped);
 };
 
-template <typename T, int kDim, typename Tuned, bool kCapped>
+template <typename T, int kDim, int kDimV, typename Tuned, bool kCapped>
 __global__ void __launch_bounds__(threads_of(Tuned::kTuning), 1)
     hopper_forward_kernel(const __grid_constant__ cuda::Geometry g,
                           const __grid_constant__ ForwardParams p,
                           const __grid_constant__ Maps maps,
                           const __grid_constant__ Schedule schedule) {
   extern __shared__ __align__(1024) unsigned char memory[];
-  run_block<T, kDim, Tuned::kTuning, kCapped>(g, p, maps, schedule, memory);
+  run_block<T, kDim, kDimV, Tuned::kTuning, kCapped>(g, p, maps, schedule, memory);
 }
 
-template <typename T, int kDim, typename Tuned, bool kCapped>
+template <typename T, int kDim, int kDimV, typename Tuned, bool kCapped>
 void launch_tuned(const Launch& launch) {
-  constexpr int kBytes = sizeof(Shared<kDim, Tuned::kTuning>);
+  constexpr int kBytes = sizeof(Shared<kDim, kDimV, Tuned::kTuning>);
   void (*const kernel)(cuda::Geometry, ForwardParams, Maps, Schedule) =
-      &hopper_forward_kernel<T, kDim, Tuned, kCapped>;
+      &hopper_forward_kernel<T, kDim, kDimV, Tuned, kCapped>;
   cuda::allow_shared_memory(reinterpret_cast<const void*>(kernel), kBytes);
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -44,12 +44,12 @@ void launch_tuned(const Launch& launch) {
   cuda::check_launch("hopper forward");
 }
 
-template <typename T, int kDim>
+template <typename T, int kDim, int kDimV>
 void launch_hopper_forward(const Launch& launch) {
   if (launch.geometry.softcap != 0.0) {
-    launch_tuned<T, kDim, Launched<kDim, true>, true>(launch);
+    launch_tuned<T, kDim, kDimV, Launched<kDim, kDimV, true>, true>(launch);
   } else {
-    launch_tuned<T, kDim, Launched<kDim, false>, false>(launch);
+    launch_tuned<T, kDim, kDimV, Launched<kDim, kDimV, false>, false>(launch);
   }
 }
 

@@ -10,6 +10,10 @@ namespace annulus::attn::sm90 {
 inline constexpr int kBlockWidth = 64;  ///< elements of a row of a block
 inline constexpr int kRowBytes = 128;   ///< the same, in bytes
 
+/// Of a matrix of this many elements across; of 96 the second is used by half.
+template <int kElements>
+inline constexpr int kBlocksOf = (kElements + kBlockWidth - 1) / kBlockWidth;
+
 /// Of a chunk of a block.
 __device__ __forceinline__ std::uint32_t place_in_block(int row, int chunk) {
   return static_cast<std::uint32_t>(row * kRowBytes + ((chunk ^ (row & 7)) << 4));

@@ -9,9 +9,9 @@
 // asked for after K of the next, which consumers need first.
 namespace annulus::attn::sm90 {
 
-template <int kDim, Tuning kTuning>
+template <int kDim, int kDimV, Tuning kTuning>
 struct Loader {
-  using Memory = Shared<kDim, kTuning>;
+  using Memory = Shared<kDim, kDimV, kTuning>;
 
   const cuda::Geometry& g;
   const Maps& maps;
@@ -27,11 +27,14 @@ struct Loader {
                                     const Schedule& order, Memory& memory)
       : g(geometry), maps(tensor_maps), schedule(order), shared(memory) {}
 
+  /// Whole boxes: what of the last lies behind the elements becomes 0, and counts.
+  template <int kElements>
   __device__ __forceinline__ void copy(const CUtensorMap& map, unsigned char* to,
                                        std::uint64_t* barrier, int first, int head, int of) const {
-    arrive_expecting(barrier, Memory::kKeyBytes);
+    constexpr int kBlocks = kBlocksOf<kElements>;
+    arrive_expecting(barrier, kBlocks * kTuning.tile_keys * kRowBytes);
 #pragma unroll
-    for (int block = 0; block < kDim / kBlockWidth; ++block) {
+    for (int block = 0; block < kBlocks; ++block) {
       copy_box(shared_address(to) + block * kTuning.tile_keys * kRowBytes, map, barrier,
                block * kBlockWidth, first, head, of);
     }
@@ -43,7 +46,8 @@ struct Loader {
     const Place<Memory::kStages> at(step - 1);
     wait(&shared.v_empty[at.index], at.empty);
     const Step& of = shared.steps[(step - 1) % Memory::kSteps];
-    copy(maps.v, shared.v[at.index], &shared.v_full[at.index], of.token, of.kv_head, of.batch);
+    copy<kDimV>(maps.v, shared.v[at.index], &shared.v_full[at.index], of.token, of.kv_head,
+                of.batch);
   }
 
   __device__ __forceinline__ bool aborted() const {
@@ -102,7 +106,8 @@ struct Loader {
     const Place<Memory::kStages> at(step);
     wait(&shared.k_empty[at.index], at.empty);
     const Step& of = shared.steps[step % Memory::kSteps];
-    copy(maps.k, shared.k[at.index], &shared.k_full[at.index], of.token, of.kv_head, of.batch);
+    copy<kDim>(maps.k, shared.k[at.index], &shared.k_full[at.index], of.token, of.kv_head,
+               of.batch);
   }
 
   /// Steps of an item. Once its first keys are asked for, the item after the next is said, and the
@@ -159,7 +164,7 @@ struct Loader {
     }
     load_values();
     if (g.flops != nullptr) {
-      atomicAdd(g.flops, static_cast<unsigned long long>(2 * shared.pairs * (kDim + kDim)));
+      atomicAdd(g.flops, static_cast<unsigned long long>(2 * shared.pairs * (kDim + kDimV)));
     }
   }
 };

@@ -6,18 +6,21 @@
 
 // The porters: the loader's other three warps. They bring the queries of items ahead, carry output
 // and LSE away, and so keep addresses of rows, and the wait for memory, from consumers, who would
-// all do that at once, with nothing for tensor cores to do.
+// all do that at once, with nothing for tensor cores to do. Where one item's queries have room, the
+// next one's come when its last scores are there, and consumers write output themselves.
 namespace annulus::attn::sm90 {
 
-template <int kDim, Tuning kTuning>
+template <int kDim, int kDimV, Tuning kTuning>
 struct Porter {
-  using Memory = Shared<kDim, kTuning>;
+  using Memory = Shared<kDim, kDimV, kTuning>;
   static constexpr int kThreads = 32 * kPorters;
   static constexpr int kRows = tile_rows_of(kTuning);
   // A row is moved in pieces of 16 bytes. A warp takes every third unit of 16 rows, of queries as
   // of output, and so overwrites what it alone has read.
   static constexpr int kPieces = kDim / 8;
-  static constexpr int kRowStep = 32 / kPieces;
+  static constexpr int kLanes = kPieces & -kPieces;  ///< at a row: the powers of 2 in kPieces
+  static constexpr int kParts = kPieces / kLanes;
+  static constexpr int kRowStep = 32 / kLanes;
   static constexpr int kUnitRows = 16;
   static constexpr int kMoves = kUnitRows / kRowStep;  ///< of a lane, in a unit
 
@@ -44,30 +47,35 @@ struct Porter {
   __device__ __forceinline__ void each_piece(const Operand<Pointer>& operand, int n,
                                              Move&& move) const {
     const Item& item = shared.items[n % Memory::kItems];
-    auto* const base = element_at(operand, item.batch, 0, item.head) + 8 * (lane() % kPieces);
 #pragma unroll 1
-    for (int row = warp() * kUnitRows + lane() / kPieces; row < kRows;
-         row += kPorters * kUnitRows) {
-      const std::uint32_t unit = shared_address(shared.q[n & 1][row / kGroupRows]) +
-                                 place_in_matrix(kGroupRows, row % kGroupRows, lane() % kPieces);
-      // Rows of a unit differ in bits of their own: so steps are added, and the swizzle's are
-      // XORed.
-      const auto place = [&](int i) {
-        return (unit + i * kRowStep * kRowBytes) ^ (16 * (i * kRowStep % 8));
-      };
-      const int rows = item.tile.rows - row;
-      if (item.tile.token >= 0) {
-        auto* at = base + (item.tile.token + row) * operand.token_stride;
+    for (int part = 0; part < kParts; ++part) {
+      const int piece = lane() % kLanes + part * kLanes;
+      auto* const base = element_at(operand, item.batch, 0, item.head) + 8 * piece;
+#pragma unroll 1
+      for (int row = warp() * kUnitRows + lane() / kLanes; row < kRows;
+           row += kPorters * kUnitRows) {
+        const std::uint32_t unit =
+            shared_address(shared.q[n & (Memory::kQueries - 1)][row / kGroupRows]) +
+            place_in_matrix(kGroupRows, row % kGroupRows, piece);
+        // Rows of a unit differ in bits of their own: so steps are added, and the swizzle's are
+        // XORed.
+        const auto place = [&](int i) {
+          return (unit + i * kRowStep * kRowBytes) ^ (16 * (i * kRowStep % 8));
+        };
+        const int rows = item.tile.rows - row;
+        if (item.tile.token >= 0) {
+          auto* at = base + (item.tile.token + row) * operand.token_stride;
 #pragma unroll
-        for (int i = 0; i < kMoves; ++i, at += kRowStep * operand.token_stride) {
-          move(at, place(i), i * kRowStep < rows);
-        }
-      } else {
+          for (int i = 0; i < kMoves; ++i, at += kRowStep * operand.token_stride) {
+            move(at, place(i), i * kRowStep < rows);
+          }
+        } else {
 #pragma unroll 1
-        for (int i = 0; i < kMoves; ++i) {
-          const bool real = i * kRowStep < rows;
-          const std::int64_t token = real ? token_of(g, item.tile, row + i * kRowStep) : 0;
-          move(base + token * operand.token_stride, place(i), real);
+          for (int i = 0; i < kMoves; ++i) {
+            const bool real = i * kRowStep < rows;
+            const std::int64_t token = real ? token_of(g, item.tile, row + i * kRowStep) : 0;
+            move(base + token * operand.token_stride, place(i), real);
+          }
         }
       }
     }
@@ -80,12 +88,14 @@ struct Porter {
     wait(&shared.item_full[place.index], place.full);
     const QueryTile& tile = shared.items[place.index].tile;
     if (tile.begin == tile.end) return false;
-    each_piece(p.q, n, [](const std::uint16_t* from, std::uint32_t to, bool real) {
-      copy16(to, from, real);
+    const Place<Memory::kQueries> to(n);
+    if constexpr (Memory::kQueries == 1) wait(&shared.q_empty, to.empty);
+    each_piece(p.q, n, [](const std::uint16_t* from, std::uint32_t at, bool real) {
+      copy16(at, from, real);
     });
     wait_copies();
     fence_async_shared();
-    release(&shared.q_full[n & 1]);
+    release(&shared.q_full[to.index]);
     return true;
   }
 
@@ -103,7 +113,7 @@ struct Porter {
     const Place<2> place(n);
     wait(&shared.out_full[place.index], place.full);
     if (shared.aborted != 0) return false;
-    if (p.finish) {
+    if (Memory::kQueries == 2 && p.finish) {
       each_piece(p.out, n, [](std::uint16_t* to, std::uint32_t from, bool real) {
         if (real) *reinterpret_cast<uint4*>(to) = load_shared16(from);
       });

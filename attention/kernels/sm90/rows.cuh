@@ -135,4 +135,48 @@ __device__ __forceinline__ void stage_out(const Lane& at, std::uint32_t to,
   }
 }
 
+/// Of the packs of four neighbouring lanes: lane i gets number i of each.
+__device__ __forceinline__ void transpose_packs(std::uint32_t (&packs)[4], int lane) {
+#pragma unroll
+  for (int distance = 2; distance > 0; distance /= 2) {
+    const bool upper = (lane & distance) != 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if ((i & distance) != 0) continue;
+      std::uint32_t& low = packs[i];
+      std::uint32_t& high = packs[i + distance];
+      const std::uint32_t got = __shfl_xor_sync(0xffffffffU, upper ? low : high, distance);
+      (upper ? low : high) = got;
+    }
+  }
+}
+
+/// From registers, where the next item's queries are in shared memory already: of four chunks of a
+/// row, each of its four lanes gets one.
+template <typename T, int kDim>
+__device__ __forceinline__ void store_out_at_once(const cuda::Geometry& g, const ForwardParams& p,
+                                                  const Item& item, const Lane& at,
+                                                  const RowFactors& factors,
+                                                  const float (&o)[kDim / 2]) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const bool real = at.row(h) < item.tile.rows;
+    const std::int64_t token = real ? token_of(g, item.tile, at.row(h)) : 0;
+    std::uint16_t* const to = element_at(p.out, item.batch, token, item.head) + 8 * (at.lane() & 3);
+    const float factor = factors.of[h];
+#pragma unroll
+    for (int j = 0; j < kDim / 8; j += 4) {
+      std::uint32_t packs[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int first = 4 * (j + i) + 2 * h;
+        packs[i] = factor == 0.0F ? 0U : pack(o[first] * factor, o[first + 1] * factor, T());
+      }
+      transpose_packs(packs, at.lane());
+      const uint4 piece = make_uint4(packs[0], packs[1], packs[2], packs[3]);
+      if (real) *reinterpret_cast<uint4*>(to + 8 * j) = piece;
+    }
+  }
+}
+
 }  // namespace annulus::attn::sm90

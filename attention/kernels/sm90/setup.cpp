@@ -51,18 +51,18 @@ std::int64_t runs_of(const AttendGeometry& g, std::span<const std::int32_t> begi
   return g.tiles.empty() || begins.empty() ? 0 : static_cast<std::int64_t>(begins.size()) - 1;
 }
 
-TensorShape shape_of(const Input& operand, const AttendGeometry& g, std::int64_t tokens,
-                     std::int64_t heads) {
+TensorShape shape_of(const Input& operand, std::int64_t dim, std::int64_t tokens,
+                     std::int64_t heads, std::int64_t batch) {
   const std::int64_t size = size_of(operand.dtype);
   TensorShape shape{
       .data = operand.data,
-      .extents = {static_cast<std::uint64_t>(g.head_dim), static_cast<std::uint64_t>(tokens),
-                  static_cast<std::uint64_t>(heads), static_cast<std::uint64_t>(g.batch)}};
+      .extents = {static_cast<std::uint64_t>(dim), static_cast<std::uint64_t>(tokens),
+                  static_cast<std::uint64_t>(heads), static_cast<std::uint64_t>(batch)}};
   const std::array<std::int64_t, 3> strides{operand.token_stride, operand.head_stride,
                                             operand.batch_stride};
   for (std::size_t i = 0; i < strides.size(); ++i) {
     // Nobody goes from the only one to the next, but the map is checked.
-    const std::int64_t elements = shape.extents[i + 1] == 1 ? g.head_dim : strides[i];
+    const std::int64_t elements = shape.extents[i + 1] == 1 ? dim : strides[i];
     shape.strides[i] = static_cast<std::uint64_t>(elements * size);
   }
   return shape;
@@ -78,24 +78,27 @@ bool known(const AttendGeometry& g, std::int64_t tokens) {
 
 }  // namespace
 
-TensorShape tensor_shape(const Input& operand, const AttendGeometry& g) {
-  return shape_of(operand, g, g.key_tokens, kv_heads(g));
+TensorShape key_shape(const Input& k, const AttendGeometry& g) {
+  return shape_of(k, g.head_dim, g.key_tokens, kv_heads(g), g.batch);
+}
+TensorShape value_shape(const Input& v, const AttendGeometry& g) {
+  return shape_of(v, g.head_dim_v, g.key_tokens, kv_heads(g), g.batch);
 }
 TensorShape query_shape(const Input& operand, const AttendGeometry& g) {
-  return shape_of(operand, g, g.query_tokens, g.heads);
+  return shape_of(operand, g.head_dim, g.query_tokens, g.heads, g.batch);
 }
 
 TensorShape gradient_shape(const Output& dq, const AttendGeometry& g) {
-  return shape_of(as_read(dq), g, g.query_tokens, g.heads);
+  return shape_of(as_read(dq), g.head_dim, g.query_tokens, g.heads, g.batch);
 }
 
 bool suits(const ForwardParams& p) {
   const AttendGeometry& g = p.geometry;
   const bool state = p.resume || !p.finish;
-  return p.k.dtype == p.q.dtype && p.v.dtype == p.q.dtype && g.head_dim == g.head_dim_v &&
-         g.softmax_scale > 0.0 && (!p.finish || p.out.dtype == p.q.dtype) && aligned(p.q) &&
-         (!p.finish || aligned(p.out)) && (!state || aligned(p.state)) && known(g, g.key_tokens) &&
-         suits_key_copies(p.k, g) && suits_key_copies(p.v, g) && items_of(g) <= kInt;
+  return p.k.dtype == p.q.dtype && p.v.dtype == p.q.dtype && g.softmax_scale > 0.0 &&
+         (!p.finish || p.out.dtype == p.q.dtype) && aligned(p.q) && (!p.finish || aligned(p.out)) &&
+         (!state || aligned(p.state)) && known(g, g.key_tokens) && suits_key_copies(p.k, g) &&
+         suits_key_copies(p.v, g) && items_of(g) <= kInt;
 }
 
 bool suits(const BackwardParams& p) {

@@ -16,14 +16,14 @@ struct TensorShape {
   std::array<std::uint64_t, 4> extents{};
   std::array<std::uint64_t, 3> strides{};  ///< bytes, of token, head, batch
 };
-/// Of k or v.
-TensorShape tensor_shape(const Input& operand, const AttendGeometry& geometry);
+TensorShape key_shape(const Input& k, const AttendGeometry& geometry);
+TensorShape value_shape(const Input& v, const AttendGeometry& geometry);
 /// Of q or dout.
 TensorShape query_shape(const Input& operand, const AttendGeometry& geometry);
 /// Of dq.
 TensorShape gradient_shape(const Output& dq, const AttendGeometry& geometry);
 
-/// Do types, scale, alignment and strides suit? head_dim is not asked for.
+/// Do types, scale, alignment and strides suit? Forward, head dims are not asked for.
 bool suits(const ForwardParams& params);
 bool suits(const BackwardParams& params);
 

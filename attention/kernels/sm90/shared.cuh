@@ -31,22 +31,26 @@ struct Step {
 };
 inline constexpr int kAborted = -1;
 
-template <int kDim, Tuning kTuning>
+template <int kDim, int kDimV, Tuning kTuning>
 struct Shared {
   static constexpr int kGroups = kTuning.groups;
   static constexpr int kTileKeys = kTuning.tile_keys;
   static constexpr int kStages = kTuning.stages;  ///< of K, and of V
   static constexpr int kSteps = 8;                ///< > kStages: a step outlives its K
   static constexpr int kItems = 4;                ///< this one, the next, and those ahead
-  static constexpr int kQueryBytes = kGroupRows * kDim * 2;
-  static constexpr int kKeyBytes = kTileKeys * kDim * 2;
+  static constexpr int kQueries = kTuning.query_buffers;
+  static constexpr int kQueryBytes = kGroupRows * kBlocksOf<kDim> * kRowBytes;
+  static constexpr int kKeyBytes = kTileKeys * kBlocksOf<kDim> * kRowBytes;
+  static constexpr int kValueBytes = kTileKeys * kBlocksOf<kDimV> * kRowBytes;
   static_assert(kGroupRows * kMostGroups == kMostTileRows && kGroups <= kMostGroups &&
                 kStages < kSteps && registers_suit(kTuning));
-  static_assert(kTileKeys % 32 == 0, "masks go by 32 keys, the swizzle's pattern by 8");
+  static_assert(kTileKeys % 16 == 0, "a step of P V is 16 keys");
+  static_assert(kDim % 32 == 0 && kDimV % 32 == 0);
+  static_assert(kQueries == 1 || (kQueries == 2 && kDim == kDimV), "output goes through Q");
 
-  unsigned char q[2][kGroups][kQueryBytes];  ///< of this item and the next; then the output
+  unsigned char q[kQueries][kGroups][kQueryBytes];  ///< of this item and the next; then output
   unsigned char k[kStages][kKeyBytes];
-  unsigned char v[kStages][kKeyBytes];
+  unsigned char v[kStages][kValueBytes];
   float lse[2][kGroups * kGroupRows];
   Step steps[kSteps];
   Item items[kItems];
@@ -55,7 +59,8 @@ struct Shared {
   std::uint64_t k_full[kStages], k_empty[kStages];
   std::uint64_t v_full[kStages], v_empty[kStages];
   std::uint64_t item_full[kItems], item_empty[kItems];
-  std::uint64_t q_full[2], out_full[2];
+  std::uint64_t q_full[kQueries], out_full[2];
+  std::uint64_t q_empty;  ///< the only queries may be overwritten (kQueries = 1)
   std::uint32_t aborted;  ///< no output comes any more
   std::int64_t pairs;     ///< the loader's: rows times keys so far
   Trace<kForwardPhases> trace;
@@ -76,8 +81,8 @@ inline constexpr int kTurnBarrier = 1;                 ///< + warpgroup: its tur
 inline constexpr int kGroupBarrier = 1 + kMostGroups;  ///< + warpgroup: its own threads
 
 /// One thread, before all others use them.
-template <int kDim, Tuning kTuning>
-__device__ inline void init_barriers(Shared<kDim, kTuning>& s) {
+template <int kDim, int kDimV, Tuning kTuning>
+__device__ inline void init_barriers(Shared<kDim, kDimV, kTuning>& s) {
   constexpr int kConsumerWarps = 4 * kTuning.groups;
   for (int i = 0; i < kTuning.stages; ++i) {
     init_barrier(&s.k_full[i], 1);
@@ -89,10 +94,9 @@ __device__ inline void init_barriers(Shared<kDim, kTuning>& s) {
     init_barrier(&s.item_full[i], 1);
     init_barrier(&s.item_empty[i], kConsumerWarps + kPorters);
   }
-  for (int i = 0; i < 2; ++i) {
-    init_barrier(&s.q_full[i], kPorters);
-    init_barrier(&s.out_full[i], kConsumerWarps);
-  }
+  for (int i = 0; i < s.kQueries; ++i) init_barrier(&s.q_full[i], kPorters);
+  for (int i = 0; i < 2; ++i) init_barrier(&s.out_full[i], kConsumerWarps);
+  init_barrier(&s.q_empty, kConsumerWarps);
   s.aborted = 0;
   s.trace = {};
   if constexpr (kTuning.traced) s.trace.last = clock_now();

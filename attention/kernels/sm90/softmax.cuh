@@ -61,6 +61,7 @@ __device__ __forceinline__ void mask_scores(const Seen& mine, int lane, float (&
           (bits_of(seen[0], key) | bits_of(seen[1], key)) >> (2 * (lane & 3));
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
+        if (key / 8 + i / 2 >= kScores / 4) break;
         float& x = s[4 * (key / 8 + i / 2) + 2 * h + i % 2];
         if (((bits >> (8 * (i / 2) + i % 2)) & 1U) == 0) x = -cuda::kInfinity;
       }

@@ -10,6 +10,9 @@ struct Tuning {
   int groups = 2;       ///< consumer warpgroups, of 64 query rows each
   int tile_keys = 128;  ///< of a step, at most
   int stages = 2;       ///< of K, and of V
+  /// Of queries: 2, of this item and the next, or 1. Then the next item's come when the scores of
+  /// the last step are there, and output leaves from registers.
+  int query_buffers = 2;
   /// Each consumer warpgroup starts its products when the one before it has started its own: so one
   /// computes products while another does its softmax.
   bool turns = true;
@@ -34,15 +37,39 @@ constexpr bool registers_suit(const Tuning& t) {
          t.loader_registers + t.groups * t.consumer_registers <= launched * (1 + t.groups);
 }
 
-/// With a softcap, three consumer warpgroups have too few registers.
-constexpr Tuning default_tuning(std::int64_t head_dim, bool capped) {
-  if (capped) return {.stages = static_cast<int>(256 / head_dim)};
+/// Head dims that have their own tuning; the others have none.
+constexpr Tuning default_tuning(std::int64_t head_dim, std::int64_t head_dim_v, bool capped) {
+  if (head_dim == 256) {
+    return {.tile_keys = 80,
+            .query_buffers = 1,
+            .turns = false,
+            .slack = 8,
+            .loader_registers = 24,
+            .consumer_registers = 240};
+  }
+  if (head_dim == 192) {
+    return {.tile_keys = head_dim_v == 128 ? 128 : 112,
+            .query_buffers = 1,
+            .turns = false,
+            .slack = 8,
+            .loader_registers = 24,
+            .consumer_registers = 240};
+  }
+  // With a softcap, three consumer warpgroups have too few registers.
+  if (capped) return {.stages = head_dim == 64 ? 4 : 2};
   if (head_dim == 128) {
     return {.tile_keys = 160,
             .turns = false,
             .slack = 8,
             .loader_registers = 24,
             .consumer_registers = 240};
+  }
+  if (head_dim == 96) {
+    return {.groups = 3,
+            .tile_keys = 96,
+            .slack = 8,
+            .loader_registers = 32,
+            .consumer_registers = 160};
   }
   return {.groups = 3, .stages = 4, .slack = 8, .loader_registers = 32, .consumer_registers = 160};
 }

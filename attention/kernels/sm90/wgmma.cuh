@@ -84,13 +84,20 @@ __device__ __forceinline__ void wait_products(float (&d)[kCount]) {
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                   \
   }
 
-#define ANNULUS_PRODUCTS(Type, type)                                      \
-  ANNULUS_MULTIPLY(Type, type, 32, "64", "%32", "%33", "%34")             \
-  ANNULUS_MULTIPLY(Type, type, 64, "128", "%64", "%65", "%66")            \
-  ANNULUS_MULTIPLY(Type, type, 80, "160", "%80", "%81", "%82")            \
-  ANNULUS_MULTIPLY_ACROSS(Type, type, 32, "64", "%32", "%33", "%34")      \
-  ANNULUS_MULTIPLY_ADD(Type, type, 32, "64", "%32, %33, %34, %35", "%36") \
-  ANNULUS_MULTIPLY_ADD(Type, type, 64, "128", "%64, %65, %66, %67", "%68")
+#define ANNULUS_PRODUCTS(Type, type)                                        \
+  ANNULUS_MULTIPLY(Type, type, 32, "64", "%32", "%33", "%34")               \
+  ANNULUS_MULTIPLY(Type, type, 40, "80", "%40", "%41", "%42")               \
+  ANNULUS_MULTIPLY(Type, type, 48, "96", "%48", "%49", "%50")               \
+  ANNULUS_MULTIPLY(Type, type, 56, "112", "%56", "%57", "%58")              \
+  ANNULUS_MULTIPLY(Type, type, 64, "128", "%64", "%65", "%66")              \
+  ANNULUS_MULTIPLY(Type, type, 80, "160", "%80", "%81", "%82")              \
+  ANNULUS_MULTIPLY(Type, type, 96, "192", "%96", "%97", "%98")              \
+  ANNULUS_MULTIPLY_ACROSS(Type, type, 32, "64", "%32", "%33", "%34")        \
+  ANNULUS_MULTIPLY_ADD(Type, type, 32, "64", "%32, %33, %34, %35", "%36")   \
+  ANNULUS_MULTIPLY_ADD(Type, type, 48, "96", "%48, %49, %50, %51", "%52")   \
+  ANNULUS_MULTIPLY_ADD(Type, type, 64, "128", "%64, %65, %66, %67", "%68")  \
+  ANNULUS_MULTIPLY_ADD(Type, type, 96, "192", "%96, %97, %98, %99", "%100") \
+  ANNULUS_MULTIPLY_ADD(Type, type, 128, "256", "%128, %129, %130, %131", "%132")
 ANNULUS_PRODUCTS(Bf16, "bf16")
 ANNULUS_PRODUCTS(Half, "f16")
 
