@@ -43,6 +43,7 @@ AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& laun
   g.head_dim_v = *p.head_dim_v;
   g.softmax_scale = *p.softmax_scale;
   g.softcap = p.softcap;
+  g.sequence_keys = *p.seq_kv;
   g.rows = rows;
   g.queries = launch.queries;
   g.keys = launch.keys;
@@ -103,7 +104,8 @@ KernelQuery kernel_query(const Problem& p, Pass pass, std::string_view backend) 
           .head_dim_v = *p.head_dim_v,
           .backward = pass == Pass::backward,
           .backend = backend,
-          .softcap = p.softcap != 0.0};
+          .softcap = p.softcap != 0.0,
+          .keys = *p.seq_kv};
 }
 
 std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,

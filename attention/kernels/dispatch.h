@@ -19,6 +19,7 @@ struct KernelQuery {
   bool backward = false;
   std::string_view backend = "cpu";
   bool softcap = false;
+  std::int64_t keys = 0;  ///< of the whole sequence; 0: not known
 };
 
 /// One row of the dispatch table: a local kernel, forward and backward, and what it covers.

@@ -83,6 +83,9 @@ struct AttendGeometry {
   std::int64_t head_dim_v = 0;
   double softmax_scale = 1.0;
   double softcap = 0.0;  ///< 0: off
+  /// Of the whole sequence, of which the launch may see a part: the KernelQuery's, by which its
+  /// tiles were made. 0: not known.
+  std::int64_t sequence_keys = 0;
 
   std::int64_t rows = 0;  ///< query rows of the launch, all segments
   std::span<const QuerySegment> queries;

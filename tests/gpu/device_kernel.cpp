@@ -164,9 +164,10 @@ DeviceGeometry::DeviceGeometry(const AttendGeometry& host, const Kernel& kernel,
     return std::span<const T>(reinterpret_cast<const T*>(arrays_.back().data()), values.size());
   };
   // Of both passes: either may be what the lists are for.
-  const attn::TileLimits forward = attn::tiles_for(
-      kernel,
-      {.head_dim = host.head_dim, .head_dim_v = host.head_dim_v, .softcap = host.softcap != 0.0});
+  const attn::TileLimits forward = attn::tiles_for(kernel, {.head_dim = host.head_dim,
+                                                            .head_dim_v = host.head_dim_v,
+                                                            .softcap = host.softcap != 0.0,
+                                                            .keys = host.sequence_keys});
   attn::TileIndex index = attn::make_tile_index(
       host.tiles, {std::max(kernel.tile_q, forward.rows), std::max(kernel.tile_k, forward.keys)});
   attn::JoinedTiles joined;

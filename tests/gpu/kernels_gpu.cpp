@@ -137,6 +137,22 @@ void half_unvisited(const Cases& cases, std::int64_t dim) {
   }
 }
 
+/// Launches that know that their sequence is short: kernels may take other steps then.
+void short_sequences(const Cases& cases) {
+  OracleProblem p = problem_of(DType::bf16, 413, 128);
+  const auto run = [&](const char* what, const std::vector<KeySegment>& keys) {
+    Case c{name_of(what, p), {make_launch(p, keys, kGrid)}};
+    c.chain[0].sequence_keys = p.seq_kv;
+    cases.run(c, {"hopper"});
+  };
+  run("short sequence", one_segment(p));
+  run("short sequence, odd segments", segments_cut_at(413, {1, 8, 8, 77, 140, 300}));
+  p.terms = {Mask::Window{150, 0}};
+  run("short sequence, striped", striped_segments(413, 4));
+  p.dtype = DType::f16;
+  run("short sequence", one_segment(p));
+}
+
 void cuts(const Cases& cases) {
   for (const std::int64_t dim : {128, 64}) {
     const OracleProblem p = problem_of(DType::bf16, 413, dim);
@@ -191,6 +207,7 @@ int run(const Filter& filter) {
   shapes(cases);
   masks(cases);
   cuts(cases);
+  short_sequences(cases);
   tall_tiles(cases);
   dims_cases(cases);
   if (!filter.forward) contract_cases(filter.only, tally);

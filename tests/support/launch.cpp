@@ -265,6 +265,7 @@ attn::AttendGeometry TestLaunch::geometry() const {
           .head_dim_v = problem.head_dim_v,
           .softmax_scale = problem.softmax_scale,
           .softcap = problem.softcap,
+          .sequence_keys = sequence_keys,
           .rows = problem.seq,
           .queries = queries,
           .keys = keys,

@@ -45,6 +45,7 @@ struct TestLaunch {
   std::vector<attn::KeySegment> keys;
   std::vector<RowIntervals> intervals;
   std::vector<attn::Tile> tiles;
+  std::int64_t sequence_keys = 0;  ///< AttendGeometry's
 
   attn::AttendGeometry geometry() const;
 };

@@ -1,5 +1,6 @@
-// Row operations of plans on the GPU: one warp a row, any strides, no shared memory. They are bound
-// by memory and small beside attention. A lane takes four neighbours at once where rows allow it.
+// Row operations of plans on the GPU: a warp or a part of one a row, any strides, no shared memory.
+// They are bound by memory. A lane takes eight or four neighbours at once where rows allow it, and
+// warps that follow each other take memory that does.
 
 #include "attention/execute/cuda/row_kernels.h"
 
@@ -15,7 +16,7 @@ namespace annulus::attn {
 namespace {
 
 constexpr int kWarp = 32;
-constexpr int kWarpsPerBlock = 8;
+constexpr int kThreads = 256;
 constexpr int kWide = 4;
 constexpr int kWidest = 8;  ///< 16 bytes of two-byte elements
 
@@ -97,9 +98,17 @@ __device__ void split(std::int64_t i, std::int64_t rows, std::int64_t outer, std
   }
 }
 
-/// The row of this warp; false past the end.
-__device__ bool find_row(const RowShape& shape, Row& row) {
-  const std::int64_t i = std::int64_t{blockIdx.x} * kWarpsPerBlock + threadIdx.x / kWarp;
+/// Rows, and how many lanes of a warp share one: a power of 2.
+struct RowGrid {
+  RowShape shape;
+  int lanes;
+};
+
+/// The row of this thread; false past the end.
+__device__ bool find_row(const RowGrid& grid, Row& row) {
+  const RowShape& shape = grid.shape;
+  const std::int64_t i =
+      std::int64_t{blockIdx.x} * (kThreads / grid.lanes) + threadIdx.x / grid.lanes;
   const std::int64_t rows = shape.batch * shape.tokens * shape.heads;
   if (i >= rows) return false;
   split(i, rows, shape.tokens, shape.heads, row.batch, row.token, row.head);
@@ -110,18 +119,20 @@ __device__ std::int64_t at(const DeviceRows& x, const Row& row) {
   return row.batch * x.batch_stride + row.token * x.token_stride + row.head * x.head_stride;
 }
 
-template <int Width>
-__device__ std::int64_t first_element() {
-  return threadIdx.x % kWarp * Width;
+/// fn(d) for each run of Width elements of the row that is this lane's.
+template <int Width, typename Fn>
+__device__ void each_run(const RowGrid& grid, Fn&& fn) {
+  const int step = grid.lanes * Width;
+  for (std::int64_t d = threadIdx.x % grid.lanes * Width; d < grid.shape.dims; d += step) fn(d);
 }
 
 template <int Width>
-__global__ void convert_rows(DeviceRows from, DeviceRows to, RowShape shape) {
+__global__ void convert_rows(DeviceRows from, DeviceRows to, RowGrid grid) {
   Row row;
-  if (!find_row(shape, row)) return;
-  for (std::int64_t d = first_element<Width>(); d < shape.dims; d += kWarp * Width) {
+  if (!find_row(grid, row)) return;
+  each_run<Width>(grid, [&](std::int64_t d) {
     store<Width>(to, at(to, row) + d, load<Width>(from, at(from, row) + d));
-  }
+  });
 }
 
 /// Rows of one element, such as lse: a thread each, neighbours along tokens, as callers have them.
@@ -135,42 +146,43 @@ __global__ void convert_elements(DeviceRows from, DeviceRows to, RowShape shape)
 }
 
 template <int Width>
-__global__ void zero_rows(DeviceRows to, RowShape shape) {
+__global__ void zero_rows(DeviceRows to, RowGrid grid) {
   Row row;
-  if (!find_row(shape, row)) return;
-  for (std::int64_t d = first_element<Width>(); d < shape.dims; d += kWarp * Width) {
-    store<Width>(to, at(to, row) + d, Values<Width>{});
-  }
+  if (!find_row(grid, row)) return;
+  each_run<Width>(grid,
+                  [&](std::int64_t d) { store<Width>(to, at(to, row) + d, Values<Width>{}); });
 }
 
 template <int Width>
-__global__ void sum_rows(DeviceRows a, DeviceRows b, DeviceRows to, RowShape shape) {
+__global__ void sum_rows(DeviceRows a, DeviceRows b, DeviceRows to, RowGrid grid) {
   Row row;
-  if (!find_row(shape, row)) return;
+  const bool mine = find_row(grid, row);
   float sum = 0.0F;
-  for (std::int64_t d = first_element<Width>(); d < shape.dims; d += kWarp * Width) {
-    const Values<Width> x = load<Width>(a, at(a, row) + d);
-    const Values<Width> y = load<Width>(b, at(b, row) + d);
-    for (int k = 0; k < Width; ++k) sum += x.v[k] * y.v[k];
+  if (mine) {
+    each_run<Width>(grid, [&](std::int64_t d) {
+      const Values<Width> x = load<Width>(a, at(a, row) + d);
+      const Values<Width> y = load<Width>(b, at(b, row) + d);
+      for (int k = 0; k < Width; ++k) sum += x.v[k] * y.v[k];
+    });
   }
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+  for (int offset = grid.lanes / 2; offset > 0; offset /= 2) {
     sum += __shfl_xor_sync(0xffffffffU, sum, offset);
   }
-  if (threadIdx.x % kWarp == 0) store<1>(to, at(to, row), Values<1>{{sum}});
+  if (mine && threadIdx.x % grid.lanes == 0) store<1>(to, at(to, row), Values<1>{{sum}});
 }
 
 template <int Width>
-__global__ void reduce_rows(DeviceRows from, DeviceRows to, bool assign, RowShape shape) {
+__global__ void reduce_rows(DeviceRows from, DeviceRows to, bool assign, RowGrid grid) {
   Row row;
-  if (!find_row(shape, row)) return;
-  for (std::int64_t d = first_element<Width>(); d < shape.dims; d += kWarp * Width) {
+  if (!find_row(grid, row)) return;
+  each_run<Width>(grid, [&](std::int64_t d) {
     Values<Width> sum = load<Width>(from, at(from, row) + d);
     if (!assign) {
       const Values<Width> before = load<Width>(to, at(to, row) + d);
       for (int k = 0; k < Width; ++k) sum.v[k] += before.v[k];
     }
     store<Width>(to, at(to, row) + d, sum);
-  }
+  });
 }
 
 struct MergeRows {
@@ -178,17 +190,19 @@ struct MergeRows {
 };
 
 template <int Width>
-__global__ void merge_rows(MergeRows m, RowShape shape) {
+__global__ void merge_rows(MergeRows m, RowGrid grid) {
   Row row;
-  if (!find_row(shape, row)) return;
-  const float a = load<1>(m.lse, at(m.lse, row)).v[0];
-  const float b = load<1>(m.other_lse, at(m.other_lse, row)).v[0];
+  const bool found = find_row(grid, row);
+  const float a = found ? load<1>(m.lse, at(m.lse, row)).v[0] : 0.0F;
+  const float b = found ? load<1>(m.other_lse, at(m.other_lse, row)).v[0] : 0.0F;
+  __syncwarp();  // all lanes have read what one of them writes
+  if (!found) return;
   const float top = fmaxf(a, b);
   // (0, -inf) on both sides stays the identity; -inf on one side has weight 0.
   const float wa = top == -INFINITY ? 0.0F : expf(a - top);
   const float wb = top == -INFINITY ? 0.0F : expf(b - top);
   const float total = wa + wb;
-  for (std::int64_t d = first_element<Width>(); d < shape.dims; d += kWarp * Width) {
+  each_run<Width>(grid, [&](std::int64_t d) {
     Values<Width> sum{};
     if (wa > 0.0F) {
       const Values<Width> mine = load<Width>(m.o, at(m.o, row) + d);
@@ -200,9 +214,8 @@ __global__ void merge_rows(MergeRows m, RowShape shape) {
     }
     store<Width>(m.o, at(m.o, row) + d, sum);
     if (m.out.data != nullptr) store<Width>(m.out, at(m.out, row) + d, sum);
-  }
-  __syncwarp();
-  if (threadIdx.x % kWarp != 0) return;
+  });
+  if (threadIdx.x % grid.lanes != 0) return;
   store<1>(m.lse, at(m.lse, row), Values<1>{{total > 0.0F ? top + logf(total) : -INFINITY}});
 }
 
@@ -229,68 +242,100 @@ bool wide(const RowShape& shape, std::initializer_list<DeviceRows> operands, int
   return true;
 }
 
-/// Heads that follow each other in every operand are one row: fewer places to find.
-RowShape joined(const RowShape& shape, std::initializer_list<DeviceRows> operands) {
-  for (const DeviceRows& x : operands) {
-    if (x.head_stride != shape.dims) return shape;
+/// Where heads follow each other in every operand they are cut anew, into runs that a warp takes at
+/// once: however long a token's row is, warps then go through memory side by side.
+RowShape recut(const RowShape& shape, std::initializer_list<DeviceRows*> operands) {
+  constexpr std::int64_t kRun = kWarp * kWidest;
+  const std::int64_t row = shape.heads * shape.dims;
+  if (row % kRun != 0) return shape;
+  for (const DeviceRows* x : operands) {
+    if (x->head_stride != shape.dims) return shape;
   }
-  return {shape.batch, shape.tokens, 1, shape.heads * shape.dims};
+  for (DeviceRows* x : operands) x->head_stride = kRun;
+  return {shape.batch, shape.tokens, row / kRun, kRun};
 }
 
-/// Calls `launch(blocks, threads)` unless there is nothing to do.
+/// As many lanes as a row has runs of `width`.
+RowGrid grid_of(const RowShape& shape, int width) {
+  int lanes = 1;
+  while (lanes < kWarp && std::int64_t{lanes} * width < shape.dims) lanes *= 2;
+  return {shape, lanes};
+}
+
+/// Calls `launch(blocks, threads)` unless there is nothing to do; `per_block`: rows of a block.
 template <typename Launch>
-void run(const RowShape& shape, const char* what, Launch&& launch) {
+void run(const RowShape& shape, int per_block, const char* what, Launch&& launch) {
   const std::int64_t rows = shape.batch * shape.tokens * shape.heads;
   if (rows * shape.dims == 0) return;
-  launch(static_cast<unsigned>((rows + kWarpsPerBlock - 1) / kWarpsPerBlock),
-         kWarp * kWarpsPerBlock);
+  launch(static_cast<unsigned>((rows + per_block - 1) / per_block), kThreads);
   const cudaError_t code = cudaGetLastError();
   if (code != cudaSuccess) {
     throw DeviceError(std::string("launch of ") + what + ": " + cudaGetErrorString(code));
   }
 }
 
+template <typename Launch>
+void run(const RowGrid& grid, const char* what, Launch&& launch) {
+  run(grid.shape, kThreads / grid.lanes, what, launch);
+}
+
+/// How many elements a lane takes at once.
+int width_for(const RowShape& shape, std::initializer_list<DeviceRows> operands) {
+  if (wide(shape, operands, kWidest)) return kWidest;
+  return wide(shape, operands) ? kWide : 1;
+}
+
+/// The instantiation for `width`.
+template <typename Kernel>
+Kernel* of_width(int width, Kernel* one, Kernel* four, Kernel* eight) {
+  return width == kWidest ? eight : width == kWide ? four : one;
+}
+
 }  // namespace
 
-void launch_convert(const DeviceRows& from, const DeviceRows& to, const RowShape& given,
-                    cudaStream_t stream) {
-  const RowShape shape = joined(given, {from, to});
-  auto kernel = convert_rows<1>;
-  if (wide(shape, {from, to}, kWidest)) {
-    kernel = convert_rows<kWidest>;
-  } else if (wide(shape, {from, to})) {
-    kernel = convert_rows<kWide>;
+void launch_convert(DeviceRows from, DeviceRows to, const RowShape& given, cudaStream_t stream) {
+  if (given.dims == 1) {
+    run(given, kThreads, "convert", [&](unsigned blocks, int threads) {
+      convert_elements<<<blocks, threads, 0, stream>>>(from, to, given);
+    });
+    return;
   }
-  run(shape, "convert", [&](unsigned blocks, int threads) {
-    if (shape.dims == 1) {
-      blocks = (blocks + kWarp - 1) / kWarp;
-      kernel = convert_elements;
-    }
-    kernel<<<blocks, threads, 0, stream>>>(from, to, shape);
+  const RowShape shape = recut(given, {&from, &to});
+  const int width = width_for(shape, {from, to});
+  const auto kernel = of_width(width, convert_rows<1>, convert_rows<kWide>, convert_rows<kWidest>);
+  const RowGrid grid = grid_of(shape, width);
+  run(grid, "convert", [&](unsigned blocks, int threads) {
+    kernel<<<blocks, threads, 0, stream>>>(from, to, grid);
   });
 }
 
-void launch_zero(const DeviceRows& to, const RowShape& given, cudaStream_t stream) {
-  const RowShape shape = joined(given, {to});
-  const auto kernel = wide(shape, {to}) ? zero_rows<kWide> : zero_rows<1>;
-  run(shape, "zero",
-      [&](unsigned blocks, int threads) { kernel<<<blocks, threads, 0, stream>>>(to, shape); });
+void launch_zero(DeviceRows to, const RowShape& given, cudaStream_t stream) {
+  const RowShape shape = recut(given, {&to});
+  const int width = width_for(shape, {to});
+  const auto kernel = of_width(width, zero_rows<1>, zero_rows<kWide>, zero_rows<kWidest>);
+  const RowGrid grid = grid_of(shape, width);
+  run(grid, "zero",
+      [&](unsigned blocks, int threads) { kernel<<<blocks, threads, 0, stream>>>(to, grid); });
 }
 
 void launch_row_sums(const DeviceRows& a, const DeviceRows& b, const DeviceRows& to,
                      const RowShape& shape, cudaStream_t stream) {
-  const auto kernel = wide(shape, {a, b}) ? sum_rows<kWide> : sum_rows<1>;
-  run(shape, "row sums", [&](unsigned blocks, int threads) {
-    kernel<<<blocks, threads, 0, stream>>>(a, b, to, shape);
+  const int width = width_for(shape, {a, b});
+  const auto kernel = of_width(width, sum_rows<1>, sum_rows<kWide>, sum_rows<kWidest>);
+  const RowGrid grid = grid_of(shape, width);
+  run(grid, "row sums", [&](unsigned blocks, int threads) {
+    kernel<<<blocks, threads, 0, stream>>>(a, b, to, grid);
   });
 }
 
-void launch_reduce(const DeviceRows& from, const DeviceRows& to, bool assign, const RowShape& given,
+void launch_reduce(DeviceRows from, DeviceRows to, bool assign, const RowShape& given,
                    cudaStream_t stream) {
-  const RowShape shape = joined(given, {from, to});
-  const auto kernel = wide(shape, {from, to}) ? reduce_rows<kWide> : reduce_rows<1>;
-  run(shape, "reduce", [&](unsigned blocks, int threads) {
-    kernel<<<blocks, threads, 0, stream>>>(from, to, assign, shape);
+  const RowShape shape = recut(given, {&from, &to});
+  const int width = width_for(shape, {from, to});
+  const auto kernel = of_width(width, reduce_rows<1>, reduce_rows<kWide>, reduce_rows<kWidest>);
+  const RowGrid grid = grid_of(shape, width);
+  run(grid, "reduce", [&](unsigned blocks, int threads) {
+    kernel<<<blocks, threads, 0, stream>>>(from, to, assign, grid);
   });
 }
 
@@ -298,17 +343,20 @@ void launch_merge(const DeviceRows& o, const DeviceRows& lse, const DeviceRows& 
                   const DeviceRows& other_lse, const DeviceRows& out, const RowShape& shape,
                   cudaStream_t stream) {
   const MergeRows m{o, lse, other, other_lse, out};
-  const auto kernel = wide(shape, {o, other, out}) ? merge_rows<kWide> : merge_rows<1>;
-  run(shape, "merge",
-      [&](unsigned blocks, int threads) { kernel<<<blocks, threads, 0, stream>>>(m, shape); });
+  const int width = width_for(shape, {o, other, out});
+  const auto kernel = of_width(width, merge_rows<1>, merge_rows<kWide>, merge_rows<kWidest>);
+  const RowGrid grid = grid_of(shape, width);
+  run(grid, "merge",
+      [&](unsigned blocks, int threads) { kernel<<<blocks, threads, 0, stream>>>(m, grid); });
 }
 
 void launch_begin(const CallWords& words, std::uint32_t pass, cudaStream_t stream) {
-  run({1, 1, 1, 1}, "begin", [&](unsigned, int) { begin_call<<<1, 1, 0, stream>>>(words, pass); });
+  run(RowShape{1, 1, 1, 1}, 1, "begin",
+      [&](unsigned, int) { begin_call<<<1, 1, 0, stream>>>(words, pass); });
 }
 
 void launch_fill(std::uint32_t* words, int count, std::uint32_t value, cudaStream_t stream) {
-  run({1, 1, 1, 1}, "fill",
+  run(RowShape{1, 1, 1, 1}, 1, "fill",
       [&](unsigned, int) { fill_words<<<1, 1, 0, stream>>>(words, count, value); });
 }
 

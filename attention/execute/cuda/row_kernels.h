@@ -24,15 +24,14 @@ struct RowShape {
   std::int64_t dims = 0;
 };
 
-// One warp a row (elements: a thread). All return after the launch; its errors throw DeviceError.
-void launch_convert(const DeviceRows& from, const DeviceRows& to, const RowShape& shape,
-                    cudaStream_t stream);
-void launch_zero(const DeviceRows& to, const RowShape& shape, cudaStream_t stream);
+// A warp or less a row (elements: a thread). All return after the launch; its errors throw DeviceError.
+void launch_convert(DeviceRows from, DeviceRows to, const RowShape& shape, cudaStream_t stream);
+void launch_zero(DeviceRows to, const RowShape& shape, cudaStream_t stream);
 /// to = sum over dims of a * b.
 void launch_row_sums(const DeviceRows& a, const DeviceRows& b, const DeviceRows& to,
                      const RowShape& shape, cudaStream_t stream);
 /// to (+)= from, fp32.
-void launch_reduce(const DeviceRows& from, const DeviceRows& to, bool assign, const RowShape& shape,
+void launch_reduce(DeviceRows from, DeviceRows to, bool assign, const RowShape& shape,
                    cudaStream_t stream);
 /// (o, lse) <- merge with (other, other_lse); then out, if given, in its dtype.
 void launch_merge(const DeviceRows& o, const DeviceRows& lse, const DeviceRows& other,

@@ -43,7 +43,7 @@ std::string hopper_refuses(const KernelQuery& query) {
 
 TileLimits hopper_tiles(const KernelQuery& query) {
   if (query.backward) return {128, 128};
-  const Tuning tuning = default_tuning(query.head_dim, query.head_dim_v, query.softcap);
+  const Tuning tuning = default_tuning(query.head_dim, query.head_dim_v, query.softcap, query.keys);
   return {tile_rows_of(tuning), tuning.tile_keys};
 }
 
@@ -81,13 +81,14 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
     make_schedule(g, schedule, choice.tile_keys, context.stream);
   }
   const int blocks = blocks_of(items, multiprocessors(), context.sm_limit);
-  choice.variant({params, g, maps, schedule, blocks, context.stream, overlapped});
+  choice.variant(
+      {params, g, maps, schedule, blocks, context.stream, overlapped, geometry.sequence_keys});
 }
 
 void hopper_forward(const ForwardParams& params, const LaunchContext& context) {
   const AttendGeometry& g = params.geometry;
   const Variant variant = variant_for(params.q.dtype, g.head_dim, g.head_dim_v);
-  const Tuning tuning = default_tuning(g.head_dim, g.head_dim_v, g.softcap != 0.0);
+  const Tuning tuning = default_tuning(g.head_dim, g.head_dim_v, g.softcap != 0.0, g.sequence_keys);
   if (variant != nullptr && suits(params)) {
     launch_forward({variant, tuning.tile_keys}, params, context);
     return;

@@ -8,9 +8,9 @@
 namespace annulus::attn::sm90 {
 
 /// The tuning that is launched, as a type: nvcc (13.0) cannot name kernels of a struct's value.
-template <int kDim, int kDimV, bool kCapped>
+template <int kDim, int kDimV, bool kCapped, std::int64_t kKeys = 0>
 struct Launched {
-  static constexpr Tuning kTuning = default_tuning(kDim, kDimV, kCapped);
+  static constexpr Tuning kTuning = default_tuning(kDim, kDimV, kCapped, kKeys);
 };
 
 template <typename T, int kDim, int kDimV, typename Tuned, bool kCapped>
@@ -48,9 +48,15 @@ template <typename T, int kDim, int kDimV>
 void launch_hopper_forward(const Launch& launch) {
   if (launch.geometry.softcap != 0.0) {
     launch_tuned<T, kDim, kDimV, Launched<kDim, kDimV, true>, true>(launch);
-  } else {
-    launch_tuned<T, kDim, kDimV, Launched<kDim, kDimV, false>, false>(launch);
+    return;
   }
+  if constexpr (has_short_steps(kDim, false, kShortKeys)) {
+    if (has_short_steps(kDim, false, launch.keys)) {
+      launch_tuned<T, kDim, kDimV, Launched<kDim, kDimV, false, kShortKeys>, false>(launch);
+      return;
+    }
+  }
+  launch_tuned<T, kDim, kDimV, Launched<kDim, kDimV, false>, false>(launch);
 }
 
 }  // namespace annulus::attn::sm90

@@ -37,8 +37,17 @@ constexpr bool registers_suit(const Tuning& t) {
          t.loader_registers + t.groups * t.consumer_registers <= launched * (1 + t.groups);
 }
 
+/// Sequences of at most so many keys have steps of fewer, of which fewer are empty (notes/07).
+inline constexpr std::int64_t kShortKeys = 2048;
+/// `keys`: of the whole sequence; 0: not known.
+constexpr bool has_short_steps(std::int64_t head_dim, bool capped, std::int64_t keys) {
+  return head_dim == 128 && !capped && keys > 0 && keys <= kShortKeys;
+}
+
 /// Head dims that have their own tuning; the others have none.
-constexpr Tuning default_tuning(std::int64_t head_dim, std::int64_t head_dim_v, bool capped) {
+constexpr Tuning default_tuning(std::int64_t head_dim, std::int64_t head_dim_v, bool capped,
+                                std::int64_t keys = 0) {
+  if (has_short_steps(head_dim, capped, keys)) return {.turns = false, .slack = 8};
   if (head_dim == 256) {
     return {.tile_keys = 80,
             .query_buffers = 1,

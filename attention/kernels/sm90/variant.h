@@ -23,6 +23,7 @@ struct Launch {
   int blocks;
   void* stream;
   bool overlapped = false;  ///< blocks may start before the kernel before them has ended
+  std::int64_t keys = 0;    ///< of the whole sequence (AttendGeometry::sequence_keys)
 };
 using Variant = void (*)(const Launch&);
 
