@@ -167,19 +167,20 @@ struct Consumer {
   /// was aborted.
   template <bool kFirst>
   __device__ __forceinline__ bool enter(const Item& item) {
-    if constexpr (kAhead) await_queries(item.number);
+    // Without turns before all waits: it needs nothing of this item.
+    if constexpr (!kFirst && !kTuning.turns) start_values(step - 1);
+    await_queries(item.number);
     reach(ForwardPhase::queries);
     if (!await_keys()) {
       take_back_values();
+      if constexpr (!kFirst && !kTuning.turns) wait_products<0>(o);
       give_up(kFirst ? 0 : item.number - 1);
       return false;
     }
     reach(ForwardPhase::keys);
     const Matrix rows = along_rows(shared_address(queries(item.number)));
     await_turn();
-    if constexpr (!kFirst) start_values(step - 1);
-    // Asked for late: P V has something to do meanwhile.
-    if constexpr (!kAhead) await_queries(item.number);
+    if constexpr (!kFirst && kTuning.turns) start_values(step - 1);
     start_scores(rows);
     pass_turn();
     reach(ForwardPhase::started);
