@@ -179,7 +179,8 @@ TEST(UlyssesSlices, ResultsGoHomeUnderTheNextAttend) {
   PlanRequest r = request_of(4, 32, 8, Pass::forward);
   r.options.ulysses_slices = 3;
   const RankPlan plan = make_plan(r).rank(1);
-  const attn::Schedule schedule = attn::make_schedule(plan, test::Link{4}.traits(plan));
+  const std::vector<attn::TransferTraits> traits = test::Link{4}.traits(plan);
+  const attn::Schedule schedule = attn::make_schedule(plan, traits);
   for (int n = 0; n < 3; ++n) {
     const std::size_t at = attend_at(plan, schedule, n);
     ASSERT_LT(at, schedule.steps.size());
@@ -194,9 +195,13 @@ TEST(UlyssesSlices, ResultsGoHomeUnderTheNextAttend) {
     // Out of slice n to three others; lse of all heads with the last one.
     EXPECT_EQ(next->count, n == 2 ? 6 : 3);
   }
-  int moved = 0;
+  std::ptrdiff_t moved = 0;
   for (std::size_t i = attend_at(plan, schedule, 0); i < attend_at(plan, schedule, 2); ++i) {
-    moved += schedule.steps[i].kind == Kind::transfer ? 1 : 0;
+    const attn::Step& step = schedule.steps[i];
+    if (step.kind != Kind::transfer) continue;
+    moved += std::count_if(traits.begin(), traits.end(), [&](const attn::TransferTraits& t) {
+      return t.group_end == step.index;
+    });
   }
   // Between the first attend and the last one, with each of three others: keys of the second slice
   // (the third reads the same), q of both, out of the first.
