@@ -47,7 +47,14 @@ std::string crowded_queues(std::span<const Seat> seats) {
   return {};
 }
 
-void require_queues(Communicator& communicator, int device) {
+bool shares_gpu(std::span<const Seat> seats, std::size_t rank) {
+  const Seat& mine = seats[rank];
+  return std::count_if(seats.begin(), seats.end(), [&](const Seat& s) {
+           return s.host == mine.host && s.process == mine.process && s.device == mine.device;
+         }) > 1;
+}
+
+bool require_queues(Communicator& communicator, int device) {
   const Seat mine{static_cast<std::int64_t>(std::hash<std::string_view>()(communicator.host())),
                   getpid(), device, hardware_queues(std::getenv("CUDA_DEVICE_MAX_CONNECTIONS"))};
   std::vector<Seat> seats(static_cast<std::size_t>(communicator.size()));
@@ -55,6 +62,7 @@ void require_queues(Communicator& communicator, int device) {
                           std::as_writable_bytes(std::span(seats)), "GPUs of the ranks");
   const std::string crowded = crowded_queues(seats);
   if (!crowded.empty()) throw InvalidArgument(crowded);
+  return shares_gpu(seats, static_cast<std::size_t>(communicator.rank()));
 }
 
 }  // namespace annulus::comm

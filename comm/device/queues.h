@@ -29,7 +29,11 @@ struct Seat {
 /// process on a GPU needs one queue: its calls are enqueued in an order that suits it.
 std::string crowded_queues(std::span<const Seat> seats);
 
+/// Has rank `rank` of a process another one of it on its GPU?
+bool shares_gpu(std::span<const Seat> seats, std::size_t rank);
+
 /// Collective. Throws InvalidArgument, on every rank alike, where crowded_queues() finds something.
-void require_queues(Communicator& communicator, int device);
+/// Returns shares_gpu() of this rank.
+bool require_queues(Communicator& communicator, int device);
 
 }  // namespace annulus::comm

@@ -31,9 +31,10 @@ std::vector<std::string> device_transports() {
 }
 
 CudaMemory::CudaMemory(comm::Communicator& communicator, const SessionOptions& options, int device,
-                       std::int64_t arena_bytes)
+                       std::int64_t arena_bytes, bool shares_gpu)
     : driver_(comm::peer::Driver::load()),
       rank_(communicator.rank()),
+      shares_gpu_(shares_gpu),
       control_(communicator, driver_, host_of(communicator, options), device,
                ControlBlock::bytes(communicator.size())),
       arena_(communicator, driver_, host_of(communicator, options), device, arena_bytes,

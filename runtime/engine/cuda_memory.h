@@ -21,8 +21,9 @@ namespace annulus::engine {
 /// ranks beside it.
 class CudaMemory final : public DeviceMemory {
  public:
+  /// `shares_gpu`: with another rank of this process.
   CudaMemory(comm::Communicator& communicator, const SessionOptions& options, int device,
-             std::int64_t arena_bytes);
+             std::int64_t arena_bytes, bool shares_gpu);
   ~CudaMemory() override;
 
   int device() const override { return arena_.device(); }
@@ -32,6 +33,7 @@ class CudaMemory final : public DeviceMemory {
   bool copies_beside_kernels() const override;
 
   int rank() const { return rank_; }
+  bool shares_gpu() const { return shares_gpu_; }
   /// Rank r's arena as this GPU addresses it; null where it cannot or another way was chosen.
   std::byte* arena_of(int rank) const { return near(rank) ? arena_.of(rank) : nullptr; }
   /// Between two ranks that address each other: the receiver moves the data; false: the sender.
@@ -55,6 +57,7 @@ class CudaMemory final : public DeviceMemory {
 
   comm::peer::Driver driver_;
   int rank_;
+  bool shares_gpu_;
   comm::peer::SymmetricMemory control_;
   comm::peer::SymmetricMemory arena_;
   std::vector<comm::peer::ControlBlock> blocks_;

@@ -86,6 +86,7 @@ class DevicePass final : public BoundPass {
     const DeviceScope scope(memory_.device());
     const auto on = static_cast<cudaStream_t>(stream);
     captured_ = is_capturing(on);
+    if (captured_) require_queues_of_graphs();
     if (memory_.watch().fired()) give_up();
     const bool noted = noting_ && !captured_;
     enqueue(mode, on, noted);
@@ -151,6 +152,16 @@ class DevicePass final : public BoundPass {
   }
 
  private:
+  /// A graph's branches go to queues that the driver chooses: where ranks share them, one may stand
+  /// behind another that waits for it.
+  void require_queues_of_graphs() const {
+    if (!memory_.shares_gpu() || rank_.transfers.empty()) return;
+    throw Unsupported(
+        fmt::format("rank {}: a graph may not capture calls of ranks that are threads of one "
+                    "process on one GPU ({}): start them as processes",
+                    rank_.rank, memory_.device()));
+  }
+
   /// Tiles are listed once: for the room that they need, and for the device.
   attn::Launches fitting(attn::Launches launches) const {
     require_arena(session_,
@@ -314,8 +325,8 @@ std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator& communicato
                                                  const SessionOptions& options, int device,
                                                  std::int64_t arena_bytes) {
   comm::require_agreement(communicator, "peer_copies", options.peer_copies);
-  comm::require_queues(communicator, device);
-  return std::make_unique<CudaMemory>(communicator, options, device, arena_bytes);
+  const bool shares_gpu = comm::require_queues(communicator, device);
+  return std::make_unique<CudaMemory>(communicator, options, device, arena_bytes, shares_gpu);
 }
 
 std::unique_ptr<BoundPass> make_device_pass(Session::Impl& session, Plan plan, RankPlan rank,

@@ -36,7 +36,11 @@ TEST(Queues, AreWhatTheDriverTakes) {
 
 TEST(Queues, SufficeForOneRankOnAGpuHoweverFewTheyAre) {
   EXPECT_THAT(crowded_queues(threads(1, 1, 1)), IsEmpty());
+  EXPECT_FALSE(shares_gpu(threads(1, 1, 1), 0));
   EXPECT_THAT(crowded_queues(threads(8, 8, 1)), IsEmpty());
+  EXPECT_FALSE(shares_gpu(threads(8, 8, 1), 3));
+  EXPECT_TRUE(shares_gpu(threads(3, 2, 9), 2));
+  EXPECT_FALSE(shares_gpu(threads(3, 2, 9), 1));
 }
 
 TEST(Queues, SufficeForProcessesAndForOtherHosts) {
