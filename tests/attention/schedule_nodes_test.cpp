@@ -121,7 +121,7 @@ TEST(ScheduleNodes, AreAsFewAsTheNotesSay) {
       {gather, 1024, 4, forward, 3, 6},      {gather, 2048, 4, forward, 6, 7},
       {gather, 4096, 4, forward, 6, 7},      {gather, 8192, 4, forward, 6, 7},
       {gather, 16384, 4, forward, 6, 7},     {ring, 16384, 4, forward, 3, 8},
-      {ulysses, 16384, 4, forward, 12, 8},  {gather, 1024, 8, forward, 7, 10},
+      {ulysses, 16384, 4, forward, 12, 8},   {gather, 1024, 8, forward, 7, 10},
       {gather, 2048, 8, forward, 14, 11},    {gather, 4096, 8, forward, 14, 11},
       {gather, 8192, 8, forward, 14, 11},    {gather, 16384, 8, forward, 14, 11},
       {ring, 16384, 8, forward, 7, 16},      {ulysses, 16384, 8, forward, 28, 8},

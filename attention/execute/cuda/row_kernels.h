@@ -24,7 +24,8 @@ struct RowShape {
   std::int64_t dims = 0;
 };
 
-// A warp or less a row (elements: a thread). All return after the launch; its errors throw DeviceError.
+// A warp or less a row (elements: a thread). All return after the launch; its errors throw
+// DeviceError.
 void launch_convert(DeviceRows from, DeviceRows to, const RowShape& shape, cudaStream_t stream);
 void launch_zero(DeviceRows to, const RowShape& shape, cudaStream_t stream);
 /// to = sum over dims of a * b.
