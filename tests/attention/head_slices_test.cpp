@@ -45,13 +45,13 @@ TEST(HeadSlices, CostWhatTheirTransfersAndWavesTake) {
   const double local = bytes / 1.2e6;
   // Eight such pieces come in: staged, then fetched. Four attends. Own results are copied while
   // four pieces go home, which are then copied out.
-  EXPECT_NEAR(sliced_us(c, {4}), 8 * local + 6 + 8 * link + 10 + 4000 + 6 + 4 * link + 4 * local,
+  EXPECT_NEAR(sliced_us(c, {4}), 8 * local + 6 + 8 * link + 40 + 4000 + 6 + 4 * link + 4 * local,
               1e-6);
   // Half of it is fetched at first, while own pieces and the other half are copied: 8 + 8 of local
   // copies are less than 4 of them and 4 of the link. The rest comes and goes under the attends.
   ASSERT_LT(16 * local, 4 * local + 4 * link);
   EXPECT_NEAR(sliced_us(c, {2, 4}),
-              4 * local + 6 + 4 * link + 2 * (10 + 2000) + 6 + 2 * link + 2 * local, 1e-6);
+              4 * local + 6 + 4 * link + 2 * (40 + 2000) + 6 + 2 * link + 2 * local, 1e-6);
 }
 
 TEST(HeadSlices, CountWavesOfFullMasksAndTheLongestOfCausalOnes) {
@@ -60,14 +60,14 @@ TEST(HeadSlices, CountWavesOfFullMasksAndTheLongestOfCausalOnes) {
   const double copies = 6 + 6;
   c.rows = kWave / 4;  // four heads are a wave
   c.pairs = c.rows * c.keys;
-  EXPECT_NEAR(sliced_us(c, {4}), copies + 10 + 1000, 1e-6);
-  EXPECT_NEAR(sliced_us(c, {2, 4}), copies + 2 * (10 + 1000), 1e-6);
+  EXPECT_NEAR(sliced_us(c, {4}), copies + 40 + 1000, 1e-6);
+  EXPECT_NEAR(sliced_us(c, {2, 4}), copies + 2 * (40 + 1000), 1e-6);
   c.pairs /= 2;  // the longest item is as long as before, and one wave holds all
-  EXPECT_NEAR(sliced_us(c, {4}), copies + 10 + 1000, 1e-6);
+  EXPECT_NEAR(sliced_us(c, {4}), copies + 40 + 1000, 1e-6);
   c.rows = 4 * kWave;
   c.pairs = c.rows * c.keys / 2;
-  EXPECT_NEAR(sliced_us(c, {4}), copies + 10 + 8000, 1e-6);
-  EXPECT_NEAR(sliced_us(c, {3, 4}), copies + 2 * 10 + 8000, 1e-6);
+  EXPECT_NEAR(sliced_us(c, {4}), copies + 40 + 8000, 1e-6);
+  EXPECT_NEAR(sliced_us(c, {3, 4}), copies + 2 * 40 + 8000, 1e-6);
 }
 
 TEST(HeadSlices, AreEvenOrFewer) {
@@ -107,6 +107,12 @@ TEST(HeadSlices, DoNotCutKeyHeadsInBackward) {
     const SliceCase c = of_gpus(2, tokens, 32, 8, Pass::backward);
     for (const std::int32_t end : best_slices(c)) EXPECT_EQ(end % 4, 0) << tokens;
   }
+}
+
+/// Its items are key tiles of a key/value head: one head of 16k tokens has 128 of them, and the
+/// longest takes as long as an SM's share of two heads.
+TEST(HeadSlices, AreOneInBackwardWhereItemsAreFew) {
+  EXPECT_THAT(best_slices(of_gpus(2, 8192, 32, 8, Pass::backward)), ElementsAre(16));
 }
 
 TEST(HeadSlices, AreTheBestOfAllWithThreeOrFewer) {

@@ -91,8 +91,8 @@ struct AttentionOptions {
   bool gather_at_once = true;
   /// `ulysses`: launches of a pass, each of a slice of the rank's heads, so that the next slice
   /// comes and the one before goes while one is attended to; at most one for each head (backward:
-  /// key/value head). 0: chosen from sizes where copies run beside kernels, elsewhere 1. The same
-  /// on all ranks.
+  /// key/value head). 0: forward chosen from sizes where copies run beside kernels, elsewhere 1.
+  /// The same on all ranks.
   int ulysses_slices = 0;
 };
 
