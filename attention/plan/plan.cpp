@@ -97,11 +97,14 @@ void slice_heads(Plan::Impl& impl) {
   if (r.pass == Pass::backward && impl.kv_heads_shared) return;
   const attn::SliceCase c = attn::slice_case(impl);
   const int asked = r.options.ulysses_slices;
-  // Backward gains nothing by slices so far: two H200s lost 5 % at 16k tokens a GPU, 25 at 8k.
-  const bool whole = asked == 0 && r.pass == Pass::backward;
-  impl.slice_ends = whole        ? std::vector<std::int32_t>{c.heads}
-                    : asked == 0 ? attn::best_slices(c)
-                                 : attn::even_slices(c.heads, c.unit, asked);
+  if (asked > 0) {
+    impl.slice_ends = attn::even_slices(c.heads, c.unit, asked);
+  } else if (r.pass == Pass::backward) {
+    // Slices lost where they were measured: docs/performance.md, ulysses on two H200s.
+    impl.slice_ends = {c.heads};
+  } else {
+    impl.slice_ends = attn::best_slices(c);
+  }
 }
 
 RankPlan build(const Plan::Impl& impl, int rank, attn::Detail detail) {

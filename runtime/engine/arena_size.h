@@ -10,6 +10,10 @@
 
 namespace annulus::engine {
 
+/// Bytes of arena that one pass takes: slots and the largest workspace.
+std::int64_t arena_bytes(const Plan& plan, const RankPlan& rank, const attn::Kernel& kernel,
+                         int threads);
+
 /// The largest arena that an attention of options.max_problem can ask for on this rank, whatever
 /// its AttentionOptions say beside what the session was told: deterministic or not, at once or not.
 std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options,

@@ -1,4 +1,5 @@
 #include "runtime/base/clock.h"
+#include "runtime/engine/arena_size.h"
 #include "runtime/engine/bound_pass.h"
 
 #include <annulus/error.h>

@@ -63,9 +63,5 @@ Decision decide(const Problem& problem, const Layout& layout, Algorithm algorith
 void agree_on_errors(comm::Communicator& communicator, std::string_view what,
                      const std::exception_ptr& local);
 
-/// Bytes of arena that one pass takes: slots and the largest workspace.
-std::int64_t arena_bytes(const Plan& plan, const RankPlan& rank, const attn::Kernel& kernel,
-                         int threads);
-
 }  // namespace engine
 }  // namespace annulus

@@ -115,6 +115,19 @@ TEST(HeadSlices, AreOneInBackwardWhereItemsAreFew) {
   EXPECT_THAT(best_slices(of_gpus(2, 8192, 32, 8, Pass::backward)), ElementsAre(16));
 }
 
+TEST(HeadSlices, AreOneInBackwardUnlessAskedFor) {
+  PlanRequest r;
+  r.problem = {.seq = 65536, .heads = 32, .heads_kv = 8, .head_dim = 128, .dtype = DType::bf16};
+  r.algorithm = Algorithm::ulysses;
+  r.mesh = {.ring = 1, .ulysses = 4};
+  r.options.ulysses_slices = 0;
+  EXPECT_THAT(make_plan(r).impl().slice_ends, ElementsAre(1, 6, 8));
+  r.pass = Pass::backward;
+  EXPECT_THAT(make_plan(r).impl().slice_ends, ElementsAre(8));
+  r.options.ulysses_slices = 2;
+  EXPECT_THAT(make_plan(r).impl().slice_ends, ElementsAre(4, 8));
+}
+
 TEST(HeadSlices, AreTheBestOfAllWithThreeOrFewer) {
   for (const Pass pass : {Pass::forward, Pass::backward}) {
     for (const std::int64_t tokens : {0, 100, 1000, 3000, 20000}) {

@@ -182,16 +182,21 @@ TEST_P(Schedules, JoinTheCopyLane) {
 INSTANTIATE_TEST_SUITE_P(Worlds, Schedules, testing::Values(2, 3, 4, 5, 8),
                          [](const auto& world) { return fmt::format("of{}", world.param); });
 
-TEST(Schedules, TellAKernelHowFarItsKeysAre) {
+/// Rank 1 of four, each with a GPU of one host.
+attn::Schedule gathered_on_arrival(int slices) {
   PlanRequest r;
   r.problem = problems().front();
   r.algorithm = Algorithm::gather;
   r.mesh = {.ring = 4};
   r.options.stage_caller = true;
   r.options.gather_launch = GatherLaunch::on_arrival;
-  r.options.gather_slices = 2;
+  r.options.gather_slices = slices;
   const RankPlan plan = make_plan(r).rank(1);
-  const attn::Schedule schedule = attn::make_schedule(plan, Link{4}.traits(plan));
+  return attn::make_schedule(plan, Link{4}.traits(plan));
+}
+
+TEST(Schedules, TellAKernelHowFarItsKeysAre) {
+  const attn::Schedule schedule = gathered_on_arrival(2);
   const auto place = [&](attn::Step::Kind kind) {
     return std::ranges::find(schedule.steps, kind, &attn::Step::kind) - schedule.steps.begin();
   };
@@ -210,15 +215,7 @@ TEST(Schedules, TellAKernelHowFarItsKeysAre) {
 }
 
 TEST(Schedules, TellOfTheFirstRoundCopyByCopyAndOfOthersOnce) {
-  PlanRequest r;
-  r.problem = problems().front();
-  r.algorithm = Algorithm::gather;
-  r.mesh = {.ring = 4};
-  r.options.stage_caller = true;
-  r.options.gather_launch = GatherLaunch::on_arrival;
-  r.options.gather_slices = 3;
-  const RankPlan plan = make_plan(r).rank(1);
-  const attn::Schedule schedule = attn::make_schedule(plan, Link{4}.traits(plan));
+  const attn::Schedule schedule = gathered_on_arrival(3);
   std::vector<std::int32_t> told;
   int moved = 0;
   for (const attn::Step& s : schedule.steps) {

@@ -105,8 +105,7 @@ class Timed {
         geometry_(sequences_.geometry, kernel_),
         workspace_(static_cast<std::size_t>(
             std::max(kernel_.workspace_bytes(sequences_.geometry, true, 1),
-                     kernel_.workspace_bytes(sequences_.geometry, false, 1)))),
-        said_(sizeof(std::uint64_t) * kSaid) {
+                     kernel_.workspace_bytes(sequences_.geometry, false, 1)))) {
     const std::int64_t token = 16 * shape.dim;
     const auto input = [&](const DeviceBytes& b) {
       return attn::Input{b.data(), shape.dtype, shape.seq * token, token, shape.dim};
@@ -152,22 +151,15 @@ class Timed {
   }
   /// What block 0 of one launch says.
   Said trace() {
-    check_cuda(cudaMemset(said_.data(), 0, said_.size()), "cudaMemset");
-    context_.flops = reinterpret_cast<std::int64_t*>(said_.data());
-    launch();
-    check_cuda(cudaDeviceSynchronize(), "traced launch");
-    context_.flops = nullptr;
-    Said said(kSaid);
-    said_.read(reinterpret_cast<std::byte*>(said.data()));
-    return said;
+    return said_by(context_, kPhaseCount, [this] { launch(); });
   }
 
  private:
-  static constexpr std::size_t kSaid = 1 + 2 * attn::sm90::kPhases;
+  static constexpr std::size_t kPhaseCount = attn::sm90::kPhases;
   attn::Kernel kernel_;
   TimedSequences sequences_;
   DeviceGeometry geometry_;
-  DeviceBytes workspace_, said_;
+  DeviceBytes workspace_;
   attn::ForwardParams forward_;
   attn::BackwardParams params_;
   attn::LaunchContext context_;

@@ -127,6 +127,19 @@ void LaunchTimes::note() {
   ms_.push_back(ms);
 }
 
+Said said_by(attn::LaunchContext& context, std::size_t phases,
+             const std::function<void()>& launch) {
+  Said said(1 + 2 * phases);
+  DeviceBytes bytes(said.size() * sizeof said.front());
+  check_cuda(cudaMemset(bytes.data(), 0, bytes.size()), "cudaMemset");
+  context.flops = reinterpret_cast<std::int64_t*>(bytes.data());
+  launch();
+  check_cuda(cudaDeviceSynchronize(), "traced launch");
+  context.flops = nullptr;
+  bytes.read(reinterpret_cast<std::byte*>(said.data()));
+  return said;
+}
+
 int trace_all(const Variants& all, const std::vector<std::int64_t>& lengths,
               std::span<const char* const> names, const Trace& trace) {
   std::printf("mean clocks of block 0 by what they lead to / how often\n%-14s %3s %-6s %6s %9s", "",

@@ -101,6 +101,8 @@ void print_tables(const Variants& all, const std::vector<std::int64_t>& lengths,
 
 /// FLOP, then clocks and count of each phase: what block 0 of a traced variant writes (trace.cuh).
 using Said = std::vector<std::uint64_t>;
+/// Of one launch with that context, whose FLOP counter is then none.
+Said said_by(attn::LaunchContext& context, std::size_t phases, const std::function<void()>& launch);
 
 /// A line for each traced variant, full and causal, at each length: means of clocks, each over how
 /// often its phase ended. `trace` launches once and gives what was said.

@@ -7,51 +7,34 @@
 // tests/gpu/candidates.cmake, by which it is compiled.
 namespace annulus::testing::candidates {
 
+using attn::sm90::default_tuning;
 using attn::sm90::Tuning;
 
-inline constexpr Tuning lazy_128{.turns = false, .slack = 8};
-inline constexpr Tuning wide_turns_128{
-    .tile_keys = 160, .slack = 8, .loader_registers = 24, .consumer_registers = 240};
+constexpr Tuning with_turns(Tuning t, bool turns) {
+  t.turns = turns;
+  return t;
+}
+constexpr Tuning traced(Tuning t) {
+  t.traced = true;
+  return t;
+}
 
-inline constexpr Tuning three_none_64{.groups = 3,
-                                      .stages = 4,
-                                      .turns = false,
-                                      .slack = 8,
-                                      .loader_registers = 32,
-                                      .consumer_registers = 160};
-
+/// What is launched up to kShortKeys, here at every length.
+inline constexpr Tuning lazy_128 = default_tuning(128, 128, false, attn::sm90::kShortKeys);
+inline constexpr Tuning wide_turns_128 = with_turns(default_tuning(128, 128, false), true);
+inline constexpr Tuning three_none_64 = with_turns(default_tuning(64, 64, false), false);
 inline constexpr Tuning two_96{.tile_keys = 160,
                                .turns = false,
                                .slack = 8,
                                .loader_registers = 24,
                                .consumer_registers = 240};
-
-inline constexpr Tuning turns_192{.tile_keys = 112,
-                                  .query_buffers = 1,
-                                  .slack = 8,
-                                  .loader_registers = 24,
-                                  .consumer_registers = 240};
-inline constexpr Tuning turns_256{.tile_keys = 80,
-                                  .query_buffers = 1,
-                                  .slack = 8,
-                                  .loader_registers = 24,
-                                  .consumer_registers = 240};
+inline constexpr Tuning turns_192 = with_turns(default_tuning(192, 192, false), true);
+inline constexpr Tuning turns_256 = with_turns(default_tuning(256, 256, false), true);
 
 // Right, but they tell what takes how long, behind the counter of FLOP (trace.cuh).
-inline constexpr Tuning traced_128{.turns = false, .slack = 8, .traced = true};
-inline constexpr Tuning traced_wide_128{.tile_keys = 160,
-                                        .turns = false,
-                                        .slack = 8,
-                                        .loader_registers = 24,
-                                        .consumer_registers = 240,
-                                        .traced = true};
-inline constexpr Tuning traced_192{.tile_keys = 112,
-                                   .query_buffers = 1,
-                                   .turns = false,
-                                   .slack = 8,
-                                   .loader_registers = 24,
-                                   .consumer_registers = 240,
-                                   .traced = true};
+inline constexpr Tuning traced_128 = traced(lazy_128);
+inline constexpr Tuning traced_wide_128 = traced(default_tuning(128, 128, false));
+inline constexpr Tuning traced_192 = traced(default_tuning(192, 192, false));
 
 }  // namespace annulus::testing::candidates
 
