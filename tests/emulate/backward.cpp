@@ -150,6 +150,7 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
   std::vector<int>& turns = g_backward.counters != nullptr ? *g_backward.counters : own;
   turns.assign(static_cast<std::size_t>(g.batch * g.heads * 2) * index.row_tiles.size(),
                g_backward.first_turn);
+  const int blocks = sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit);
   const sm90::Sections sections = sm90::key_sections_of(p.geometry);
   constexpr int kKeys = sm90::kTileKeys;
   const int rows = sm90::backward_rows(g.head_dim);
@@ -161,9 +162,9 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
        map_of(sm90::value_shape(p.v, p.geometry), kKeys),
        map_of(sm90::query_shape(p.dout, p.geometry), rows),
        map_of(sm90::gradient_shape(p.dq, p.geometry), rows)},
-      {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size},
+      {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size, sections.count},
       turns.data(),
-      static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};
+      static_cast<unsigned>(blocks)};
   make_schedule(run.geometry, run.schedule);
   if (g_backward.before) g_backward.before();
   run_any(run);

@@ -163,14 +163,15 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   std::vector<sm90::QueryTile> tiles(index.row_tiles.size() - 1, {-1, -1, -1, -1, -1, -1});
   LaunchContext with = context;
   with.abort = g_emulation.abort;
-  const sm90::Sections sections = sm90::sections_of(p.geometry);
+  const int blocks = sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit);
+  const sm90::Sections sections = sm90::sections_of(p.geometry, blocks);
   const Run run{
       p,
       cuda::geometry_of(p.geometry, with),
       {map_of(sm90::key_shape(p.k, p.geometry), tile_keys),
        map_of(sm90::value_shape(p.v, p.geometry), tile_keys)},
-      {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size},
-      static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};
+      {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size, sections.count},
+      static_cast<unsigned>(blocks)};
   make_schedule(run.geometry, run.schedule, tile_keys);
   run_any(run);
 }

@@ -41,7 +41,7 @@ struct Consumer {
   static constexpr int kScores = kTileKeys / 2;
   static constexpr int kStages = Memory::kStages;
   /// Queries of the next item have a place of their own.
-  static constexpr bool kAhead = Memory::kQueries == 2;
+  static constexpr bool kAhead = Memory::kQueries > 1;
 
   const cuda::Geometry& g;
   const ForwardParams& p;
@@ -65,7 +65,7 @@ struct Consumer {
         scale(kCapped ? cuda::kLog2E : static_cast<float>(geometry.softmax_scale) * cuda::kLog2E) {}
 
   __device__ __forceinline__ unsigned char* queries(int n) const {
-    return shared.q[n & (Memory::kQueries - 1)][at.group()];
+    return shared.q[n % Memory::kQueries][at.group()];
   }
 
   __device__ __forceinline__ void reach(ForwardPhase phase) const {
@@ -283,7 +283,7 @@ struct Consumer {
   __device__ __forceinline__ void give_up(int n) const {
     *static_cast<volatile std::uint32_t*>(&shared.aborted) = 1;
     __syncwarp();
-    release(&shared.out_full[n & 1]);
+    release(&shared.out_full[n % Memory::kOuts]);
     release_queries(1);
   }
 
@@ -295,7 +295,7 @@ struct Consumer {
 
   /// Sums of item n to LSE and to what its output is to be multiplied by.
   __device__ __forceinline__ void finish_rows(int n) const {
-    finish_sums(Lane(thread_again()), scale, sums, shared.lse[n & 1], shared.factors);
+    finish_sums(Lane(thread_again()), scale, sums, shared.lse[n % Memory::kOuts], shared.factors);
     __syncwarp();
   }
 
@@ -315,7 +315,7 @@ struct Consumer {
       store_state<kDimV>(g, p, item, here, factors, o);
     }
     __syncwarp();
-    release(&shared.out_full[n & 1]);
+    release(&shared.out_full[n % Memory::kOuts]);
     release(&shared.item_empty[n % Memory::kItems]);
   }
 

@@ -65,13 +65,15 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
   }
   if (items == 0) return;
   const cuda::Geometry g = cuda::geometry_of(geometry, context);
-  const Sections sections = sections_of(geometry);
+  const int blocks = blocks_of(items, multiprocessors(), context.sm_limit);
+  const Sections sections = sections_of(geometry, blocks);
   std::byte* const workspace = context.workspace.data();
   const Schedule schedule{.drawn = reinterpret_cast<int*>(workspace),
                           .tiles = reinterpret_cast<QueryTile*>(workspace + kCounterBytes),
                           .all = static_cast<std::int32_t>(items),
                           .head_count = sections.heads,
-                          .section = sections.size};
+                          .section = sections.size,
+                          .sections = sections.count};
   const Maps maps{encode(key_shape(params.k, geometry), params.k.dtype, choice.tile_keys),
                   encode(value_shape(params.v, geometry), params.v.dtype, choice.tile_keys)};
   const bool overlapped = choice.prelude == Prelude::overlapped;
@@ -80,7 +82,6 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
   } else {
     make_schedule(g, schedule, choice.tile_keys, context.stream);
   }
-  const int blocks = blocks_of(items, multiprocessors(), context.sm_limit);
   choice.variant(
       {params, g, maps, schedule, blocks, context.stream, overlapped, geometry.sequence_keys});
 }

@@ -118,13 +118,17 @@ struct Loader {
       const Tile& tile = g.tiles[i];
       for (int at = 0; at < tile.keys; at += kTuning.tile_keys) {
         const int keys = min(kTuning.tile_keys, tile.keys - at);
-        if (!await_keys(tile, tile.key + at, keys, item.kv_head)) return false;
+        const bool first = i == item.tile.begin && at == 0;
+        if (!await_keys(tile, tile.key + at, keys, item.kv_head)) {
+          if (first) publish(item.number + 2, schedule.all);  // porters may wait for it
+          return false;
+        }
         describe(tile, tile.key + at, keys, item);
         load_keys();
         load_values();
         held = true;
         ++step;
-        if (i > item.tile.begin || at > 0) continue;
+        if (!first) continue;
         publish(item.number + 2, drawn);
         drawn = draw();
       }

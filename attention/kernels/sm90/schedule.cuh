@@ -62,17 +62,25 @@ __device__ inline void place_key_tile(const cuda::Geometry& g, const KeySchedule
   if (lane == 0) to.tiles[before] = {keys, begin, end};
 }
 
+/// Query tiles: the last section has all that is left.
+__device__ inline int section_at(const Schedule& s, int number) {
+  return min(number, s.sections - 1);
+}
+/// Key tiles: there is not more left than a section. The backward's loader has few registers.
+__device__ inline int section_at(const KeySchedule& /*s*/, int number) { return number; }
+
 /// Item `index` of the order, with `tile_count` tiles a head and `heads_of_batch` heads a batch.
 template <typename Tile>
 __device__ inline ItemOf<Tile> item_of(const ScheduleOf<Tile>& s, int tile_count,
                                        int heads_of_batch, int index) {
   const int whole = s.section * tile_count;
-  const int section = index / whole;
-  const int first = section * s.section;
-  const int heads = min(s.section, s.head_count - first);
-  const int rest = index - section * whole;
-  const int head = first + rest % heads;
-  return {s.tiles[rest / heads], head % heads_of_batch, head / heads_of_batch};
+  const int number = section_at(s, index / whole);
+  const int heads = number + 1 < s.sections ? s.section : s.head_count - number * s.section;
+  const int rest = index - number * whole;
+  const int tile = rest / heads;
+  const int head = number * s.section + rest - tile * heads;
+  const int batch = head / heads_of_batch;
+  return {s.tiles[tile], head - batch * heads_of_batch, batch};
 }
 
 /// Item `index` of the order, `number` of its block.

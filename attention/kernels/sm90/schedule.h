@@ -42,6 +42,7 @@ struct ScheduleOf {
   Tile* tiles;       ///< by number of steps, or of a key tile's tiles, longest first
   std::int32_t all;  ///< query tiles times heads times batches
   std::int32_t head_count, section;  ///< heads times batches, of all and of a section
+  std::int32_t sections;             ///< the last has what is left
 };
 using Schedule = ScheduleOf<QueryTile>;
 /// Backward: of key tiles and key/value heads.
