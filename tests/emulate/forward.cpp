@@ -5,8 +5,10 @@
 
 #include "attention/kernels/operand.h"
 #include "attention/kernels/sm90/forward.cuh"
+#include "attention/kernels/sm90/merge.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
 #include "attention/kernels/sm90/setup.h"
+#include "attention/kernels/sm90/split.h"
 #include "attention/kernels/tile_index.h"
 #include "tests/emulate/copies.h"
 #include "tests/emulate/tensor_core.h"
@@ -23,6 +25,7 @@ using namespace attn;  // NOLINT
 using emulate::Machine;
 
 Emulation g_emulation;
+int g_parts = 0;  // of the last launch
 
 /// Rows that no tile names, as fill.cu has it.
 void fill_unvisited_rows(const ForwardParams& p) {
@@ -131,12 +134,29 @@ void run_any(const Run& run) {
   }
 }
 
-void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule, int step_keys) {
+void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule,
+                   const sm90::Parts& split, int step_keys) {
   *schedule.drawn = 0;
   for (int i = 0; i < g.row_tile_count; ++i) {
     Machine machine({g_emulation.seed, {}});
-    machine.run(32, {}, {1, 1, 1},
-                [&] { sm90::place_query_tile(g, schedule, i, machine.thread(), step_keys); });
+    machine.run(32, {}, {1, 1, 1}, [&] {
+      sm90::place_query_tile(g, schedule, split, i, machine.thread(), step_keys);
+    });
+  }
+}
+
+/// merge.cu, a warp at a time.
+void merge_parts(const cuda::Geometry& g, const ForwardParams& p, const sm90::Parts& split) {
+  for (int i = 0; i < g.row_tile_count * split.rows; ++i) {
+    for (int head = 0; head < g.heads; ++head) {
+      for (int batch = 0; batch < g.batch; ++batch) {
+        Machine machine({g_emulation.seed, {}});
+        machine.run(32, {}, {1, 1, 1}, [&] {
+          sm90::merge_row(g, p, split, i / split.rows, i % split.rows, head, batch,
+                          machine.thread());
+        });
+      }
+    }
   }
 }
 
@@ -159,20 +179,30 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   fill_unvisited_rows(p);
   const std::int64_t items = sm90::items_of(p.geometry);
   if (items == 0) return;
-  int drawn = 0;
-  std::vector<sm90::QueryTile> tiles(index.row_tiles.size() - 1, {-1, -1, -1, -1, -1, -1});
   LaunchContext with = context;
   with.abort = g_emulation.abort;
-  const sm90::Sections sections = sm90::sections_of(p.geometry);
-  const Run run{
-      p,
-      cuda::geometry_of(p.geometry, with),
-      {map_of(sm90::key_shape(p.k, p.geometry), tile_keys),
-       map_of(sm90::value_shape(p.v, p.geometry), tile_keys)},
-      {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size},
-      static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};
-  make_schedule(run.geometry, run.schedule, tile_keys);
+  const int sms =
+      g_emulation.sm_limit > 0 ? std::min(g_emulation.sm_limit, g_emulation.sms) : g_emulation.sms;
+  std::vector<std::byte> workspace(static_cast<std::size_t>(
+      std::max(sm90::schedule_bytes(static_cast<std::int64_t>(index.row_tiles.size())),
+               sm90::most_split_bytes(p.geometry, tile_keys))));
+  std::fill(workspace.begin(), workspace.end(), std::byte{0xff});
+  const int parts = sm90::parts_of(p.geometry, tile_keys, sms,
+                                   static_cast<std::int64_t>(workspace.size()),
+                                   context.deterministic);
+  g_parts = parts;
+  const sm90::Parts split = sm90::parts_in(workspace.data(), p.geometry, parts);
+  const ForwardParams told = parts > 1 ? sm90::leaving_parts(p, split) : p;
+  const sm90::Schedule schedule = sm90::schedule_in(workspace.data(), p.geometry, parts);
+  const Run run{told,
+                cuda::geometry_of(p.geometry, with),
+                {map_of(sm90::key_shape(p.k, p.geometry), tile_keys),
+                 map_of(sm90::value_shape(p.v, p.geometry), tile_keys)},
+                schedule,
+                static_cast<unsigned>(std::min(schedule.all, sms))};
+  make_schedule(run.geometry, run.schedule, split, tile_keys);
   run_any(run);
+  if (parts > 1) merge_parts(run.geometry, p, split);
 }
 
 std::int64_t no_workspace(const AttendGeometry& /*g*/, bool /*backward*/, int /*threads*/) {
@@ -193,5 +223,7 @@ const Kernel& emulated_hopper(const Emulation& emulation) {
   g_emulation = emulation;
   return kernel;
 }
+
+int emulated_parts() { return g_parts; }
 
 }  // namespace annulus::testing

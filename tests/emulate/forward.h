@@ -24,4 +24,7 @@ struct Emulation {
 /// backward.
 const attn::Kernel& emulated_hopper(const Emulation& emulation);
 
+/// Into how many parts the last launch split its query tiles, at most.
+int emulated_parts();
+
 }  // namespace annulus::testing

@@ -113,10 +113,11 @@ struct Loader {
   /// Steps of an item. Once its first keys are asked for, the item after the next is said, and the
   /// one behind that drawn: nobody waits for the answer until then.
   __device__ __forceinline__ bool walk(const Item& item) {
-    const int end = item.tile.end;
-    for (int i = item.tile.begin; i < end; ++i) {
+    int left = item.tile.steps;
+    int at = item.tile.skip;
+    for (int i = item.tile.begin; left > 0; ++i, at = 0) {
       const Tile& tile = g.tiles[i];
-      for (int at = 0; at < tile.keys; at += kTuning.tile_keys) {
+      for (; at < tile.keys && left > 0; at += kTuning.tile_keys, --left) {
         const int keys = min(kTuning.tile_keys, tile.keys - at);
         if (!await_keys(tile, tile.key + at, keys, item.kv_head)) return false;
         describe(tile, tile.key + at, keys, item);
@@ -124,7 +125,7 @@ struct Loader {
         load_values();
         held = true;
         ++step;
-        if (i > item.tile.begin || at > 0) continue;
+        if (left < item.tile.steps) continue;
         publish(item.number + 2, drawn);
         drawn = draw();
       }
