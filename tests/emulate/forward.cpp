@@ -6,6 +6,7 @@
 #include "attention/kernels/operand.h"
 #include "attention/kernels/sm90/forward.cuh"
 #include "attention/kernels/sm90/merge.cuh"
+#include "attention/kernels/sm90/pack.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
 #include "attention/kernels/sm90/setup.h"
 #include "attention/kernels/sm90/split.h"
@@ -25,7 +26,7 @@ using namespace attn;  // NOLINT
 using emulate::Machine;
 
 Emulation g_emulation;
-int g_parts = 0;  // of the last launch
+attn::sm90::Split g_split;  // of the last launch
 
 /// Rows that no tile names, as fill.cu has it.
 void fill_unvisited_rows(const ForwardParams& p) {
@@ -135,24 +136,25 @@ void run_any(const Run& run) {
 }
 
 void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule,
-                   const sm90::Parts& split, int step_keys) {
+                   const Input& q, const sm90::Parts& parts, int step_keys) {
   *schedule.drawn = 0;
+  for (int i = 0; i < 5; ++i) sm90::pack_heads(g, q, parts, i, 5);
   for (int i = 0; i < g.row_tile_count; ++i) {
     Machine machine({g_emulation.seed, {}});
     machine.run(32, {}, {1, 1, 1}, [&] {
-      sm90::place_query_tile(g, schedule, split, i, machine.thread(), step_keys);
+      sm90::place_query_tile(g, schedule, parts, i, machine.thread(), step_keys);
     });
   }
 }
 
 /// merge.cu, a warp at a time.
-void merge_parts(const cuda::Geometry& g, const ForwardParams& p, const sm90::Parts& split) {
-  for (int i = 0; i < g.row_tile_count * split.rows; ++i) {
-    for (int head = 0; head < g.heads; ++head) {
+void merge_parts(const cuda::Geometry& g, const ForwardParams& p, const sm90::Parts& parts) {
+  for (int i = 0; i < g.row_tile_count * parts.rows; ++i) {
+    for (int head = 0; head < g.heads / parts.group; ++head) {
       for (int batch = 0; batch < g.batch; ++batch) {
         Machine machine({g_emulation.seed, {}});
         machine.run(32, {}, {1, 1, 1}, [&] {
-          sm90::merge_row(g, p, split, i / split.rows, i % split.rows, head, batch,
+          sm90::merge_row(g, p, parts, i / parts.rows, i % parts.rows, head, batch,
                           machine.thread());
         });
       }
@@ -186,23 +188,27 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   std::vector<std::byte> workspace(static_cast<std::size_t>(
       std::max(sm90::schedule_bytes(static_cast<std::int64_t>(index.row_tiles.size())),
                sm90::most_split_bytes(p.geometry, tile_keys))));
+  g_split = sm90::split_of(p.geometry, tile_keys, sms, static_cast<std::int64_t>(workspace.size()),
+                           context.deterministic);
+  if (g_emulation.split) {
+    g_split = *g_emulation.split;
+    workspace.resize(static_cast<std::size_t>(sm90::split_bytes(p.geometry, g_split)));
+  }
+  const sm90::Split split = g_split;
   std::fill(workspace.begin(), workspace.end(), std::byte{0xff});
-  const int parts = sm90::parts_of(p.geometry, tile_keys, sms,
-                                   static_cast<std::int64_t>(workspace.size()),
-                                   context.deterministic);
-  g_parts = parts;
-  const sm90::Parts split = sm90::parts_in(workspace.data(), p.geometry, parts);
-  const ForwardParams told = parts > 1 ? sm90::leaving_parts(p, split) : p;
-  const sm90::Schedule schedule = sm90::schedule_in(workspace.data(), p.geometry, parts);
+  const sm90::Parts parts = sm90::parts_in(workspace.data(), p.geometry, split);
+  const ForwardParams told = sm90::told_to_blocks(p, parts);
+  const sm90::Schedule schedule = sm90::schedule_in(workspace.data(), p.geometry, split);
+  const cuda::Geometry g = cuda::geometry_of(p.geometry, with);
   const Run run{told,
-                cuda::geometry_of(p.geometry, with),
+                sm90::told_to_blocks(g, parts),
                 {map_of(sm90::key_shape(p.k, p.geometry), tile_keys),
                  map_of(sm90::value_shape(p.v, p.geometry), tile_keys)},
                 schedule,
                 static_cast<unsigned>(std::min(schedule.all, sms))};
-  make_schedule(run.geometry, run.schedule, split, tile_keys);
+  make_schedule(g, schedule, p.q, parts, tile_keys);
   run_any(run);
-  if (parts > 1) merge_parts(run.geometry, p, split);
+  if (split.merged()) merge_parts(g, p, parts);
 }
 
 std::int64_t no_workspace(const AttendGeometry& /*g*/, bool /*backward*/, int /*threads*/) {
@@ -224,6 +230,6 @@ const Kernel& emulated_hopper(const Emulation& emulation) {
   return kernel;
 }
 
-int emulated_parts() { return g_parts; }
+attn::sm90::Split emulated_split() { return g_split; }
 
 }  // namespace annulus::testing

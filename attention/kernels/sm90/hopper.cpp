@@ -78,23 +78,23 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
   const cuda::Geometry g = cuda::geometry_of(geometry, context);
   std::byte* const workspace = context.workspace.data();
   const int sms = sms_for(context);
-  const int parts = parts_of(geometry, choice.tile_keys, sms,
-                             static_cast<std::int64_t>(context.workspace.size()),
-                             context.deterministic);
-  const Schedule schedule = schedule_in(workspace, geometry, parts);
-  const Parts split = parts_in(workspace, geometry, parts);
+  const Split split = split_of(geometry, choice.tile_keys, sms,
+                               static_cast<std::int64_t>(context.workspace.size()),
+                               context.deterministic);
+  const Schedule schedule = schedule_in(workspace, geometry, split);
+  const Parts parts = parts_in(workspace, geometry, split);
   const Maps maps{encode(key_shape(params.k, geometry), params.k.dtype, choice.tile_keys),
                   encode(value_shape(params.v, geometry), params.v.dtype, choice.tile_keys)};
   const bool overlapped = choice.prelude == Prelude::overlapped;
   if (overlapped) {
-    prepare(g, params, schedule, split, choice.tile_keys, context.flops_assign, context.stream);
+    prepare(g, params, schedule, parts, choice.tile_keys, context.flops_assign, context.stream);
   } else {
-    make_schedule(g, schedule, split, choice.tile_keys, context.stream);
+    make_schedule(g, params.q, schedule, parts, choice.tile_keys, context.stream);
   }
-  const ForwardParams told = parts > 1 ? leaving_parts(params, split) : params;
-  choice.variant({told, g, maps, schedule, blocks_of(schedule.all, sms, 0), context.stream,
-                  overlapped, geometry.sequence_keys});
-  if (parts > 1) merge_parts(g, params, split, overlapped, context.stream);
+  const ForwardParams told = told_to_blocks(params, parts);
+  choice.variant({told, told_to_blocks(g, parts), maps, schedule, std::min(schedule.all, sms),
+                  context.stream, overlapped, geometry.sequence_keys});
+  if (split.merged()) merge_parts(g, params, parts, overlapped, context.stream);
 }
 
 void hopper_forward(const ForwardParams& params, const LaunchContext& context) {

@@ -1,8 +1,8 @@
 #pragma once
 
 #include "attention/kernels/cuda/device/places.cuh"
+#include "attention/kernels/sm90/pack.cuh"
 #include "attention/kernels/sm90/ptx.cuh"
-#include "attention/kernels/sm90/schedule.h"
 
 #include <cmath>
 #include <cstdint>
@@ -77,24 +77,26 @@ struct RowMerge {
   }
 };
 
-/// One warp: row `row` of query tile `i`.
+/// One warp: row `row` of query tile `i` of a head, packed ones where heads are packed.
 __device__ inline void merge_row(const cuda::Geometry& g, const ForwardParams& p,
-                                 const Parts& parts, int i, int row, int head, int batch,
+                                 const Parts& parts, int i, int row, int head_of_parts, int batch,
                                  int lane) {
   const SplitTile& tile = parts.tiles[i];
   if (row >= tile.rows) return;
-  const std::int64_t tiles = (static_cast<std::int64_t>(batch) * g.heads + head) * g.row_tile_count;
-  const std::int64_t place = (tiles + i) * parts.most * parts.rows + row;
+  const std::int64_t heads = g.heads / parts.group;
+  const std::int64_t tiles = (batch * heads + head_of_parts) * g.row_tile_count + i;
+  const std::int64_t place = tiles * parts.most * parts.rows + row;
   RowMerge merge;
   merge.parts = tile.parts;
   merge.lse = parts.lse + place;
   merge.lse_step = parts.rows;
   merge.state = parts.state + place * g.head_dim_v;
   merge.state_step = parts.rows * g.head_dim_v;
-  const std::int64_t token = cuda::token_of_row(g, tile.row + row);
-  float* const lse = cuda::f32_row(p.lse, batch, token, head);
+  const Unpacked at(parts, tile.row + row, head_of_parts);
+  const std::int64_t token = cuda::token_of_row(g, at.row);
+  float* const lse = cuda::f32_row(p.lse, batch, token, at.head);
   float* const state =
-      p.resume || !p.finish ? cuda::f32_row(p.state, batch, token, head) : nullptr;
+      p.resume || !p.finish ? cuda::f32_row(p.state, batch, token, at.head) : nullptr;
   merge.weigh(lane, p.resume ? *lse : -cuda::kInfinity);
   for (int first = 0; first < g.head_dim_v; first += 128) {
     const int d = first + 4 * lane;
@@ -102,7 +104,7 @@ __device__ inline void merge_row(const cuda::Geometry& g, const ForwardParams& p
     const float4 x = merge.merged(d, real, state);
     if (!real) continue;
     if (p.finish) {
-      store_merged(p.out, cuda::index_of(p.out, batch, token, head) + d, x);
+      store_merged(p.out, cuda::index_of(p.out, batch, token, at.head) + d, x);
     } else {
       *reinterpret_cast<float4*>(state + d) = x;
     }

@@ -72,10 +72,15 @@ __device__ inline void place_query_tile(const cuda::Geometry& g, const Schedule&
   const int row = g.tiles[begin].row;
   const cuda::RowTokens tokens(g, row, rows);
   const std::int64_t token = tokens.one ? row + tokens.shift : -1;
-  const QueryTile whole{row, rows, begin, end, steps, 0, token, token};
-  if (parts.most == 1) {
+  QueryTile whole{row, rows, begin, end, steps, 0, token, token};
+  if (parts.tiles == nullptr) {
     if (lane == 0) to.tiles[before] = whole;
     return;
+  }
+  if (parts.group > 1) {
+    whole.row *= parts.group;
+    whole.rows *= parts.group;
+    whole.token = whole.row;
   }
   place_parts(g, to, parts, whole, i, before, lane, step_keys);
   if (i != 0) return;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "attention/kernels/params.h"
+
 #include <cstdint>
 
 // Which query tile of which head is computed when: the longest first, so that what is left for the
@@ -52,16 +54,22 @@ using KeySchedule = ScheduleOf<KeyTile>;
 
 /// Split over keys (split.h): each query tile is walked in at most `most` parts, items of their own.
 /// What a part finds is a state: an LSE and an output of each of its `rows` rows, [batch, head,
-/// query tile, part, row].
+/// query tile, part, row]. Where heads are packed (pack.cuh), rows and heads are those of packed
+/// queries.
 struct SplitTile {
   std::int32_t row, rows, parts;
 };
 struct Parts {
-  std::int32_t most = 1;  ///< 1: nothing is split
+  std::int32_t most = 1;
   std::int32_t rows = 0;
-  SplitTile* tiles = nullptr;  ///< which the schedule kernel fills
+  std::int32_t group = 1;      ///< query heads that are packed; 1: they are not
+  SplitTile* tiles = nullptr;  ///< which the schedule kernel fills; null: nothing is split
   float* lse = nullptr;
   float* state = nullptr;
+  // Packed:
+  std::uint16_t* q = nullptr;
+  Tile* key_tiles = nullptr;
+  KeyInterval* intervals = nullptr;
 };
 /// No part of a query tile that has several is shorter.
 inline constexpr int kLeastSteps = 4;
