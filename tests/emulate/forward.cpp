@@ -135,8 +135,8 @@ void run_any(const Run& run) {
   }
 }
 
-void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule,
-                   const Input& q, const sm90::Parts& parts, int step_keys) {
+void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule, const Input& q,
+                   const sm90::Parts& parts, int step_keys) {
   *schedule.drawn = 0;
   for (int i = 0; i < 5; ++i) sm90::pack_heads(g, q, parts, i, 5);
   for (int i = 0; i < g.row_tile_count; ++i) {

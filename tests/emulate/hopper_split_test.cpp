@@ -41,7 +41,8 @@ TEST(EmulatedSplit, OneRowOfEveryHeadDim) {
   const struct {
     std::int64_t dim, dim_v;
     int parts;
-  } cases[] = {{128, 128, 2}, {64, 64, 2}, {96, 96, 3}, {192, 128, 2}, {192, 192, 3}, {256, 256, 4}};
+  } cases[] = {{128, 128, 2}, {64, 64, 2},   {96, 96, 3},
+               {192, 128, 2}, {192, 192, 3}, {256, 256, 4}};
   for (const auto& c : cases) {
     OracleProblem p = of_dims(few_rows(1, 1301, c.dim), c.dim_v);
     expect_split({c.parts, 2}, p, {.sms = 64});

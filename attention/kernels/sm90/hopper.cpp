@@ -78,9 +78,9 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
   const cuda::Geometry g = cuda::geometry_of(geometry, context);
   std::byte* const workspace = context.workspace.data();
   const int sms = sms_for(context);
-  const Split split = split_of(geometry, choice.tile_keys, sms,
-                               static_cast<std::int64_t>(context.workspace.size()),
-                               context.deterministic);
+  const Split split =
+      split_of(geometry, choice.tile_keys, sms, static_cast<std::int64_t>(context.workspace.size()),
+               context.deterministic);
   const Schedule schedule = schedule_in(workspace, geometry, split);
   const Parts parts = parts_in(workspace, geometry, split);
   const Maps maps{encode(key_shape(params.k, geometry), params.k.dtype, choice.tile_keys),

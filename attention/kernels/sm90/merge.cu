@@ -29,9 +29,9 @@ void merge_parts(const cuda::Geometry& g, const ForwardParams& params, const Par
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(g.row_tile_count * blocks),
-                        static_cast<unsigned>(g.heads / split.group),
-                        static_cast<unsigned>(g.batch));
+  config.gridDim =
+      dim3(static_cast<unsigned>(g.row_tile_count * blocks),
+           static_cast<unsigned>(g.heads / split.group), static_cast<unsigned>(g.batch));
   config.blockDim = dim3(32, kWarps);
   config.stream = static_cast<cudaStream_t>(stream);
   config.attrs = &overlap;

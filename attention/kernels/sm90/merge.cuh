@@ -35,8 +35,8 @@ __device__ inline void store_merged(const Output& out, std::int64_t index, const
 
 /// One row's parts, in a warp: lane l weighs the parts l and l + 32.
 struct RowMerge {
-  const float* lse;    ///< of the first part
-  const float* state;  ///< the same
+  const float* lse;                   ///< of the first part
+  const float* state;                 ///< the same
   std::int64_t lse_step, state_step;  ///< from part to part
   int parts;
   float weight[2];

@@ -15,8 +15,7 @@ namespace annulus::attn::sm90 {
 struct Unpacked {
   std::int64_t row, head;
   __device__ Unpacked(const Parts& parts, std::int64_t packed_row, std::int64_t packed_head)
-      : row(packed_row / parts.group),
-        head(packed_head * parts.group + packed_row % parts.group) {}
+      : row(packed_row / parts.group), head(packed_head * parts.group + packed_row % parts.group) {}
 };
 
 struct alignas(16) Piece {
@@ -31,11 +30,10 @@ __device__ inline void pack_piece(const cuda::Geometry& g, const Input& q, const
   const std::int64_t heads = g.heads / parts.group;
   const std::int64_t line = index / pieces;  // [batch, packed head, packed row]
   const Unpacked from(parts, line % rows, line / rows % heads);
-  const auto* row = static_cast<const std::uint16_t*>(q.data) +
-                    cuda::index_of(q, line / rows / heads, cuda::token_of_row(g, from.row),
-                                   from.head);
-  reinterpret_cast<Piece*>(parts.q)[index] =
-      reinterpret_cast<const Piece*>(row)[index % pieces];
+  const auto* row =
+      static_cast<const std::uint16_t*>(q.data) +
+      cuda::index_of(q, line / rows / heads, cuda::token_of_row(g, from.row), from.head);
+  reinterpret_cast<Piece*>(parts.q)[index] = reinterpret_cast<const Piece*>(row)[index % pieces];
 }
 
 /// Thread `thread` of `threads`: its share of all copies.

@@ -85,8 +85,7 @@ void prepare(const cuda::Geometry& g, const ForwardParams& params, const Schedul
 void make_schedule(const cuda::Geometry& g, const Input& q, const Schedule& schedule,
                    const Parts& split, int step_keys, void* stream) {
   place_query_tiles<<<blocks_for(g.row_tile_count), dim3(32, kWarps), 0,
-                      static_cast<cudaStream_t>(stream)>>>(g, q, schedule, split,
-                                                                 step_keys);
+                      static_cast<cudaStream_t>(stream)>>>(g, q, schedule, split, step_keys);
   cuda::check_launch("hopper schedule");
 }
 

@@ -20,7 +20,8 @@ __device__ inline int steps_of(const cuda::Geometry& g, int i, int step_keys) {
 struct PartCount {
   int parts, length;
   __device__ PartCount(int steps, int most)
-      : parts(max(1, min(most, steps / kLeastSteps))), length(parts == 1 ? steps : (steps + parts - 1) / parts) {}
+      : parts(max(1, min(most, steps / kLeastSteps))),
+        length(parts == 1 ? steps : (steps + parts - 1) / parts) {}
 };
 
 /// Of a query tile that is split: its parts to their places, `first` and those after it, by the

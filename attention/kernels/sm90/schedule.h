@@ -52,10 +52,10 @@ using Schedule = ScheduleOf<QueryTile>;
 /// Backward: of key tiles and key/value heads.
 using KeySchedule = ScheduleOf<KeyTile>;
 
-/// Split over keys (split.h): each query tile is walked in at most `most` parts, items of their own.
-/// What a part finds is a state: an LSE and an output of each of its `rows` rows, [batch, head,
-/// query tile, part, row]. Where heads are packed (pack.cuh), rows and heads are those of packed
-/// queries.
+/// Split over keys (split.h): each query tile is walked in at most `most` parts, items of their
+/// own. What a part finds is a state: an LSE and an output of each of its `rows` rows, [batch,
+/// head, query tile, part, row]. Where heads are packed (pack.cuh), rows and heads are those of
+/// packed queries.
 struct SplitTile {
   std::int32_t row, rows, parts;
 };

@@ -59,8 +59,8 @@ struct Places {
     state = take(rows * g.head_dim_v * 4);
     q = take(packed * g.batch * g.heads * g.rows * g.head_dim * 2);
     key_tiles = take(packed * tiles * static_cast<std::int64_t>(sizeof(Tile)));
-    intervals = take(packed * g.rows * split.group * 2 *
-                     static_cast<std::int64_t>(sizeof(KeyInterval)));
+    intervals =
+        take(packed * g.rows * split.group * 2 * static_cast<std::int64_t>(sizeof(KeyInterval)));
   }
 
  private:
@@ -94,12 +94,10 @@ std::int64_t most_bytes(const AttendGeometry& g, std::int64_t steps, std::int32_
   const std::int64_t heads = g.heads / group * g.batch;
   const std::int64_t fewest = heads * ceil_of(g.rows * group, kMostTileRows);
   if (group == 1 && most_parts(fewest, steps, kMostSms) == 1) return 0;
-  const std::int64_t all = std::max<std::int64_t>(
-      1, ceil_of(std::int64_t{kMostItemsOfSm} * kMostSms, heads));
-  // Lists of a query tile that all its rows see are short where they are joined.
-  const std::int64_t listed =
-      std::max<std::int64_t>(static_cast<std::int64_t>(g.tiles.size()),
-                             4 * static_cast<std::int64_t>(g.keys.size()) + 64);
+  const std::int64_t all =
+      std::max<std::int64_t>(1, ceil_of(std::int64_t{kMostItemsOfSm} * kMostSms, heads));
+  // Joined lists are as short as this, but for unusual masks: then heads are not packed.
+  const std::int64_t listed = 4 * static_cast<std::int64_t>(g.keys.size()) + 64;
   return Places(g, {1, group}, all, listed).end;
 }
 
