@@ -199,6 +199,9 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   const sm90::Parts parts = sm90::parts_in(workspace.data(), p.geometry, split);
   const ForwardParams told = sm90::told_to_blocks(p, parts);
   const sm90::Schedule schedule = sm90::schedule_in(workspace.data(), p.geometry, split);
+  // What a former launch left: an item that is not this one's.
+  std::fill_n(schedule.tiles, schedule.all / schedule.head_count,
+              sm90::QueryTile{0, 1, 0, 1, 1, 0, 0, 0});
   const cuda::Geometry g = cuda::geometry_of(p.geometry, with);
   const Run run{told,
                 sm90::told_to_blocks(g, parts),

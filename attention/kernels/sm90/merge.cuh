@@ -67,7 +67,7 @@ struct RowMerge {
   __device__ inline float4 merged(int d, bool real, const float* resumed) const {
     float4 sum = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
     if (real && before > 0.0F) add_weighted(sum, resumed + d, before);
-#pragma unroll 4
+#pragma unroll 8
     for (int part = 0; part < parts; ++part) {
       const float w = __shfl_sync(0xffffffffU, part < 32 ? weight[0] : weight[1], part & 31);
       if (real) add_weighted(sum, state + part * state_step + d, w);
