@@ -1,12 +1,12 @@
 // Launches of the Hopper forward that are split over keys, and whose heads are packed, on emulated
-// blocks against the float64 oracle; and how many parts a launch has.
-#include "attention/kernels/sm90/setup.h"
+// blocks against the float64 oracle.
 #include "attention/kernels/sm90/split.h"
 #include "tests/emulate/forward_check.h"
+#include "tests/gpu/shares.h"
 
 #include <gtest/gtest.h>
 
-#include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -62,6 +62,13 @@ TEST(EmulatedSplit, RowsAndHeads) {
   expect_split({2, 1}, few_rows(130, 700, 256), {.sms = 9});
   // Fewer blocks than items: each has several, of several heads.
   expect_split({2, 1}, few_rows(7, 1301, 64, 3, 3), {.sms = 7, .sm_limit = 6});
+}
+
+/// A lane of the merge weighs two.
+TEST(EmulatedSplit, MorePartsThanLanes) {
+  OracleProblem p = few_rows(2, 33 * 320, 256);
+  p.softmax_scale = 0.5;  // rows that see little of most parts
+  expect_split({64, 2}, p, {.sms = 33});
 }
 
 TEST(EmulatedSplit, PackedWithoutParts) {
@@ -190,6 +197,40 @@ TEST(EmulatedSplit, Aborts) {
                                {.gap = 8, .gap_step = 8, .backward = false}));
     EXPECT_EQ(word, 1U);
   }
+}
+
+/// Heads in two launches, the second of which begins with the second group.
+TEST(EmulatedSplit, HeadOffset) {
+  static const attn::Kernel& whole = emulated_hopper({.sms = 8, .split = Split{2, 2}});
+  attn::Kernel halves = whole;
+  halves.forward = [](const attn::ForwardParams& params, const attn::LaunchContext& context) {
+    attn::ForwardParams half = params;
+    half.geometry.heads = 2;
+    whole.forward(half, context);
+    half.geometry.head_offset = 2;
+    const auto moved = [](auto operand) {
+      using Byte = std::conditional_t<std::is_same_v<decltype(operand.data), void*>, std::byte,
+                                      const std::byte>;
+      operand.data = static_cast<Byte*>(operand.data) +
+                     2 * operand.head_stride * static_cast<std::int64_t>(size_of(operand.dtype));
+      return operand;
+    };
+    half.q = moved(params.q);
+    half.out = moved(params.out);
+    half.lse = moved(params.lse);
+    half.state = moved(params.state);
+    whole.forward(half, context);
+  };
+  const OracleProblem p = few_rows(3, 700, 256, 4, 2);
+  const OracleInputs inputs = random_inputs(p, 5);
+  OracleResult truth = oracle_attention(p, inputs);
+  OracleResult naive = naive_attention(p, inputs);
+  for (OracleResult* r : {&truth, &naive}) {
+    for (auto* gradient : {&r->dq, &r->dk, &r->dv}) gradient->clear();
+  }
+  const RunResult result = run_kernel(halves, {make_launch(p, one_segment(p), kGrid)}, inputs,
+                                      {.gap = 8, .gap_step = 8, .backward = false});
+  EXPECT_LE(shares_of(result.values, truth, naive).worst(), 1.0);
 }
 
 /// The order in which parts are computed does not show.

@@ -113,6 +113,20 @@ TEST(Split, TheWorkspaceBoundsIt) {
   EXPECT_EQ(packed.split(132, bytes - 1), (Split{4, 1}));
 }
 
+/// Places without a part look like the end of the schedule: none may stand before an item.
+TEST(Split, AllPartsAreOneSection) {
+  const Launch launch(1, 256, 8, 8, 131072);  // keys and values of one head fill a section
+  const auto section = [&](const Split& split) {
+    return attn::sm90::schedule_in(nullptr, launch.geometry, split).section;
+  };
+  EXPECT_LT(section({1, 1}), 8);
+  EXPECT_EQ(section({8, 1}), 8);
+  const attn::sm90::Schedule schedule =
+      attn::sm90::schedule_in(nullptr, Launch(3, 1, 32, 8, 131072).geometry, {5, 4});
+  EXPECT_EQ(schedule.all, 5 * 8 * 3);
+  EXPECT_EQ(schedule.head_count, 8 * 3);
+}
+
 /// What is asked for before query tiles are known is enough for them.
 TEST(Split, WorkspaceIsAskedFor) {
   for (const std::int64_t batch : {1, 3, 64}) {
