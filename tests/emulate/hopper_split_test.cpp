@@ -182,6 +182,23 @@ TEST(EmulatedSplit, LateFlags) {
   }
 }
 
+/// Keys arrive block by block and head by head; packed heads wait for those of theirs.
+TEST(EmulatedSplit, KeysThatArriveInParts) {
+  const OracleProblem p = few_rows(3, 700, 256, 6, 2);
+  const std::vector<std::uint32_t> needed{0, 2, 1, 3, 4, 4, 1, 1, 3, 2, 0, 5};
+  for (const std::int32_t group : {1, 3}) {
+    std::uint32_t arrived = 0;
+    const auto more = [&] { ++arrived; };
+    auto keys = one_segment(p);
+    keys[0].ready = &arrived;
+    keys[0].all = 5;
+    keys[0].needed = needed.data();
+    expect_split({2, group}, {make_launch(p, keys, kGrid)},
+                 {.sms = 4, .late = {more, more, more, more, more}});
+    EXPECT_EQ(arrived, 5U);
+  }
+}
+
 TEST(EmulatedSplit, Aborts) {
   const OracleProblem p = few_rows(3, 900, 256);
   const OracleInputs inputs = random_inputs(p, 3);

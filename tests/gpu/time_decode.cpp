@@ -1,6 +1,8 @@
 #include "tests/gpu/time_decode.h"
 
 #include "attention/kernels/cuda/table.h"
+#include "attention/kernels/sm90/driver.h"
+#include "attention/kernels/sm90/split.h"
 #include "tests/gpu/device_kernel.h"
 #include "tests/gpu/timed_shapes.h"
 
@@ -32,11 +34,15 @@ std::string name_of(const Decode& s) {
          std::to_string(s.batch);
 }
 
+attn::TileLimits tiles_for_shape(const Decode& s, const attn::Kernel& kernel) {
+  return attn::tiles_for(kernel,
+                         {DType::bf16, s.dim, s.dim_v, false, kernel.backend, false, s.keys});
+}
+
 /// One launch over all keys, unmasked, in the tiles that plans would have.
 struct Lists {
   Lists(const Decode& s, const attn::Kernel& kernel) {
-    const attn::TileLimits most = attn::tiles_for(
-        kernel, {DType::bf16, s.dim, s.dim_v, false, kernel.backend, false, s.keys});
+    const attn::TileLimits most = tiles_for_shape(s, kernel);
     for (std::int64_t row = 0; row < s.rows; row += most.rows) {
       for (std::int64_t key = 0; key < s.keys; key += most.keys) {
         tiles.push_back({static_cast<std::int32_t>(row),
@@ -132,12 +138,27 @@ void time_shape(const attn::Kernel& kernel, const Decode& s, int repeats) {
       .state = {}};
   attn::LaunchContext context;
   context.workspace = {workspace.data(), workspace.size()};
-  const double split = median_us(kernel, params, context, repeats);
-  context.deterministic = true;
-  const double whole = median_us(kernel, params, context, repeats);
+  const attn::TileLimits tiles = tiles_for_shape(s, kernel);
+  const attn::sm90::Split split = attn::sm90::split_of(
+      params.geometry, static_cast<int>(tiles.keys), attn::sm90::multiprocessors(),
+      static_cast<std::int64_t>(workspace.size()), false);
   const double bytes = 2.0 * static_cast<double>(keys * (s.dim + s.dim_v));
-  std::printf("%-46s %9.1f us %6.0f GB/s   whole %9.1f us %6.0f GB/s\n", name_of(s).c_str(), split,
-              bytes / split * 1e-3, whole, bytes / whole * 1e-3);
+  const auto print = [&](const char* what) {
+    const double us = median_us(kernel, params, context, repeats);
+    std::printf("  %s%9.1f us %5.0f GB/s", what, us, bytes / us * 1e-3);
+  };
+  std::printf("%-44s %2d parts of %d heads", name_of(s).c_str(), split.parts, split.group);
+  print("");
+  if (split.group > 1) {
+    // Packed heads take more room than parts do.
+    context.workspace = context.workspace.first(
+        static_cast<std::size_t>(attn::sm90::split_bytes(params.geometry, split) - 1));
+    print("not packed");
+    context.workspace = {workspace.data(), workspace.size()};
+  }
+  context.deterministic = true;
+  print("whole");
+  std::printf("\n");
   std::fflush(stdout);
 }
 
