@@ -52,6 +52,7 @@ struct Shared {
   unsigned char k[kStages][kKeyBytes];
   unsigned char v[kStages][kValueBytes];
   float lse[2][kGroups * kGroupRows];
+  float factors[kGroups * kGroupRows];  ///< of an item's output, by row: consumers' own
   Step steps[kSteps];
   Item items[kItems];
   // Full: what the loader said or copied is there; of items: what porters brought, or consumers
