@@ -154,17 +154,17 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
   const sm90::Sections sections = sm90::key_sections_of(p.geometry);
   constexpr int kKeys = sm90::kTileKeys;
   const int rows = sm90::backward_rows(g.head_dim);
-  const Run run{
-      p,
-      g,
-      {map_of(sm90::query_shape(p.q, p.geometry), rows),
-       map_of(sm90::key_shape(p.k, p.geometry), kKeys),
-       map_of(sm90::value_shape(p.v, p.geometry), kKeys),
-       map_of(sm90::query_shape(p.dout, p.geometry), rows),
-       map_of(sm90::gradient_shape(p.dq, p.geometry), rows)},
-      {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size, sections.count},
-      turns.data(),
-      static_cast<unsigned>(blocks)};
+  const Run run{p,
+                g,
+                {map_of(sm90::query_shape(p.q, p.geometry), rows),
+                 map_of(sm90::key_shape(p.k, p.geometry), kKeys),
+                 map_of(sm90::value_shape(p.v, p.geometry), kKeys),
+                 map_of(sm90::query_shape(p.dout, p.geometry), rows),
+                 map_of(sm90::gradient_shape(p.dq, p.geometry), rows)},
+                {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads,
+                 sections.size, sections.count},
+                turns.data(),
+                static_cast<unsigned>(blocks)};
   make_schedule(run.geometry, run.schedule);
   if (g_backward.before) g_backward.before();
   run_any(run);

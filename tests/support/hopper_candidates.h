@@ -26,7 +26,6 @@ constexpr Tuning holding(Tuning t, int queries) {
   return t;
 }
 inline constexpr Tuning queries_128 = holding(lazy_128, 3);
-inline constexpr Tuning traced_queries_128 = traced(queries_128);
 inline constexpr Tuning wide_turns_128 = with_turns(default_tuning(128, 128, false), true);
 inline constexpr Tuning three_none_64 = with_turns(default_tuning(64, 64, false), false);
 inline constexpr Tuning turns_192 = with_turns(default_tuning(192, 192, false), true);

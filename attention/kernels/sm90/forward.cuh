@@ -19,6 +19,8 @@
 //              one's comes when the last scores are there, and output leaves from registers.
 //   barriers   full and empty mbarriers for K, V and items (shared.cuh); named ones for turns and
 //              for a warpgroup's own threads
+//   split      an item may be a part of a query tile's steps (split.h), whose output and LSE are a
+//              state in the workspace: blocks know only that it has a first step and a place
 //   tails      a tile of fewer keys is copied as a whole box: tokens behind it are read (params.h:
 //              key_tokens), their scores become -inf, their values are overwritten with zeroes
 //   limits     f16, bf16; head_dim = head_dim_v = 64, 96, 128, 192, 256, or 192 and 128; 16-byte

@@ -103,7 +103,7 @@ struct Porter {
     const Item& item = shared.items[n % Memory::kItems];
 #pragma unroll 1
     for (int row = warp() * 32 + lane(); row < item.tile.rows; row += kThreads) {
-      *cuda::f32_row(p.lse, item.batch, token_of(g, item.tile, row), item.head) =
+      *cuda::f32_row(p.lse, item.batch, place_of(g, item.tile, row), item.head) =
           shared.lse[n % Memory::kOuts][row];
     }
   }

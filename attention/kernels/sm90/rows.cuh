@@ -42,6 +42,12 @@ __device__ __forceinline__ std::int64_t token_of(const cuda::Geometry& g, const 
   return tile.token >= 0 ? tile.token + row : cuda::token_of_row(g, tile.row + row);
 }
 
+/// Where its LSE and state are left.
+__device__ __forceinline__ std::int64_t place_of(const cuda::Geometry& g, const QueryTile& tile,
+                                                 int row) {
+  return tile.place >= 0 ? tile.place + row : cuda::token_of_row(g, tile.row + row);
+}
+
 /// The maximum that a row's state stands for: all that it has seen is one probability of 1.
 __device__ __forceinline__ float max_of_state(float lse, float scale) {
   return lse / __fmul_rn(scale, cuda::kLn2);
@@ -120,8 +126,8 @@ __device__ __forceinline__ void store_state(const cuda::Geometry& g, const Forwa
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     if (at.row(h) >= item.tile.rows) continue;
-    const std::int64_t token = token_of(g, item.tile, at.row(h));
-    float* state = cuda::f32_row(p.state, item.batch, token, item.head) + 2 * (at.lane() & 3);
+    const std::int64_t place = place_of(g, item.tile, at.row(h));
+    float* state = cuda::f32_row(p.state, item.batch, place, item.head) + 2 * (at.lane() & 3);
     const float factor = factors.of[h];
 #pragma unroll
     for (int j = 0; j < kDim / 8; ++j) {

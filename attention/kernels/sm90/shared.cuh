@@ -64,8 +64,10 @@ struct Shared {
   std::uint64_t q_full[kQueries], out_full[kOuts];
   std::uint64_t q_empty;  ///< the only queries may be overwritten (kQueries = 1)
   std::uint32_t aborted;  ///< no output comes any more
-  std::int64_t pairs;     ///< the loader's: rows times keys so far
-  Trace<kForwardPhases> trace;
+  // The loader's own, of whose registers there are few.
+  std::int64_t pairs;    ///< rows times keys so far
+  std::int32_t segment;  ///< of the last step
+  Trace<kTuning.traced ? kForwardPhases : 1> trace;
 };
 
 /// Where thing `n` (0, 1, ...) of a ring of kCount lies, and the parity of the phases in which it
@@ -93,6 +95,7 @@ __device__ inline void init_barriers(Shared<kDim, kDimV, kTuning>& s) {
     init_barrier(&s.v_empty[i], kConsumerWarps);
   }
   for (int i = 0; i < s.kItems; ++i) {
+    s.items[i].number = -1;  // none yet
     init_barrier(&s.item_full[i], 1);
     init_barrier(&s.item_empty[i], kConsumerWarps + kPorters);
   }
