@@ -125,8 +125,12 @@ struct Loader {
         held = true;
         ++step;
         if (left < item.tile.steps) continue;
-        publish(item.number + 2, drawn);
-        drawn = draw();
+          // After the block's first keys also the item after this.
+#pragma unroll 1
+        for (int n = item.number == 0 ? 1 : item.number + 2; n <= item.number + 2; ++n) {
+          publish(n, drawn);
+          drawn = draw();
+        }
       }
     }
     return true;
@@ -144,8 +148,14 @@ struct Loader {
     return static_cast<int>(gridDim.x) + atomicAdd(schedule.drawn, 1);
   }
 
-  /// Consumers know an item and the one after it, whose queries they copy ahead: of the first two
-  /// before keys are waited for, else whoever waits for an item would not learn of an abort.
+  /// Whoever waits for an item that is not said yet when the launch is aborted is told of none.
+  __device__ __forceinline__ void say_no_more(int n) {
+#pragma unroll 1
+    for (int next = n + 1; next <= n + 2; ++next) {
+      if (shared.items[next % Memory::kItems].number != next) publish(next, schedule.all);
+    }
+  }
+
   __device__ __forceinline__ void run() {
     prefetch_map(maps.k);
     prefetch_map(maps.v);
@@ -153,14 +163,12 @@ struct Loader {
     shared.segment = 0;
     await_kernel_before();  // the schedule is its work; consumers wait for items
     publish(0, static_cast<int>(blockIdx.x));
-    publish(1, draw());
     drawn = draw();
     for (int n = 0;; ++n) {
       const Item& item = shared.items[n % Memory::kItems];
       if (item.tile.begin == item.tile.end) break;
       if (!walk(item)) {
-        // Porters may wait for it already.
-        if (shared.items[(n + 2) % Memory::kItems].number != n + 2) publish(n + 2, schedule.all);
+        say_no_more(n);
         say_aborted();
         break;
       }
