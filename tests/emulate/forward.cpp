@@ -142,7 +142,11 @@ void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule, cons
   for (int i = 0; i < g.row_tile_count; ++i) {
     Machine machine({g_emulation.seed, {}});
     machine.run(32, {}, {1, 1, 1}, [&] {
-      sm90::place_query_tile(g, schedule, parts, i, machine.thread(), step_keys);
+      if (parts.tiles == nullptr) {
+        sm90::place_query_tile<false>(g, schedule, parts, i, machine.thread(), step_keys);
+      } else {
+        sm90::place_query_tile<true>(g, schedule, parts, i, machine.thread(), step_keys);
+      }
     });
   }
 }

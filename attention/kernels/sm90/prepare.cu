@@ -25,26 +25,32 @@ struct GridThread {
   }
 };
 
+template <bool kSplit>
 __global__ void place_query_tiles(const __grid_constant__ cuda::Geometry g, const Input q,
                                   const __grid_constant__ Schedule schedule,
                                   const __grid_constant__ Parts split, int step_keys) {
   const int i = static_cast<int>(blockIdx.x * kWarps + threadIdx.y);
-  const GridThread thread;
-  pack_heads(g, q, split, thread.index, thread.count);
+  if constexpr (kSplit) {
+    const GridThread thread;
+    pack_heads(g, q, split, thread.index, thread.count);
+  }
   if (i == 0 && threadIdx.x == 0) *schedule.drawn = 0;
   if (i >= g.row_tile_count) return;
-  place_query_tile(g, schedule, split, i, static_cast<int>(threadIdx.x), step_keys);
+  place_query_tile<kSplit>(g, schedule, split, i, static_cast<int>(threadIdx.x), step_keys);
 }
 
 /// fill_rows (fill.cu), of which the warps of one head and batch also place a query tile each.
+template <bool kSplit>
 __global__ void fill_and_place(const __grid_constant__ cuda::Geometry g,
                                const __grid_constant__ ForwardParams p,
                                const __grid_constant__ Schedule schedule,
                                const __grid_constant__ Parts split, int step_keys, int parts,
                                bool zero) {
   let_next_kernel_start();
-  const GridThread thread;
-  pack_heads(g, p.q, split, thread.index, thread.count);
+  if constexpr (kSplit) {
+    const GridThread thread;
+    pack_heads(g, p.q, split, thread.index, thread.count);
+  }
   const int block = static_cast<int>(blockIdx.x) / parts;
   const int part = static_cast<int>(blockIdx.x) % parts;
   const int i = block * cuda::kGapWarps + static_cast<int>(threadIdx.y);
@@ -54,7 +60,7 @@ __global__ void fill_and_place(const __grid_constant__ cuda::Geometry g,
       if (zero && g.flops != nullptr) *g.flops = 0;
     }
     if (i < g.row_tile_count) {
-      place_query_tile(g, schedule, split, i, static_cast<int>(threadIdx.x), step_keys);
+      place_query_tile<kSplit>(g, schedule, split, i, static_cast<int>(threadIdx.x), step_keys);
     }
   }
   cuda::fill_gaps(g, p, block, part, parts);
@@ -77,15 +83,18 @@ void prepare(const cuda::Geometry& g, const ForwardParams& params, const Schedul
   const int parts = cuda::gap_parts(g, kMostTileRows);
   const dim3 grid(cuda::gap_blocks(g, parts), static_cast<unsigned>(g.heads),
                   static_cast<unsigned>(g.batch));
-  fill_and_place<<<grid, dim3(32, cuda::kGapWarps), 0, static_cast<cudaStream_t>(stream)>>>(
+  auto* const kernel = split.tiles == nullptr ? &fill_and_place<false> : &fill_and_place<true>;
+  kernel<<<grid, dim3(32, cuda::kGapWarps), 0, static_cast<cudaStream_t>(stream)>>>(
       g, params, schedule, split, step_keys, parts, zero);
   cuda::check_launch("hopper prepare");
 }
 
 void make_schedule(const cuda::Geometry& g, const Input& q, const Schedule& schedule,
                    const Parts& split, int step_keys, void* stream) {
-  place_query_tiles<<<blocks_for(g.row_tile_count), dim3(32, kWarps), 0,
-                      static_cast<cudaStream_t>(stream)>>>(g, q, schedule, split, step_keys);
+  auto* const kernel =
+      split.tiles == nullptr ? &place_query_tiles<false> : &place_query_tiles<true>;
+  kernel<<<blocks_for(g.row_tile_count), dim3(32, kWarps), 0, static_cast<cudaStream_t>(stream)>>>(
+      g, q, schedule, split, step_keys);
   cuda::check_launch("hopper schedule");
 }
 

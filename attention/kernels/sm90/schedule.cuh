@@ -48,11 +48,14 @@ __device__ inline void place_parts(const cuda::Geometry& g, const Schedule& to, 
 
 /// One warp: query tile `i` to its place in the schedule, which is how many are longer. Of equal
 /// ones the later goes first, as under a causal mask. Places that remain, for not every query tile
-/// has as many parts as it may, say that there is no more.
+/// has as many parts as it may, say that there is no more. Launches that are not split have code of
+/// their own, for whatever stands before a launch's first copy is fetched from memory then.
+template <bool kSplit>
 __device__ inline void place_query_tile(const cuda::Geometry& g, const Schedule& to,
                                         const Parts& parts, int i, int lane, int step_keys) {
   const int steps = steps_of(g, i, step_keys);
-  const int length = PartCount(steps, parts.most).length;
+  const int most = kSplit ? parts.most : 1;
+  const int length = PartCount(steps, most).length;
   const int begin = g.row_tiles[i];
   const int end = g.row_tiles[i + 1];
   int rows = 0;
@@ -61,20 +64,20 @@ __device__ inline void place_query_tile(const cuda::Geometry& g, const Schedule&
   int all = 0;
 #pragma unroll 4
   for (int j = lane; j < g.row_tile_count; j += 32) {
-    const PartCount others(steps_of(g, j, step_keys), parts.most);
+    const PartCount others(steps_of(g, j, step_keys), most);
     if (others.length > length || (others.length == length && j > i)) before += others.parts;
     all += others.parts;
   }
   for (int step = 16; step > 0; step /= 2) {
     rows = max(rows, __shfl_xor_sync(0xffffffffU, rows, step));
     before += __shfl_xor_sync(0xffffffffU, before, step);
-    all += __shfl_xor_sync(0xffffffffU, all, step);
+    if (kSplit) all += __shfl_xor_sync(0xffffffffU, all, step);
   }
   const int row = g.tiles[begin].row;
   const cuda::RowTokens tokens(g, row, rows);
   const std::int64_t token = tokens.one ? row + tokens.shift : -1;
   QueryTile whole{row, rows, begin, end, steps, 0, token, token};
-  if (parts.tiles == nullptr) {
+  if constexpr (!kSplit) {
     if (lane == 0) to.tiles[before] = whole;
     return;
   }
