@@ -16,10 +16,10 @@ __device__ __forceinline__ void exchange(float2& a, float2& b, bool swapped) {
 }
 
 /// The warp's 16 x 64 of dQ, from row `row` and column `column` of the step on, to its boxes of 32
-/// columns and kRows rows. Two rows that follow each other have the same 32 bytes of a swizzled
-/// row's in turn, so each lane stores its four pieces of a box in an order of its own: no two lanes
-/// that store at once meet in a bank.
-template <int kRows>
+/// columns and kRows rows, of which there are kColumns columns. Two rows that follow each other
+/// have the same 32 bytes of a swizzled row's in turn, so each lane stores its four pieces of a box
+/// in an order of its own: no two lanes that store at once meet in a bank.
+template <int kRows, int kColumns>
 __device__ __forceinline__ void stage_dq(unsigned char* boxes, int column, int row, int lane,
                                          float scale, const float (&dq)[32]) {
 #pragma unroll
@@ -30,6 +30,7 @@ __device__ __forceinline__ void stage_dq(unsigned char* boxes, int column, int r
     const std::uint32_t first = 16 * chunk + 8 * (lane & 1);
 #pragma unroll
     for (int box = 0; box < 2; ++box) {
+      if (kColumns % 64 != 0 && column + 32 * box >= kColumns) continue;
       float2 pieces[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {

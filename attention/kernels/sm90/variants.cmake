@@ -5,9 +5,10 @@
 set(ANNULUS_HOPPER_forward_full "bf16 128 128" "f16 128 128" "bf16 64 64" "f16 64 64"
   "bf16 96 96" "f16 96 96" "bf16 192 128" "f16 192 128" "bf16 192 192" "f16 192 192"
   "bf16 256 256" "f16 256 256")
-set(ANNULUS_HOPPER_backward_full "bf16 128" "f16 128" "bf16 64" "f16 64")
+set(ANNULUS_HOPPER_backward_full "bf16 128 128" "f16 128 128" "bf16 64 64" "f16 64 64"
+  "bf16 96 96" "f16 96 96")
 set(ANNULUS_HOPPER_forward_ci "bf16 128 128" "bf16 192 128")
-set(ANNULUS_HOPPER_backward_ci "bf16 128")
+set(ANNULUS_HOPPER_backward_ci "bf16 128 128")
 
 set(ANNULUS_HOPPER_SOURCES "")
 foreach(pass forward backward)
