@@ -97,6 +97,11 @@ template <typename T>
 void run_any(const Run& run) {
   if (run.geometry.head_dim == 128) return run_variant<T, 128, 128>(run);
   if (run.geometry.head_dim == 96) return run_variant<T, 96, 96>(run);
+  if (run.geometry.head_dim == 256) return run_variant<T, 256, 256>(run);
+  if (run.geometry.head_dim == 192) {
+    return run.geometry.head_dim_v == 128 ? run_variant<T, 192, 128>(run)
+                                          : run_variant<T, 192, 192>(run);
+  }
   return run_variant<T, 64, 64>(run);
 }
 

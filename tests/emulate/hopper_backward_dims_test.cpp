@@ -151,7 +151,9 @@ TEST_P(BackwardDims, Turns) {
   expect_right({launch}, options);
 }
 
-INSTANTIATE_TEST_SUITE_P(Hopper, BackwardDims, ::testing::Values(Dims{96, 96}),
+INSTANTIATE_TEST_SUITE_P(Hopper, BackwardDims,
+                         ::testing::Values(Dims{96, 96}, Dims{192, 128}, Dims{192, 192},
+                                           Dims{256, 256}),
                          [](const auto& which) {
                            return std::to_string(which.param.dim) + "_" +
                                   std::to_string(which.param.dim_v);

@@ -1,4 +1,5 @@
-// Attention backward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024). One block an
+// Attention backward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024), for head dims
+// up to 128; backward_wide.cuh has other consumers for those above. One block an
 // SM stays for the whole launch and draws key tiles (128 keys of one key/value head) until none is
 // left. Of each it keeps K and V in shared memory, dK and dV in registers, and streams the query
 // rows that see it, of every query head of the group: five products a step of 64 (head_dim 128) or
@@ -20,7 +21,8 @@
 //              is not finite is no 0): rows of K once an item, of Q and dO in steps of fewer rows
 //   96         is a block of 64 columns and a half; what a box brings beside the tensor is 0. dQ is
 //              computed as 128 columns, of which the last 32 are dropped
-//   limits     f16, bf16; head_dim = head_dim_v = 64, 96 or 128; 16-byte aligned rows; tiles of at most
+//   limits     f16, bf16; head_dim = head_dim_v = 64, 96 or 128; 16-byte aligned rows; tiles of at
+//   most
 //              128 x 128; softmax_scale > 0; key_tokens and query_tokens known (setup.h)
 #pragma once
 
@@ -30,7 +32,10 @@
 #include "attention/kernels/sm90/backward_rows.cuh"
 #include "attention/kernels/sm90/backward_scores.cuh"
 #include "attention/kernels/sm90/backward_turns.cuh"
+#include "attention/kernels/sm90/backward_wide.cuh"
 #include "attention/kernels/sm90/wgmma.cuh"
+
+#include <type_traits>
 
 namespace annulus::attn::sm90 {
 
@@ -179,9 +184,11 @@ struct GradientConsumer : ConsumerBase<Memory> {
     reach(Phase::dq);
     if constexpr (Memory::kTuning.adds) {
       const int row = key() % kGroupRows + (kRows > 64 ? kGroupRows * group() : 0);
-      const int column = kDim > 64 ? 64 * group() : 0;
+      constexpr int kBoxes = Memory::kBoxes;
+      const int first = kDim > 64 ? 2 * group() : 0;
       wait(&shared.dq_empty, Place<1>(step).empty);
-      stage_dq<kRows, kDim>(shared.dq, column, row, lane(), shared.factors.scale, dq);
+      stage_dq<kRows>(shared.dq + first * Memory::kBoxBytes, kBoxes % 2 == 0 ? 2 : kBoxes - first,
+                      row, lane(), shared.factors.scale, dq);
       __syncwarp();
       release(&shared.dq_full);
     }
@@ -262,7 +269,9 @@ __device__ __forceinline__ void run_backward_block(const cuda::Geometry& g, cons
     }
   } else {
     take_registers<kTuning.consumer_registers>();
-    GradientConsumer<T, Memory, kCapped>(p, shared).run();
+    using Consumer = std::conditional_t<Memory::kWide, WideConsumer<T, Memory, kCapped>,
+                                        GradientConsumer<T, Memory, kCapped>>;
+    Consumer(p, shared).run();
     if (kTuning.traced && blockIdx.x == 0 && threadIdx.x == kGroupThreads) {
       write_trace(shared.trace, g.flops);
     }

@@ -15,13 +15,13 @@ __device__ __forceinline__ void exchange(float2& a, float2& b, bool swapped) {
   a = first;
 }
 
-/// The warp's 16 x 64 of dQ, from row `row` and column `column` of the step on, to its boxes of 32
-/// columns and kRows rows, of which there are kColumns columns. Two rows that follow each other
-/// have the same 32 bytes of a swizzled row's in turn, so each lane stores its four pieces of a box
-/// in an order of its own: no two lanes that store at once meet in a bank.
-template <int kRows, int kColumns>
-__device__ __forceinline__ void stage_dq(unsigned char* boxes, int column, int row, int lane,
-                                         float scale, const float (&dq)[32]) {
+/// The warp's 16 rows of dQ, from row `row` of the step on, to `count` boxes (1 or 2) of 32 columns
+/// and kRows rows; what goes there begins at element `from` of a thread's. Two rows that follow
+/// each other have the same 32 bytes of a swizzled row's in turn, so each lane stores its four
+/// pieces of a box in an order of its own: no two lanes that store at once meet in a bank.
+template <int kRows, int kCount>
+__device__ __forceinline__ void stage_dq(unsigned char* boxes, int count, int row, int lane,
+                                         float scale, const float (&dq)[kCount], int from = 0) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int r = row + (lane >> 2) + 8 * h;
@@ -30,18 +30,18 @@ __device__ __forceinline__ void stage_dq(unsigned char* boxes, int column, int r
     const std::uint32_t first = 16 * chunk + 8 * (lane & 1);
 #pragma unroll
     for (int box = 0; box < 2; ++box) {
-      if (kColumns % 64 != 0 && column + 32 * box >= kColumns) continue;
+      if (box >= count) continue;
       float2 pieces[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const int i = 16 * box + 4 * j + 2 * h;
+        const int i = from + 16 * box + 4 * j + 2 * h;
         pieces[j] = make_float2(dq[i] * scale, dq[i + 1] * scale);
       }
       exchange(pieces[0], pieces[1], (r & 1) != 0);
       exchange(pieces[2], pieces[3], (r & 1) != 0);
       exchange(pieces[0], pieces[2], (r & 2) != 0);
       exchange(pieces[1], pieces[3], (r & 2) != 0);
-      unsigned char* const at = boxes + ((column / 32 + box) * kRows + r) * kRowBytes;
+      unsigned char* const at = boxes + (box * kRows + r) * kRowBytes;
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         store_shared(reinterpret_cast<float*>(at + (first ^ (32U * k))), pieces[k]);
