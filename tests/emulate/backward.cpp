@@ -83,7 +83,7 @@ void run_blocks(const Run& run) {
 
 template <typename T, int kDim, int kDimV>
 void run_variant(const Run& run) {
-  using Memory = sm90::BackwardShared<kDim, kDimV, sm90::default_backward_tuning(kDim)>;
+  using Memory = sm90::BackwardShared<kDim, kDimV, sm90::default_backward_tuning(kDim, kDimV)>;
   const bool capped = run.geometry.softcap != 0.0;
   if (g_backward.deterministic) {
     return capped ? run_blocks<T, Memory, true, true>(run)

@@ -187,8 +187,9 @@ struct GradientConsumer : ConsumerBase<Memory> {
       constexpr int kBoxes = Memory::kBoxes;
       const int first = kDim > 64 ? 2 * group() : 0;
       wait(&shared.dq_empty, Place<1>(step).empty);
-      stage_dq<kRows>(shared.dq + first * Memory::kBoxBytes, kBoxes % 2 == 0 ? 2 : kBoxes - first,
-                      row, lane(), shared.factors.scale, dq);
+      stage_dq<kRows, 2>(shared.dq + first * Memory::kBoxBytes,
+                         kBoxes % 2 == 0 ? 2 : kBoxes - first, row, lane(), shared.factors.scale,
+                         dq);
       __syncwarp();
       release(&shared.dq_full);
     }

@@ -9,7 +9,7 @@ namespace annulus::attn::sm90 {
 
 /// What a block shares with the tuning that is launched.
 template <int kDim, int kDimV>
-using BackwardLaunched = BackwardShared<kDim, kDimV, default_backward_tuning(kDim)>;
+using BackwardLaunched = BackwardShared<kDim, kDimV, default_backward_tuning(kDim, kDimV)>;
 
 template <typename T, typename Memory, bool kCapped, bool kOrdered>
 __global__ void __launch_bounds__(kThreads, 1)

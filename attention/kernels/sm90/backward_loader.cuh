@@ -14,6 +14,8 @@ struct QueryLoader {
   static constexpr int kRows = Memory::kRows;
   static constexpr int kKeys = Memory::kKeys;
   static constexpr int kLaneRows = kRows / 32;
+  /// dO of a step has its place when that of the step before is done with.
+  static constexpr bool kLateDout = Memory::kDoutStages < Memory::kStages;
   using Across = typename Memory::Across;
 
   const cuda::Geometry& g;
@@ -144,12 +146,19 @@ struct QueryLoader {
     const auto token = static_cast<int>(now.token);
     copy<kRows, Across>(maps.q, shared.q[at.index], &shared.q_full[at.index], token, now.head,
                         batch);
-    const Place<Memory::kDoutStages> of_dout(step);
-    if constexpr (Memory::kDoutStages < Memory::kStages) {
-      wait(&shared.dout_empty[of_dout.index], of_dout.empty);
-    }
-    copy<kRows, typename Memory::AcrossV>(maps.dout, shared.dout[of_dout.index],
-                                          &shared.dout_full[of_dout.index], token, now.head, batch);
+    if constexpr (!kLateDout) start_dout(Place<Memory::kDoutStages>(step), token, now.head, batch);
+  }
+  __device__ __forceinline__ void start_dout(const Place<Memory::kDoutStages>& at, int token,
+                                             int head, int batch) const {
+    copy<kRows, typename Memory::AcrossV>(maps.dout, shared.dout[at.index],
+                                          &shared.dout_full[at.index], token, head, batch);
+  }
+  /// One lane, once the place of dO is free.
+  __device__ __forceinline__ void start_late_dout() const {
+    const Place<Memory::kDoutStages> at(step);
+    wait(&shared.dout_empty[at.index], at.empty);
+    const cuda::Step& now = shared.planned;
+    start_dout(at, static_cast<int>(now.token), now.head, shared.item.batch);
   }
 
   /// Of the lane's rows; `missing` for those that the step lacks.
@@ -191,6 +200,7 @@ struct QueryLoader {
     if (masked) find_seen(now, at.index);
     __syncwarp();
     if (lane == 0) arrive(&shared.q_full[at.index]);
+    if (kLateDout && lane == 0) start_late_dout();
     ++step;
   }
 

@@ -15,11 +15,11 @@ __device__ __forceinline__ void exchange(float2& a, float2& b, bool swapped) {
   a = first;
 }
 
-/// The warp's 16 rows of dQ, from row `row` of the step on, to `count` boxes (1 or 2) of 32 columns
-/// and kRows rows; what goes there begins at element `from` of a thread's. Two rows that follow
-/// each other have the same 32 bytes of a swizzled row's in turn, so each lane stores its four
-/// pieces of a box in an order of its own: no two lanes that store at once meet in a bank.
-template <int kRows, int kCount>
+/// The warp's 16 rows of dQ, from row `row` of the step on, to `count` boxes, at most kMost, of 32
+/// columns and kRows rows; what goes there begins at element `from` of a thread's. Two rows that
+/// follow each other have the same 32 bytes of a swizzled row's in turn, so each lane stores its
+/// four pieces of a box in an order of its own: no two lanes that store at once meet in a bank.
+template <int kRows, int kMost, int kCount>
 __device__ __forceinline__ void stage_dq(unsigned char* boxes, int count, int row, int lane,
                                          float scale, const float (&dq)[kCount], int from = 0) {
 #pragma unroll
@@ -29,7 +29,7 @@ __device__ __forceinline__ void stage_dq(unsigned char* boxes, int count, int ro
     const int chunk = (2 * (r & 3) + ((lane >> 1) & 1)) ^ (r & 7);
     const std::uint32_t first = 16 * chunk + 8 * (lane & 1);
 #pragma unroll
-    for (int box = 0; box < 2; ++box) {
+    for (int box = 0; box < kMost; ++box) {
       if (box >= count) continue;
       float2 pieces[4];
 #pragma unroll

@@ -171,22 +171,19 @@ struct WideConsumer : ConsumerBase<Memory> {
     reach(Phase::meeting);
   }
 
-  /// Leaves the warpgroup's columns of dQ to the adder, while products are under way.
+  /// Leaves a round of the warpgroup's columns of dQ to the adder, while products are under way.
+  template <int kRound>
   __device__ __forceinline__ void leave_dq() {
-    reach(Phase::dq);
     if constexpr (Memory::kTuning.adds) {
+      constexpr int kFirst = Memory::kPartBoxes * kRound;
+      constexpr int kLeft = Across::kPart / 32 - kFirst;
       unsigned char* const boxes = shared.dq + group() * Memory::kPartBoxes * Memory::kBoxBytes;
-#pragma unroll
-      for (int round = 0; round < Memory::kRounds; ++round) {
-        const int first = Memory::kPartBoxes * round;
-        wait(&shared.dq_empty, Place<1>(step * Memory::kRounds + round).empty);
-        stage_dq<kRows>(boxes, min(Memory::kPartBoxes, Across::kPart / 32 - first), key(), lane(),
-                        shared.factors.scale, dq, 16 * first);
-        __syncwarp();
-        release(&shared.dq_full);
-      }
+      wait(&shared.dq_empty, Place<1>(step * Memory::kRounds + kRound).empty);
+      stage_dq<kRows, Memory::kPartBoxes>(boxes, kLeft, key(), lane(), shared.factors.scale, dq,
+                                          16 * kFirst);
+      __syncwarp();
+      release(&shared.dq_full);
     }
-    reach(Phase::added);
   }
 
   /// Waits for K and V of item n.
@@ -214,15 +211,18 @@ struct WideConsumer : ConsumerBase<Memory> {
       start_scores(at);
       start_slopes(of_dout);
       exchange_scores(at);
-      add_rows(dv, probabilities(), part_of<AcrossV>(shared.dout[of_dout.index]));
       start_dq();
+      add_rows(dv, probabilities(), part_of<AcrossV>(shared.dout[of_dout.index]));
       add_rows(dk, gradients(), part_of<Across>(shared.q[at.index]));
+      wait_products<2>(dq);
+      reach(Phase::dq);
+      leave_dq<0>();
       if constexpr (Memory::kDoutStages < Memory::kStages) {
-        wait_products<2>();
+        wait_products<1>();
         release(&shared.dout_empty[of_dout.index]);
       }
-      wait_products<1>(dq);
-      leave_dq();
+      if constexpr (Memory::kRounds > 1) leave_dq<1>();
+      reach(Phase::added);
       more = shared.steps[at.index].last == 0;
       wait_products<0>(dk);
       hold(dv);
