@@ -16,7 +16,8 @@
 //              shared memory as boxes of 32 columns.
 //   overlap    exponentials run under dP^T, dS under dV, dQ leaves under dK
 //   shared     K, V; Q, dO, numbers and masks of the rows [2 stages]; dS [2], so that one barrier a
-//              step is enough; dQ (backward_shared.cuh): 202 KB at head_dim 128, 206 at 64
+//              step is enough; dQ (backward_shared.cuh): 200 KB at head_dim 128, 192 at 96, 203 at
+//              64
 //   tails      what lies behind a tile is read with it and cleared by the consumers (0 times what
 //              is not finite is no 0): rows of K once an item, of Q and dO in steps of fewer rows
 //   96         is a block of 64 columns and a half; what a box brings beside the tensor is 0. dQ is
@@ -187,9 +188,8 @@ struct GradientConsumer : ConsumerBase<Memory> {
       constexpr int kBoxes = Memory::kBoxes;
       const int first = kDim > 64 ? 2 * group() : 0;
       wait(&shared.dq_empty, Place<1>(step).empty);
-      stage_dq<kRows, 2>(shared.dq + first * Memory::kBoxBytes,
-                         kBoxes % 2 == 0 ? 2 : kBoxes - first, row, lane(), shared.factors.scale,
-                         dq);
+      stage_dq<kRows>(shared.dq + first * Memory::kBoxBytes, kBoxes % 2 == 0 ? 2 : kBoxes - first,
+                      row, lane(), shared.factors.scale, dq);
       __syncwarp();
       release(&shared.dq_full);
     }

@@ -15,13 +15,13 @@ __device__ __forceinline__ void exchange(float2& a, float2& b, bool swapped) {
   a = first;
 }
 
-/// The warp's 16 rows of dQ, from row `row` of the step on, to `count` boxes, at most kMost, of 32
-/// columns and kRows rows; what goes there begins at element `from` of a thread's. Two rows that
-/// follow each other have the same 32 bytes of a swizzled row's in turn, so each lane stores its
-/// four pieces of a box in an order of its own: no two lanes that store at once meet in a bank.
-template <int kRows, int kMost, int kCount>
+/// The warp's 16 rows of dQ, from row `row` of the step on, to `count` boxes of 32 columns and
+/// kRows rows, at most as many as a thread has columns of. Two rows that follow each other have the
+/// same 32 bytes of a swizzled row's in turn, so each lane stores its four pieces of a box in an
+/// order of its own: no two lanes that store at once meet in a bank.
+template <int kRows, int kCount>
 __device__ __forceinline__ void stage_dq(unsigned char* boxes, int count, int row, int lane,
-                                         float scale, const float (&dq)[kCount], int from = 0) {
+                                         float scale, const float (&dq)[kCount]) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int r = row + (lane >> 2) + 8 * h;
@@ -29,12 +29,12 @@ __device__ __forceinline__ void stage_dq(unsigned char* boxes, int count, int ro
     const int chunk = (2 * (r & 3) + ((lane >> 1) & 1)) ^ (r & 7);
     const std::uint32_t first = 16 * chunk + 8 * (lane & 1);
 #pragma unroll
-    for (int box = 0; box < kMost; ++box) {
+    for (int box = 0; box < kCount / 16; ++box) {
       if (box >= count) continue;
       float2 pieces[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const int i = from + 16 * box + 4 * j + 2 * h;
+        const int i = 16 * box + 4 * j + 2 * h;
         pieces[j] = make_float2(dq[i] * scale, dq[i + 1] * scale);
       }
       exchange(pieces[0], pieces[1], (r & 1) != 0);

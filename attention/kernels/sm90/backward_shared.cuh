@@ -60,8 +60,8 @@ struct BackwardShared {
   static constexpr int kDoutStages = kTuning.dout_stages;
   static constexpr int kScores = kWide ? 4 : 2;  ///< buffers of dS, or of P and dS in turn
   static constexpr int kScoreBytes = kKeys * kRows * 2;
-  // dQ on its way, in boxes of 32 columns: all at once, or some of each part a round.
-  static constexpr int kPartBoxes = kTuning.staged > 0 ? kTuning.staged : Across::kPart / 32;
+  // dQ on its way, in boxes of 32 columns: all at once, or two of each part a round.
+  static constexpr int kPartBoxes = kWide ? 2 : kDim / 32;
   static constexpr int kBoxes = kParts * kPartBoxes;
   static constexpr int kRounds = (Across::kPart / 32 + kPartBoxes - 1) / kPartBoxes;
   static constexpr int kBoxBytes = kRows * kRowBytes;

@@ -7,12 +7,14 @@
 //   products   S^T and dP^T of a step, 64 keys by 64 rows, each warpgroup with half of the rows;
 //   P^T
 //              and dS^T go to shared memory, where both see them whole. From there each computes
-//              its columns of dV, dQ and dK, in this order: dO, which has one stage, is free again
-//              under the other two, and dQ leaves under dK.
+//              its columns of dV, dK and, in two rounds of at most 64 columns, of dQ.
+//   overlap    in the order dP, dQ (first round), dV, dQ (second), dK, S of the next step:
+//              exponentials run under dP, the rounds of dQ leave under dV and dK, dO is asked for
+//              again once dV is there
 //   shared     K, V; Q [2 stages], dO [1, or 2 where values have 128 columns]; P and dS [2], so
 //   that
-//              one barrier a step is enough; dQ by 64 columns a warpgroup, in two rounds: 226 KB at
-//              192 and 256, 210 at 192 with values of 128
+//              one barrier a step is enough; a round of dQ: 232 KB at 192 and 256, 215 at 192 with
+//              values of 128
 //   limits     head_dim, head_dim_v: 192 and 192, 192 and 128, 256 and 256; tiles of at most
 //              128 x 64; the others as in backward.cuh
 #pragma once
@@ -39,8 +41,11 @@ struct WideConsumer : ConsumerBase<Memory> {
   static constexpr int kShare = kRows / kGroups;  ///< rows of which a warpgroup computes P and dS
   static constexpr int kColumns = kShare / 8;     ///< of scores, as backward_scores.cuh counts them
   static_assert(kKeys == kGroupRows && kRows == kBlockWidth);
+  static constexpr int kLastColumns = Across::kPart - kBlockWidth;  ///< of the second round of dQ
+  static_assert(Memory::kRounds == 2 && Memory::kPartBoxes == kBlockWidth / 32);
 
-  float dk[Across::kPart / 2], dv[AcrossV::kPart / 2], dq[Across::kPart / 2];
+  float dk[Across::kPart / 2], dv[AcrossV::kPart / 2];
+  float dq[kBlockWidth / 2], last_dq[kLastColumns / 2];
   float s[kShare / 2], dp[kShare / 2];
 
   using Base::Base;
@@ -109,14 +114,16 @@ struct WideConsumer : ConsumerBase<Memory> {
     commit_products();
   }
 
-  __device__ __forceinline__ void start_dq() {
+  /// The columns of a round: of a block of K's part.
+  template <int kRound, int kCount>
+  __device__ __forceinline__ void start_dq(float (&d)[kCount]) {
     const Matrix a = across_rows(shared_address(gradients()), kKeys);
-    const Matrix b = part_of<Across>(shared.k);
-    drop(dq);
+    const Matrix b = part_of<Across>(shared.k + kRound * kKeys * kRowBytes);
+    drop(d);
     fence_products();
 #pragma unroll
     for (int k = 0; k < kKeys / 16; ++k) {
-      multiply_across(dq, a.at(step_across_rows(k)), b.at(step_across_rows(k)), k > 0, T());
+      multiply_across(d, a.at(step_across_rows(k)), b.at(step_across_rows(k)), k > 0, T());
     }
     commit_products();
   }
@@ -144,14 +151,12 @@ struct WideConsumer : ConsumerBase<Memory> {
     const float* const lse = shared.lse[at.index] + first;
     const float* const delta = shared.delta[at.index] + first;
     if constexpr (kCapped) {
-      wait_products<0>(s);
-      hold(dp);
+      wait_products<0>(dp);
       reach(Phase::scores);
       find_capped<kColumns>(shared.factors, s, dp, lse, delta, lane(), 0);
       if (masked) hide<kColumns>(s, seen, lane(), 0);
       leave_scores(probabilities(), s);
     } else {
-      wait_products<1>(s);
       reach(Phase::scores);
       find_probabilities<kColumns>(s, lse, shared.factors.to_exponent, lane(), 0);
       // NOTE: the branch also keeps ptxas from moving the wait for dP before the exponentials.
@@ -172,15 +177,12 @@ struct WideConsumer : ConsumerBase<Memory> {
   }
 
   /// Leaves a round of the warpgroup's columns of dQ to the adder, while products are under way.
-  template <int kRound>
-  __device__ __forceinline__ void leave_dq() {
+  template <int kRound, int kCount>
+  __device__ __forceinline__ void leave_dq(const float (&d)[kCount]) {
     if constexpr (Memory::kTuning.adds) {
-      constexpr int kFirst = Memory::kPartBoxes * kRound;
-      constexpr int kLeft = Across::kPart / 32 - kFirst;
       unsigned char* const boxes = shared.dq + group() * Memory::kPartBoxes * Memory::kBoxBytes;
       wait(&shared.dq_empty, Place<1>(step * Memory::kRounds + kRound).empty);
-      stage_dq<kRows, Memory::kPartBoxes>(boxes, kLeft, key(), lane(), shared.factors.scale, dq,
-                                          16 * kFirst);
+      stage_dq<kRows>(boxes, kCount / 16, key(), lane(), shared.factors.scale, d);
       __syncwarp();
       release(&shared.dq_full);
     }
@@ -203,33 +205,45 @@ struct WideConsumer : ConsumerBase<Memory> {
     reach(Phase::item);
   }
 
-  /// All steps of an item, which has some; one after another.
-  __device__ __forceinline__ void stream_rows() {
-    for (bool more = true; more; ++step) {
-      const Turn at(step);
-      const DoutTurn of_dout(step);
-      start_scores(at);
-      start_slopes(of_dout);
-      exchange_scores(at);
-      start_dq();
-      add_rows(dv, probabilities(), part_of<AcrossV>(shared.dout[of_dout.index]));
-      add_rows(dk, gradients(), part_of<Across>(shared.q[at.index]));
-      wait_products<2>(dq);
-      reach(Phase::dq);
-      leave_dq<0>();
-      if constexpr (Memory::kDoutStages < Memory::kStages) {
-        wait_products<1>();
-        release(&shared.dout_empty[of_dout.index]);
-      }
-      if constexpr (Memory::kRounds > 1) leave_dq<1>();
-      reach(Phase::added);
-      more = shared.steps[at.index].last == 0;
+  /// A step whose S^T is there. That of the next, if the item has one, is started once dQ, the last
+  /// product whose registers are read before the step ends, is there: earlier, ptxas would have all
+  /// products wait for each other.
+  template <bool kMore>
+  __device__ __forceinline__ void run_step() {
+    const Turn at(step);
+    const DoutTurn of_dout(step);
+    start_slopes(of_dout);
+    exchange_scores(at);
+    start_dq<0>(dq);
+    add_rows(dv, probabilities(), part_of<AcrossV>(shared.dout[of_dout.index]));
+    wait_products<1>(dq);
+    reach(Phase::dq);
+    leave_dq<0>(dq);
+    start_dq<1>(last_dq);
+    add_rows(dk, gradients(), part_of<Across>(shared.q[at.index]));
+    wait_products<1>(last_dq);
+    if constexpr (Memory::kDoutStages < Memory::kStages) release(&shared.dout_empty[of_dout.index]);
+    if constexpr (kMore) start_scores(Turn(step + 1));
+    leave_dq<1>(last_dq);
+    reach(Phase::added);
+    if constexpr (kMore) {
+      wait_products<0>(s);
+    } else {
       wait_products<0>(dk);
       hold(dv);
-      __syncwarp();  // all lanes have read what the step says
-      release(&shared.empty[at.index]);
-      reach(Phase::done);
     }
+    __syncwarp();  // all lanes have read what the step says
+    release(&shared.empty[at.index]);
+    reach(Phase::done);
+    ++step;
+  }
+
+  /// All steps of an item, which has some; one after another.
+  __device__ __forceinline__ void stream_rows() {
+    start_scores(Turn(step));
+    wait_products<0>(s);
+    while (shared.steps[Turn(step).index].last == 0) run_step<true>();
+    run_step<false>();
   }
 
   __device__ __forceinline__ void store(const KeyRows& to) const {

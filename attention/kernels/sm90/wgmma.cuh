@@ -104,6 +104,7 @@ __device__ __forceinline__ void wait_products() {
   ANNULUS_MULTIPLY(Type, type, 64, "128", "%64", "%65", "%66")              \
   ANNULUS_MULTIPLY(Type, type, 80, "160", "%80", "%81", "%82")              \
   ANNULUS_MULTIPLY(Type, type, 96, "192", "%96", "%97", "%98")              \
+  ANNULUS_MULTIPLY_HALVES(Type, type, 16, "32", "%16", "%17", "%18")        \
   ANNULUS_MULTIPLY_HALVES(Type, type, 32, "64", "%32", "%33", "%34")        \
   ANNULUS_MULTIPLY_HALVES(Type, type, 48, "96", "%48", "%49", "%50")        \
   ANNULUS_MULTIPLY_HALVES(Type, type, 64, "128", "%64", "%65", "%66")       \
