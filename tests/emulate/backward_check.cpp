@@ -5,9 +5,24 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <string>
 
 namespace annulus::testing {
+
+namespace {
+
+void poison(std::vector<double>& values, const OracleProblem& p, const KeyInterval& rows) {
+  const std::int64_t row = static_cast<std::int64_t>(values.size()) / (p.batch * p.seq);
+  for (std::int64_t b = 0; b < p.batch; ++b) {
+    const auto first = values.begin() + b * p.seq * row;
+    std::fill(first + rows.begin * row, first + rows.end * row, std::nan(""));
+  }
+}
+
+}  // namespace
 
 TileGrid backward_grid(const OracleProblem& p) {
   return {128, attn::sm90::backward_keys(p.head_dim)};
@@ -24,9 +39,11 @@ RunResult expect_right(const std::vector<TestLaunch>& chain, const BackwardOptio
   SCOPED_TRACE("seq " + std::to_string(p.seq) + ":" + std::to_string(p.seq_kv) + " dim " +
                std::to_string(p.head_dim) + ":" + std::to_string(p.head_dim_v) + " seed " +
                std::to_string(options.emulation.seed));
-  const OracleInputs inputs = random_inputs(p, 17 + options.emulation.seed);
+  OracleInputs inputs = random_inputs(p, 17 + options.emulation.seed);
   const OracleResult truth = oracle_attention(p, inputs);
   const OracleResult naive = naive_attention(p, inputs);
+  poison(inputs.q, p, options.nan_rows);
+  poison(inputs.dout, p, options.nan_rows);
   RunResult result = run_backward(chain, inputs, options);
   const Shares shares = shares_of(result.values, truth, naive);
   EXPECT_LE(shares.dq, 1.0);

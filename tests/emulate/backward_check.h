@@ -12,6 +12,8 @@ struct BackwardOptions {
   Emulation emulation{};
   BackwardEmulation backward{};
   bool add_key_gradients = false;
+  /// Rows of q and dout that are NaN for the kernel: such as no tile names and see no key.
+  KeyInterval nan_rows{};
 };
 
 /// The largest tiles that the backward takes.

@@ -110,7 +110,9 @@ TEST_P(BackwardDims, Chains) {
 
 /// Boxes of keys read NaN behind tiles, those of queries and dO likewise.
 TEST_P(BackwardDims, NotANumberBehindTiles) {
-  expect_right({with_nan_between(GetParam().dim, GetParam().dim_v, grid())});
+  const auto [dim, dim_v] = GetParam();
+  expect_right({with_nan_between(dim, dim_v, grid())});
+  expect_right({with_rows_between(dim, dim_v, grid().keys)}, {.nan_rows = {90, 100}});
 }
 
 TEST_P(BackwardDims, LateFlagsAndAborts) {

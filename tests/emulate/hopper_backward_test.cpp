@@ -145,9 +145,13 @@ TEST(EmulatedHopperBackward, AddsKeyGradients) {
   }
 }
 
-/// Between the segments are tokens that hold NaN: boxes read them, results must not.
+/// Between the segments are tokens that hold NaN, and between query tiles: boxes read them, results
+/// must not.
 TEST(EmulatedHopperBackward, NotANumberBehindTiles) {
-  for (const std::int64_t dim : {128, 64}) expect_right({with_nan_between(dim)});
+  for (const std::int64_t dim : {128, 64}) {
+    expect_right({with_nan_between(dim)});
+    expect_right({with_rows_between(dim, dim, 128)}, {.nan_rows = {90, 100}});
+  }
 }
 
 TEST(EmulatedHopperBackward, RowsWithoutKeys) {

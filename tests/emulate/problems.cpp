@@ -67,4 +67,21 @@ TestLaunch with_nan_between(std::int64_t dim, std::int64_t dim_v, const TileGrid
   return make_launch(p, {{0, 0, 1, 130}, {200, 200, 1, 99}}, grid);
 }
 
+TestLaunch with_rows_between(std::int64_t dim, std::int64_t dim_v, std::int64_t tile_keys) {
+  OracleProblem p = problem_of(200, dim);
+  p.head_dim_v = dim_v;
+  Mask::Rows rows;
+  for (std::int64_t i = 0; i < 200; ++i) {
+    rows.intervals.push_back(i >= 90 && i < 100 ? RowIntervals{}
+                                                : RowIntervals{KeyInterval{0, i + 1}});
+  }
+  p.terms = {rows};
+  TestLaunch launch = make_launch(p, one_segment(p), {100, tile_keys});
+  for (attn::Tile& tile : launch.tiles) {
+    if (tile.row == 0) tile.rows = 90;
+  }
+  std::erase_if(launch.tiles, [](const attn::Tile& t) { return t.row == 0 && t.key >= 90; });
+  return launch;
+}
+
 }  // namespace annulus::testing

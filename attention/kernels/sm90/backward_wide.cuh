@@ -58,25 +58,25 @@ struct WideConsumer : ConsumerBase<Memory> {
   }
 
   /// The warpgroup's part of a matrix of kKeys or kRows rows.
-  template <typename Columns>
+  template <typename Parts>
   __device__ __forceinline__ static Matrix part_of(const unsigned char* matrix) {
-    constexpr std::uint32_t kBytes = Columns::kPartBlocks * kRows * kRowBytes;
+    constexpr std::uint32_t kBytes = Parts::kPartBlocks * kRows * kRowBytes;
     return across_rows(shared_address(matrix) + static_cast<std::uint32_t>(group()) * kBytes,
                        kRows);
   }
 
   /// The keys times the warpgroup's rows of the step.
-  template <typename Columns>
+  template <typename Parts>
   __device__ __forceinline__ void multiply_rows(float (&d)[kShare / 2], const unsigned char* keys,
                                                 const unsigned char* rows) const {
     const Matrix a = along_rows(shared_address(keys));
     const Matrix b =
         along_rows(shared_address(rows) + static_cast<std::uint32_t>(group() * kShare * kRowBytes));
-    constexpr std::uint32_t kPartBytes = Columns::kPartBlocks * kRows * kRowBytes;
+    constexpr std::uint32_t kPartBytes = Parts::kPartBlocks * kRows * kRowBytes;
 #pragma unroll
     for (int part = 0; part < kGroups; ++part) {
 #pragma unroll
-      for (int k = 0; k < Columns::kPart / 16; ++k) {
+      for (int k = 0; k < Parts::kPart / 16; ++k) {
         const std::uint32_t at = part * kPartBytes + step_along_rows(k, kRows);
         multiply(d, a.at(at), b.at(at), part + k > 0, T());
       }
