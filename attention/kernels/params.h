@@ -151,7 +151,9 @@ struct LaunchContext {
   /// `traffic_bytes` are not used.
   void* stream = nullptr;
   /// CUDA backward: same bits from run to run. Else blocks add to dq in the order in which they get
-  /// there. Forward and the CPU's kernels give the same bits in any case.
+  /// there. Forward and the CPU's kernels give the same bits from run to run in any case; with it,
+  /// a row's bits do not depend on how many rows and heads share the launch either (kernels that
+  /// split few rows over many keys then do not).
   bool deterministic = false;
   /// A nonzero value ends every wait inside a kernel, which then returns: results are void.
   const std::uint32_t* abort = nullptr;

@@ -117,6 +117,14 @@ class Attention:
     def backward(self, dout, q, k, v, out, lse, dq, dk, dv):
         self.run(self.library.lib.annulus_attention_backward, (dout, q, k, v, out, lse, dq, dk, dv))
 
+    def positions(self, rank):
+        """The global position of each token of a rank's shard."""
+        lib = self.library.lib
+        lib.annulus_attention_seq_local.restype = c.c_int64
+        values = (c.c_int64 * lib.annulus_attention_seq_local(self.handle, rank))()
+        self.library.call(lib.annulus_attention_positions, self.handle, rank, values)
+        return list(values)
+
     def close(self):
         lib = self.library.lib
         lib.annulus_attention_free(self.handle)

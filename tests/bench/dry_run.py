@@ -45,6 +45,8 @@ def main():
                                   kernel="flash1", head_dim_v=dim_v)
     attention.forward(q, k, v, out, lse)
     attention.backward(dout, q, k, v, out, lse, dq, dk, dv)
+    if attention.positions(0) != list(range(seq)):
+        sys.exit(f"positions: {attention.positions(0)}")
     attention.close()
 
     def near(name, got, wanted):

@@ -43,8 +43,9 @@ class Exchange(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
+        gradient = gradient.contiguous()  # else the empty one would have its strides
         returned = torch.empty_like(gradient)
-        dist.all_to_all_single(returned, gradient.contiguous())
+        dist.all_to_all_single(returned, gradient)
         return returned
 
 

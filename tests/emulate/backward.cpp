@@ -156,20 +156,21 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
   std::vector<int>& turns = g_backward.counters != nullptr ? *g_backward.counters : own;
   turns.assign(static_cast<std::size_t>(g.batch * g.heads * 2) * index.row_tiles.size(),
                g_backward.first_turn);
+  const int blocks = sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit);
   const sm90::Sections sections = sm90::key_sections_of(p.geometry);
   const int keys = sm90::backward_keys(g.head_dim);
   const int rows = sm90::backward_rows(g.head_dim);
-  const Run run{
-      p,
-      g,
-      {map_of(sm90::query_shape(p.q, p.geometry), rows),
-       map_of(sm90::key_shape(p.k, p.geometry), keys),
-       map_of(sm90::value_shape(p.v, p.geometry), keys),
-       map_of(sm90::dout_shape(p.dout, p.geometry), rows),
-       map_of(sm90::gradient_shape(p.dq, p.geometry), rows)},
-      {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size},
-      turns.data(),
-      static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};
+  const Run run{p,
+                g,
+                {map_of(sm90::query_shape(p.q, p.geometry), rows),
+                 map_of(sm90::key_shape(p.k, p.geometry), keys),
+                 map_of(sm90::value_shape(p.v, p.geometry), keys),
+                 map_of(sm90::dout_shape(p.dout, p.geometry), rows),
+                 map_of(sm90::gradient_shape(p.dq, p.geometry), rows)},
+                {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads,
+                 sections.size, sections.count},
+                turns.data(),
+                static_cast<unsigned>(blocks)};
   make_schedule(run.geometry, run.schedule);
   if (g_backward.before) g_backward.before();
   if (p.q.dtype == DType::bf16) {

@@ -5,8 +5,11 @@
 
 #include "attention/kernels/operand.h"
 #include "attention/kernels/sm90/forward.cuh"
+#include "attention/kernels/sm90/merge.cuh"
+#include "attention/kernels/sm90/pack.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
 #include "attention/kernels/sm90/setup.h"
+#include "attention/kernels/sm90/split.h"
 #include "attention/kernels/tile_index.h"
 #include "tests/emulate/copies.h"
 #include "tests/emulate/tensor_core.h"
@@ -23,6 +26,7 @@ using namespace attn;  // NOLINT
 using emulate::Machine;
 
 Emulation g_emulation;
+attn::sm90::Split g_split;  // of the last launch
 
 /// Rows that no tile names, as fill.cu has it.
 void fill_unvisited_rows(const ForwardParams& p) {
@@ -131,12 +135,30 @@ void run_any(const Run& run) {
   }
 }
 
-void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule, int step_keys) {
+void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule, const Input& q,
+                   const sm90::Parts& parts, int step_keys) {
   *schedule.drawn = 0;
+  for (int i = 0; i < 5; ++i) sm90::pack_heads(g, q, parts, i, 5);
   for (int i = 0; i < g.row_tile_count; ++i) {
     Machine machine({g_emulation.seed, {}});
-    machine.run(32, {}, {1, 1, 1},
-                [&] { sm90::place_query_tile(g, schedule, i, machine.thread(), step_keys); });
+    machine.run(32, {}, {1, 1, 1}, [&] {
+      sm90::place_query_tile(g, schedule, parts, i, machine.thread(), step_keys);
+    });
+  }
+}
+
+/// merge.cu, a warp at a time.
+void merge_parts(const cuda::Geometry& g, const ForwardParams& p, const sm90::Parts& parts) {
+  for (int i = 0; i < g.row_tile_count * parts.rows; ++i) {
+    for (int head = 0; head < g.heads / parts.group; ++head) {
+      for (int batch = 0; batch < g.batch; ++batch) {
+        Machine machine({g_emulation.seed, {}});
+        machine.run(32, {}, {1, 1, 1}, [&] {
+          sm90::merge_row(g, p, parts, i / parts.rows, i % parts.rows, head, batch,
+                          machine.thread());
+        });
+      }
+    }
   }
 }
 
@@ -159,20 +181,37 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   fill_unvisited_rows(p);
   const std::int64_t items = sm90::items_of(p.geometry);
   if (items == 0) return;
-  int drawn = 0;
-  std::vector<sm90::QueryTile> tiles(index.row_tiles.size() - 1, {-1, -1, -1, -1, -1, -1});
   LaunchContext with = context;
   with.abort = g_emulation.abort;
-  const sm90::Sections sections = sm90::sections_of(p.geometry);
-  const Run run{
-      p,
-      cuda::geometry_of(p.geometry, with),
-      {map_of(sm90::key_shape(p.k, p.geometry), tile_keys),
-       map_of(sm90::value_shape(p.v, p.geometry), tile_keys)},
-      {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads, sections.size},
-      static_cast<unsigned>(sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit))};
-  make_schedule(run.geometry, run.schedule, tile_keys);
+  const int sms =
+      g_emulation.sm_limit > 0 ? std::min(g_emulation.sm_limit, g_emulation.sms) : g_emulation.sms;
+  std::vector<std::byte> workspace(static_cast<std::size_t>(
+      std::max(sm90::schedule_bytes(static_cast<std::int64_t>(index.row_tiles.size())),
+               sm90::most_split_bytes(p.geometry, tile_keys))));
+  g_split = sm90::split_of(p.geometry, tile_keys, sms, static_cast<std::int64_t>(workspace.size()),
+                           context.deterministic);
+  if (g_emulation.split) {
+    g_split = *g_emulation.split;
+    workspace.resize(static_cast<std::size_t>(sm90::split_bytes(p.geometry, g_split)));
+  }
+  const sm90::Split split = g_split;
+  std::fill(workspace.begin(), workspace.end(), std::byte{0xff});
+  const sm90::Parts parts = sm90::parts_in(workspace.data(), p.geometry, split);
+  const ForwardParams told = sm90::told_to_blocks(p, parts);
+  const sm90::Schedule schedule = sm90::schedule_in(workspace.data(), p.geometry, split, sms);
+  // What a former launch left: an item that is not this one's.
+  std::fill_n(schedule.tiles, schedule.all / schedule.head_count,
+              sm90::QueryTile{0, 1, 0, 1, 1, 0, 0, 0});
+  const cuda::Geometry g = cuda::geometry_of(p.geometry, with);
+  const Run run{told,
+                sm90::told_to_blocks(g, parts),
+                {map_of(sm90::key_shape(p.k, p.geometry), tile_keys),
+                 map_of(sm90::value_shape(p.v, p.geometry), tile_keys)},
+                schedule,
+                static_cast<unsigned>(std::min(schedule.all, sms))};
+  make_schedule(g, schedule, p.q, parts, tile_keys);
   run_any(run);
+  if (split.merged()) merge_parts(g, p, parts);
 }
 
 std::int64_t no_workspace(const AttendGeometry& /*g*/, bool /*backward*/, int /*threads*/) {
@@ -193,5 +232,7 @@ const Kernel& emulated_hopper(const Emulation& emulation) {
   g_emulation = emulation;
   return kernel;
 }
+
+attn::sm90::Split emulated_split() { return g_split; }
 
 }  // namespace annulus::testing

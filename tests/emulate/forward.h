@@ -1,9 +1,11 @@
 #pragma once
 
 #include "attention/kernels/dispatch.h"
+#include "attention/kernels/sm90/split.h"
 #include "tests/emulate/machine.h"
 
 #include <functional>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -16,12 +18,16 @@ struct Emulation {
   int sm_limit = 0;
   std::vector<std::function<void()>> late{};  ///< machine.h; of every launch
   const std::uint32_t* abort = nullptr;
-  bool joined = true;            ///< tile lists, as the executor has them; false: single tiles
+  bool joined = true;  ///< tile lists, as the executor has them; false: single tiles
+  std::optional<attn::sm90::Split> split{};  ///< none: as launches are split
   std::string_view candidate{};  ///< as "lazy_128" (hopper_candidates.h); empty: what is launched
 };
 
 /// The Hopper forward as a kernel of host memory, with the tiles it wants (Kernel::tiles). No
 /// backward.
 const attn::Kernel& emulated_hopper(const Emulation& emulation);
+
+/// How the last launch was split.
+attn::sm90::Split emulated_split();
 
 }  // namespace annulus::testing

@@ -36,7 +36,7 @@ if(ANNULUS_KERNEL_SET STREQUAL "ci")
     WRONG "no_additions 128")
 else()
   annulus_candidates(hopper_candidates TEMPLATE hopper_candidate.cu.in
-    RIGHT "lazy 128" "wide_turns 128" "three_none 64" "two 96" "turns 192" "turns 256"
+    RIGHT "queries 128" "lazy 128" "wide_turns 128" "three_none 64" "turns 192" "turns 256"
     WRONG "traced_wide 128" "traced 128" "traced 192")
   annulus_candidates(hopper_backward_candidates TEMPLATE hopper_backward_candidate.cu.in
     WRONG "traced 128" "traced_wide 192" "traced_wide 256" "no_additions 128" "no_additions 64"

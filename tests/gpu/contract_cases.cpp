@@ -157,6 +157,33 @@ void captured(const Kernel& kernel, const Setting& s) {
   check_cuda(cudaGraphDestroy(graph), "graph");
 }
 
+/// Forward alone, free to be split over keys: not deterministic.
+void captured_free(const Kernel& kernel, const Setting& s) {
+  DeviceRun run(kernel, s.launch, s.inputs, s.truth);
+  run.forward_pass();
+  const auto results = [&] {
+    OracleResult r = run.results();
+    for (auto* gradient : {&r.dq, &r.dk, &r.dv}) gradient->clear();
+    return r;
+  };
+  const OracleResult eager = results();
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t instance = nullptr;
+  check_cuda(cudaStreamBeginCapture(run.stream, cudaStreamCaptureModeThreadLocal), "capture");
+  run.forward_pass();
+  check_cuda(cudaStreamEndCapture(run.stream, &graph), "capture");
+  check_cuda(cudaGraphInstantiate(&instance, graph, 0), "instantiate");
+  for (int i = 0; i < 3; ++i) {
+    run.poison_results();
+    check_cuda(cudaGraphLaunch(instance, run.stream), "replay");
+    expect(same_bits(results(), eager), "a replay has other bits");
+  }
+  check_cuda(cudaGraphExecDestroy(instance), "graph");
+  check_cuda(cudaGraphDestroy(graph), "graph");
+  run.backward_pass();
+  s.expect_right(run);
+}
+
 /// Heads 0 and 1 .. 5 in launches of their own: the second begins within a group.
 void head_offset(const Kernel& kernel, const Setting& s) {
   DeviceRun run(kernel, s.launch, s.inputs, s.truth);
@@ -202,9 +229,8 @@ void head_offset(const Kernel& kernel, const Setting& s) {
 void contract_cases(const std::string& only, Tally& tally) {
   // `few`: flash2, flash1 and hopper alone, with few rows. Beside a grid of naive that waits on
   // every SM the copies of a late flag do not start.
-  const auto run_dims = [&](const std::string& name, std::int64_t dim, std::int64_t dim_v, bool few,
-                            bool hopper, const auto& body) {
-    const OracleProblem problem_here = contract_problem(dim, dim_v, few ? 150 : 400);
+  const auto run_problem = [&](const std::string& name, const OracleProblem& problem_here, bool few,
+                               bool hopper, const auto& body) {
     std::unique_ptr<Setting> made;
     for (const Kernel* kernel : attn::cuda::kernels()) {
       if (few && kernel->name != "flash2" && kernel->name != "flash1" && kernel->name != "hopper") {
@@ -212,10 +238,12 @@ void contract_cases(const std::string& only, Tally& tally) {
       }
       if (hopper && kernel->name != "hopper") continue;
       if ((std::string(kernel->name) + " " + name).find(only) == std::string::npos) continue;
-      if (!kernel->refuses({DType::bf16, dim, dim_v, false, "cuda"}).empty()) continue;
+      const OracleProblem& p = problem_here;
+      if (!kernel->refuses({p.dtype, p.head_dim, p.head_dim_v, false, "cuda"}).empty()) continue;
       // Tiles that all kernels take, and both passes of `hopper`.
       const std::int64_t keys =
-          hopper ? attn::tiles_for(*kernel, {DType::bf16, dim, dim_v, true, "cuda"}).keys : 128;
+          hopper ? attn::tiles_for(*kernel, {p.dtype, p.head_dim, p.head_dim_v, true, "cuda"}).keys
+                 : 128;
       if (!made) made = std::make_unique<Setting>(problem_here, TileGrid{128, keys});
       const Setting& setting = *made;
       ++tally.cases;
@@ -230,6 +258,10 @@ void contract_cases(const std::string& only, Tally& tally) {
       std::fflush(stdout);
       tally.failed += problem.empty() ? 0 : 1;
     }
+  };
+  const auto run_dims = [&](const std::string& name, std::int64_t dim, std::int64_t dim_v, bool few,
+                            bool hopper, const auto& body) {
+    run_problem(name, contract_problem(dim, dim_v, few ? 150 : 400), few, hopper, body);
   };
   const auto run = [&](const char* what, std::int64_t dim, bool few, const auto& body) {
     run_dims(std::string(what) + " dim " + std::to_string(dim), dim, dim, few, false, body);
@@ -256,6 +288,17 @@ void contract_cases(const std::string& only, Tally& tally) {
     run_hopper("late flag", true, late_flag);
     run_hopper("abort", false, abort_ends);
     run_hopper("graph", false, captured);
+  }
+  // Few rows and many keys: split over keys, with heads packed or not.
+  for (const std::int64_t heads : {3, 48}) {
+    OracleProblem p = contract_problem(128, 128, 3);
+    p.seq_kv = 3001;
+    p.heads = heads;
+    p.terms.clear();
+    const std::string end = " dim 128 heads " + std::to_string(heads) + ":3";
+    run_problem("split late flag" + end, p, true, true, late_flag);
+    run_problem("split abort" + end, p, false, true, abort_ends);
+    run_problem("split graph" + end, p, false, true, captured_free);
   }
 }
 

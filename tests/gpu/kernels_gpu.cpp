@@ -7,11 +7,14 @@
 //   kernels_gpu --time [hopper] [TEXT] [deterministic] [forward] [once]   times flash2, or hopper:
 //                               shapes whose name, such as "bf16 128 causal 16384", contains TEXT;
 //                               once: for profilers
+//   kernels_gpu --time hopper decode  few rows and many keys, split over keys and whole
 #include "attention/kernels/cuda/table.h"
 #include "tests/gpu/contract_cases.h"
 #include "tests/gpu/device_kernel.h"
 #include "tests/gpu/dims_cases.h"
 #include "tests/gpu/kernel_cases.h"
+#include "tests/gpu/split_cases.h"
+#include "tests/gpu/time_decode.h"
 #include "tests/gpu/time_kernels.h"
 
 #include <algorithm>
@@ -210,6 +213,7 @@ int run(const Filter& filter) {
   short_sequences(cases);
   tall_tiles(cases);
   dims_cases(cases);
+  split_cases(cases);
   if (!filter.forward) contract_cases(filter.only, tally);
   std::printf("%d cases, %d failed\n", tally.cases, tally.failed);
   return tally.failed == 0 && tally.cases > 0 ? 0 : 1;
@@ -246,7 +250,12 @@ int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   try {
     if (!arguments.empty() && arguments[0] == "--time") {
-      annulus::testing::time_kernels(annulus::testing::time_options(arguments));
+      const auto options = annulus::testing::time_options(arguments);
+      if (options.only.find("decode") == std::string::npos) {
+        annulus::testing::time_kernels(options);
+      } else {
+        annulus::testing::time_decode(options);
+      }
       return 0;
     }
     if (arguments.size() >= 2 && arguments[0] == "--only" && arguments.size() <= 4) {

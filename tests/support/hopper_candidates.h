@@ -21,13 +21,13 @@ constexpr Tuning traced(Tuning t) {
 
 /// What is launched up to kShortKeys, here at every length.
 inline constexpr Tuning lazy_128 = default_tuning(128, 128, false, attn::sm90::kShortKeys);
+constexpr Tuning holding(Tuning t, int queries) {
+  t.query_buffers = queries;
+  return t;
+}
+inline constexpr Tuning queries_128 = holding(lazy_128, 3);
 inline constexpr Tuning wide_turns_128 = with_turns(default_tuning(128, 128, false), true);
 inline constexpr Tuning three_none_64 = with_turns(default_tuning(64, 64, false), false);
-inline constexpr Tuning two_96{.tile_keys = 160,
-                               .turns = false,
-                               .slack = 8,
-                               .loader_registers = 24,
-                               .consumer_registers = 240};
 inline constexpr Tuning turns_192 = with_turns(default_tuning(192, 192, false), true);
 inline constexpr Tuning turns_256 = with_turns(default_tuning(256, 256, false), true);
 
@@ -42,7 +42,7 @@ inline constexpr Tuning traced_192 = traced(default_tuning(192, 192, false));
 #define ANNULUS_HOPPER_CANDIDATES(X) \
   X(lazy, 128)                       \
   X(wide_turns, 128)                 \
+  X(queries, 128)                    \
   X(three_none, 64)                  \
-  X(two, 96)                         \
   X(turns, 192)                      \
   X(turns, 256)

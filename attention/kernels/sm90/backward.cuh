@@ -85,7 +85,7 @@ struct GradientConsumer : ConsumerBase<Memory> {
     const Matrix b = across_rows(shared_address(rows), kRows);
 #pragma unroll
     for (int k = first; k < first + kSteps; ++k) {
-      multiply_add(sum, scores + 4 * k, b.at(step_across_rows(k)), T());
+      multiply_add(sum, scores + 4 * k, b.at(step_across_rows(k)), true, T());
     }
     commit_products();
   }

@@ -19,6 +19,8 @@
 //              one's comes when the last scores are there, and output leaves from registers.
 //   barriers   full and empty mbarriers for K, V and items (shared.cuh); named ones for turns and
 //              for a warpgroup's own threads
+//   split      an item may be a part of a query tile's steps (split.h), whose output and LSE are a
+//              state in the workspace: blocks know only that it has a first step and a place
 //   tails      a tile of fewer keys is copied as a whole box: tokens behind it are read (params.h:
 //              key_tokens), their scores become -inf, their values are overwritten with zeroes
 //   limits     f16, bf16; head_dim = head_dim_v = 64, 96, 128, 192, 256, or 192 and 128; 16-byte
@@ -41,7 +43,7 @@ struct Consumer {
   static constexpr int kScores = kTileKeys / 2;
   static constexpr int kStages = Memory::kStages;
   /// Queries of the next item have a place of their own.
-  static constexpr bool kAhead = Memory::kQueries == 2;
+  static constexpr bool kAhead = Memory::kQueries > 1;
 
   const cuda::Geometry& g;
   const ForwardParams& p;
@@ -65,7 +67,7 @@ struct Consumer {
         scale(kCapped ? cuda::kLog2E : static_cast<float>(geometry.softmax_scale) * cuda::kLog2E) {}
 
   __device__ __forceinline__ unsigned char* queries(int n) const {
-    return shared.q[n & (Memory::kQueries - 1)][at.group()];
+    return shared.q[n % Memory::kQueries][at.group()];
   }
 
   __device__ __forceinline__ void reach(ForwardPhase phase) const {
@@ -101,8 +103,8 @@ struct Consumer {
     sync_group(at);
   }
 
-  /// P V of step `of`.
-  __device__ __forceinline__ void start_values(int of) {
+  /// P V of step `of`; the first of an item that resumes nothing makes output anew.
+  __device__ __forceinline__ void start_values(int of, bool add) {
     const Place<kStages> place(of);
     wait(&shared.v_full[place.index], place.full);
     const int keys = shared.steps[of % Memory::kSteps].keys;
@@ -111,9 +113,14 @@ struct Consumer {
     const Matrix b = across_rows(shared_address(shared.v[place.index]), kTileKeys);
 #pragma unroll
     for (int k = 0; k < kTileKeys / 16; ++k) {
-      multiply_add(o, probabilities + 4 * k, b.at(step_across_rows(k)), T());
+      multiply_add(o, probabilities + 4 * k, b.at(step_across_rows(k)), k > 0 || add, T());
     }
     commit_products();
+  }
+
+  /// The last P V of item n.
+  __device__ __forceinline__ void start_last_values(int n) {
+    start_values(step - 1, p.resume || item_at(n)->tile.steps > 1);
   }
 
   /// What this lane knows of the step's mask: read while its scores are computed.
@@ -162,13 +169,12 @@ struct Consumer {
     wait(&shared.v_full[place.index], place.full);
   }
 
-  /// First step of an item; where there is an item before it, also the end of that: its last P V
-  /// goes first, and its output leaves while Q K^T of this one is computed. False where the launch
-  /// was aborted.
+  /// First step of an item, beside the last P V of the item before, whose sums are finished
+  /// meanwhile. False where the launch was aborted.
   template <bool kFirst>
   __device__ __forceinline__ bool enter(const Item& item) {
     // Without turns before all waits: it needs nothing of this item.
-    if constexpr (!kFirst && !kTuning.turns) start_values(step - 1);
+    if constexpr (!kFirst && !kTuning.turns) start_last_values(item.number - 1);
     await_queries(item.number);
     reach(ForwardPhase::queries);
     if (!await_keys()) {
@@ -180,51 +186,81 @@ struct Consumer {
     reach(ForwardPhase::keys);
     const Matrix rows = along_rows(shared_address(queries(item.number)));
     await_turn();
-    if constexpr (!kFirst && kTuning.turns) start_values(step - 1);
+    if constexpr (!kFirst && kTuning.turns) start_last_values(item.number - 1);
     start_scores(rows);
     pass_turn();
     reach(ForwardPhase::started);
-    if constexpr (!kFirst) leave<1>(item.number - 1);
-    reach(ForwardPhase::output);
+    if constexpr (!kFirst) finish_rows(item.number - 1);
     const Seen seen = look(item);
     wait_products<0>(s);
+    if constexpr (!kFirst) hold(o);
     reach(ForwardPhase::scores);
     release(&shared.k_empty[Place<kStages>(step).index]);
+    if constexpr (!kFirst) release(&shared.v_empty[Place<kStages>(step - 1).index]);
     release_queries(item.tile.steps);
-    begin_rows<kDimV>(g, p, item, Lane(thread_again()), scale, o, sums);
+    begin_sums(g, p, item, Lane(thread_again()), scale, sums);
     find_probabilities(seen);
-    rescale();
     pack_scores<T>(s, probabilities);
     ++step;
     reach(ForwardPhase::entered);
     return true;
   }
 
-  /// The other steps of an item, but for the last P V. False where the launch was aborted.
+  /// Waits for K of the item's next step, and starts its scores. False where the launch was
+  /// aborted; `waiting`: the item whose output porters wait for.
+  __device__ __forceinline__ bool go_on(const Matrix& rows, int waiting) {
+    if (!await_keys()) {
+      take_back_values();
+      give_up(waiting);
+      return false;
+    }
+    await_turn();
+    start_scores(rows);
+    return true;
+  }
+
+  /// From scores of a step to probabilities, while P V of the step before is computed. `left`:
+  /// steps of the item that had none before.
+  __device__ __forceinline__ void take_step(const Item& item, int left) {
+    const Seen seen = look(item);
+    wait_products<1>(s);
+    release(&shared.k_empty[Place<kStages>(step).index]);
+    release_queries(left);
+    find_probabilities(seen);
+    finish_before(sums.sum[0] + sums.sum[1]);
+    wait_products<0>(o);
+    release(&shared.v_empty[Place<kStages>(step - 1).index]);
+    rescale();
+    pack_scores<T>(s, probabilities);
+    ++step;
+    reach(ForwardPhase::step);
+  }
+
+  /// The other steps of an item, but for the last P V. Scores of the second are computed while
+  /// output of the item before leaves. False where the launch was aborted.
   __device__ __forceinline__ bool stream_keys(const Item& item) {
     const Matrix rows = along_rows(shared_address(queries(item.number)));
-    for (int left = item.tile.steps - 1; left > 0; --left) {
-      if (!await_keys()) {
-        take_back_values();
-        give_up(item.number);
-        return false;
-      }
-      await_turn();
-      start_scores(rows);
-      start_values(step - 1);
+    int left = item.tile.steps - 1;
+    if (left == 0) {
+      if (item.number > 0) leave(item.number - 1);
+      if (p.resume) begin_output<kDimV>(g, p, item, Lane(thread_again()), scale, sums, o);
+      return true;
+    }
+    if (!go_on(rows, max(item.number - 1, 0))) return false;
+    pass_turn();
+    if (item.number > 0) leave(item.number - 1);
+    reach(ForwardPhase::output);
+    if (p.resume) {
+      wait_products<0>(s);  // registers of products may not be written while others are under way
+      begin_output<kDimV>(g, p, item, Lane(thread_again()), scale, sums, o);
+    }
+    start_values(step - 1, p.resume);
+    take_step(item, left);
+    while (--left > 0) {
+      if (!go_on(rows, item.number)) return false;
+      start_values(step - 1, true);
       pass_turn();
-      const Seen seen = look(item);
-      wait_products<1>(s);
-      release(&shared.k_empty[Place<kStages>(step).index]);
-      release_queries(left);
-      find_probabilities(seen);
-      finish_before(sums.sum[0] + sums.sum[1]);
-      wait_products<0>(o);
-      release(&shared.v_empty[Place<kStages>(step - 1).index]);
-      rescale();
-      pack_scores<T>(s, probabilities);
-      ++step;
-      reach(ForwardPhase::step);
+      take_step(item, left);
     }
     return true;
   }
@@ -249,7 +285,7 @@ struct Consumer {
   __device__ __forceinline__ void give_up(int n) const {
     *static_cast<volatile std::uint32_t*>(&shared.aborted) = 1;
     __syncwarp();
-    release(&shared.out_full[n & 1]);
+    release(&shared.out_full[n % Memory::kOuts]);
     release_queries(1);
   }
 
@@ -259,14 +295,21 @@ struct Consumer {
     if (!kAhead && left == 1) release(&shared.q_empty);
   }
 
-  /// The output of an item whose queries nobody reads any more.
-  __device__ __forceinline__ void finish(const Item& item) {
+  /// Sums of item n to LSE and to what its output is to be multiplied by.
+  __device__ __forceinline__ void finish_rows(int n) const {
+    finish_sums(Lane(thread_again()), scale, sums, shared.lse[n % Memory::kOuts], shared.factors);
+    __syncwarp();
+  }
+
+  /// Output of item n, which is done, as its queries are: nobody reads them any more.
+  __device__ __forceinline__ void leave(int n) {
+    const Item& item = *item_at(n);
     const Lane here(thread_again());
     if (kAhead) sync_group(here);  // all warps have read the queries that output is staged over
-    const RowFactors factors = finish_sums(here, scale, sums, shared.lse[item.number & 1]);
+    const RowFactors factors{{shared.factors[here.row(0)], shared.factors[here.row(1)]}};
     if (p.finish) {
       if constexpr (kAhead) {
-        stage_out<T, kDimV>(here, shared_address(queries(item.number)), factors, o);
+        stage_out<T, kDimV>(here, shared_address(queries(n)), factors, o);
       } else {
         store_out_at_once<T, kDimV>(g, p, item, here, factors, o);
       }
@@ -274,28 +317,24 @@ struct Consumer {
       store_state<kDimV>(g, p, item, here, factors, o);
     }
     __syncwarp();
-    release(&shared.out_full[item.number & 1]);
-    release(&shared.item_empty[item.number % Memory::kItems]);
-  }
-
-  /// The end of item n, whose last P V is started, and kPending products after it.
-  template <int kPending>
-  __device__ __forceinline__ void leave(int n) {
-    wait_products<kPending>(o);
-    reach(ForwardPhase::values);
-    release(&shared.v_empty[Place<kStages>(step - 1).index]);
-    finish(*item_at(n));
+    release(&shared.out_full[n % Memory::kOuts]);
+    release(&shared.item_empty[n % Memory::kItems]);
   }
 
   __device__ __forceinline__ void leave_last(int n) {
-    start_values(step - 1);
-    leave<0>(n);
+    start_last_values(n);
+    finish_rows(n);
+    wait_products<0>(o);
+    reach(ForwardPhase::values);
+    release(&shared.v_empty[Place<kStages>(step - 1).index]);
+    leave(n);
     reach(ForwardPhase::ended);
   }
 
   __device__ __forceinline__ void run() {
     if (at.group() + 1 == kTuning.groups) pass_turn();  // group 0 begins
     bool more = is_there(0);
+    drop(o);
     reach(ForwardPhase::begun);
     if (!more) return;
     bool goes_on = enter<true>(*item_at(0));

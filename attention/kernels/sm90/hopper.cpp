@@ -4,9 +4,11 @@
 #include "attention/kernels/sm90/launch.h"
 #include "attention/kernels/sm90/maps.h"
 #include "attention/kernels/sm90/setup.h"
+#include "attention/kernels/sm90/split.h"
 #include "attention/kernels/sm90/tuning.h"
 #include "attention/kernels/sm90/variant.h"
 
+#include <algorithm>
 #include <string>
 
 namespace annulus::attn::sm90 {
@@ -30,6 +32,12 @@ Variant variant_for(DType type, std::int64_t head_dim, std::int64_t head_dim_v) 
   return nullptr;
 }
 
+/// Multiprocessors that a launch may take.
+int sms_for(const LaunchContext& context) {
+  const int all = multiprocessors();
+  return context.sm_limit > 0 ? std::min(context.sm_limit, all) : all;
+}
+
 }  // namespace
 
 std::string hopper_refuses(const KernelQuery& query) {
@@ -51,13 +59,16 @@ std::int64_t hopper_bytes(const AttendGeometry& g, bool backward, int /*threads*
   // The index may not be made yet; there are at most as many query tiles, or key tiles, as tiles.
   const std::span<const std::int32_t> index = backward ? g.key_tiles : g.row_tiles;
   const auto tiles = static_cast<std::int64_t>(index.empty() ? g.tiles.size() + 1 : index.size());
-  return schedule_bytes(tiles) + (backward ? turn_bytes(g) : 0);
+  if (backward) return schedule_bytes(tiles) + turn_bytes(g);
+  const Tuning tuning = default_tuning(g.head_dim, g.head_dim_v, g.softcap != 0.0, g.sequence_keys);
+  return std::max(schedule_bytes(tiles), most_split_bytes(g, tuning.tile_keys));
 }
 
 void launch_forward(const Choice& choice, const ForwardParams& params,
                     const LaunchContext& context) {
   const AttendGeometry& geometry = params.geometry;
-  cuda::check_arguments(geometry, context, false, hopper_bytes(geometry, false, 1));
+  cuda::check_arguments(geometry, context, false,
+                        schedule_bytes(static_cast<std::int64_t>(geometry.row_tiles.size())));
   const std::int64_t items = items_of(geometry);
   if (items == 0 || choice.prelude == Prelude::separate) {
     cuda::begin_flops(context);
@@ -65,24 +76,25 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
   }
   if (items == 0) return;
   const cuda::Geometry g = cuda::geometry_of(geometry, context);
-  const Sections sections = sections_of(geometry);
   std::byte* const workspace = context.workspace.data();
-  const Schedule schedule{.drawn = reinterpret_cast<int*>(workspace),
-                          .tiles = reinterpret_cast<QueryTile*>(workspace + kCounterBytes),
-                          .all = static_cast<std::int32_t>(items),
-                          .head_count = sections.heads,
-                          .section = sections.size};
+  const int sms = sms_for(context);
+  const Split split =
+      split_of(geometry, choice.tile_keys, sms, static_cast<std::int64_t>(context.workspace.size()),
+               context.deterministic);
+  const Schedule schedule = schedule_in(workspace, geometry, split, sms);
+  const Parts parts = parts_in(workspace, geometry, split);
   const Maps maps{encode(key_shape(params.k, geometry), params.k.dtype, choice.tile_keys),
                   encode(value_shape(params.v, geometry), params.v.dtype, choice.tile_keys)};
   const bool overlapped = choice.prelude == Prelude::overlapped;
   if (overlapped) {
-    prepare(g, params, schedule, choice.tile_keys, context.flops_assign, context.stream);
+    prepare(g, params, schedule, parts, choice.tile_keys, context.flops_assign, context.stream);
   } else {
-    make_schedule(g, schedule, choice.tile_keys, context.stream);
+    make_schedule(g, params.q, schedule, parts, choice.tile_keys, context.stream);
   }
-  const int blocks = blocks_of(items, multiprocessors(), context.sm_limit);
-  choice.variant(
-      {params, g, maps, schedule, blocks, context.stream, overlapped, geometry.sequence_keys});
+  const ForwardParams told = told_to_blocks(params, parts);
+  choice.variant({told, told_to_blocks(g, parts), maps, schedule, std::min(schedule.all, sms),
+                  context.stream, overlapped, geometry.sequence_keys});
+  if (split.merged()) merge_parts(g, params, parts, overlapped, context.stream);
 }
 
 void hopper_forward(const ForwardParams& params, const LaunchContext& context) {

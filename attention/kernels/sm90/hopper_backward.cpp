@@ -47,13 +47,15 @@ void launch_backward(BackwardVariant variant, const BackwardParams& params,
   const std::int64_t items = key_items_of(geometry);
   if (items == 0) return;
   const cuda::Geometry g = cuda::geometry_of(geometry, context);
+  const int blocks = blocks_of(items, multiprocessors(), context.sm_limit);
   const Sections sections = key_sections_of(geometry);
   std::byte* const workspace = context.workspace.data() + turn_bytes(geometry);
   const KeySchedule schedule{.drawn = reinterpret_cast<int*>(workspace),
                              .tiles = reinterpret_cast<KeyTile*>(workspace + kCounterBytes),
                              .all = static_cast<std::int32_t>(items),
                              .head_count = sections.heads,
-                             .section = sections.size};
+                             .section = sections.size,
+                             .sections = sections.count};
   const BackwardMaps maps = maps_of(params);
   make_key_schedule(g, schedule, ordered, context.stream);
   variant({.params = params,
@@ -61,7 +63,7 @@ void launch_backward(BackwardVariant variant, const BackwardParams& params,
            .maps = maps,
            .schedule = schedule,
            .turns = ordered ? reinterpret_cast<int*>(context.workspace.data()) : nullptr,
-           .blocks = blocks_of(items, multiprocessors(), context.sm_limit),
+           .blocks = blocks,
            .stream = context.stream});
 }
 

@@ -19,7 +19,6 @@ struct Loader {
   Memory& shared;
   int step = 0;            ///< the next
   int drawn = 0;           ///< the item that is not said yet
-  int segment = 0;         ///< of the last step
   std::uint32_t seen = 0;  ///< what that segment's counter held
   bool held = false;       ///< V of the last step is not asked for yet
 
@@ -60,8 +59,8 @@ struct Loader {
                                              int kv_head) {
     const KeySegment& from = g.keys[tile.segment];
     // Segments of a launch that takes what has arrived share one counter: it is not read again.
-    if (from.ready != g.keys[segment].ready) seen = 0;
-    segment = tile.segment;
+    if (from.ready != g.keys[shared.segment].ready) seen = 0;
+    shared.segment = tile.segment;
     if (from.ready == nullptr || seen >= from.all) return true;
     const std::uint32_t needed = cuda::needed_for(from, kv_head, first, keys);
     if (needed <= seen) return true;
@@ -113,10 +112,11 @@ struct Loader {
   /// Steps of an item. Once its first keys are asked for, the item after the next is said, and the
   /// one behind that drawn: nobody waits for the answer until then.
   __device__ __forceinline__ bool walk(const Item& item) {
-    const int end = item.tile.end;
-    for (int i = item.tile.begin; i < end; ++i) {
+    int left = item.tile.steps;
+    int at = item.tile.skip;
+    for (int i = item.tile.begin; left > 0; ++i, at = 0) {
       const Tile& tile = g.tiles[i];
-      for (int at = 0; at < tile.keys; at += kTuning.tile_keys) {
+      for (; at < tile.keys && left > 0; at += kTuning.tile_keys, --left) {
         const int keys = min(kTuning.tile_keys, tile.keys - at);
         if (!await_keys(tile, tile.key + at, keys, item.kv_head)) return false;
         describe(tile, tile.key + at, keys, item);
@@ -124,7 +124,7 @@ struct Loader {
         load_values();
         held = true;
         ++step;
-        if (i > item.tile.begin || at > 0) continue;
+        if (left < item.tile.steps) continue;
         publish(item.number + 2, drawn);
         drawn = draw();
       }
@@ -150,6 +150,7 @@ struct Loader {
     prefetch_map(maps.k);
     prefetch_map(maps.v);
     shared.pairs = 0;
+    shared.segment = 0;
     await_kernel_before();  // the schedule is its work; consumers wait for items
     publish(0, static_cast<int>(blockIdx.x));
     publish(1, draw());
@@ -158,6 +159,8 @@ struct Loader {
       const Item& item = shared.items[n % Memory::kItems];
       if (item.tile.begin == item.tile.end) break;
       if (!walk(item)) {
+        // Porters may wait for it already.
+        if (shared.items[(n + 2) % Memory::kItems].number != n + 2) publish(n + 2, schedule.all);
         say_aborted();
         break;
       }

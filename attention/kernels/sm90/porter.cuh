@@ -55,7 +55,7 @@ struct Porter {
       for (int row = warp() * kUnitRows + lane() / kLanes; row < kRows;
            row += kPorters * kUnitRows) {
         const std::uint32_t unit =
-            shared_address(shared.q[n & (Memory::kQueries - 1)][row / kGroupRows]) +
+            shared_address(shared.q[n % Memory::kQueries][row / kGroupRows]) +
             place_in_matrix(kGroupRows, row % kGroupRows, piece);
         // Rows of a unit differ in bits of their own: so steps are added, and the swizzle's are
         // XORed.
@@ -103,17 +103,17 @@ struct Porter {
     const Item& item = shared.items[n % Memory::kItems];
 #pragma unroll 1
     for (int row = warp() * 32 + lane(); row < item.tile.rows; row += kThreads) {
-      *cuda::f32_row(p.lse, item.batch, token_of(g, item.tile, row), item.head) =
-          shared.lse[n & 1][row];
+      *cuda::f32_row(p.lse, item.batch, place_of(g, item.tile, row), item.head) =
+          shared.lse[n % Memory::kOuts][row];
     }
   }
 
   /// What consumers left of item n. False where they left nothing, for the launch was aborted.
   __device__ __forceinline__ bool carry(int n) const {
-    const Place<2> place(n);
+    const Place<Memory::kOuts> place(n);
     wait(&shared.out_full[place.index], place.full);
     if (shared.aborted != 0) return false;
-    if (Memory::kQueries == 2 && p.finish) {
+    if (Memory::kQueries > 1 && p.finish) {
       each_piece(p.out, n, [](std::uint16_t* to, std::uint32_t from, bool real) {
         if (real) *reinterpret_cast<uint4*>(to) = load_shared16(from);
       });
@@ -123,12 +123,14 @@ struct Porter {
     return true;
   }
 
-  /// Queries go ahead of output by one item.
+  /// Queries go ahead of output by as many items as have room, or by one.
   __device__ __forceinline__ void run() const {
+    constexpr int kLead = Memory::kQueries > 1 ? Memory::kQueries - 1 : 1;
     bool more = true;
-    for (int n = 0; more; ++n) {
-      more = fetch(n);
-      if (n > 0 && !carry(n - 1)) return;
+    for (int n = 0, left = kLead; left > 0; ++n) {
+      more = more && fetch(n);
+      if (!more) --left;
+      if (n >= kLead && !carry(n - kLead)) return;
     }
   }
 };

@@ -1,6 +1,7 @@
 // Before the kernel: the schedule, by as many warps as there are query tiles or key tiles.
 #include "attention/kernels/cuda/device/unvisited.cuh"
 #include "attention/kernels/cuda/launch.h"
+#include "attention/kernels/sm90/pack.cuh"
 #include "attention/kernels/sm90/ptx.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
 #include "attention/kernels/sm90/tuning.h"
@@ -12,20 +13,38 @@ namespace {
 
 constexpr int kWarps = 4;
 
-__global__ void place_query_tiles(const __grid_constant__ cuda::Geometry g,
-                                  const __grid_constant__ Schedule schedule, int step_keys) {
+/// Of the whole grid, whose blocks have the same number of threads.
+struct GridThread {
+  std::int64_t index, count;
+  __device__ GridThread() {
+    const std::int64_t threads = blockDim.x * blockDim.y;
+    const std::int64_t block =
+        (static_cast<std::int64_t>(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    index = block * threads + threadIdx.y * blockDim.x + threadIdx.x;
+    count = threads * gridDim.x * gridDim.y * gridDim.z;
+  }
+};
+
+__global__ void place_query_tiles(const __grid_constant__ cuda::Geometry g, const Input q,
+                                  const __grid_constant__ Schedule schedule,
+                                  const __grid_constant__ Parts split, int step_keys) {
   const int i = static_cast<int>(blockIdx.x * kWarps + threadIdx.y);
+  const GridThread thread;
+  pack_heads(g, q, split, thread.index, thread.count);
   if (i == 0 && threadIdx.x == 0) *schedule.drawn = 0;
   if (i >= g.row_tile_count) return;
-  place_query_tile(g, schedule, i, static_cast<int>(threadIdx.x), step_keys);
+  place_query_tile(g, schedule, split, i, static_cast<int>(threadIdx.x), step_keys);
 }
 
 /// fill_rows (fill.cu), of which the warps of one head and batch also place a query tile each.
 __global__ void fill_and_place(const __grid_constant__ cuda::Geometry g,
                                const __grid_constant__ ForwardParams p,
-                               const __grid_constant__ Schedule schedule, int step_keys, int parts,
+                               const __grid_constant__ Schedule schedule,
+                               const __grid_constant__ Parts split, int step_keys, int parts,
                                bool zero) {
   let_next_kernel_start();
+  const GridThread thread;
+  pack_heads(g, p.q, split, thread.index, thread.count);
   const int block = static_cast<int>(blockIdx.x) / parts;
   const int part = static_cast<int>(blockIdx.x) % parts;
   const int i = block * cuda::kGapWarps + static_cast<int>(threadIdx.y);
@@ -35,7 +54,7 @@ __global__ void fill_and_place(const __grid_constant__ cuda::Geometry g,
       if (zero && g.flops != nullptr) *g.flops = 0;
     }
     if (i < g.row_tile_count) {
-      place_query_tile(g, schedule, i, static_cast<int>(threadIdx.x), step_keys);
+      place_query_tile(g, schedule, split, i, static_cast<int>(threadIdx.x), step_keys);
     }
   }
   cuda::fill_gaps(g, p, block, part, parts);
@@ -54,18 +73,19 @@ unsigned blocks_for(int tiles) { return static_cast<unsigned>((tiles + kWarps - 
 }  // namespace
 
 void prepare(const cuda::Geometry& g, const ForwardParams& params, const Schedule& schedule,
-             int step_keys, bool zero, void* stream) {
+             const Parts& split, int step_keys, bool zero, void* stream) {
   const int parts = cuda::gap_parts(g, kMostTileRows);
   const dim3 grid(cuda::gap_blocks(g, parts), static_cast<unsigned>(g.heads),
                   static_cast<unsigned>(g.batch));
   fill_and_place<<<grid, dim3(32, cuda::kGapWarps), 0, static_cast<cudaStream_t>(stream)>>>(
-      g, params, schedule, step_keys, parts, zero);
+      g, params, schedule, split, step_keys, parts, zero);
   cuda::check_launch("hopper prepare");
 }
 
-void make_schedule(const cuda::Geometry& g, const Schedule& schedule, int step_keys, void* stream) {
+void make_schedule(const cuda::Geometry& g, const Input& q, const Schedule& schedule,
+                   const Parts& split, int step_keys, void* stream) {
   place_query_tiles<<<blocks_for(g.row_tile_count), dim3(32, kWarps), 0,
-                      static_cast<cudaStream_t>(stream)>>>(g, schedule, step_keys);
+                      static_cast<cudaStream_t>(stream)>>>(g, q, schedule, split, step_keys);
   cuda::check_launch("hopper schedule");
 }
 

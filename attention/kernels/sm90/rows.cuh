@@ -42,13 +42,21 @@ __device__ __forceinline__ std::int64_t token_of(const cuda::Geometry& g, const 
   return tile.token >= 0 ? tile.token + row : cuda::token_of_row(g, tile.row + row);
 }
 
-/// Rows continue from (state, lse), or start with nothing.
-template <int kDim>
-__device__ __forceinline__ void begin_rows(const cuda::Geometry& g, const ForwardParams& p,
+/// Where its LSE and state are left.
+__device__ __forceinline__ std::int64_t place_of(const cuda::Geometry& g, const QueryTile& tile,
+                                                 int row) {
+  return tile.place >= 0 ? tile.place + row : cuda::token_of_row(g, tile.row + row);
+}
+
+/// The maximum that a row's state stands for: all that it has seen is one probability of 1.
+__device__ __forceinline__ float max_of_state(float lse, float scale) {
+  return lse / __fmul_rn(scale, cuda::kLn2);
+}
+
+/// Sums continue from lse, or start with nothing.
+__device__ __forceinline__ void begin_sums(const cuda::Geometry& g, const ForwardParams& p,
                                            const Item& item, const Lane& at, float scale,
-                                           float (&o)[kDim / 2], RowSums& sums) {
-#pragma unroll
-  for (int i = 0; i < kDim / 2; ++i) o[i] = 0.0F;
+                                           RowSums& sums) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     sums.max[h] = -cuda::kInfinity;
@@ -57,40 +65,56 @@ __device__ __forceinline__ void begin_rows(const cuda::Geometry& g, const Forwar
     const std::int64_t token = token_of(g, item.tile, at.row(h));
     const float lse = *cuda::f32_row(p.lse, item.batch, token, item.head);
     if (lse == -cuda::kInfinity) continue;
-    sums.max[h] = lse / __fmul_rn(scale, cuda::kLn2);
+    sums.max[h] = max_of_state(lse, scale);
     sums.sum[h] = (at.lane() & 3) == 0 ? 1.0F : 0.0F;
+  }
+}
+
+/// Output that goes on from the state, once the first scores have been seen: by what these made of
+/// it. Rows that had seen no key begin with 0, whatever their state is.
+template <int kDim>
+__device__ __forceinline__ void begin_output(const cuda::Geometry& g, const ForwardParams& p,
+                                             const Item& item, const Lane& at, float scale,
+                                             const RowSums& sums, float (&o)[kDim / 2]) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+#pragma unroll
+    for (int j = 0; j < kDim / 8; ++j) o[4 * j + 2 * h] = o[4 * j + 2 * h + 1] = 0.0F;
+    if (at.row(h) >= item.tile.rows) continue;
+    const std::int64_t token = token_of(g, item.tile, at.row(h));
+    const float lse = *cuda::f32_row(p.lse, item.batch, token, item.head);
+    if (lse == -cuda::kInfinity) continue;
+    const float keep = kept(max_of_state(lse, scale), sums.max[h], scale);
     const float* state = cuda::f32_row(p.state, item.batch, token, item.head) + 2 * (at.lane() & 3);
 #pragma unroll
     for (int j = 0; j < kDim / 8; ++j) {
       const float2 pair = *reinterpret_cast<const float2*>(state + 8 * j);
-      o[4 * j + 2 * h] = pair.x;
-      o[4 * j + 2 * h + 1] = pair.y;
+      o[4 * j + 2 * h] = pair.x * keep;
+      o[4 * j + 2 * h + 1] = pair.y * keep;
     }
   }
 }
 
-/// What makes the thread's output that of normalised rows: factors, 0 where a row has seen no key.
+/// What makes the thread's output that of normalised rows: 0 where a row has seen no key.
 struct RowFactors {
   float of[2];
 };
 
-/// LSE goes to `lse`, by row of the item.
-__device__ __forceinline__ RowFactors finish_sums(const Lane& at, float scale, const RowSums& sums,
-                                                  float* lse) {
-  RowFactors factors;
+/// LSE and factors, by row of the item.
+__device__ __forceinline__ void finish_sums(const Lane& at, float scale, const RowSums& sums,
+                                            float* lse, float* factors) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     float total = sums.sum[h];
     total += __shfl_xor_sync(0xffffffffU, total, 1);
     total += __shfl_xor_sync(0xffffffffU, total, 2);
-    const bool unseen = total == 0.0F;
-    factors.of[h] = unseen ? 0.0F : 1.0F / total;
     if ((at.lane() & 3) != 0) continue;
+    const bool unseen = total == 0.0F;
+    factors[at.row(h)] = unseen ? 0.0F : 1.0F / total;
     // Rounded as said here wherever this is inlined: which item is a block's last is chance.
     const float sum = __fmaf_rn(sums.max[h], __fmul_rn(scale, cuda::kLn2), logf(total));
     lse[at.row(h)] = unseen ? -cuda::kInfinity : sum;
   }
-  return factors;
 }
 
 /// The output itself stays as it is: registers of products may not be written while others are
@@ -102,8 +126,8 @@ __device__ __forceinline__ void store_state(const cuda::Geometry& g, const Forwa
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     if (at.row(h) >= item.tile.rows) continue;
-    const std::int64_t token = token_of(g, item.tile, at.row(h));
-    float* state = cuda::f32_row(p.state, item.batch, token, item.head) + 2 * (at.lane() & 3);
+    const std::int64_t place = place_of(g, item.tile, at.row(h));
+    float* state = cuda::f32_row(p.state, item.batch, place, item.head) + 2 * (at.lane() & 3);
     const float factor = factors.of[h];
 #pragma unroll
     for (int j = 0; j < kDim / 8; ++j) {

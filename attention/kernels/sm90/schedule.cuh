@@ -16,29 +16,78 @@ __device__ inline int steps_of(const cuda::Geometry& g, int i, int step_keys) {
   return steps;
 }
 
+/// How many parts a query tile of so many steps has, and how long the longest is.
+struct PartCount {
+  int parts, length;
+  __device__ PartCount(int steps, int most)
+      : parts(max(1, min(most, steps / kLeastSteps))),
+        length(parts == 1 ? steps : (steps + parts - 1) / parts) {}
+};
+
+/// Of a query tile that is split: its parts to their places, `first` and those after it, by the
+/// lanes of a warp.
+__device__ inline void place_parts(const cuda::Geometry& g, const Schedule& to, const Parts& parts,
+                                   const QueryTile& whole, int i, int first, int lane,
+                                   int step_keys) {
+  const int count = PartCount(whole.steps, parts.most).parts;
+  if (lane == 0) parts.tiles[i] = {whole.row, whole.rows, count};
+  for (int n = lane; n < count; n += 32) {
+    QueryTile part = whole;
+    int before = n * whole.steps / count;
+    part.steps = (n + 1) * whole.steps / count - before;
+    for (;; ++part.begin) {
+      const int steps = (g.tiles[part.begin].keys + step_keys - 1) / step_keys;
+      if (before < steps) break;
+      before -= steps;
+    }
+    part.skip = before * step_keys;
+    part.place = static_cast<std::int64_t>(i * parts.most + n) * parts.rows;
+    to.tiles[first + n] = part;
+  }
+}
+
 /// One warp: query tile `i` to its place in the schedule, which is how many are longer. Of equal
-/// ones the later goes first, as under a causal mask.
-__device__ inline void place_query_tile(const cuda::Geometry& g, const Schedule& to, int i,
-                                        int lane, int step_keys) {
+/// ones the later goes first, as under a causal mask. Places that remain, for not every query tile
+/// has as many parts as it may, say that there is no more.
+__device__ inline void place_query_tile(const cuda::Geometry& g, const Schedule& to,
+                                        const Parts& parts, int i, int lane, int step_keys) {
   const int steps = steps_of(g, i, step_keys);
+  const int length = PartCount(steps, parts.most).length;
   const int begin = g.row_tiles[i];
   const int end = g.row_tiles[i + 1];
   int rows = 0;
   for (int t = begin + lane; t < end; t += 32) rows = max(rows, g.tiles[t].rows);
   int before = 0;
+  int all = 0;
 #pragma unroll 4
   for (int j = lane; j < g.row_tile_count; j += 32) {
-    const int others = steps_of(g, j, step_keys);
-    if (others > steps || (others == steps && j > i)) ++before;
+    const PartCount others(steps_of(g, j, step_keys), parts.most);
+    if (others.length > length || (others.length == length && j > i)) before += others.parts;
+    all += others.parts;
   }
   for (int step = 16; step > 0; step /= 2) {
     rows = max(rows, __shfl_xor_sync(0xffffffffU, rows, step));
     before += __shfl_xor_sync(0xffffffffU, before, step);
+    all += __shfl_xor_sync(0xffffffffU, all, step);
   }
-  if (lane != 0) return;
   const int row = g.tiles[begin].row;
   const cuda::RowTokens tokens(g, row, rows);
-  to.tiles[before] = {row, rows, begin, end, steps, tokens.one ? row + tokens.shift : -1};
+  const std::int64_t token = tokens.one ? row + tokens.shift : -1;
+  QueryTile whole{row, rows, begin, end, steps, 0, token, token};
+  if (parts.tiles == nullptr) {
+    if (lane == 0) to.tiles[before] = whole;
+    return;
+  }
+  if (parts.group > 1) {
+    whole.row *= parts.group;
+    whole.rows *= parts.group;
+    whole.token = whole.row;
+  }
+  place_parts(g, to, parts, whole, i, before, lane, step_keys);
+  if (i != 0) return;
+  for (int j = all + lane; j < g.row_tile_count * parts.most; j += 32) {
+    to.tiles[j] = {0, 0, 0, 0, 0, 0, 0, 0};
+  }
 }
 
 /// The same for key tile `i`. Where dQ is added in turns, later keys go first (TilePlace), so that
@@ -62,23 +111,32 @@ __device__ inline void place_key_tile(const cuda::Geometry& g, const KeySchedule
   if (lane == 0) to.tiles[before] = {keys, begin, end};
 }
 
+/// Query tiles: the last section has all that is left.
+__device__ inline int section_at(const Schedule& s, int number) {
+  return min(number, s.sections - 1);
+}
+/// Key tiles: there is not more left than a section. The backward's loader has few registers.
+__device__ inline int section_at(const KeySchedule& /*s*/, int number) { return number; }
+
 /// Item `index` of the order, with `tile_count` tiles a head and `heads_of_batch` heads a batch.
 template <typename Tile>
 __device__ inline ItemOf<Tile> item_of(const ScheduleOf<Tile>& s, int tile_count,
                                        int heads_of_batch, int index) {
   const int whole = s.section * tile_count;
-  const int section = index / whole;
-  const int first = section * s.section;
-  const int heads = min(s.section, s.head_count - first);
-  const int rest = index - section * whole;
-  const int head = first + rest % heads;
-  return {s.tiles[rest / heads], head % heads_of_batch, head / heads_of_batch};
+  const int number = section_at(s, index / whole);
+  const int heads = number + 1 < s.sections ? s.section : s.head_count - number * s.section;
+  const int rest = index - number * whole;
+  const int tile = rest / heads;
+  const int head = number * s.section + rest - tile * heads;
+  const int batch = head / heads_of_batch;
+  return {s.tiles[tile], head - batch * heads_of_batch, batch};
 }
 
 /// Item `index` of the order, `number` of its block.
 __device__ inline Item item_of(const cuda::Geometry& g, const Schedule& s, int index, int number) {
-  if (index >= s.all) return {{0, 0, 0, 0, 0, 0}, 0, 0, 0, number};
-  const ItemOf<QueryTile> item = item_of(s, g.row_tile_count, static_cast<int>(g.heads), index);
+  if (index >= s.all) return {{0, 0, 0, 0, 0, 0, 0, 0}, 0, 0, 0, number};
+  const ItemOf<QueryTile> item =
+      item_of(s, g.row_tile_count * s.parts, static_cast<int>(g.heads), index);
   // Divided once an item and in 32 bits: the loader has few registers.
   const int kv_head = (static_cast<int>(g.head_offset) + item.head) / static_cast<int>(g.group);
   return {item.tile, item.head, kv_head, item.batch, number};

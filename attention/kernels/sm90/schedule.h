@@ -1,5 +1,7 @@
 #pragma once
 
+#include "attention/kernels/params.h"
+
 #include <cstdint>
 
 // Which query tile of which head is computed when: the longest first, so that what is left for the
@@ -8,11 +10,13 @@
 namespace annulus::attn::sm90 {
 
 /// A query tile: rows [row, row + rows) of the launch and its tiles [begin, end), each of any
-/// number of keys.
+/// number of keys. Or a part of one: `steps` steps of its list, from key `skip` of tile `begin` on.
 struct QueryTile {
   std::int32_t row, rows, begin, end;
   std::int32_t steps;  ///< that its keys are taken in
+  std::int32_t skip;   ///< keys of the first tile that are another part's
   std::int64_t token;  ///< of the first row; -1: its rows are of several query segments
+  std::int64_t place;  ///< the same in lse and state, where parts have places of their own
 };
 
 /// A key tile: at most `keys` keys, and its tiles [begin, end) of the list by key.
@@ -42,10 +46,34 @@ struct ScheduleOf {
   Tile* tiles;       ///< by number of steps, or of a key tile's tiles, longest first
   std::int32_t all;  ///< query tiles times heads times batches
   std::int32_t head_count, section;  ///< heads times batches, of all and of a section
+  std::int32_t sections;             ///< the last has what is left
+  std::int32_t parts = 1;            ///< places in `tiles` for each query tile
 };
 using Schedule = ScheduleOf<QueryTile>;
 /// Backward: of key tiles and key/value heads.
 using KeySchedule = ScheduleOf<KeyTile>;
+
+/// Split over keys (split.h): each query tile is walked in at most `most` parts, items of their
+/// own. What a part finds is a state: an LSE and an output of each of its `rows` rows, [batch,
+/// head, query tile, part, row]. Where heads are packed (pack.cuh), rows and heads are those of
+/// packed queries.
+struct SplitTile {
+  std::int32_t row, rows, parts;
+};
+struct Parts {
+  std::int32_t most = 1;
+  std::int32_t rows = 0;
+  std::int32_t group = 1;      ///< query heads that are packed; 1: they are not
+  SplitTile* tiles = nullptr;  ///< which the schedule kernel fills; null: nothing is split
+  float* lse = nullptr;
+  float* state = nullptr;
+  // Packed:
+  std::uint16_t* q = nullptr;
+  Tile* key_tiles = nullptr;
+  KeyInterval* intervals = nullptr;
+};
+/// No part of a query tile that has several is shorter.
+inline constexpr int kLeastSteps = 4;
 
 /// Bytes of workspace for `count` query tiles, or fewer for key tiles: the counter and the tiles.
 constexpr std::int64_t kCounterBytes = 64;

@@ -10,6 +10,10 @@ namespace annulus::attn::sm90 {
 namespace {
 
 constexpr std::int64_t kSectionBytes = std::int64_t{32} << 20;  ///< of some 50 MB of L2
+/// A section is what all blocks compute at once: the first to touch keys brings them to L2 for the
+/// others, and such first touches are spread over the launch. The last one is longer, so that there
+/// are short query tiles for its end.
+constexpr std::int64_t kLastWaves = 4;
 constexpr std::int64_t kInt = std::numeric_limits<std::int32_t>::max();
 
 /// cuTensorMapEncodeTiled: strides are multiples of 16 bytes below 2^40.
@@ -72,6 +76,13 @@ Input as_read(const Output& o) {
   return {o.data, o.dtype, o.batch_stride, o.token_stride, o.head_stride};
 }
 
+std::int64_t at_least_1(std::int64_t x) { return std::max<std::int64_t>(1, x); }
+
+Sections sections(std::int64_t heads, std::int64_t size, std::int64_t count) {
+  return {static_cast<std::int32_t>(heads), static_cast<std::int32_t>(size),
+          static_cast<std::int32_t>(count)};
+}
+
 bool known(const AttendGeometry& g, std::int64_t tokens) {
   return (g.tiles.empty() || tokens > 0) && tokens <= kInt;
 }
@@ -113,22 +124,22 @@ bool suits(const BackwardParams& p) {
          suits_query_copies(p.q, g) && suits_query_copies(p.dout, g) && key_items_of(g) <= kInt;
 }
 
-Sections sections_of(const AttendGeometry& g) {
+Sections sections_of(const AttendGeometry& g, int blocks) {
   const std::int64_t heads = g.heads * g.batch;
   const std::int64_t of_kv_head = g.key_tokens * (g.head_dim + g.head_dim_v) * 2;
-  const std::int64_t kv =
-      std::max<std::int64_t>(1, kSectionBytes / std::max<std::int64_t>(1, of_kv_head));
-  return {static_cast<std::int32_t>(heads),
-          static_cast<std::int32_t>(std::min(heads, kv * std::min(g.group, heads)))};
+  const std::int64_t most = at_least_1(kSectionBytes / at_least_1(of_kv_head)) * g.group;
+  const std::int64_t wave = at_least_1((blocks - 1) / at_least_1(runs_of(g, g.row_tiles)) + 1);
+  const std::int64_t size = std::min(most, wave);
+  const std::int64_t last = std::min(most, kLastWaves * wave);
+  return sections(heads, size, std::max<std::int64_t>(0, heads - last) / size + 1);
 }
 
 Sections key_sections_of(const AttendGeometry& g) {
   const std::int64_t heads = kv_heads_read(g) * g.batch;
   // Queries and dO in 16 bits, dQ in 32.
   const std::int64_t of_group = g.rows * (4 * g.head_dim + 4 * g.head_dim_v) * g.group;
-  return {static_cast<std::int32_t>(heads), static_cast<std::int32_t>(std::clamp<std::int64_t>(
-                                                kSectionBytes / std::max<std::int64_t>(1, of_group),
-                                                1, std::max<std::int64_t>(1, heads)))};
+  const std::int64_t size = at_least_1(kSectionBytes / at_least_1(of_group));
+  return sections(heads, size, (heads + size - 1) / size);
 }
 
 std::int64_t items_of(const AttendGeometry& g) {

@@ -27,12 +27,15 @@ TensorShape gradient_shape(const Output& dq, const AttendGeometry& geometry);
 bool suits(const ForwardParams& params);
 bool suits(const BackwardParams& params);
 
-/// Heads times batches, and how many of them make a section: their keys and values fit in L2.
+/// Heads times batches, how many of them make a section, whose keys and values fit in L2, and the
+/// number of sections, of which the last has what is left.
 struct Sections {
   std::int32_t heads = 0;
   std::int32_t size = 0;
+  std::int32_t count = 0;
 };
-Sections sections_of(const AttendGeometry& geometry);
+/// On `blocks` blocks.
+Sections sections_of(const AttendGeometry& geometry, int blocks);
 /// The same of key/value heads, whose groups' queries and their gradients fit.
 Sections key_sections_of(const AttendGeometry& geometry);
 

@@ -37,8 +37,9 @@ struct Shared {
   static constexpr int kTileKeys = kTuning.tile_keys;
   static constexpr int kStages = kTuning.stages;  ///< of K, and of V
   static constexpr int kSteps = 8;                ///< > kStages: a step outlives its K
-  static constexpr int kItems = 4;                ///< this one, the next, and those ahead
+  static constexpr int kItems = 6;                ///< being carried away, this one, those ahead
   static constexpr int kQueries = kTuning.query_buffers;
+  static constexpr int kOuts = kQueries > 2 ? kQueries : 2;  ///< places of what porters carry
   static constexpr int kQueryBytes = kGroupRows * kBlocksOf<kDim> * kRowBytes;
   static constexpr int kKeyBytes = kTileKeys * kBlocksOf<kDim> * kRowBytes;
   static constexpr int kValueBytes = kTileKeys * kBlocksOf<kDimV> * kRowBytes;
@@ -46,12 +47,13 @@ struct Shared {
                 kStages < kSteps && registers_suit(kTuning));
   static_assert(kTileKeys % 16 == 0, "a step of P V is 16 keys");
   static_assert(kDim % 32 == 0 && kDimV % 32 == 0);
-  static_assert(kQueries == 1 || (kQueries == 2 && kDim == kDimV), "output goes through Q");
+  static_assert(kQueries == 1 || kDim == kDimV, "output goes through Q");
 
-  unsigned char q[kQueries][kGroups][kQueryBytes];  ///< of this item and the next; then output
+  unsigned char q[kQueries][kGroups][kQueryBytes];  ///< of this item and those ahead; then output
   unsigned char k[kStages][kKeyBytes];
   unsigned char v[kStages][kValueBytes];
-  float lse[2][kGroups * kGroupRows];
+  float lse[kOuts][kGroups * kGroupRows];
+  float factors[kGroups * kGroupRows];  ///< of an item's output, by row: consumers' own
   Step steps[kSteps];
   Item items[kItems];
   // Full: what the loader said or copied is there; of items: what porters brought, or consumers
@@ -59,11 +61,13 @@ struct Shared {
   std::uint64_t k_full[kStages], k_empty[kStages];
   std::uint64_t v_full[kStages], v_empty[kStages];
   std::uint64_t item_full[kItems], item_empty[kItems];
-  std::uint64_t q_full[kQueries], out_full[2];
+  std::uint64_t q_full[kQueries], out_full[kOuts];
   std::uint64_t q_empty;  ///< the only queries may be overwritten (kQueries = 1)
   std::uint32_t aborted;  ///< no output comes any more
-  std::int64_t pairs;     ///< the loader's: rows times keys so far
-  Trace<kForwardPhases> trace;
+  // The loader's own, of whose registers there are few.
+  std::int64_t pairs;    ///< rows times keys so far
+  std::int32_t segment;  ///< of the last step
+  Trace<kTuning.traced ? kForwardPhases : 1> trace;
 };
 
 /// Where thing `n` (0, 1, ...) of a ring of kCount lies, and the parity of the phases in which it
@@ -91,11 +95,12 @@ __device__ inline void init_barriers(Shared<kDim, kDimV, kTuning>& s) {
     init_barrier(&s.v_empty[i], kConsumerWarps);
   }
   for (int i = 0; i < s.kItems; ++i) {
+    s.items[i].number = -1;  // none yet
     init_barrier(&s.item_full[i], 1);
     init_barrier(&s.item_empty[i], kConsumerWarps + kPorters);
   }
   for (int i = 0; i < s.kQueries; ++i) init_barrier(&s.q_full[i], kPorters);
-  for (int i = 0; i < 2; ++i) init_barrier(&s.out_full[i], kConsumerWarps);
+  for (int i = 0; i < s.kOuts; ++i) init_barrier(&s.out_full[i], kConsumerWarps);
   init_barrier(&s.q_empty, kConsumerWarps);
   s.aborted = 0;
   s.trace = {};

@@ -86,6 +86,17 @@ __device__ __forceinline__ float top_of_row(const float (&s)[kScores], const Row
   return fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 2));
 }
 
+/// What a maximum becomes as an exponent of 2.
+__device__ __forceinline__ float shift_of(float max, float scale) {
+  return max == -cuda::kInfinity ? 0.0F : __fmul_rn(max, scale);
+}
+
+/// What a new maximum leaves of what was summed under another. Both products are rounded: exactly 1
+/// where the maximum stays.
+__device__ __forceinline__ float kept(float before, float now, float scale) {
+  return exp2_fast(__fmul_rn(before, scale) - shift_of(now, scale));
+}
+
 /// Scores to probabilities of a new maximum; keep[h]: what this makes of the output so far.
 /// `scale`: what takes a score to exponents of 2. False where the warp's maxima stay, for none grew
 /// by more than kSlack exponents: nothing is to be rescaled then.
@@ -108,9 +119,8 @@ __device__ __forceinline__ bool soften(float (&s)[kScores], RowSums& rows, float
   }
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const float shift = top[h] == -cuda::kInfinity ? 0.0F : top[h] * scale;
-    // The product is rounded as `shift` was: exactly 1 where the maximum stays.
-    keep[h] = exp2_fast(__fmul_rn(rows.max[h], scale) - shift);
+    const float shift = shift_of(top[h], scale);
+    keep[h] = kept(rows.max[h], top[h], scale);
     rows.max[h] = top[h];
     float part = __fmul_rn(rows.sum[h], keep[h]);  // never one rounding with what is added
 #pragma unroll

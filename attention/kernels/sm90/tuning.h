@@ -10,8 +10,8 @@ struct Tuning {
   int groups = 2;       ///< consumer warpgroups, of 64 query rows each
   int tile_keys = 128;  ///< of a step, at most
   int stages = 2;       ///< of K, and of V
-  /// Of queries: 2, of this item and the next, or 1. Then the next item's come when the scores of
-  /// the last step are there, and output leaves from registers.
+  /// Items whose queries have room: this one and those ahead. With 1, the next item's come when the
+  /// scores of the last step are there, and output leaves from registers.
   int query_buffers = 2;
   /// Each consumer warpgroup starts its products when the one before it has started its own: so one
   /// computes products while another does its softmax.

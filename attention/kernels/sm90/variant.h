@@ -38,14 +38,19 @@ struct Choice {
 void launch_forward(const Choice& choice, const ForwardParams& params,
                     const LaunchContext& context);
 
-/// Query tiles to the workspace in the order in which they are drawn, and the counter to 0. Keys
-/// are walked in steps of at most `step_keys`.
-void make_schedule(const cuda::Geometry& geometry, const Schedule& schedule, int step_keys,
-                   void* stream);
+/// Query tiles to the workspace in the order in which they are drawn, and the counter to 0; packed
+/// queries, where heads are. Keys are walked in steps of at most `step_keys`.
+void make_schedule(const cuda::Geometry& geometry, const Input& q, const Schedule& schedule,
+                   const Parts& split, int step_keys, void* stream);
 /// The same, and what fill_unvisited_rows does, in one kernel; with `zero` the FLOP counter to 0
 /// too.
 void prepare(const cuda::Geometry& geometry, const ForwardParams& params, const Schedule& schedule,
-             int step_keys, bool zero, void* stream);
+             const Parts& split, int step_keys, bool zero, void* stream);
+
+/// Behind a launch whose query tiles were split: their parts' states, and the one that the launch
+/// resumes from, to where `params` wants them. `overlapped`: its blocks may come early.
+void merge_parts(const cuda::Geometry& geometry, const ForwardParams& params, const Parts& split,
+                 bool overlapped, void* stream);
 
 struct BackwardLaunch {
   const BackwardParams& params;

@@ -84,35 +84,37 @@ __device__ __forceinline__ void wait_products() {
   ANNULUS_MULTIPLY_ACROSS(multiply_across, "1", Type, type, kSums, columns, a, b, add) \
   ANNULUS_MULTIPLY_ACROSS(multiply_along_across, "0", Type, type, kSums, columns, a, b, add)
 
-/// multiply_add: d += A B, A in registers; B in shared memory: 16 x columns, rows across the
+/// multiply_add: d = or += A B, A in registers; B in shared memory: 16 x columns, rows across the
 /// contraction.
-#define ANNULUS_MULTIPLY_ADD(Type, type, kSums, columns, a_names, b_name)                 \
-  __device__ __forceinline__ void multiply_add(float(&d)[kSums], const std::uint32_t* a,  \
-                                               std::uint64_t b, Type) {                   \
-    asm volatile("wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type "." type     \
-                 " {" ANNULUS_NAMES_##kSums "}, {" a_names "}, " b_name ", 1, 1, 1, 1;\n" \
-                 : ANNULUS_SUMS_##kSums(d)                                                \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                   \
+#define ANNULUS_MULTIPLY_ADD(Type, type, kSums, columns, a_names, b_name, add_name)          \
+  __device__ __forceinline__ void multiply_add(float(&d)[kSums], const std::uint32_t* a,     \
+                                               std::uint64_t b, bool add, Type) {            \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " add_name                                \
+                 ", 0;\n"                                                                    \
+                 "wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type "." type        \
+                 " {" ANNULUS_NAMES_##kSums "}, {" a_names "}, " b_name ", p, 1, 1, 1;\n}\n" \
+                 : ANNULUS_SUMS_##kSums(d)                                                   \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add ? 1 : 0));    \
   }
 
-#define ANNULUS_PRODUCTS(Type, type)                                        \
-  ANNULUS_MULTIPLY(Type, type, 16, "32", "%16", "%17", "%18")               \
-  ANNULUS_MULTIPLY(Type, type, 32, "64", "%32", "%33", "%34")               \
-  ANNULUS_MULTIPLY(Type, type, 40, "80", "%40", "%41", "%42")               \
-  ANNULUS_MULTIPLY(Type, type, 48, "96", "%48", "%49", "%50")               \
-  ANNULUS_MULTIPLY(Type, type, 56, "112", "%56", "%57", "%58")              \
-  ANNULUS_MULTIPLY(Type, type, 64, "128", "%64", "%65", "%66")              \
-  ANNULUS_MULTIPLY(Type, type, 80, "160", "%80", "%81", "%82")              \
-  ANNULUS_MULTIPLY(Type, type, 96, "192", "%96", "%97", "%98")              \
-  ANNULUS_MULTIPLY_HALVES(Type, type, 16, "32", "%16", "%17", "%18")        \
-  ANNULUS_MULTIPLY_HALVES(Type, type, 32, "64", "%32", "%33", "%34")        \
-  ANNULUS_MULTIPLY_HALVES(Type, type, 48, "96", "%48", "%49", "%50")        \
-  ANNULUS_MULTIPLY_HALVES(Type, type, 64, "128", "%64", "%65", "%66")       \
-  ANNULUS_MULTIPLY_ADD(Type, type, 32, "64", "%32, %33, %34, %35", "%36")   \
-  ANNULUS_MULTIPLY_ADD(Type, type, 48, "96", "%48, %49, %50, %51", "%52")   \
-  ANNULUS_MULTIPLY_ADD(Type, type, 64, "128", "%64, %65, %66, %67", "%68")  \
-  ANNULUS_MULTIPLY_ADD(Type, type, 96, "192", "%96, %97, %98, %99", "%100") \
-  ANNULUS_MULTIPLY_ADD(Type, type, 128, "256", "%128, %129, %130, %131", "%132")
+#define ANNULUS_PRODUCTS(Type, type)                                                \
+  ANNULUS_MULTIPLY(Type, type, 16, "32", "%16", "%17", "%18")                       \
+  ANNULUS_MULTIPLY(Type, type, 32, "64", "%32", "%33", "%34")                       \
+  ANNULUS_MULTIPLY(Type, type, 40, "80", "%40", "%41", "%42")                       \
+  ANNULUS_MULTIPLY(Type, type, 48, "96", "%48", "%49", "%50")                       \
+  ANNULUS_MULTIPLY(Type, type, 56, "112", "%56", "%57", "%58")                      \
+  ANNULUS_MULTIPLY(Type, type, 64, "128", "%64", "%65", "%66")                      \
+  ANNULUS_MULTIPLY(Type, type, 80, "160", "%80", "%81", "%82")                      \
+  ANNULUS_MULTIPLY(Type, type, 96, "192", "%96", "%97", "%98")                      \
+  ANNULUS_MULTIPLY_HALVES(Type, type, 16, "32", "%16", "%17", "%18")                \
+  ANNULUS_MULTIPLY_HALVES(Type, type, 32, "64", "%32", "%33", "%34")                \
+  ANNULUS_MULTIPLY_HALVES(Type, type, 48, "96", "%48", "%49", "%50")                \
+  ANNULUS_MULTIPLY_HALVES(Type, type, 64, "128", "%64", "%65", "%66")               \
+  ANNULUS_MULTIPLY_ADD(Type, type, 32, "64", "%32, %33, %34, %35", "%36", "%37")    \
+  ANNULUS_MULTIPLY_ADD(Type, type, 48, "96", "%48, %49, %50, %51", "%52", "%53")    \
+  ANNULUS_MULTIPLY_ADD(Type, type, 64, "128", "%64, %65, %66, %67", "%68", "%69")   \
+  ANNULUS_MULTIPLY_ADD(Type, type, 96, "192", "%96, %97, %98, %99", "%100", "%101") \
+  ANNULUS_MULTIPLY_ADD(Type, type, 128, "256", "%128, %129, %130, %131", "%132", "%133")
 ANNULUS_PRODUCTS(Bf16, "bf16")
 ANNULUS_PRODUCTS(Half, "f16")
 

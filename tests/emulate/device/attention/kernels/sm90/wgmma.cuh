@@ -63,8 +63,10 @@ inline void multiply_along_across(float (&d)[kCount], std::uint64_t a, std::uint
 }
 
 template <int kCount, typename T>
-inline void multiply_add(float (&d)[kCount], const std::uint32_t* a, std::uint64_t b, T /*type*/) {
-  emulate::start({.columns = 2 * kCount, .half = is_half<T>, .a = a, .b = b, .b_across = true}, d);
+inline void multiply_add(float (&d)[kCount], const std::uint32_t* a, std::uint64_t b, bool add,
+                         T /*type*/) {
+  emulate::start(
+      {.columns = 2 * kCount, .half = is_half<T>, .add = add, .a = a, .b = b, .b_across = true}, d);
 }
 
 }  // namespace annulus::attn::sm90

@@ -1,0 +1,11 @@
+#pragma once
+
+#include "tests/gpu/kernel_cases.h"
+
+namespace annulus::testing {
+
+/// Launches of few rows and many keys, which `hopper` splits over keys, some with packed heads:
+/// forward. Names begin with "split".
+void split_cases(const Cases& cases);
+
+}  // namespace annulus::testing
