@@ -5,6 +5,7 @@
 #include "attention/kernels/sm90/backward.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
 #include "attention/kernels/sm90/setup.h"
+#include "attention/kernels/sm90/variant.h"
 #include "attention/kernels/tile_index.h"
 #include "tests/emulate/copies.h"
 #include "tests/emulate/tensor_core.h"
@@ -65,14 +66,14 @@ struct Run {
   unsigned blocks;
 };
 
-template <typename T, int kDim, sm90::BackwardTuning kTuning, bool kCapped, bool kOrdered>
+template <typename T, typename Memory, bool kCapped, bool kOrdered>
 void run_blocks(const Run& run) {
-  static_assert(sizeof(sm90::BackwardShared<kDim, kTuning>) <= emulate::kSharedBytes);
+  static_assert(sizeof(Memory) <= emulate::kSharedBytes);
   for (unsigned i = 0; i < run.blocks; ++i) {
     emulate::reset_products();
     Machine machine({g_emulation.seed + i, g_emulation.late});
     machine.run(sm90::kThreads, {i, 0, 0}, {run.blocks, 1, 1}, [&] {
-      sm90::run_backward_block<T, kDim, kTuning, kCapped, kOrdered>(
+      sm90::run_backward_block<T, Memory, kCapped, kOrdered>(
           run.geometry, run.params, run.maps, run.schedule, run.turns,
           reinterpret_cast<unsigned char*>(machine.shared()));
     });
@@ -80,24 +81,28 @@ void run_blocks(const Run& run) {
   }
 }
 
-template <typename T, int kDim>
+template <typename T, int kDim, int kDimV>
 void run_variant(const Run& run) {
-  constexpr sm90::BackwardTuning kTuning = sm90::default_backward_tuning(kDim);
+  using Memory = sm90::BackwardShared<kDim, kDimV, sm90::default_backward_tuning(kDim, kDimV)>;
   const bool capped = run.geometry.softcap != 0.0;
   if (g_backward.deterministic) {
-    return capped ? run_blocks<T, kDim, kTuning, true, true>(run)
-                  : run_blocks<T, kDim, kTuning, false, true>(run);
+    return capped ? run_blocks<T, Memory, true, true>(run)
+                  : run_blocks<T, Memory, false, true>(run);
   }
-  return capped ? run_blocks<T, kDim, kTuning, true, false>(run)
-                : run_blocks<T, kDim, kTuning, false, false>(run);
+  return capped ? run_blocks<T, Memory, true, false>(run)
+                : run_blocks<T, Memory, false, false>(run);
 }
 
+template <typename T>
 void run_any(const Run& run) {
-  const bool bf16 = run.params.q.dtype == DType::bf16;
-  if (run.geometry.head_dim == 128) {
-    return bf16 ? run_variant<sm90::Bf16, 128>(run) : run_variant<sm90::Half, 128>(run);
+  if (run.geometry.head_dim == 128) return run_variant<T, 128, 128>(run);
+  if (run.geometry.head_dim == 96) return run_variant<T, 96, 96>(run);
+  if (run.geometry.head_dim == 256) return run_variant<T, 256, 256>(run);
+  if (run.geometry.head_dim == 192) {
+    return run.geometry.head_dim_v == 128 ? run_variant<T, 192, 128>(run)
+                                          : run_variant<T, 192, 192>(run);
   }
-  return bf16 ? run_variant<sm90::Bf16, 64>(run) : run_variant<sm90::Half, 64>(run);
+  return run_variant<T, 64, 64>(run);
 }
 
 void make_schedule(const cuda::Geometry& g, const sm90::KeySchedule& schedule) {
@@ -126,7 +131,8 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
   std::vector<std::uint32_t> done(64, 0);
   const bool counted = g_emulation.abort == nullptr && g_emulation.seed % 2 == 1;
   if (counted) p.done = done.data();
-  TileIndex index = make_tile_index(p.geometry.tiles);
+  TileIndex index =
+      make_tile_index(p.geometry.tiles, {128, sm90::backward_keys(p.geometry.head_dim)});
   JoinedTiles joined;
   if (g_emulation.joined && !g_backward.deterministic) {
     joined = join_tiles(p.geometry.tiles, index);
@@ -152,14 +158,14 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
                g_backward.first_turn);
   const int blocks = sm90::blocks_of(items, g_emulation.sms, g_emulation.sm_limit);
   const sm90::Sections sections = sm90::key_sections_of(p.geometry);
-  constexpr int kKeys = sm90::kTileKeys;
+  const int keys = sm90::backward_keys(g.head_dim);
   const int rows = sm90::backward_rows(g.head_dim);
   const Run run{p,
                 g,
                 {map_of(sm90::query_shape(p.q, p.geometry), rows),
-                 map_of(sm90::key_shape(p.k, p.geometry), kKeys),
-                 map_of(sm90::value_shape(p.v, p.geometry), kKeys),
-                 map_of(sm90::query_shape(p.dout, p.geometry), rows),
+                 map_of(sm90::key_shape(p.k, p.geometry), keys),
+                 map_of(sm90::value_shape(p.v, p.geometry), keys),
+                 map_of(sm90::dout_shape(p.dout, p.geometry), rows),
                  map_of(sm90::gradient_shape(p.dq, p.geometry), rows)},
                 {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads,
                  sections.size, sections.count},
@@ -167,7 +173,11 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
                 static_cast<unsigned>(blocks)};
   make_schedule(run.geometry, run.schedule);
   if (g_backward.before) g_backward.before();
-  run_any(run);
+  if (p.q.dtype == DType::bf16) {
+    run_any<sm90::Bf16>(run);
+  } else {
+    run_any<sm90::Half>(run);
+  }
   if (counted) require_done(done, run.geometry);
 }
 

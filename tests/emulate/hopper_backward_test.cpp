@@ -1,9 +1,7 @@
 // The Hopper backward on an emulated block against the float64 oracle, as hopper_test.cpp has the
 // forward. Results and gaps start as NaN.
-#include "tests/emulate/backward.h"
-#include "tests/emulate/problems.h"
+#include "tests/emulate/backward_check.h"
 #include "tests/gpu/shares.h"
-#include "tests/support/launch.h"
 
 #include <gtest/gtest.h>
 
@@ -19,39 +17,7 @@ namespace {
 
 using attn::KeySegment;
 
-struct Options {
-  Emulation emulation{};
-  BackwardEmulation backward{};
-  bool add_key_gradients = false;
-};
-
-RunResult run(const std::vector<TestLaunch>& chain, const OracleInputs& inputs,
-              const Options& options) {
-  return run_kernel(emulated_backward(options.emulation, options.backward), chain, inputs,
-                    {.gap = 8, .gap_step = 8, .add_key_gradients = options.add_key_gradients});
-}
-
-RunResult expect_right(const std::vector<TestLaunch>& chain, const Options& options = {}) {
-  const OracleProblem& p = chain.front().problem;
-  SCOPED_TRACE("seq " + std::to_string(p.seq) + ":" + std::to_string(p.seq_kv) + " dim " +
-               std::to_string(p.head_dim) + " seed " + std::to_string(options.emulation.seed));
-  const OracleInputs inputs = random_inputs(p, 17 + options.emulation.seed);
-  const OracleResult truth = oracle_attention(p, inputs);
-  const OracleResult naive = naive_attention(p, inputs);
-  RunResult result = run(chain, inputs, options);
-  const Shares shares = shares_of(result.values, truth, naive);
-  EXPECT_LE(shares.dq, 1.0);
-  EXPECT_LE(shares.dk, 1.0);
-  EXPECT_LE(shares.dv, 1.0);
-  EXPECT_TRUE(result.gaps_untouched);
-  EXPECT_EQ(result.backward_flops, 2 * pairs_of(chain) * 5 * p.head_dim);
-  return result;
-}
-
-RunResult expect_right(const OracleProblem& p, const Options& options = {},
-                       const TileGrid& grid = kGrid) {
-  return expect_right({make_launch(p, one_segment(p), grid)}, options);
-}
+using Options = BackwardOptions;
 
 TEST(EmulatedHopperBackward, WholeTiles) {
   OracleProblem p = problem_of(256);
@@ -179,9 +145,13 @@ TEST(EmulatedHopperBackward, AddsKeyGradients) {
   }
 }
 
-/// Between the segments are tokens that hold NaN: boxes read them, results must not.
+/// Between the segments are tokens that hold NaN, and between query tiles: boxes read them, results
+/// must not.
 TEST(EmulatedHopperBackward, NotANumberBehindTiles) {
-  for (const std::int64_t dim : {128, 64}) expect_right({with_nan_between(dim)});
+  for (const std::int64_t dim : {128, 64}) {
+    expect_right({with_nan_between(dim)});
+    expect_right({with_rows_between(dim, dim, 128)}, {.nan_rows = {90, 100}});
+  }
 }
 
 TEST(EmulatedHopperBackward, RowsWithoutKeys) {
@@ -250,7 +220,7 @@ TEST(EmulatedHopperBackward, Aborts) {
       for (std::size_t i = 0; i < keys.size(); ++i) keys[i].ready = &flags[i];
       Options options{.emulation = {.seed = seed, .late = {[&] { word = 1; }}, .abort = &word}};
       options.backward.before = [&] { flags[segment] = 0; };
-      EXPECT_NO_THROW(run({make_launch(p, keys, kGrid)}, inputs, options));
+      EXPECT_NO_THROW(run_backward({make_launch(p, keys, kGrid)}, inputs, options));
       EXPECT_EQ(word, 1U);
     }
   }
@@ -263,7 +233,8 @@ TEST(EmulatedHopperBackward, Deterministic) {
     const TestLaunch launch = make_launch(p, one_segment(p), kGrid);
     const OracleInputs inputs = random_inputs(p, 3);
     const auto values = [&](std::uint64_t seed) {
-      return run({launch}, inputs,
+      return run_backward(
+                 {launch}, inputs,
                  {.emulation = {.seed = seed, .sms = 1}, .backward = {.deterministic = true}})
           .values;
     };
@@ -295,7 +266,8 @@ TEST(EmulatedHopperBackward, AbortsTurns) {
   options.emulation.late.assign(200, [] {});  // it looks at the word now and then
   options.emulation.late.front() = [&] { word = 1; };
   const OracleProblem p = problem_of(200);
-  EXPECT_NO_THROW(run({make_launch(p, one_segment(p), kGrid)}, random_inputs(p, 3), options));
+  EXPECT_NO_THROW(
+      run_backward({make_launch(p, one_segment(p), kGrid)}, random_inputs(p, 3), options));
 }
 
 TEST(EmulatedHopperBackward, RandomShapes) {

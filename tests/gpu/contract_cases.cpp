@@ -21,8 +21,6 @@ namespace {
 using attn::Kernel;
 using attn::KeySegment;
 
-constexpr TileGrid kGrid{128, 128};
-
 OracleProblem contract_problem(std::int64_t dim, std::int64_t dim_v, std::int64_t seq) {
   return {.seq = seq,
           .seq_kv = seq,
@@ -37,9 +35,9 @@ OracleProblem contract_problem(std::int64_t dim, std::int64_t dim_v, std::int64_
 
 /// A problem whose keys are two segments, and its truth.
 struct Setting {
-  explicit Setting(const OracleProblem& p)
+  Setting(const OracleProblem& p, const TileGrid& grid)
       : cut(p.seq_kv / 2 + 3),
-        launch(make_launch(p, {{0, 0, 1, cut}, {cut, cut, 1, p.seq_kv - cut}}, kGrid)),
+        launch(make_launch(p, {{0, 0, 1, cut}, {cut, cut, 1, p.seq_kv - cut}}, grid)),
         inputs(random_inputs(p, 23)),
         truth(oracle_attention(p, inputs)),
         naive(naive_attention(p, inputs)) {}
@@ -242,7 +240,11 @@ void contract_cases(const std::string& only, Tally& tally) {
       if ((std::string(kernel->name) + " " + name).find(only) == std::string::npos) continue;
       const OracleProblem& p = problem_here;
       if (!kernel->refuses({p.dtype, p.head_dim, p.head_dim_v, false, "cuda"}).empty()) continue;
-      if (!made) made = std::make_unique<Setting>(problem_here);
+      // Tiles that all kernels take, and both passes of `hopper`.
+      const std::int64_t keys =
+          hopper ? attn::tiles_for(*kernel, {p.dtype, p.head_dim, p.head_dim_v, true, "cuda"}).keys
+                 : 128;
+      if (!made) made = std::make_unique<Setting>(problem_here, TileGrid{128, keys});
       const Setting& setting = *made;
       ++tally.cases;
       std::string problem;

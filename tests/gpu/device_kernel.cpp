@@ -99,7 +99,16 @@ void forward(const attn::ForwardParams& host, const LaunchContext& context) {
   state.read_back();
 }
 
+/// As executors do: a launch of larger tiles would be wrong.
+void require_tiles_of_backward(const AttendGeometry& host, DType dtype) {
+  if (g_kernel->tiles == nullptr) return;
+  (void)attn::make_tile_index(
+      host.tiles,
+      attn::tiles_for(*g_kernel, {dtype, host.head_dim, host.head_dim_v, true, "cuda"}));
+}
+
 void backward(const attn::BackwardParams& host, const LaunchContext& context) {
+  require_tiles_of_backward(host.geometry, host.q.dtype);
   const std::int64_t batch = host.geometry.batch;
   const DeviceGeometry geometry(host.geometry, *g_kernel, lists());
   const DeviceInput q(host.q, batch), k(host.k, batch), v(host.v, batch), dout(host.dout, batch),

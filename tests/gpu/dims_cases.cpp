@@ -10,23 +10,22 @@ using attn::KeySegment;
 
 const std::vector<std::string_view> kHopper{"hopper"};
 
-/// The tiles that plans would have.
-TileGrid own_grid(const OracleProblem& p) {
+/// The tiles that plans of a pass would have. Forward takes those of backward too.
+TileGrid own_grid(const OracleProblem& p, bool backward) {
   for (const attn::Kernel* kernel : attn::cuda::kernels()) {
     if (kernel->name != "hopper") continue;
     const attn::TileLimits tiles =
-        attn::tiles_for(*kernel, {.head_dim = p.head_dim, .head_dim_v = p.head_dim_v});
+        attn::tiles_for(*kernel, {p.dtype, p.head_dim, p.head_dim_v, backward, "cuda"});
     return {tiles.rows, tiles.keys};
   }
   return kGrid;
 }
 
-/// Forward alone.
 void run(const Cases& cases, const char* what, const OracleProblem& p,
          const std::vector<std::vector<KeySegment>>& launches,
          const RunOptions& options = {.gap = 8, .gap_step = 8}) {
-  Case c{name_of(what, p), {}, options, true};
-  for (const auto& keys : launches) c.chain.push_back(make_launch(p, keys, kGrid));
+  Case c{name_of(what, p), {}, options};
+  for (const auto& keys : launches) c.chain.push_back(make_launch(p, keys, own_grid(p, true)));
   cases.run(c, kHopper);
 }
 
@@ -56,14 +55,9 @@ void lengths(const Cases& cases, const OracleProblem& base) {
   run(cases, "dims many", p);
   p = base;
   p.seq = p.seq_kv = 613;
-  Case own{name_of("dims own tiles", p), {make_launch(p, one_segment(p), own_grid(p))}};
+  Case own{name_of("dims own tiles", p), {make_launch(p, one_segment(p), own_grid(p, false))}};
   own.forward = true;
   cases.run(own, kHopper);
-  // Both passes: backward goes elsewhere.
-  p = base;
-  p.seq = p.seq_kv = 257;
-  cases.whole("dims both passes", p, kHopper);
-  cases.chained("dims both passes resumed", p, {5, 5, 180}, kHopper);
 }
 
 void masks(const Cases& cases, const OracleProblem& base) {
@@ -82,6 +76,8 @@ void masks(const Cases& cases, const OracleProblem& base) {
   p.terms = {Mask::Causal{}};
   p.softcap = 5.0;
   run(cases, "dims softcap", p);
+  p.dtype = DType::f16;
+  run(cases, "dims softcap", p);
 }
 
 void cuts(const Cases& cases, const OracleProblem& base) {
@@ -96,9 +92,9 @@ void cuts(const Cases& cases, const OracleProblem& base) {
     parts.push_back({segment});
   run(cases, "dims resumed", p, parts);
   run(cases, "dims misaligned", p, {one_segment(p)}, {.gap = 3});
-  Case queries{name_of("dims query segments", p), {make_launch(p, one_segment(p), kGrid)}};
+  Case queries{name_of("dims query segments", p),
+               {make_launch(p, one_segment(p), own_grid(p, true))}};
   queries.chain[0].queries = {{0, 0, 100}, {100, 100, 1}, {101, 101, p.seq - 101}};
-  queries.forward = true;
   cases.run(queries, kHopper);
 }
 

@@ -39,9 +39,9 @@ double median_ms(int repeats, const std::function<void()>& fn) {
   return median(times);
 }
 
-/// Others take the plain path, seconds each: of flash2, and of every backward.
-bool has_backward(const TimedShape& c) {
-  return c.values() == c.dim && (c.dim == 128 || c.dim == 64);
+/// The others of flash2 take the plain path, seconds each.
+bool is_timed(const attn::Kernel& kernel, const TimedShape& c) {
+  return kernel.name == "hopper" || (c.values() == c.dim && (c.dim == 128 || c.dim == 64));
 }
 
 void time_case(const attn::Kernel& kernel, const TimedShape& c, const TimeOptions& options) {
@@ -109,7 +109,7 @@ void time_case(const attn::Kernel& kernel, const TimedShape& c, const TimeOption
               static_cast<int>(c.values()), c.causal ? "causal" : "full", static_cast<int>(c.seq),
               static_cast<int>(s.geometry.batch), forward_ms,
               gflop * static_cast<double>(c.dim + c.values()) / forward_ms);
-  if (!options.forward && has_backward(c)) {
+  if (!options.forward) {
     const double backward_ms =
         median_ms(options.repeats, [&] { kernel.backward(backward, context); });
     std::printf("  %9.3f ms %7.1f TFLOP/s", backward_ms,
@@ -140,7 +140,7 @@ void time_kernels(const TimeOptions& options) {
           const TimedShape shape{dtype, dim, causal, seq, dim_v};
           const std::string name = name_of(shape);
           if (name.find(options.only) == std::string::npos) continue;
-          if (options.kernel != "hopper" && !has_backward(shape)) continue;
+          if (!is_timed(*timed, shape)) continue;
           const std::string reason = timed->refuses({dtype, dim, dim_v, false, "cuda"});
           if (reason.empty()) {
             time_case(*timed, shape, options);

@@ -1,4 +1,5 @@
-// Attention backward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024). One block an
+// Attention backward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024), for head dims
+// up to 128; backward_wide.cuh has other consumers for those above. One block an
 // SM stays for the whole launch and draws key tiles (128 keys of one key/value head) until none is
 // left. Of each it keeps K and V in shared memory, dK and dV in registers, and streams the query
 // rows that see it, of every query head of the group: five products a step of 64 (head_dim 128) or
@@ -15,74 +16,52 @@
 //              shared memory as boxes of 32 columns.
 //   overlap    exponentials run under dP^T, dS under dV, dQ leaves under dK
 //   shared     K, V; Q, dO, numbers and masks of the rows [2 stages]; dS [2], so that one barrier a
-//              step is enough; dQ (backward_shared.cuh): 202 KB at head_dim 128, 206 at 64
+//              step is enough; dQ (backward_shared.cuh): 200 KB at head_dim 128, 192 at 96, 203 at
+//              64
 //   tails      what lies behind a tile is read with it and cleared by the consumers (0 times what
 //              is not finite is no 0): rows of K once an item, of Q and dO in steps of fewer rows
-//   limits     f16, bf16; head_dim = head_dim_v = 64 or 128; 16-byte aligned rows; tiles of at most
+//   96         is a block of 64 columns and a half; what a box brings beside the tensor is 0. dQ is
+//              computed as 128 columns, of which the last 32 are dropped
+//   limits     f16, bf16; head_dim = head_dim_v = 64, 96 or 128; 16-byte aligned rows; tiles of at
+//   most
 //              128 x 128; softmax_scale > 0; key_tokens and query_tokens known (setup.h)
 #pragma once
 
 #include "attention/kernels/sm90/backward_adder.cuh"
+#include "attention/kernels/sm90/backward_consumer.cuh"
 #include "attention/kernels/sm90/backward_loader.cuh"
 #include "attention/kernels/sm90/backward_rows.cuh"
 #include "attention/kernels/sm90/backward_scores.cuh"
 #include "attention/kernels/sm90/backward_turns.cuh"
+#include "attention/kernels/sm90/backward_wide.cuh"
 #include "attention/kernels/sm90/wgmma.cuh"
+
+#include <type_traits>
 
 namespace annulus::attn::sm90 {
 
-/// One thread of a consumer warpgroup.
-template <typename T, int kDim, BackwardTuning kTuning, bool kCapped, bool kOrdered>
-struct GradientConsumer {
-  using Memory = BackwardShared<kDim, kTuning>;
-  using Turn = Place<Memory::kStages>;
+/// One thread of a consumer warpgroup, of 64 keys; kDim up to 128.
+template <typename T, typename Memory, bool kCapped>
+struct GradientConsumer : ConsumerBase<Memory> {
+  using Base = ConsumerBase<Memory>;
+  using Base::clear_keys, Base::clear_queries, Base::finish_clearing, Base::group, Base::lane,
+      Base::p, Base::reach, Base::release, Base::say_done, Base::shared, Base::step, Base::warp;
+  using typename Base::Turn;
+  static constexpr int kDim = Memory::kDim;
   static constexpr int kRows = Memory::kRows;
+  static constexpr int kKeys = Memory::kKeys;
   static constexpr int kScoreCount = kRows / 2;  ///< of a thread
-  static constexpr int kConsumers = kGroups * kGroupThreads;
-
-  const BackwardParams& p;
-  Memory& shared;
-  int step = 0;
 
   float dk[kDim / 2], dv[kDim / 2];
   float s[kScoreCount], dp[kScoreCount], dq[32];
   std::uint32_t probabilities[kScoreCount / 2], gradients[kScoreCount / 2];
 
-  __device__ __forceinline__ GradientConsumer(const BackwardParams& params, Memory& memory)
-      : p(params), shared(memory) {}
+  using Base::Base;
 
-  // Found again wherever they are needed: held, they would cost registers that there are not.
-  __device__ __forceinline__ static int thread() { return thread_again() - kGroupThreads; }
-  __device__ __forceinline__ static int lane() { return thread_again() % 32; }
-  __device__ __forceinline__ static int group() { return thread() / kGroupThreads; }
-  __device__ __forceinline__ static int warp() { return thread() / 32; }
   __device__ __forceinline__ static int key() { return 16 * warp(); }  ///< the warp's first
 
   __device__ __forceinline__ unsigned char* scores() const {
     return shared.ds[step % Memory::kScores];
-  }
-  __device__ __forceinline__ void reach(Phase phase) const {
-    mark<kTuning.traced>(shared.trace, thread(), phase);
-  }
-
-  /// A warp is done with what `barrier` guards.
-  __device__ __forceinline__ void release(std::uint64_t* barrier) const {
-    if (lane() == 0) arrive(barrier);
-  }
-
-  /// All consumers: rows from `rows` on of a matrix become 0.
-  template <int kHeight>
-  __device__ __forceinline__ void clear_rows(unsigned char* matrix, int rows) const {
-    constexpr int kChunks = kDim / 8;
-#pragma unroll 1
-    for (int i = rows * kChunks + thread(); i < kHeight * kChunks; i += kConsumers) {
-      store_shared16(shared_address(matrix) + place_in_matrix(kHeight, i / kChunks, i % kChunks),
-                     make_uint4(0, 0, 0, 0));
-    }
-  }
-  __device__ __forceinline__ void finish_clearing() const {
-    fence_async_shared();
-    barrier_wait(kTailBarrier, kConsumers);
   }
 
   /// The warpgroup's keys times the rows of the step.
@@ -93,7 +72,7 @@ struct GradientConsumer {
     const Matrix b = along_rows(shared_address(rows));
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
-      multiply(d, a.at(step_along_rows(k, kTileKeys)), b.at(step_along_rows(k, kRows)), k > 0, T());
+      multiply(d, a.at(step_along_rows(k, kKeys)), b.at(step_along_rows(k, kRows)), k > 0, T());
     }
   }
 
@@ -130,14 +109,14 @@ struct GradientConsumer {
 
   /// dQ is of all keys, so of both warpgroups' dS.
   __device__ __forceinline__ void start_dq(const unsigned char* ds) {
-    constexpr std::uint32_t kBlock = kTileKeys * kRowBytes;
+    constexpr std::uint32_t kBlock = kKeys * kRowBytes;
     const auto half = static_cast<std::uint32_t>(group()) * kBlock;
-    const Matrix a = across_rows(shared_address(ds) + (kRows > 64 ? half : 0), kTileKeys);
-    const Matrix b = across_rows(shared_address(shared.k) + (kDim > 64 ? half : 0), kTileKeys);
+    const Matrix a = across_rows(shared_address(ds) + (kRows > 64 ? half : 0), kKeys);
+    const Matrix b = across_rows(shared_address(shared.k) + (kDim > 64 ? half : 0), kKeys);
     drop(dq);
     fence_products();
 #pragma unroll
-    for (int k = 0; k < kTileKeys / 16; ++k) {
+    for (int k = 0; k < kKeys / 16; ++k) {
       multiply_across(dq, a.at(step_across_rows(k)), b.at(step_across_rows(k)), k > 0, T());
     }
     commit_products();
@@ -148,8 +127,7 @@ struct GradientConsumer {
   __device__ __forceinline__ void clear_tails(const Turn& at) const {
     const int rows = shared.steps[at.index].rows;
     if (rows == kRows) return;
-    clear_rows<kRows>(shared.q[at.index], rows);
-    clear_rows<kRows>(shared.dout[at.index], rows);
+    clear_queries(shared.q[at.index], shared.dout[at.index], rows);
     finish_clearing();
   }
 
@@ -194,7 +172,7 @@ struct GradientConsumer {
   /// From scores to dS in shared memory, where both warpgroups see it, and dV, which is under way.
   __device__ __forceinline__ void exchange_scores(const Turn& at) {
     find_scores(at);
-    store_packs(shared_address(scores()), key(), lane(), gradients);
+    store_packs<kKeys>(shared_address(scores()), key(), 0, lane(), gradients);
     fence_async_shared();
     reach(Phase::exchange);
     // Both halves of dS are there, and the last one is read.
@@ -205,11 +183,13 @@ struct GradientConsumer {
   /// Leaves the warpgroup's part of dQ to the adder, while products are under way.
   __device__ __forceinline__ void leave_dq() {
     reach(Phase::dq);
-    if constexpr (kTuning.adds) {
+    if constexpr (Memory::kTuning.adds) {
       const int row = key() % kGroupRows + (kRows > 64 ? kGroupRows * group() : 0);
-      const int column = kDim > 64 ? 64 * group() : 0;
+      constexpr int kBoxes = Memory::kBoxes;
+      const int first = kDim > 64 ? 2 * group() : 0;
       wait(&shared.dq_empty, Place<1>(step).empty);
-      stage_dq<kRows>(shared.dq, column, row, lane(), shared.factors.scale, dq);
+      stage_dq<kRows>(shared.dq + first * Memory::kBoxBytes, kBoxes % 2 == 0 ? 2 : kBoxes - first,
+                      row, lane(), shared.factors.scale, dq);
       __syncwarp();
       release(&shared.dq_full);
     }
@@ -223,8 +203,8 @@ struct GradientConsumer {
     for (int i = 0; i < kDim / 2; ++i) dk[i] = dv[i] = 0.0F;
     wait(&shared.k_full, keys.full);
     const int count = shared.items[n & 1].keys;
-    if (count < kTileKeys) {
-      clear_rows<kTileKeys>(shared.k, count);
+    if (count < kKeys) {
+      clear_keys(count);
       finish_clearing();
     }
     wait(&shared.v_full, keys.full);
@@ -255,9 +235,7 @@ struct GradientConsumer {
     store_keys<kDim>(to.dk, p.dk.token_stride, key(), to.keys, lane(), shared.factors.scale,
                      p.dkv_assign, dk);
     store_keys<kDim>(to.dv, p.dv.token_stride, key(), to.keys, lane(), 1.0F, p.dkv_assign, dv);
-    if (p.done == nullptr) return;
-    barrier_wait(kScoresBarrier, kConsumers);  // both warpgroups have written
-    if (threadIdx.x == kGroupThreads) add_release_system(p.done + to.kv_head);
+    say_done(to);
   }
 
   __device__ __forceinline__ void run() {
@@ -273,26 +251,28 @@ struct GradientConsumer {
   }
 };
 
-/// All of a block; `memory`: sizeof(BackwardShared<kDim, kTuning>), 1024-byte aligned.
-template <typename T, int kDim, BackwardTuning kTuning, bool kCapped, bool kOrdered>
+/// All of a block; `memory`: sizeof(Memory), 1024-byte aligned.
+template <typename T, typename Memory, bool kCapped, bool kOrdered>
 __device__ __forceinline__ void run_backward_block(const cuda::Geometry& g, const BackwardParams& p,
                                                    const BackwardMaps& maps,
                                                    const KeySchedule& schedule, int* turns,
                                                    unsigned char* memory) {
-  using Memory = BackwardShared<kDim, kTuning>;
+  constexpr BackwardTuning kTuning = Memory::kTuning;
   auto& shared = *reinterpret_cast<Memory*>(memory);
   if (threadIdx.x == 0) init_backward(shared, g);
   __syncthreads();
   if (threadIdx.x < kGroupThreads) {
     give_registers<kTuning.loader_registers>();
     if (threadIdx.x < 32) {
-      QueryLoader<kDim, kTuning, kOrdered>(g, p, maps, schedule, turns, shared).run();
+      QueryLoader<Memory, kOrdered>(g, p, maps, schedule, turns, shared).run();
     } else if (kTuning.adds && threadIdx.x / 32 == kAdderWarp) {
-      QueryAdder<kDim, kTuning, kOrdered>(g, maps, shared).run();
+      QueryAdder<Memory, kOrdered>(g, maps, shared).run();
     }
   } else {
     take_registers<kTuning.consumer_registers>();
-    GradientConsumer<T, kDim, kTuning, kCapped, kOrdered>(p, shared).run();
+    using Consumer = std::conditional_t<Memory::kWide, WideConsumer<T, Memory, kCapped>,
+                                        GradientConsumer<T, Memory, kCapped>>;
+    Consumer(p, shared).run();
     if (kTuning.traced && blockIdx.x == 0 && threadIdx.x == kGroupThreads) {
       write_trace(shared.trace, g.flops);
     }

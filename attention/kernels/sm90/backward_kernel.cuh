@@ -7,28 +7,25 @@
 // Entry point and launch of one variant of the backward.
 namespace annulus::attn::sm90 {
 
-/// The tuning that is launched, as a type: nvcc (13.0) cannot name kernels of a struct's value.
-template <int kDim>
-struct BackwardLaunched {
-  static constexpr BackwardTuning kTuning = default_backward_tuning(kDim);
-};
+/// What a block shares with the tuning that is launched.
+template <int kDim, int kDimV>
+using BackwardLaunched = BackwardShared<kDim, kDimV, default_backward_tuning(kDim, kDimV)>;
 
-template <typename T, int kDim, typename Tuned, bool kCapped, bool kOrdered>
+template <typename T, typename Memory, bool kCapped, bool kOrdered>
 __global__ void __launch_bounds__(kThreads, 1)
     hopper_backward_kernel(const __grid_constant__ cuda::Geometry g,
                            const __grid_constant__ BackwardParams p,
                            const __grid_constant__ BackwardMaps maps,
                            const __grid_constant__ KeySchedule schedule, int* const turns) {
   extern __shared__ __align__(1024) unsigned char memory[];
-  run_backward_block<T, kDim, Tuned::kTuning, kCapped, kOrdered>(g, p, maps, schedule, turns,
-                                                                 memory);
+  run_backward_block<T, Memory, kCapped, kOrdered>(g, p, maps, schedule, turns, memory);
 }
 
 using BackwardKernel = void (*)(cuda::Geometry, BackwardParams, BackwardMaps, KeySchedule, int*);
 
-template <int kDim, typename Tuned>
+template <typename Memory>
 void launch_kernel(const BackwardLaunch& launch, BackwardKernel kernel) {
-  constexpr int kBytes = sizeof(BackwardShared<kDim, Tuned::kTuning>);
+  constexpr int kBytes = sizeof(Memory);
   static_assert(kBytes <= 227 * 1024);
   cuda::allow_shared_memory(reinterpret_cast<const void*>(kernel), kBytes);
   kernel<<<static_cast<unsigned>(launch.blocks), kThreads, kBytes,
@@ -37,15 +34,14 @@ void launch_kernel(const BackwardLaunch& launch, BackwardKernel kernel) {
   cuda::check_launch("hopper backward");
 }
 
-template <typename T, int kDim>
+template <typename T, int kDim, int kDimV>
 void launch_hopper_backward(const BackwardLaunch& launch) {
-  using Tuned = BackwardLaunched<kDim>;
-  constexpr BackwardKernel kKernels[2][2] = {{&hopper_backward_kernel<T, kDim, Tuned, false, false>,
-                                              &hopper_backward_kernel<T, kDim, Tuned, false, true>},
-                                             {&hopper_backward_kernel<T, kDim, Tuned, true, false>,
-                                              &hopper_backward_kernel<T, kDim, Tuned, true, true>}};
-  launch_kernel<kDim, Tuned>(launch,
-                             kKernels[launch.geometry.softcap != 0.0][launch.turns != nullptr]);
+  using Memory = BackwardLaunched<kDim, kDimV>;
+  constexpr BackwardKernel kKernels[2][2] = {{&hopper_backward_kernel<T, Memory, false, false>,
+                                              &hopper_backward_kernel<T, Memory, false, true>},
+                                             {&hopper_backward_kernel<T, Memory, true, false>,
+                                              &hopper_backward_kernel<T, Memory, true, true>}};
+  launch_kernel<Memory>(launch, kKernels[launch.geometry.softcap != 0.0][launch.turns != nullptr]);
 }
 
 }  // namespace annulus::attn::sm90

@@ -9,11 +9,14 @@
 // and masks itself. All of it runs ahead of the consumers by the stages that there are.
 namespace annulus::attn::sm90 {
 
-template <int kDim, BackwardTuning kTuning, bool kOrdered>
+template <typename Memory, bool kOrdered>
 struct QueryLoader {
-  using Memory = BackwardShared<kDim, kTuning>;
   static constexpr int kRows = Memory::kRows;
+  static constexpr int kKeys = Memory::kKeys;
   static constexpr int kLaneRows = kRows / 32;
+  /// dO of a step has its place when that of the step before is done with.
+  static constexpr bool kLateDout = Memory::kDoutStages < Memory::kStages;
+  using Across = typename Memory::Across;
 
   const cuda::Geometry& g;
   const BackwardParams& p;
@@ -35,15 +38,15 @@ struct QueryLoader {
         shared(memory),
         lane(static_cast<int>(threadIdx.x) % 32) {}
 
-  /// One lane: kDim columns of `rows` tokens.
-  template <int kHeight>
+  /// One lane: all columns of kHeight tokens, by blocks; what lies beside the tensor becomes 0.
+  template <int kHeight, typename Across>
   __device__ __forceinline__ static void copy(const CUtensorMap& map, unsigned char* to,
                                               std::uint64_t* barrier, int token, int head,
                                               int batch) {
-    arrive_expecting(barrier, kHeight * kDim * 2);
+    arrive_expecting(barrier, kHeight * Across::kBlocks * kRowBytes);
 #pragma unroll
-    for (int block = 0; block < kDim / kBlockWidth; ++block) {
-      copy_box(shared_address(to) + block * kHeight * kRowBytes, map, barrier, block * kBlockWidth,
+    for (int block = 0; block < Across::kBlocks; ++block) {
+      copy_box(shared_address(to) + block * kHeight * kRowBytes, map, barrier, Across::first(block),
                token, head, batch);
     }
   }
@@ -82,8 +85,9 @@ struct QueryLoader {
     to.keys = item.tile.keys;
     to.kv_head = kv_head;
     const auto first = static_cast<int>(token);
-    copy<kTileKeys>(maps.k, shared.k, &shared.k_full, first, kv_head, item.batch);
-    copy<kTileKeys>(maps.v, shared.v, &shared.v_full, first, kv_head, item.batch);
+    using V = typename Memory::AcrossV;
+    copy<kKeys, Across>(maps.k, shared.k, &shared.k_full, first, kv_head, item.batch);
+    copy<kKeys, V>(maps.v, shared.v, &shared.v_full, first, kv_head, item.batch);
     return true;
   }
 
@@ -118,7 +122,7 @@ struct QueryLoader {
         visible = cuda::visible_keys(g, now.row + r, first, segment.stride, now.keys);
       }
 #pragma unroll
-      for (int w = 0; w < kConsumerWarps; w += 2) {
+      for (int w = 0; w < kKeys / 16; w += 2) {
         const std::uint32_t bits = visible.bits(16 * w);
         shared.seen[stage][w][r] = static_cast<std::uint16_t>(bits);
         shared.seen[stage][w + 1][r] = static_cast<std::uint16_t>(bits >> 16);
@@ -140,9 +144,21 @@ struct QueryLoader {
     const int batch = shared.item.batch;
     say(now, batch, masked, at_end(), shared.steps[at.index]);
     const auto token = static_cast<int>(now.token);
-    copy<kRows>(maps.q, shared.q[at.index], &shared.q_full[at.index], token, now.head, batch);
-    copy<kRows>(maps.dout, shared.dout[at.index], &shared.dout_full[at.index], token, now.head,
-                batch);
+    copy<kRows, Across>(maps.q, shared.q[at.index], &shared.q_full[at.index], token, now.head,
+                        batch);
+    if constexpr (!kLateDout) start_dout(Place<Memory::kDoutStages>(step), token, now.head, batch);
+  }
+  __device__ __forceinline__ void start_dout(const Place<Memory::kDoutStages>& at, int token,
+                                             int head, int batch) const {
+    copy<kRows, typename Memory::AcrossV>(maps.dout, shared.dout[at.index],
+                                          &shared.dout_full[at.index], token, head, batch);
+  }
+  /// One lane, once the place of dO is free.
+  __device__ __forceinline__ void start_late_dout() const {
+    const Place<Memory::kDoutStages> at(step);
+    wait(&shared.dout_empty[at.index], at.empty);
+    const cuda::Step& now = shared.planned;
+    start_dout(at, static_cast<int>(now.token), now.head, shared.item.batch);
   }
 
   /// Of the lane's rows; `missing` for those that the step lacks.
@@ -175,7 +191,7 @@ struct QueryLoader {
     float lse[kLaneRows], delta[kLaneRows];
     find_numbers(p.lse, -cuda::kInfinity, lse);
     if constexpr (kBoth) find_numbers(p.delta, 0.0F, delta);
-    const bool masked = !now.full || now.rows < kRows || now.keys < kTileKeys;
+    const bool masked = !now.full || now.rows < kRows || now.keys < kKeys;
     const Place<Memory::kStages> at(step);
     wait(&shared.empty[at.index], at.empty);
     if (lane == 0) start_copies(at, masked);
@@ -184,6 +200,7 @@ struct QueryLoader {
     if (masked) find_seen(now, at.index);
     __syncwarp();
     if (lane == 0) arrive(&shared.q_full[at.index]);
+    if (kLateDout && lane == 0) start_late_dout();
     ++step;
   }
 
@@ -224,7 +241,8 @@ struct QueryLoader {
     }
     say_end();
     if (lane == 0 && g.flops != nullptr) {
-      atomicAdd(g.flops, static_cast<unsigned long long>(2 * shared.pairs * 5 * kDim));
+      constexpr int kOfPair = 2 * (3 * Memory::kDim + 2 * Memory::kDimV);
+      atomicAdd(g.flops, static_cast<unsigned long long>(shared.pairs * kOfPair));
     }
   }
 };

@@ -15,13 +15,13 @@ __device__ __forceinline__ void exchange(float2& a, float2& b, bool swapped) {
   a = first;
 }
 
-/// The warp's 16 x 64 of dQ, from row `row` and column `column` of the step on, to its boxes of 32
-/// columns and kRows rows. Two rows that follow each other have the same 32 bytes of a swizzled
-/// row's in turn, so each lane stores its four pieces of a box in an order of its own: no two lanes
-/// that store at once meet in a bank.
-template <int kRows>
-__device__ __forceinline__ void stage_dq(unsigned char* boxes, int column, int row, int lane,
-                                         float scale, const float (&dq)[32]) {
+/// The warp's 16 rows of dQ, from row `row` of the step on, to `count` boxes of 32 columns and
+/// kRows rows, at most as many as a thread has columns of. Two rows that follow each other have the
+/// same 32 bytes of a swizzled row's in turn, so each lane stores its four pieces of a box in an
+/// order of its own: no two lanes that store at once meet in a bank.
+template <int kRows, int kCount>
+__device__ __forceinline__ void stage_dq(unsigned char* boxes, int count, int row, int lane,
+                                         float scale, const float (&dq)[kCount]) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int r = row + (lane >> 2) + 8 * h;
@@ -29,7 +29,8 @@ __device__ __forceinline__ void stage_dq(unsigned char* boxes, int column, int r
     const int chunk = (2 * (r & 3) + ((lane >> 1) & 1)) ^ (r & 7);
     const std::uint32_t first = 16 * chunk + 8 * (lane & 1);
 #pragma unroll
-    for (int box = 0; box < 2; ++box) {
+    for (int box = 0; box < kCount / 16; ++box) {
+      if (box >= count) continue;
       float2 pieces[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
@@ -40,7 +41,7 @@ __device__ __forceinline__ void stage_dq(unsigned char* boxes, int column, int r
       exchange(pieces[2], pieces[3], (r & 1) != 0);
       exchange(pieces[0], pieces[2], (r & 2) != 0);
       exchange(pieces[1], pieces[3], (r & 2) != 0);
-      unsigned char* const at = boxes + ((column / 32 + box) * kRows + r) * kRowBytes;
+      unsigned char* const at = boxes + (box * kRows + r) * kRowBytes;
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         store_shared(reinterpret_cast<float*>(at + (first ^ (32U * k))), pieces[k]);

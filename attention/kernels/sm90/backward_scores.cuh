@@ -92,15 +92,16 @@ __device__ __forceinline__ void pack_columns(const float (&x)[kCount],
   }
 }
 
-/// The warp's 16 keys, from `key` on, of a matrix [key][row] of blocks of kTileKeys keys.
-template <int kCount>
-__device__ __forceinline__ void store_packs(std::uint32_t to, int key, int lane,
+/// The warp's 16 keys, from `key` on, and the step's rows from chunk `chunk` on, of a matrix
+/// [key][row] of blocks of kKeys keys.
+template <int kKeys, int kCount>
+__device__ __forceinline__ void store_packs(std::uint32_t to, int key, int chunk, int lane,
                                             const std::uint32_t (&packs)[kCount]) {
   // Lane 8 i + r names row r of matrix i: keys 8 (i % 2) and rows 8 (i / 2) further on.
   const int row = key + (lane & 15);
 #pragma unroll
   for (int k = 0; k < kCount / 4; ++k) {
-    store_matrices(to + place_in_matrix(kTileKeys, row, 2 * k + (lane >> 4)), packs + 4 * k);
+    store_matrices(to + place_in_matrix(kKeys, row, chunk + 2 * k + (lane >> 4)), packs + 4 * k);
   }
 }
 

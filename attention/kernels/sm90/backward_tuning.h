@@ -7,12 +7,16 @@ namespace annulus::attn::sm90 {
 
 struct BackwardTuning {
   bool adds = true;           ///< else dQ is left out, to learn what it costs: it is wrong then
-  int stages = 2;             ///< of Q, and of dO
+  int stages = 2;             ///< of Q
+  int dout_stages = 2;        ///< of dO, at most as many
   int loader_registers = 40;  ///< of a thread
   int consumer_registers = 232;
   bool traced = false;  ///< block 0 says how long phases take (trace.cuh)
 };
 
-constexpr BackwardTuning default_backward_tuning(int /*head_dim*/) { return {}; }
+constexpr BackwardTuning default_backward_tuning(int head_dim, int head_dim_v) {
+  if (head_dim > 128 && head_dim_v > 128) return {.dout_stages = 1};
+  return {};
+}
 
 }  // namespace annulus::attn::sm90

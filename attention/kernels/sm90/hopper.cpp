@@ -50,7 +50,7 @@ std::string hopper_refuses(const KernelQuery& query) {
 }
 
 TileLimits hopper_tiles(const KernelQuery& query) {
-  if (query.backward) return {128, 128};
+  if (query.backward) return {128, backward_keys(query.head_dim)};
   const Tuning tuning = default_tuning(query.head_dim, query.head_dim_v, query.softcap, query.keys);
   return {tile_rows_of(tuning), tuning.tile_keys};
 }

@@ -8,16 +8,18 @@
 
 namespace annulus::attn::sm90 {
 
-#define ANNULUS_HOPPER_VARIANT(dtype, dim) \
-  void hopper_backward_##dtype##_##dim(const BackwardLaunch&);
+#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v) \
+  void hopper_backward_##dtype##_##dim##_##dim_v(const BackwardLaunch&);
 #include <hopper_backward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
 
 namespace {
 
-BackwardVariant variant_for(DType type, std::int64_t head_dim) {
-#define ANNULUS_HOPPER_VARIANT(dtype, dim) \
-  if (type == DType::dtype && head_dim == (dim)) return &hopper_backward_##dtype##_##dim;
+BackwardVariant variant_for(DType type, std::int64_t head_dim, std::int64_t head_dim_v) {
+#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)                           \
+  if (type == DType::dtype && head_dim == (dim) && head_dim_v == (dim_v)) { \
+    return &hopper_backward_##dtype##_##dim##_##dim_v;                      \
+  }
 #include <hopper_backward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
   return nullptr;
@@ -26,10 +28,10 @@ BackwardVariant variant_for(DType type, std::int64_t head_dim) {
 BackwardMaps maps_of(const BackwardParams& p) {
   const AttendGeometry& g = p.geometry;
   const int rows = backward_rows(g.head_dim);
-  constexpr int kKeys = 128;
-  return {encode(query_shape(p.q, g), p.q.dtype, rows), encode(key_shape(p.k, g), p.k.dtype, kKeys),
-          encode(value_shape(p.v, g), p.v.dtype, kKeys),
-          encode(query_shape(p.dout, g), p.dout.dtype, rows),
+  const int keys = backward_keys(g.head_dim);
+  return {encode(query_shape(p.q, g), p.q.dtype, rows), encode(key_shape(p.k, g), p.k.dtype, keys),
+          encode(value_shape(p.v, g), p.v.dtype, keys),
+          encode(dout_shape(p.dout, g), p.dout.dtype, rows),
           encode(gradient_shape(p.dq, g), DType::f32, rows)};
 }
 
@@ -66,7 +68,8 @@ void launch_backward(BackwardVariant variant, const BackwardParams& params,
 }
 
 void hopper_backward(const BackwardParams& params, const LaunchContext& context) {
-  const BackwardVariant variant = variant_for(params.q.dtype, params.geometry.head_dim);
+  const AttendGeometry& g = params.geometry;
+  const BackwardVariant variant = variant_for(params.q.dtype, g.head_dim, g.head_dim_v);
   if (variant == nullptr || !suits(params)) {
     cuda::flash2_backward(params, context);
     return;

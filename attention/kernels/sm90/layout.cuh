@@ -14,6 +14,19 @@ inline constexpr int kRowBytes = 128;   ///< the same, in bytes
 template <int kElements>
 inline constexpr int kBlocksOf = (kElements + kBlockWidth - 1) / kBlockWidth;
 
+/// The columns of a matrix in kParts equal parts, each of which begins with a block of its own: a
+/// part can be an operand by itself, whatever its width.
+template <int kElements, int kParts>
+struct Columns {
+  static constexpr int kPart = kElements / kParts;
+  static constexpr int kPartBlocks = kBlocksOf<kPart>;
+  static constexpr int kBlocks = kParts * kPartBlocks;
+  /// Of a block.
+  __device__ __forceinline__ static constexpr int first(int block) {
+    return block / kPartBlocks * kPart + block % kPartBlocks * kBlockWidth;
+  }
+};
+
 /// Of a chunk of a block.
 __device__ __forceinline__ std::uint32_t place_in_block(int row, int chunk) {
   return static_cast<std::uint32_t>(row * kRowBytes + ((chunk ^ (row & 7)) << 4));

@@ -95,8 +95,11 @@ TensorShape key_shape(const Input& k, const AttendGeometry& g) {
 TensorShape value_shape(const Input& v, const AttendGeometry& g) {
   return shape_of(v, g.head_dim_v, g.key_tokens, kv_heads(g), g.batch);
 }
-TensorShape query_shape(const Input& operand, const AttendGeometry& g) {
-  return shape_of(operand, g.head_dim, g.query_tokens, g.heads, g.batch);
+TensorShape query_shape(const Input& q, const AttendGeometry& g) {
+  return shape_of(q, g.head_dim, g.query_tokens, g.heads, g.batch);
+}
+TensorShape dout_shape(const Input& dout, const AttendGeometry& g) {
+  return shape_of(dout, g.head_dim_v, g.query_tokens, g.heads, g.batch);
 }
 
 TensorShape gradient_shape(const Output& dq, const AttendGeometry& g) {
@@ -115,7 +118,7 @@ bool suits(const ForwardParams& p) {
 bool suits(const BackwardParams& p) {
   const AttendGeometry& g = p.geometry;
   return p.k.dtype == p.q.dtype && p.v.dtype == p.q.dtype && p.dout.dtype == p.q.dtype &&
-         g.head_dim == g.head_dim_v && g.softmax_scale > 0.0 && aligned(p.dk) && aligned(p.dv) &&
+         g.softmax_scale > 0.0 && aligned(p.dk) && aligned(p.dv) &&
          suits_query_copies(as_read(p.dq), g) && known(g, g.key_tokens) &&
          known(g, g.query_tokens) && suits_key_copies(p.k, g) && suits_key_copies(p.v, g) &&
          suits_query_copies(p.q, g) && suits_query_copies(p.dout, g) && key_items_of(g) <= kInt;

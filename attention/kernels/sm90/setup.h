@@ -18,8 +18,8 @@ struct TensorShape {
 };
 TensorShape key_shape(const Input& k, const AttendGeometry& geometry);
 TensorShape value_shape(const Input& v, const AttendGeometry& geometry);
-/// Of q or dout.
-TensorShape query_shape(const Input& operand, const AttendGeometry& geometry);
+TensorShape query_shape(const Input& q, const AttendGeometry& geometry);
+TensorShape dout_shape(const Input& dout, const AttendGeometry& geometry);
 /// Of dq.
 TensorShape gradient_shape(const Output& dq, const AttendGeometry& geometry);
 

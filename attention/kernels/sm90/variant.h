@@ -69,6 +69,8 @@ void launch_backward(BackwardVariant variant, const BackwardParams& params,
 
 /// Query rows of a backward step, and of the boxes of q and dout.
 constexpr int backward_rows(std::int64_t head_dim) { return head_dim == 64 ? 128 : 64; }
+/// Keys of an item of the backward, and of the boxes of k and v.
+constexpr int backward_keys(std::int64_t head_dim) { return head_dim > 128 ? 64 : 128; }
 
 /// The schedule of key tiles; `ordered`: dQ is added in turns.
 void make_key_schedule(const cuda::Geometry& geometry, const KeySchedule& schedule, bool ordered,

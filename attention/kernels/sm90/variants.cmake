@@ -1,13 +1,15 @@
 # The instantiations of the Hopper kernels, one .cu and one row for hopper.cpp or
-# hopper_backward.cpp each; softcap or not, and backward the order of dQ, inside. Forward: type, head
-# dim, head dim of values. What backward lacks goes to flash2 and, behind it, the plain path.
+# hopper_backward.cpp each; softcap or not, and backward the order of dQ, inside: type, head dim,
+# head dim of values. What backward lacks goes to flash2 and, behind it, the plain path.
 # ci: what CI compiles.
 set(ANNULUS_HOPPER_forward_full "bf16 128 128" "f16 128 128" "bf16 64 64" "f16 64 64"
   "bf16 96 96" "f16 96 96" "bf16 192 128" "f16 192 128" "bf16 192 192" "f16 192 192"
   "bf16 256 256" "f16 256 256")
-set(ANNULUS_HOPPER_backward_full "bf16 128" "f16 128" "bf16 64" "f16 64")
+set(ANNULUS_HOPPER_backward_full "bf16 128 128" "f16 128 128" "bf16 64 64" "f16 64 64"
+  "bf16 96 96" "f16 96 96" "bf16 192 128" "f16 192 128" "bf16 192 192" "f16 192 192"
+  "bf16 256 256" "f16 256 256")
 set(ANNULUS_HOPPER_forward_ci "bf16 128 128" "bf16 192 128")
-set(ANNULUS_HOPPER_backward_ci "bf16 128")
+set(ANNULUS_HOPPER_backward_ci "bf16 128 128" "bf16 192 128")
 
 set(ANNULUS_HOPPER_SOURCES "")
 foreach(pass forward backward)

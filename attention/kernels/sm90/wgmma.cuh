@@ -45,6 +45,11 @@ __device__ __forceinline__ void wait_products(float (&d)[kCount]) {
   hold(d);
 }
 
+template <int kPending>
+__device__ __forceinline__ void wait_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
 // d of a thread has kSums elements: 2 kSums columns. The instruction names its type, its columns
 // and its operands, so that there is one function for each.
 
@@ -61,17 +66,23 @@ __device__ __forceinline__ void wait_products(float (&d)[kCount]) {
                  : "l"(a), "l"(b), "r"(add ? 1 : 0));                                          \
   }
 
-/// multiply_across: the same of 16 x 64 and 16 x columns, rows across the contraction.
-#define ANNULUS_MULTIPLY_ACROSS(Type, type, kSums, columns, a_name, b_name, add_name)        \
-  __device__ __forceinline__ void multiply_across(float(&d)[kSums], std::uint64_t a,         \
-                                                  std::uint64_t b, bool add, Type) {         \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " add_name                                \
-                 ", 0;\n"                                                                    \
-                 "wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type "." type        \
-                 " {" ANNULUS_NAMES_##kSums "}, " a_name ", " b_name ", p, 1, 1, 1, 1;\n}\n" \
-                 : ANNULUS_SUMS_##kSums(d)                                                   \
-                 : "l"(a), "l"(b), "r"(add ? 1 : 0));                                        \
+/// The same of operands whose rows lie across the contraction: of both (multiply_across, 16 x 64
+/// and 16 x columns), or of B alone (multiply_along_across).
+#define ANNULUS_MULTIPLY_ACROSS(name, a_across, Type, type, kSums, columns, a_name, b_name, \
+                                add_name)                                                   \
+  __device__ __forceinline__ void name(float(&d)[kSums], std::uint64_t a, std::uint64_t b,  \
+                                       bool add, Type) {                                    \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " add_name                               \
+                 ", 0;\n"                                                                   \
+                 "wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type "." type       \
+                 " {" ANNULUS_NAMES_##kSums "}, " a_name ", " b_name ", p, 1, 1, " a_across \
+                                            ", 1;\n}\n"                                     \
+                 : ANNULUS_SUMS_##kSums(d)                                                  \
+                 : "l"(a), "l"(b), "r"(add ? 1 : 0));                                       \
   }
+#define ANNULUS_MULTIPLY_HALVES(Type, type, kSums, columns, a, b, add)                 \
+  ANNULUS_MULTIPLY_ACROSS(multiply_across, "1", Type, type, kSums, columns, a, b, add) \
+  ANNULUS_MULTIPLY_ACROSS(multiply_along_across, "0", Type, type, kSums, columns, a, b, add)
 
 /// multiply_add: d = or += A B, A in registers; B in shared memory: 16 x columns, rows across the
 /// contraction.
@@ -87,6 +98,7 @@ __device__ __forceinline__ void wait_products(float (&d)[kCount]) {
   }
 
 #define ANNULUS_PRODUCTS(Type, type)                                                \
+  ANNULUS_MULTIPLY(Type, type, 16, "32", "%16", "%17", "%18")                       \
   ANNULUS_MULTIPLY(Type, type, 32, "64", "%32", "%33", "%34")                       \
   ANNULUS_MULTIPLY(Type, type, 40, "80", "%40", "%41", "%42")                       \
   ANNULUS_MULTIPLY(Type, type, 48, "96", "%48", "%49", "%50")                       \
@@ -94,7 +106,10 @@ __device__ __forceinline__ void wait_products(float (&d)[kCount]) {
   ANNULUS_MULTIPLY(Type, type, 64, "128", "%64", "%65", "%66")                      \
   ANNULUS_MULTIPLY(Type, type, 80, "160", "%80", "%81", "%82")                      \
   ANNULUS_MULTIPLY(Type, type, 96, "192", "%96", "%97", "%98")                      \
-  ANNULUS_MULTIPLY_ACROSS(Type, type, 32, "64", "%32", "%33", "%34")                \
+  ANNULUS_MULTIPLY_HALVES(Type, type, 16, "32", "%16", "%17", "%18")                \
+  ANNULUS_MULTIPLY_HALVES(Type, type, 32, "64", "%32", "%33", "%34")                \
+  ANNULUS_MULTIPLY_HALVES(Type, type, 48, "96", "%48", "%49", "%50")                \
+  ANNULUS_MULTIPLY_HALVES(Type, type, 64, "128", "%64", "%65", "%66")               \
   ANNULUS_MULTIPLY_ADD(Type, type, 32, "64", "%32, %33, %34, %35", "%36", "%37")    \
   ANNULUS_MULTIPLY_ADD(Type, type, 48, "96", "%48, %49, %50, %51", "%52", "%53")    \
   ANNULUS_MULTIPLY_ADD(Type, type, 64, "128", "%64, %65, %66, %67", "%68", "%69")   \
@@ -106,6 +121,7 @@ ANNULUS_PRODUCTS(Half, "f16")
 #undef ANNULUS_PRODUCTS
 #undef ANNULUS_MULTIPLY
 #undef ANNULUS_MULTIPLY_ACROSS
+#undef ANNULUS_MULTIPLY_HALVES
 #undef ANNULUS_MULTIPLY_ADD
 
 }  // namespace annulus::attn::sm90

@@ -27,6 +27,11 @@ inline void wait_products(float (&/*d*/)[kCount]) {
   emulate::wait_products(kPending);
 }
 
+template <int kPending>
+inline void wait_products() {
+  emulate::wait_products(kPending);
+}
+
 template <int kCount, typename T>
 inline void multiply(float (&d)[kCount], std::uint64_t a, std::uint64_t b, bool add, T /*type*/) {
   emulate::start({.columns = 2 * kCount, .half = is_half<T>, .add = add, .a_rows = a, .b = b}, d);
@@ -40,6 +45,18 @@ inline void multiply_across(float (&d)[kCount], std::uint64_t a, std::uint64_t b
                   .add = add,
                   .a_rows = a,
                   .a_across = true,
+                  .b = b,
+                  .b_across = true},
+                 d);
+}
+
+template <int kCount, typename T>
+inline void multiply_along_across(float (&d)[kCount], std::uint64_t a, std::uint64_t b, bool add,
+                                  T /*type*/) {
+  emulate::start({.columns = 2 * kCount,
+                  .half = is_half<T>,
+                  .add = add,
+                  .a_rows = a,
                   .b = b,
                   .b_across = true},
                  d);

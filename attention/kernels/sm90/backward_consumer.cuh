@@ -1,0 +1,69 @@
+#pragma once
+
+#include "attention/kernels/sm90/backward_shared.cuh"
+
+#include <cstdint>
+
+// What both kinds of consumers (backward.cuh, backward_wide.cuh) have: where a thread stands, and
+// what lies behind the tails of tiles.
+namespace annulus::attn::sm90 {
+
+template <typename Shared>
+struct ConsumerBase {
+  using Memory = Shared;
+  using Turn = Place<Memory::kStages>;
+
+  const BackwardParams& p;
+  Memory& shared;
+  int step = 0;
+
+  __device__ __forceinline__ ConsumerBase(const BackwardParams& params, Memory& memory)
+      : p(params), shared(memory) {}
+
+  // Found again wherever they are needed: held, they would cost registers that there are not.
+  __device__ __forceinline__ static int thread() { return thread_again() - kGroupThreads; }
+  __device__ __forceinline__ static int lane() { return thread_again() % 32; }
+  __device__ __forceinline__ static int group() { return thread() / kGroupThreads; }
+  __device__ __forceinline__ static int warp() { return thread() / 32; }
+
+  __device__ __forceinline__ void reach(Phase phase) const {
+    mark<Memory::kTuning.traced>(shared.trace, thread(), phase);
+  }
+
+  /// A warp is done with what `barrier` guards.
+  __device__ __forceinline__ void release(std::uint64_t* barrier) const {
+    if (lane() == 0) arrive(barrier);
+  }
+
+  /// All consumers: rows from `rows` on of a matrix become 0.
+  template <int kHeight, typename Across>
+  __device__ __forceinline__ void clear_rows(unsigned char* matrix, int rows) const {
+    constexpr int kChunks = Across::kBlocks * kRowBytes / 16;
+#pragma unroll 1
+    for (int i = rows * kChunks + thread(); i < kHeight * kChunks; i += kConsumers) {
+      store_shared16(shared_address(matrix) + place_in_matrix(kHeight, i / kChunks, i % kChunks),
+                     make_uint4(0, 0, 0, 0));
+    }
+  }
+  __device__ __forceinline__ void clear_keys(int rows) const {
+    clear_rows<Memory::kKeys, typename Memory::Across>(shared.k, rows);
+  }
+  __device__ __forceinline__ void clear_queries(unsigned char* q, unsigned char* dout,
+                                                int rows) const {
+    clear_rows<Memory::kRows, typename Memory::Across>(q, rows);
+    clear_rows<Memory::kRows, typename Memory::AcrossV>(dout, rows);
+  }
+  __device__ __forceinline__ void finish_clearing() const {
+    fence_async_shared();
+    barrier_wait(kTailBarrier, kConsumers);
+  }
+
+  /// Both warpgroups have stored the item's gradients.
+  __device__ __forceinline__ void say_done(const KeyRows& to) const {
+    if (p.done == nullptr) return;
+    barrier_wait(kScoresBarrier, kConsumers);
+    if (threadIdx.x == kGroupThreads) add_release_system(p.done + to.kv_head);
+  }
+};
+
+}  // namespace annulus::attn::sm90

@@ -1,0 +1,66 @@
+#include "tests/emulate/backward_check.h"
+
+#include "attention/kernels/sm90/variant.h"
+#include "tests/gpu/shares.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+
+namespace annulus::testing {
+
+namespace {
+
+void poison(std::vector<double>& values, const OracleProblem& p, const KeyInterval& rows) {
+  const std::int64_t row = static_cast<std::int64_t>(values.size()) / (p.batch * p.seq);
+  for (std::int64_t b = 0; b < p.batch; ++b) {
+    const auto first = values.begin() + b * p.seq * row;
+    std::fill(first + rows.begin * row, first + rows.end * row, std::nan(""));
+  }
+}
+
+}  // namespace
+
+TileGrid backward_grid(const OracleProblem& p) {
+  return {128, attn::sm90::backward_keys(p.head_dim)};
+}
+
+RunResult run_backward(const std::vector<TestLaunch>& chain, const OracleInputs& inputs,
+                       const BackwardOptions& options) {
+  return run_kernel(emulated_backward(options.emulation, options.backward), chain, inputs,
+                    {.gap = 8, .gap_step = 8, .add_key_gradients = options.add_key_gradients});
+}
+
+RunResult expect_right(const std::vector<TestLaunch>& chain, const BackwardOptions& options) {
+  const OracleProblem& p = chain.front().problem;
+  SCOPED_TRACE("seq " + std::to_string(p.seq) + ":" + std::to_string(p.seq_kv) + " dim " +
+               std::to_string(p.head_dim) + ":" + std::to_string(p.head_dim_v) + " seed " +
+               std::to_string(options.emulation.seed));
+  OracleInputs inputs = random_inputs(p, 17 + options.emulation.seed);
+  const OracleResult truth = oracle_attention(p, inputs);
+  const OracleResult naive = naive_attention(p, inputs);
+  poison(inputs.q, p, options.nan_rows);
+  poison(inputs.dout, p, options.nan_rows);
+  RunResult result = run_backward(chain, inputs, options);
+  const Shares shares = shares_of(result.values, truth, naive);
+  EXPECT_LE(shares.dq, 1.0);
+  EXPECT_LE(shares.dk, 1.0);
+  EXPECT_LE(shares.dv, 1.0);
+  EXPECT_TRUE(result.gaps_untouched);
+  EXPECT_EQ(result.backward_flops, 2 * pairs_of(chain) * (3 * p.head_dim + 2 * p.head_dim_v));
+  return result;
+}
+
+RunResult expect_right(const OracleProblem& p, const BackwardOptions& options,
+                       const TileGrid& grid) {
+  return expect_right({make_launch(p, one_segment(p), grid)}, options);
+}
+
+RunResult expect_right(const OracleProblem& p, const BackwardOptions& options) {
+  return expect_right(p, options, backward_grid(p));
+}
+
+}  // namespace annulus::testing
