@@ -4,6 +4,7 @@
 #include "runtime/engine/request.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -42,14 +43,28 @@ std::vector<GatherLaunch> launches(std::string_view backend, const Decision& dec
   return {GatherLaunch::slices, GatherLaunch::on_arrival, GatherLaunch::in_position};
 }
 
+/// Slices of ulysses, of which an attention may ask for any number (0: chosen by sizes): what a
+/// launch of fewer heads wants need not be less.
+std::vector<int> slices(std::string_view backend, const Decision& decision,
+                        const Problem& problem) {
+  if (backend == "cpu" || decision.mesh.ring > 1 || decision.mesh.ulysses == 1) return {1};
+  constexpr std::int64_t kMost = 32;  // plans are made of each
+  const std::int64_t heads = (problem.heads + decision.mesh.ulysses - 1) / decision.mesh.ulysses;
+  std::vector<int> all(static_cast<std::size_t>(std::min(heads, kMost)) + 1);
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
 /// The kernel's own tiles, and those that the session was told.
 std::vector<TileChoice> choices(const SessionOptions& options, std::string_view backend,
-                                const Decision& decision) {
+                                const Decision& decision, const Problem& problem) {
   std::vector<TileChoice> all;
   for (const GatherLaunch launch : launches(backend, decision, options.outer)) {
-    all.push_back({options.outer, 0, 0, launch});
-    if (options.tile_q == 0 && options.tile_k == 0) continue;
-    all.push_back({options.outer, options.tile_q, options.tile_k, launch});
+    for (const int count : slices(backend, decision, problem)) {
+      all.push_back({options.outer, 0, 0, launch, count});
+      if (options.tile_q == 0 && options.tile_k == 0) continue;
+      all.push_back({options.outer, options.tile_q, options.tile_k, launch, count});
+    }
   }
   return all;
 }
@@ -66,7 +81,7 @@ std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options,
     if (pass == Pass::backward && !options.backward) continue;
     const attn::KernelQuery query = attn::kernel_query(problem, pass, backend);
     for (const attn::Kernel* kernel : candidates(options.kernel, query, options.backward)) {
-      for (const TileChoice& choice : choices(options, backend, decision)) {
+      for (const TileChoice& choice : choices(options, backend, decision, problem)) {
         const Plan plan =
             make_plan(plan_request(problem, options.layout, decision, pass, *kernel, choice));
         bytes =

@@ -62,6 +62,7 @@ struct Choice {
   GatherLaunch launch = GatherLaunch::slices;
   bool deterministic = false;
   std::int64_t tile = 0;
+  int slices = 1;  ///< of ulysses
 };
 
 /// What an attention needs when it is bound.
@@ -70,9 +71,9 @@ std::int64_t needed(const Mesh& mesh, const SessionOptions& options, const attn:
   const Problem problem = resolved(options.max_problem);
   const engine::Decision decision =
       engine::decide(problem, options.layout, options.algorithm, mesh, options.backward);
-  const Plan plan =
-      make_plan(engine::plan_request(problem, options.layout, decision, pass, kernel,
-                                     {options.outer, choice.tile, choice.tile, choice.launch}));
+  const Plan plan = make_plan(engine::plan_request(
+      problem, options.layout, decision, pass, kernel,
+      {options.outer, choice.tile, choice.tile, choice.launch, choice.slices}));
   const RankPlan rank = plan.rank(mesh.rank());
   const attn::Launches launches(plan, rank, kernel, choice.deterministic);
   return rank.arena_bytes + attn::workspace_bytes(launches, options.threads);
@@ -107,12 +108,14 @@ void check_session(const Mesh& mesh, const SessionOptions& options, const attn::
          {GatherLaunch::slices, GatherLaunch::on_arrival, GatherLaunch::in_position}) {
       for (const bool deterministic : {false, true}) {
         for (const std::int64_t tile : {std::int64_t{0}, options.tile_q}) {
-          const std::int64_t bytes =
-              needed(mesh, options, kernel, pass, {launch, deterministic, tile});
-          most = std::max(most, bytes);
-          ASSERT_LE(bytes, arena) << fmt::format("rank {} {} launch {} deterministic {} tile {}",
-                                                 mesh.rank(), name_of(pass),
-                                                 static_cast<int>(launch), deterministic, tile);
+          for (const int slices : {0, 1, 2, 3, 100}) {
+            const std::int64_t bytes =
+                needed(mesh, options, kernel, pass, {launch, deterministic, tile, slices});
+            most = std::max(most, bytes);
+            ASSERT_LE(bytes, arena) << fmt::format(
+                "rank {} {} launch {} deterministic {} tile {} slices {}", mesh.rank(),
+                name_of(pass), static_cast<int>(launch), deterministic, tile, slices);
+          }
         }
       }
     }

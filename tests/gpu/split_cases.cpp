@@ -49,6 +49,7 @@ void head_dims(const Cases& cases) {
     for (const std::int64_t rows : {1, 5}) {
       OracleProblem p = few_rows(rows, 2003, dim, 64, 8);
       p.head_dim_v = dim_v;
+      p.batch = 3;  // the naive product's largest error is a bound only where there are many rows
       run(cases, "split packed", p);
     }
   }
