@@ -79,9 +79,17 @@ void placed(const Kernel& kernel, const Setting& s, Placing placing) {
   s.expect_right(run);
 }
 
+/// A launch that loads its code waits for the whole context, so the merge behind a split launch
+/// that waits for a flag would never be enqueued. Plans load theirs when they are bound.
+void load_code(DeviceRun& run) {
+  both_passes(run);
+  expect_end(run);
+}
+
 /// Keys and flag of the second segment come while the kernel waits for them.
 void late_flag(const Kernel& kernel, const Setting& s) {
   DeviceRun run(kernel, s.launch, s.inputs, s.truth);
+  load_code(run);
   run.poison_results();
   const auto late = [&](const auto& pass) {
     run.k.poison(run.other);
@@ -112,6 +120,8 @@ void abort_ends(const Kernel& kernel, const Setting& s) {
   {
     DeviceRun run(kernel, s.launch, s.inputs, s.truth);
     run.context.abort = word;
+    *word = 0;
+    load_code(run);
     const auto aborted = [&](std::size_t segment, const auto& pass) {
       *word = 0;
       run.set_flag(segment, 0);
