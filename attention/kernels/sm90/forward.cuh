@@ -9,10 +9,11 @@
 //              warpgroups 1, 2: consumers of 64 rows each, 240 registers. S = Q K^T from shared
 //              memory, softmax in registers, O += P V with P from registers.
 //   overlap    within a warpgroup: products of S for step i and of O for step i - 1 are started
-//              together, softmax of i runs under the latter. From item to item: O of the last step,
-//              then S of the first, under which output leaves. Between warpgroups: where the
-//              tuning says so they take turns in starting products, so that one computes while the
-//              other does its softmax; else they fall into step by themselves.
+//              together, softmax of i runs under the latter. From item to item: O of the last step
+//              and S of the first together; output leaves under S of the second. Between
+//              warpgroups: where the tuning says so they take turns in starting products, so that
+//              one computes while the other does its softmax; else they fall into step by
+//              themselves.
 //   shared     Q [2 items][2 groups][64 rows], K [stages][160 keys], V [stages][160 keys], all in
 //              blocks of 64 elements with the 128-byte swizzle (layout.cuh): 64, 80 and 80 KB, 2
 //              stages. Output leaves through Q. Wide heads have room for one item's Q: the next

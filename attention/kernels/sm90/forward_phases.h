@@ -8,7 +8,7 @@ enum class ForwardPhase {
   queries,  ///< of an item are there
   keys,     ///< the first of an item are
   started,  ///< last P V of the item before, first Q K^T of this
-  values,   ///< that P V is done
+  values,   ///< the last P V of the last item is done
   output,   ///< of the item before is on its way
   scores,   ///< the first of an item are there
   entered,  ///< and are probabilities
