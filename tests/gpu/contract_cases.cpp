@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <thread>
@@ -146,41 +147,15 @@ void abort_ends(const Kernel& kernel, const Setting& s) {
   check_cuda(cudaFreeHost(word), "host word");
 }
 
-void captured(const Kernel& kernel, const Setting& s) {
-  DeviceRun run(kernel, s.launch, s.inputs, s.truth);
-  run.context.deterministic = true;
-  both_passes(run);
-  const OracleResult eager = run.results();
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t instance = nullptr;
-  check_cuda(cudaStreamBeginCapture(run.stream, cudaStreamCaptureModeThreadLocal), "capture");
-  run.forward_pass();
-  run.backward_pass();
-  check_cuda(cudaStreamEndCapture(run.stream, &graph), "capture");
-  check_cuda(cudaGraphInstantiate(&instance, graph, 0), "instantiate");
-  for (int i = 0; i < 2; ++i) {
-    run.poison_results();
-    check_cuda(cudaGraphLaunch(instance, run.stream), "replay");
-    expect(same_bits(run.results(), eager), "a replay has other bits");
-  }
-  check_cuda(cudaGraphExecDestroy(instance), "graph");
-  check_cuda(cudaGraphDestroy(graph), "graph");
-}
-
-/// Forward alone, free to be split over keys: not deterministic.
-void captured_free(const Kernel& kernel, const Setting& s) {
-  DeviceRun run(kernel, s.launch, s.inputs, s.truth);
-  run.forward_pass();
-  const auto results = [&] {
-    OracleResult r = run.results();
-    for (auto* gradient : {&r.dq, &r.dk, &r.dv}) gradient->clear();
-    return r;
-  };
+/// Replays of what `enqueue` enqueues leave the same `results` as an eager call did.
+void expect_replays(DeviceRun& run, const std::function<void()>& enqueue,
+                    const std::function<OracleResult()>& results) {
+  enqueue();
   const OracleResult eager = results();
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t instance = nullptr;
   check_cuda(cudaStreamBeginCapture(run.stream, cudaStreamCaptureModeThreadLocal), "capture");
-  run.forward_pass();
+  enqueue();
   check_cuda(cudaStreamEndCapture(run.stream, &graph), "capture");
   check_cuda(cudaGraphInstantiate(&instance, graph, 0), "instantiate");
   for (int i = 0; i < 3; ++i) {
@@ -190,6 +165,29 @@ void captured_free(const Kernel& kernel, const Setting& s) {
   }
   check_cuda(cudaGraphExecDestroy(instance), "graph");
   check_cuda(cudaGraphDestroy(graph), "graph");
+}
+
+void captured(const Kernel& kernel, const Setting& s) {
+  DeviceRun run(kernel, s.launch, s.inputs, s.truth);
+  run.context.deterministic = true;
+  run.poison_results();
+  const auto both = [&] {
+    run.forward_pass();
+    run.backward_pass();
+  };
+  expect_replays(run, both, [&] { return run.results(); });
+}
+
+/// Forward alone, free to be split over keys: not deterministic.
+void captured_free(const Kernel& kernel, const Setting& s) {
+  DeviceRun run(kernel, s.launch, s.inputs, s.truth);
+  const auto forward_alone = [&] {
+    OracleResult r = run.results();
+    for (auto* gradient : {&r.dq, &r.dk, &r.dv}) gradient->clear();
+    return r;
+  };
+  expect_replays(
+      run, [&] { run.forward_pass(); }, forward_alone);
   run.backward_pass();
   s.expect_right(run);
 }

@@ -1,6 +1,6 @@
 // Attention backward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024), for head dims
-// up to 128; backward_wide.cuh has other consumers for those above. One block an
-// SM stays for the whole launch and draws key tiles (128 keys of one key/value head) until none is
+// up to 128; backward_wide.cuh has other consumers for those above. One block an SM
+// stays for the whole launch and draws key tiles (128 keys of one key/value head) until none is
 // left. Of each it keeps K and V in shared memory, dK and dV in registers, and streams the query
 // rows that see it, of every query head of the group: five products a step of 64 (head_dim 128) or
 // 128 (64) rows.
@@ -22,9 +22,8 @@
 //              is not finite is no 0): rows of K once an item, of Q and dO in steps of fewer rows
 //   96         is a block of 64 columns and a half; what a box brings beside the tensor is 0. dQ is
 //              computed as 128 columns, of which the last 32 are dropped
-//   limits     f16, bf16; head_dim = head_dim_v = 64, 96 or 128; 16-byte aligned rows; tiles of at
-//   most
-//              128 x 128; softmax_scale > 0; key_tokens and query_tokens known (setup.h)
+//   limits     f16, bf16; head_dim = head_dim_v = 64, 96 or 128; 16-byte aligned rows; tiles of
+//              at most 128 x 128; softmax_scale > 0; key_tokens and query_tokens known (setup.h)
 #pragma once
 
 #include "attention/kernels/sm90/backward_adder.cuh"

@@ -5,16 +5,14 @@
 //              begins with a block of its own (Columns): 192 as twice a block and a half. A product
 //              along the columns takes both, one across them its warpgroup's alone.
 //   products   S^T and dP^T of a step, 64 keys by 64 rows, each warpgroup with half of the rows;
-//   P^T
-//              and dS^T go to shared memory, where both see them whole. From there each computes
-//              its columns of dV, dK and, in two rounds of at most 64 columns, of dQ.
+//              P^T and dS^T go to shared memory, where both see them whole. From there each
+//              computes its columns of dV, dK and, in two rounds of at most 64 columns, of dQ.
 //   overlap    in the order dP, dQ (first round), dV, dQ (second), dK, S of the next step:
 //              exponentials run under dP, the rounds of dQ leave under dV and dK, dO is asked for
 //              again once dV is there
 //   shared     K, V; Q [2 stages], dO [1, or 2 where values have 128 columns]; P and dS [2], so
-//   that
-//              one barrier a step is enough; a round of dQ: 232 KB at 192 and 256, 215 at 192 with
-//              values of 128
+//              that one barrier a step is enough; a round of dQ: 232 KB at 192 and 256, 215 at 192
+//              with values of 128
 //   limits     head_dim, head_dim_v: 192 and 192, 192 and 128, 256 and 256; tiles of at most
 //              128 x 64; the others as in backward.cuh
 #pragma once
