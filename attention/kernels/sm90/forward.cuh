@@ -50,6 +50,7 @@ struct Consumer {
   const ForwardParams& p;
   Memory& shared;
   Lane at;
+  int group;     ///< at.group(), known to be one for the whole warp
   float scale;   ///< what takes a score (softcap applied) to exponents of 2
   int step = 0;  ///< whose K is next
 
@@ -65,10 +66,11 @@ struct Consumer {
         p(params),
         shared(memory),
         at(static_cast<int>(threadIdx.x)),
+        group(of_warp(at.group())),
         scale(kCapped ? cuda::kLog2E : static_cast<float>(geometry.softmax_scale) * cuda::kLog2E) {}
 
   __device__ __forceinline__ unsigned char* queries(int n) const {
-    return shared.q[n % Memory::kQueries][at.group()];
+    return shared.q[n % Memory::kQueries][group];
   }
 
   __device__ __forceinline__ void reach(ForwardPhase phase) const {
@@ -81,7 +83,7 @@ struct Consumer {
   }
 
   __device__ __forceinline__ void start_scores(Matrix a) {
-    forget(a.low);  // else its steps are all found before the loop, and spilled
+    if (kDim > 192) forget(a.low);  // else its steps are all found before the loop, and spilled
     fence_products();
     const Matrix b = along_rows(shared_address(shared.k[Place<kStages>(step).index]));
 #pragma unroll
@@ -130,11 +132,11 @@ struct Consumer {
     return now.masked != 0 ? seen_by_lane(g, item, now, at.warp_row(), at.lane()) : Seen{0, 0};
   }
 
-  /// Scores of the step to probabilities.
-  __device__ __forceinline__ void find_probabilities(const Seen& seen) {
+  /// What of the step is seen, and its maxima.
+  __device__ __forceinline__ void find_maxima(const Seen& seen) {
     if constexpr (kCapped) cap_scores(g, s);
     if (shared.steps[step % Memory::kSteps].masked != 0) mask_scores(seen, at.lane(), s);
-    grew = soften<kTuning.slack>(s, sums, scale, keep);
+    grew = raise_maxima<kTuning.slack>(s, sums, scale, keep);
   }
 
   __device__ __forceinline__ void rescale() {
@@ -148,19 +150,22 @@ struct Consumer {
 
   /// Turns go round, each from one warpgroup to the next: who starts products.
   __device__ __forceinline__ void await_turn() const {
-    if (kTuning.turns) barrier_wait(kTurnBarrier + at.group(), 2 * kGroupThreads);
+    if (kTuning.turns) barrier_wait(kTurnBarrier + group, 2 * kGroupThreads);
   }
   __device__ __forceinline__ void pass_turn() const {
     if (!kTuning.turns) return;
-    const int next = at.group() + 1 == kTuning.groups ? 0 : at.group() + 1;
+    const int next = group + 1 == kTuning.groups ? 0 : group + 1;
     barrier_arrive(kTurnBarrier + next, 2 * kGroupThreads);
   }
 
-  /// Waits for K of the step. False where the launch was aborted.
-  __device__ __forceinline__ bool await_keys() {
+  /// Waits for K of the step.
+  __device__ __forceinline__ void await_keys() const {
     const Place<kStages> place(step);
     wait(&shared.k_full[place.index], place.full);
-    return shared.steps[step % Memory::kSteps].keys != kAborted;
+  }
+  /// Said of the step, whose K has been awaited: the launch was aborted.
+  __device__ __forceinline__ bool aborted() const {
+    return shared.steps[step % Memory::kSteps].keys == kAborted;
   }
 
   /// No copy may be under way when the block ends: takes back V of the step before.
@@ -173,25 +178,27 @@ struct Consumer {
   /// First step of an item, beside the last P V of the item before, whose sums are finished
   /// meanwhile. False where the launch was aborted.
   template <bool kFirst>
-  __device__ __forceinline__ bool enter(const Item& item) {
+  __device__ __forceinline__ bool enter(int n) {
+    const Item& item = *item_at(n);
     // Without turns before all waits: it needs nothing of this item.
-    if constexpr (!kFirst && !kTuning.turns) start_last_values(item.number - 1);
-    await_queries(item.number);
+    if constexpr (!kFirst && !kTuning.turns) start_last_values(n - 1);
+    await_queries(n);
     reach(ForwardPhase::queries);
-    if (!await_keys()) {
+    await_keys();
+    if (aborted()) {
       take_back_values();
       if constexpr (!kFirst && !kTuning.turns) wait_products<0>(o);
-      give_up(kFirst ? 0 : item.number - 1);
+      give_up(kFirst ? 0 : n - 1);
       return false;
     }
     reach(ForwardPhase::keys);
-    const Matrix rows = along_rows(shared_address(queries(item.number)));
+    const Matrix rows = along_rows(shared_address(queries(n)));
     await_turn();
-    if constexpr (!kFirst && kTuning.turns) start_last_values(item.number - 1);
+    if constexpr (!kFirst && kTuning.turns) start_last_values(n - 1);
     start_scores(rows);
     pass_turn();
     reach(ForwardPhase::started);
-    if constexpr (!kFirst) finish_rows(item.number - 1);
+    if constexpr (!kFirst) finish_rows(n - 1);
     const Seen seen = look(item);
     wait_products<0>(s);
     if constexpr (!kFirst) hold(o);
@@ -200,7 +207,9 @@ struct Consumer {
     if constexpr (!kFirst) release(&shared.v_empty[Place<kStages>(step - 1).index]);
     release_queries(item.tile.steps);
     begin_sums(g, p, item, Lane(thread_again()), scale, sums);
-    find_probabilities(seen);
+    find_maxima(seen);
+    exponentiate(s, sums, scale, keep, 0);
+    exponentiate(s, sums, scale, keep, 1);
     pack_scores<T>(s, probabilities);
     ++step;
     reach(ForwardPhase::entered);
@@ -210,7 +219,8 @@ struct Consumer {
   /// Waits for K of the item's next step, and starts its scores. False where the launch was
   /// aborted; `waiting`: the item whose output porters wait for.
   __device__ __forceinline__ bool go_on(const Matrix& rows, int waiting) {
-    if (!await_keys()) {
+    await_keys();
+    if (aborted()) {
       take_back_values();
       give_up(waiting);
       return false;
@@ -227,10 +237,13 @@ struct Consumer {
     wait_products<1>(s);
     release(&shared.k_empty[Place<kStages>(step).index]);
     release_queries(left);
-    find_probabilities(seen);
-    finish_before(sums.sum[0] + sums.sum[1]);
+    find_maxima(seen);
+    exponentiate(s, sums, scale, keep, 0);
+    // By now P V is nearly done; packing and rescaling fit beside the other exponentials.
+    finish_before(sums.sum[0]);
     wait_products<0>(o);
     release(&shared.v_empty[Place<kStages>(step - 1).index]);
+    exponentiate(s, sums, scale, keep, 1);
     rescale();
     pack_scores<T>(s, probabilities);
     ++step;
@@ -239,17 +252,18 @@ struct Consumer {
 
   /// The other steps of an item, but for the last P V. Scores of the second are computed while
   /// output of the item before leaves. False where the launch was aborted.
-  __device__ __forceinline__ bool stream_keys(const Item& item) {
-    const Matrix rows = along_rows(shared_address(queries(item.number)));
+  __device__ __forceinline__ bool stream_keys(int n) {
+    const Item& item = *item_at(n);
+    const Matrix rows = along_rows(shared_address(queries(n)));
     int left = item.tile.steps - 1;
     if (left == 0) {
-      if (item.number > 0) leave(item.number - 1);
+      if (n > 0) leave(n - 1);
       if (p.resume) begin_output<kDimV>(g, p, item, Lane(thread_again()), scale, sums, o);
       return true;
     }
-    if (!go_on(rows, max(item.number - 1, 0))) return false;
+    if (!go_on(rows, max(n - 1, 0))) return false;
     pass_turn();
-    if (item.number > 0) leave(item.number - 1);
+    if (n > 0) leave(n - 1);
     reach(ForwardPhase::output);
     if (p.resume) {
       wait_products<0>(s);  // registers of products may not be written while others are under way
@@ -258,7 +272,7 @@ struct Consumer {
     start_values(step - 1, p.resume);
     take_step(item, left);
     while (--left > 0) {
-      if (!go_on(rows, item.number)) return false;
+      if (!go_on(rows, n)) return false;
       start_values(step - 1, true);
       pass_turn();
       take_step(item, left);
@@ -333,17 +347,17 @@ struct Consumer {
   }
 
   __device__ __forceinline__ void run() {
-    if (at.group() + 1 == kTuning.groups) pass_turn();  // group 0 begins
+    if (group + 1 == kTuning.groups) pass_turn();  // group 0 begins
     bool more = is_there(0);
     drop(o);
     reach(ForwardPhase::begun);
     if (!more) return;
-    bool goes_on = enter<true>(*item_at(0));
+    bool goes_on = enter<true>(0);
     for (int n = 0; goes_on; ++n) {
       more = is_there(n + 1);  // known since the item before: asked for while there is time
-      if (!stream_keys(*item_at(n))) return;
+      if (!stream_keys(n)) return;
       if (!more) return leave_last(n);
-      goes_on = enter<false>(*item_at(n + 1));
+      goes_on = enter<false>(n + 1);
     }
   }
 };

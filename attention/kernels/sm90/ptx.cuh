@@ -157,6 +157,10 @@ __device__ __forceinline__ void barrier_arrive(int id, int threads) {
 /// What is found from `x` after this is not found before.
 __device__ __forceinline__ void forget(std::uint32_t& x) { asm volatile("" : "+r"(x)); }
 
+/// A number that all lanes of the warp have: the compiler keeps what follows from it in uniform
+/// registers, where descriptors of products must be.
+__device__ __forceinline__ int of_warp(int x) { return __shfl_sync(0xffffffffU, x, 0); }
+
 /// threadIdx.x, asked for anew: what is found from it is not kept in registers from before.
 __device__ __forceinline__ int thread_again() {
   int x;

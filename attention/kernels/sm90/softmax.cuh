@@ -77,11 +77,14 @@ struct RowSums {
 /// Of the thread's row h: the largest of what it held and the scores.
 template <int kScores>
 __device__ __forceinline__ float top_of_row(const float (&s)[kScores], const RowSums& rows, int h) {
-  float top = rows.max[h];
+  // Four maxima side by side: none waits for the one before.
+  float tops[4];
 #pragma unroll
   for (int j = 0; j < kScores / 4; ++j) {
-    top = fmaxf(top, fmaxf(s[4 * j + 2 * h], s[4 * j + 2 * h + 1]));
+    const float pair = fmaxf(s[4 * j + 2 * h], s[4 * j + 2 * h + 1]);
+    tops[j % 4] = j < 4 ? pair : fmaxf(tops[j % 4], pair);
   }
+  float top = fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], fmaxf(tops[3], rows.max[h])));
   top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 1));
   return fmaxf(top, __shfl_xor_sync(0xffffffffU, top, 2));
 }
@@ -97,12 +100,12 @@ __device__ __forceinline__ float kept(float before, float now, float scale) {
   return exp2_fast(__fmul_rn(before, scale) - shift_of(now, scale));
 }
 
-/// Scores to probabilities of a new maximum; keep[h]: what this makes of the output so far.
-/// `scale`: what takes a score to exponents of 2. False where the warp's maxima stay, for none grew
-/// by more than kSlack exponents: nothing is to be rescaled then.
+/// The scores' part in the maxima; keep[h]: what these leave of what was summed so far. `scale`:
+/// what takes a score to exponents of 2. False where the warp's maxima stay, for none grew by more
+/// than kSlack exponents: nothing is to be rescaled then.
 template <int kSlack, int kScores>
-__device__ __forceinline__ bool soften(float (&s)[kScores], RowSums& rows, float scale,
-                                       float (&keep)[2]) {
+__device__ __forceinline__ bool raise_maxima(const float (&s)[kScores], RowSums& rows, float scale,
+                                             float (&keep)[2]) {
   float top[2] = {top_of_row(s, rows, 0), top_of_row(s, rows, 1)};
   bool grew = true;
   if constexpr (kSlack > 0) {
@@ -119,22 +122,28 @@ __device__ __forceinline__ bool soften(float (&s)[kScores], RowSums& rows, float
   }
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const float shift = shift_of(top[h], scale);
     keep[h] = kept(rows.max[h], top[h], scale);
     rows.max[h] = top[h];
-    float part = __fmul_rn(rows.sum[h], keep[h]);  // never one rounding with what is added
-#pragma unroll
-    for (int j = 0; j < kScores / 4; ++j) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        float& x = s[4 * j + 2 * h + e];
-        x = exp2_fast(fmaf(x, scale, -shift));
-        part += x;
-      }
-    }
-    rows.sum[h] = part;
   }
   return grew;
+}
+
+/// Scores of the thread's row h, whose maximum is known, to probabilities, and these to its sum.
+template <int kScores>
+__device__ __forceinline__ void exponentiate(float (&s)[kScores], RowSums& rows, float scale,
+                                             const float (&keep)[2], int h) {
+  const float shift = shift_of(rows.max[h], scale);
+  float part = __fmul_rn(rows.sum[h], keep[h]);  // never one rounding with what is added
+#pragma unroll
+  for (int j = 0; j < kScores / 4; ++j) {
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      float& x = s[4 * j + 2 * h + e];
+      x = exp2_fast(fmaf(x, scale, -shift));
+      part += x;
+    }
+  }
+  rows.sum[h] = part;
 }
 
 /// Probabilities as the left operand of the product with V: the layout of a product's rows is that

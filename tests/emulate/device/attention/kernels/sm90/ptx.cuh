@@ -78,6 +78,7 @@ inline void barrier_wait(int id, int threads) { machine().barrier(id, threads, t
 inline void barrier_arrive(int id, int threads) { machine().barrier(id, threads, false); }
 
 inline void forget(std::uint32_t& /*x*/) {}
+inline int of_warp(int x) { return __shfl_sync(0xffffffffU, x, 0); }
 inline int thread_again() { return machine().thread(); }
 
 template <int kCount>
