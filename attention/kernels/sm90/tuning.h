@@ -38,7 +38,7 @@ constexpr bool registers_suit(const Tuning& t) {
 }
 
 /// Sequences of at most so many keys have steps of fewer, of which fewer are empty (notes/07).
-inline constexpr std::int64_t kShortKeys = 2048;
+inline constexpr std::int64_t kShortKeys = 4096;
 /// `keys`: of the whole sequence; 0: not known.
 constexpr bool has_short_steps(std::int64_t head_dim, bool capped, std::int64_t keys) {
   return head_dim == 128 && !capped && keys > 0 && keys <= kShortKeys;
