@@ -1,6 +1,7 @@
 #include "tests/engine/distributed.h"
 
 #include "runtime/base/dtype.h"
+#include "tests/engine/shared_nccl.h"
 
 #include <gtest/gtest.h>
 
@@ -205,10 +206,12 @@ TestPlace test_place() {
     const char* value = std::getenv(name);
     return std::string(value == nullptr ? otherwise : value);
   };
-  return {text("ANNULUS_TEST_BACKEND", "cpu"), text("ANNULUS_TEST_TRANSPORT", "auto"),
+  return {text("ANNULUS_TEST_BACKEND", "cpu"),
+          text("ANNULUS_TEST_TRANSPORT", "auto"),
           std::stoi(text("ANNULUS_TEST_RANKS_PER_HOST", "0")),
           text("ANNULUS_TEST_PEER_COPIES", "auto"),
-          text("ANNULUS_TEST_GATHER_AT_ONCE", "1") != "0"};
+          text("ANNULUS_TEST_GATHER_AT_ONCE", "1") != "0",
+          text("ANNULUS_TEST_NCCL", "own") == "shared"};
 }
 
 RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inputs,
@@ -223,8 +226,10 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
                          .threads = options.threads,
                          .backend = place.backend,
                          .transport = place.transport,
+                         .nccl = place.shares_nccl ? shared_nccl(mesh) : nullptr,
                          .peer_copies = place.peer_copies,
                          .ranks_per_host = place.ranks_per_host});
+  if (place.shares_nccl && session.transport() != "peer") share_nccl(mesh, session.device());
   // What an earlier use left in the arena must not matter.
   Attention attention(session, p,
                       {.algorithm = options.algorithm,
