@@ -229,7 +229,8 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
                          .nccl = place.shares_nccl ? shared_nccl(mesh) : nullptr,
                          .peer_copies = place.peer_copies,
                          .ranks_per_host = place.ranks_per_host});
-  if (place.shares_nccl && session.transport() != "peer") share_nccl(mesh, session.device());
+  if (place.shares_nccl && session.device() >= 0 && session.transport() != "peer")
+    share_nccl(mesh, session.device());
   // What an earlier use left in the arena must not matter.
   Attention attention(session, p,
                       {.algorithm = options.algorithm,

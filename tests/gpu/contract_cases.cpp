@@ -2,6 +2,7 @@
 
 #include "attention/kernels/cuda/table.h"
 #include "tests/gpu/device_run.h"
+#include "tests/gpu/device_oracle.h"
 #include "tests/gpu/shares.h"
 
 #include <algorithm>
@@ -40,8 +41,8 @@ struct Setting {
       : cut(p.seq_kv / 2 + 3),
         launch(make_launch(p, {{0, 0, 1, cut}, {cut, cut, 1, p.seq_kv - cut}}, grid)),
         inputs(random_inputs(p, 23)),
-        truth(oracle_attention(p, inputs)),
-        naive(naive_attention(p, inputs)) {}
+        truth(device_oracle(p, inputs)),
+        naive(device_naive(p, inputs)) {}
   std::int64_t cut;
   TestLaunch launch;
   OracleInputs inputs;
