@@ -23,6 +23,8 @@ struct RunOptions {
   std::int64_t pad = 3;
   bool deterministic = false;
   int ulysses_slices = 0;
+  bool caller_arena =
+      false;      ///< SessionOptions::arena: NaN all over, and nothing behind it is touched
   int calls = 1;  ///< forward and backward so often, into the same poisoned outputs
 };
 

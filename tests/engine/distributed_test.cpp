@@ -126,6 +126,17 @@ TEST(Distributed, ServesCallerGivenShards) {
   }
 }
 
+TEST(Distributed, ServesCallerGivenArenas) {
+  std::vector<RunOptions> runs;
+  for (const Algorithm a : {Algorithm::ring, Algorithm::gather, Algorithm::ulysses}) {
+    runs.push_back({.algorithm = a, .caller_arena = true, .calls = 2});
+  }
+  Problem p{.batch = 2, .seq = 61, .heads = 6, .heads_kv = 2, .head_dim = 16};
+  check(p, runs, 150);
+  p.dtype = DType::bf16;
+  check(p, runs, 151);
+}
+
 TEST(Distributed, MatchesSingleRankOnHybridMeshes) {
   std::vector<RunOptions> runs;
   for (const Algorithm outer : {Algorithm::ring, Algorithm::gather}) {
