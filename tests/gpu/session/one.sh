@@ -40,8 +40,9 @@ for kernel in naive flash1 flash2; do
     --hardware-counters --warmup 1 --iterations 2 --check none
 done
 step "interleave" 90 python3 interleave.py ./libannulus.so --shapes 2,8192,16,16,128 1,16384,32,8,128 1,16384,32,32,64 --repeats 10
+step "suite accounting" 60 env CUDA_DEVICE_MAX_CONNECTIONS=32 annulus bench --suite accounting --backend cuda --world 2 --dtype bf16
 step "suite classic" 60 annulus bench --op local --suite classic --backend cuda
 step "attend" 60 python3 "$repo/tests/gpu/session/attend_check.py" ./annulus
-step "memcheck" 60 compute-sanitizer --tool memcheck --error-exitcode 1 ./kernels_gpu --only "bf16 dim 128:128 seq 130"
+step "memcheck" 90 bash "$repo/tests/gpu/sanitize.sh" memcheck . portable
 step "moe memcheck" 90 "${moe[@]}" compute-sanitizer --tool memcheck --error-exitcode 1 ./moe_gpu --check --gtest_brief=1 --gtest_filter=-*Products*:*.Ranks*
 finish
