@@ -55,7 +55,8 @@ double efficiency_of(Mesh& mesh, const HardwareRequest& request, HardwareCounter
 
 bool naive_fits(const Problem& problem, int world) {
   const Problem p = resolved(problem);
-  return 4.0 * static_cast<double>(p.batch * p.heads) * static_cast<double>(p.seq) *
+  constexpr double kBytesAPair = 8.0;  // S and P
+  return kBytesAPair * static_cast<double>(p.batch * p.heads) * static_cast<double>(p.seq) *
              static_cast<double>(*p.seq_kv) / world <=
          kMostNaiveBytes;
 }

@@ -16,6 +16,7 @@
 #include "tests/gpu/dims_cases.h"
 #include "tests/gpu/kernel_cases.h"
 #include "tests/gpu/split_cases.h"
+#include "tests/gpu/suite_cases.h"
 #include "tests/gpu/time_decode.h"
 #include "tests/gpu/time_kernels.h"
 
@@ -216,6 +217,7 @@ int run(const Filter& filter) {
   tall_tiles(cases);
   dims_cases(cases);
   split_cases(cases);
+  suite_cases(cases);
   if (!filter.forward) contract_cases(filter.only, tally);
   std::printf("%d cases, %d failed\n", tally.cases, tally.failed);
   return tally.failed == 0 && tally.cases > 0 ? 0 : 1;

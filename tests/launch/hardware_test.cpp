@@ -19,7 +19,7 @@ TEST(Hardware, EfficiencyIsTheNaiveKernelsBytesOverAnothersOfAllRanks) {
 }
 
 TEST(Hardware, TheNaiveKernelRunsWhereItsScoresTakeAtMostFourGiB) {
-  const Problem p{.batch = 2, .seq = 8192, .heads = 8, .head_dim = 64};  // 4 bytes a pair: 4 GiB
+  const Problem p{.batch = 2, .seq = 8192, .heads = 4, .head_dim = 64};  // 8 bytes a pair: 4 GiB
   EXPECT_TRUE(naive_fits(p, 1));
   Problem more = p;
   more.seq_kv = 8193;
