@@ -1,5 +1,6 @@
 #include "launch/agree.h"
 #include "launch/bench/check.h"
+#include "launch/bench/hardware.h"
 #include "launch/bench/hidden.h"
 #include "launch/bench/measure.h"
 #include "launch/bench/moe/bench_moe.h"
@@ -119,7 +120,11 @@ class BenchRank {
     measure_memory(attention, session, report);
     place.download(attention);
     report.cost = priced(attention.cost());
-    count_hardware(attention, session, place, report);
+    if (report.hardware_counters && place.on_device()) {
+      count_hardware(mesh_,
+                     {request_.problem, request_.attention, options, session.device(), passes()},
+                     attention, place, report.cost);
+    }
     if (settings_.text("check") != "none") {
       report.check = check(mesh_,
                            {.problem = request_.problem,
@@ -279,29 +284,6 @@ class BenchRank {
     if (session.device() >= 0) growth = session.device_bytes();
     report.planned_peak_bytes = std::ranges::max(gather_one(mesh_, planned));
     report.measured_peak_bytes = std::ranges::max(gather_one(mesh_, growth));
-  }
-
-  /// Outside the timed calls: counting slows launches. Every rank makes the same calls.
-  void count_hardware(Attention& attention, const Session& session, const Place& place,
-                      BenchReport& report) {
-    if (!report.hardware_counters || !place.on_device()) return;
-    HardwareCounters counters(session.device(), request_.problem.dtype);
-    const std::string why = first_text(mesh_, counters.unavailable());
-    HardwareCounts& counts = report.cost.hardware;
-    report.cost.hardware_unavailable = why;
-    if (!why.empty()) return;
-    counts.source = counters.source();
-    for (const Pass pass : passes()) {
-      const HardwareReadings& read =
-          counters.measure(nullptr, [&] { (void)place.timed(attention, pass); });
-      report.cost.hardware_unavailable = first_text(mesh_, read.unavailable);
-      if (!report.cost.hardware_unavailable.empty()) return;
-      const auto ops = gather_one(mesh_, read.tensor_ops.value_or(0));
-      const auto bytes = gather_one(mesh_, read.dram_bytes());
-      const bool forward = pass == Pass::forward;
-      (forward ? counts.flops_rank_layer : counts.backward_flops_rank_layer) = ops;
-      (forward ? counts.hbm_bytes_rank_layer : counts.backward_hbm_bytes_rank_layer) = bytes;
-    }
   }
 
   std::vector<CallStats> last_calls(const Attention& attention) const {

@@ -181,6 +181,8 @@ void NcclCommunicator::detach(void* attached) const noexcept {
   (void)state_->nccl.detach(state_->comm, attached);
 }
 
+void* NcclCommunicator::handle() const { return state_->comm; }
+
 void NcclCommunicator::abort() noexcept {
   if (state_->aborting.exchange(true)) return;
   // In a thread of its own: NCCL waits for streams, which may wait for what the caller lets go.

@@ -52,6 +52,9 @@ class NcclCommunicator {
   void* attach(std::span<std::byte> memory) const noexcept;
   void detach(void* attached) const noexcept;
 
+  /// The ncclComm_t.
+  void* handle() const;
+
   /// From any thread: ends all that was enqueued, here only, and returns at once. NCCL frees an
   /// aborted communicator, a given one too.
   void abort() noexcept;

@@ -23,6 +23,7 @@ NcclCommunicator::~NcclCommunicator() = default;
 void NcclCommunicator::exchange(std::span<const Message>, cudaStream_t) const {}
 void* NcclCommunicator::attach(std::span<std::byte>) const noexcept { return nullptr; }
 void NcclCommunicator::detach(void*) const noexcept {}
+void* NcclCommunicator::handle() const { return nullptr; }
 void NcclCommunicator::abort() noexcept {}
 void NcclCommunicator::wait_for_abort() noexcept {}
 

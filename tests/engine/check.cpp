@@ -86,7 +86,7 @@ void check(const Problem& problem, const std::vector<RunOptions>& runs, std::uin
 void check_on(MeshShape shape, const Problem& problem, const std::vector<RunOptions>& runs,
               std::uint64_t seed) {
   const Expectation expectation(problem, runs, seed);
-  run_ranks(shape, [&](Mesh& mesh) { expectation.compare(mesh); });
+  on_mesh(shape, [&](Mesh& mesh) { expectation.compare(mesh); });
 }
 
 std::vector<RunOptions> every_algorithm() {
@@ -98,6 +98,33 @@ std::vector<RunOptions> every_algorithm() {
     }
   }
   return runs;
+}
+
+std::vector<Mask> every_mask(std::int64_t seq) {
+  const std::int64_t half = seq / 2;
+  const std::int64_t third = seq / 3;
+  std::vector<RowIntervals> rows;      // every third row sees nothing, others two intervals
+  std::vector<std::int64_t> segments;  // two that take turns, and tokens of none
+  std::vector<std::uint8_t> pairs;     // five of seven
+  for (std::int64_t i = 0; i < seq; ++i) {
+    rows.push_back(i % 3 == 0 ? RowIntervals{}
+                              : RowIntervals{KeyInterval{i / 4, i / 2},
+                                             KeyInterval{i / 2 + 3, i / 2 + 3 + third}});
+    segments.push_back(i % 29 == 28 ? -1 : i / (seq / 5) % 2);
+    for (std::int64_t j = 0; j < seq; ++j) pairs.push_back((3 * i + 5 * j + i * j) % 7 < 5 ? 1 : 0);
+  }
+  return {Mask::full(),
+          Mask::causal(CausalAlign::top_left),
+          Mask::window(seq / 8, seq / 30),
+          Mask::documents({0, 1, third, 0, half, seq - third - half - 1}),
+          Mask::documents({half, seq - half}, false),
+          Mask::prefix(third - 3),
+          Mask::rows(rows),
+          Mask::dense(pairs, seq),
+          Mask::segments(segments),
+          Mask::causal() & Mask::segments(segments),
+          Mask::documents({seq - half, half}) & Mask::window(seq / 12),
+          Mask::prefix(seq / 7) & Mask::window(seq / 5, seq / 20)};
 }
 
 }  // namespace annulus::testing

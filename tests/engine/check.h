@@ -11,11 +11,14 @@ namespace annulus::testing {
 /// error <= 1.1 x that of one rank, beside the rounding of states.
 void check(const Problem& problem, const std::vector<RunOptions>& runs, std::uint64_t seed);
 
-/// The same on one given mesh of threads.
+/// The same on one given mesh (on_mesh).
 void check_on(MeshShape shape, const Problem& problem, const std::vector<RunOptions>& runs,
               std::uint64_t seed);
 
 /// ring, gather and ulysses x every layout.
 std::vector<RunOptions> every_algorithm();
+
+/// Each kind of mask and some that join two, for self-attention of `seq` tokens.
+std::vector<Mask> every_mask(std::int64_t seq);
 
 }  // namespace annulus::testing

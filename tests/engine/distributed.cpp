@@ -1,6 +1,7 @@
 #include "tests/engine/distributed.h"
 
 #include "runtime/base/dtype.h"
+#include "tests/engine/shared_nccl.h"
 
 #include <gtest/gtest.h>
 
@@ -13,6 +14,8 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -130,6 +133,49 @@ class OnDevice {
   std::map<void*, Copy> copies_;
 };
 
+/// A caller's arena, as large as a session's own, and 256 bytes behind it that are nobody's.
+class CallerArena {
+ public:
+  /// Collective.
+  CallerArena(Mesh& mesh, const SessionOptions& options) {
+    const Session own(mesh, options);
+    bytes_ = static_cast<std::size_t>(own.arena_bytes());
+    barrier(mesh, "the arena's size is known");
+    if (own.device() >= 0) {
+      device_ = DeviceBytes(static_cast<std::int64_t>(bytes_ + kBehind), own.device());
+    } else {
+      host_.reset(static_cast<std::byte*>(std::aligned_alloc(256, (bytes_ + 511) / 256 * 256)));
+      std::fill_n(host_.get(), bytes_ + kBehind, std::byte{0xff});
+    }
+  }
+
+  std::span<std::byte> get() const { return {host_ ? host_.get() : device_.data(), bytes_}; }
+
+  void expect_nothing_behind() const {
+    std::vector<std::byte> all(bytes_ + kBehind);
+    if (host_) {
+      std::copy_n(host_.get(), all.size(), all.begin());
+    } else {
+      device_.download(all);
+    }
+    EXPECT_TRUE(std::all_of(all.end() - kBehind, all.end(), [](std::byte b) {
+      return b == std::byte{0xff};
+    })) << "bytes behind a caller's arena were written";
+    EXPECT_FALSE(std::all_of(all.begin(), all.end() - kBehind, [](std::byte b) {
+      return b == std::byte{0xff};
+    })) << "a caller's arena was not used";
+  }
+
+ private:
+  struct Free {
+    void operator()(std::byte* memory) const { std::free(memory); }
+  };
+  static constexpr std::ptrdiff_t kBehind = 256;
+  std::size_t bytes_ = 0;
+  std::unique_ptr<std::byte, Free> host_;
+  DeviceBytes device_;
+};
+
 double relative(double error, double largest) { return largest > 0 ? error / largest : error; }
 
 double difference(double x, double ref) {
@@ -205,26 +251,34 @@ TestPlace test_place() {
     const char* value = std::getenv(name);
     return std::string(value == nullptr ? otherwise : value);
   };
-  return {text("ANNULUS_TEST_BACKEND", "cpu"), text("ANNULUS_TEST_TRANSPORT", "auto"),
+  return {text("ANNULUS_TEST_BACKEND", "cpu"),
+          text("ANNULUS_TEST_TRANSPORT", "auto"),
           std::stoi(text("ANNULUS_TEST_RANKS_PER_HOST", "0")),
           text("ANNULUS_TEST_PEER_COPIES", "auto"),
-          text("ANNULUS_TEST_GATHER_AT_ONCE", "1") != "0"};
+          text("ANNULUS_TEST_GATHER_AT_ONCE", "1") != "0",
+          text("ANNULUS_TEST_NCCL", "own") == "shared"};
 }
 
 RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inputs,
                     const RunOptions& options) {
   const Problem p = resolved(problem);
   const TestPlace place = test_place();
-  Session session(mesh, {.max_problem = p,
-                         .algorithm = options.algorithm,
-                         .layout = options.layout,
-                         .outer = options.outer,
-                         .kernel = options.kernel,
-                         .threads = options.threads,
-                         .backend = place.backend,
-                         .transport = place.transport,
-                         .peer_copies = place.peer_copies,
-                         .ranks_per_host = place.ranks_per_host});
+  SessionOptions where{.max_problem = p,
+                       .algorithm = options.algorithm,
+                       .layout = options.layout,
+                       .outer = options.outer,
+                       .kernel = options.kernel,
+                       .threads = options.threads,
+                       .backend = place.backend,
+                       .transport = place.transport,
+                       .nccl = place.shares_nccl ? shared_nccl(mesh) : nullptr,
+                       .peer_copies = place.peer_copies,
+                       .ranks_per_host = place.ranks_per_host};
+  std::optional<CallerArena> arena;
+  if (options.caller_arena) where.arena = arena.emplace(mesh, where).get();
+  Session session(mesh, where);
+  if (place.shares_nccl && session.device() >= 0 && session.transport() != "peer")
+    share_nccl(mesh, session.device());
   // What an earlier use left in the arena must not matter.
   Attention attention(session, p,
                       {.algorithm = options.algorithm,
@@ -271,6 +325,7 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
   attention.synchronize(on.stream());
   barrier(mesh, "results are there");
   on.download();
+  if (arena && mesh.world() > 1) arena->expect_nothing_behind();
   out.expect_padding("out");
   dq.expect_padding("dq");
   dk.expect_padding("dk");

@@ -23,6 +23,8 @@ struct RunOptions {
   std::int64_t pad = 3;
   bool deterministic = false;
   int ulysses_slices = 0;
+  bool caller_arena =
+      false;      ///< SessionOptions::arena: NaN all over, and nothing behind it is touched
   int calls = 1;  ///< forward and backward so often, into the same poisoned outputs
 };
 
@@ -34,6 +36,7 @@ struct TestPlace {
   int ranks_per_host = 0;            ///< ANNULUS_TEST_RANKS_PER_HOST
   std::string peer_copies = "auto";  ///< ANNULUS_TEST_PEER_COPIES
   bool gather_at_once = true;        ///< ANNULUS_TEST_GATHER_AT_ONCE = 0: false
+  bool shares_nccl = false;          ///< ANNULUS_TEST_NCCL = shared: shared_nccl.h
 };
 TestPlace test_place();
 

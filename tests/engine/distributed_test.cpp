@@ -63,18 +63,25 @@ TEST(Distributed, MatchesSingleRankAtWidthsOfTheForwardAlone) {
 }
 
 TEST(Distributed, MatchesSingleRankForEveryMask) {
-  const std::vector<Mask> masks = {Mask::full(),
-                                   Mask::causal(CausalAlign::top_left),
-                                   Mask::window(7, 2),
-                                   Mask::documents({0, 1, 20, 0, 33, 7}),
-                                   Mask::documents({30, 31}, false),
-                                   Mask::prefix(17),
-                                   Mask::documents({31, 30}) & Mask::window(5),
-                                   Mask::prefix(9) & Mask::window(12, 3)};
   std::uint64_t seed = 20;
-  for (const Mask& mask : masks) {
+  for (const Mask& mask : every_mask(61)) {
     Problem p{.batch = 1, .seq = 61, .heads = 4, .heads_kv = 2, .head_dim = 8, .mask = mask};
     check(p, every_algorithm(), seed++);
+  }
+}
+
+/// The CPU has no tensor cores, and its masks are the test above.
+TEST(Distributed, MatchesSingleRankForEveryMaskOnTensorCores) {
+  if (test_place().backend != "cuda") GTEST_SKIP() << "not on a GPU";
+  std::vector<RunOptions> runs = every_algorithm();
+  for (RunOptions& run : runs) run.pad = 8;
+  Problem p{
+      .batch = 1, .seq = 307, .heads = 4, .heads_kv = 2, .head_dim = 128, .dtype = DType::bf16};
+  std::uint64_t seed = 140;
+  for (const Mask& mask : every_mask(p.seq)) {
+    p.mask = mask;
+    p.softcap = seed % 2 == 0 ? 0.0 : 5.0;
+    check(p, runs, seed++);
   }
 }
 
@@ -117,6 +124,17 @@ TEST(Distributed, ServesCallerGivenShards) {
   for (const Algorithm a : {Algorithm::ring, Algorithm::gather, Algorithm::ulysses}) {
     check_on({.ring = 3}, p, {{.algorithm = a, .layout = Layout::given(all)}}, 80);
   }
+}
+
+TEST(Distributed, ServesCallerGivenArenas) {
+  std::vector<RunOptions> runs;
+  for (const Algorithm a : {Algorithm::ring, Algorithm::gather, Algorithm::ulysses}) {
+    runs.push_back({.algorithm = a, .caller_arena = true, .calls = 2});
+  }
+  Problem p{.batch = 2, .seq = 61, .heads = 6, .heads_kv = 2, .head_dim = 16};
+  check(p, runs, 150);
+  p.dtype = DType::bf16;
+  check(p, runs, 151);
 }
 
 TEST(Distributed, MatchesSingleRankOnHybridMeshes) {

@@ -2,6 +2,7 @@
 
 #include "attention/kernels/cuda/table.h"
 #include "tests/gpu/device_run.h"
+#include "tests/gpu/device_oracle.h"
 #include "tests/gpu/shares.h"
 
 #include <algorithm>
@@ -40,8 +41,8 @@ struct Setting {
       : cut(p.seq_kv / 2 + 3),
         launch(make_launch(p, {{0, 0, 1, cut}, {cut, cut, 1, p.seq_kv - cut}}, grid)),
         inputs(random_inputs(p, 23)),
-        truth(oracle_attention(p, inputs)),
-        naive(naive_attention(p, inputs)) {}
+        truth(device_oracle(p, inputs)),
+        naive(device_naive(p, inputs)) {}
   std::int64_t cut;
   TestLaunch launch;
   OracleInputs inputs;
@@ -232,6 +233,20 @@ void head_offset(const Kernel& kernel, const Setting& s) {
   s.expect_right(run);
 }
 
+/// A NaN of one query shows in its row and head, and nowhere else.
+void shows_nan(const Kernel& kernel, const Setting& s) {
+  OracleInputs inputs = s.inputs;
+  inputs.q[0] = std::nan("");
+  DeviceRun run(kernel, s.launch, inputs, s.truth);
+  run.poison_results();
+  run.forward_pass();
+  const std::vector<double> out = run.results().out;
+  const auto row = out.begin() + s.launch.problem.head_dim_v;
+  const auto is_nan = [](double x) { return std::isnan(x); };
+  expect(std::all_of(out.begin(), row, is_nan), "the row of a NaN query is not NaN");
+  expect(std::none_of(row, out.end(), is_nan), "another row is NaN");
+}
+
 }  // namespace
 
 void contract_cases(const std::string& only, Tally& tally) {
@@ -283,6 +298,7 @@ void contract_cases(const std::string& only, Tally& tally) {
     run("late flag", dim, true, late_flag);
     run("abort", dim, false, abort_ends);
     run("graph", dim, false, captured);
+    run("NaN query", dim, false, shows_nan);
   }
   // Head dims of `hopper` alone: names as dims_cases.h has them.
   for (const auto& [dim, dim_v] : {std::pair{96, 96}, {192, 128}, {192, 192}, {256, 256}}) {

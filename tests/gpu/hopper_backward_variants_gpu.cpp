@@ -7,6 +7,7 @@
 // is wrong; those that are wrong on purpose (timing alone) are not looked at. 77 without a Hopper
 // GPU. tests/gpu/hopper_variants.sh runs each under a deadline.
 #include "attention/kernels/sm90/backward_phases.h"
+#include "tests/gpu/device_oracle.h"
 #include "tests/gpu/hopper_variants.h"
 #include "tests/gpu/shares.h"
 #include "tests/support/launch.h"
@@ -50,8 +51,8 @@ bool right(const Variant& v) {
   return print_shares(v, [&](const auto& say) {
     for (const OracleProblem& p : problems_for(v.dim)) {
       const OracleInputs inputs = random_inputs(p, 17);
-      const OracleResult truth = oracle_attention(p, inputs);
-      const OracleResult naive = naive_attention(p, inputs);
+      const OracleResult truth = device_oracle(p, inputs);
+      const OracleResult naive = device_naive(p, inputs);
       for (const bool ordered : {false, true})
         say(worst_share(v, p, inputs, truth, naive, ordered));
     }

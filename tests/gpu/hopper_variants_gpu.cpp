@@ -6,6 +6,7 @@
 // NAME: "lazy 128", "lazy" (of every head dim) or "128"; none: all. check: exit status 1 if one is
 // wrong. 77 without a Hopper GPU. tests/gpu/hopper_variants.sh runs each under a deadline.
 #include "attention/kernels/sm90/forward_phases.h"
+#include "tests/gpu/device_oracle.h"
 #include "tests/gpu/hopper_variants.h"
 #include "tests/gpu/shares.h"
 #include "tests/support/launch.h"
@@ -53,8 +54,8 @@ std::vector<Chain> chains_for(const Variant& v) {
 double worst_share(const Variant& v, const Chain& chain) {
   const OracleProblem& p = chain.front().problem;
   const OracleInputs inputs = random_inputs(p, 17);
-  OracleResult truth = oracle_attention(p, inputs);
-  OracleResult naive = naive_attention(p, inputs);
+  OracleResult truth = device_oracle(p, inputs);
+  OracleResult naive = device_naive(p, inputs);
   for (OracleResult* r : {&truth, &naive}) {
     for (auto* gradient : {&r->dq, &r->dk, &r->dv}) gradient->clear();
   }

@@ -2,6 +2,7 @@
 
 #include "attention/kernels/cuda/table.h"
 #include "tests/gpu/device_kernel.h"
+#include "tests/gpu/device_oracle.h"
 #include "tests/gpu/shares.h"
 
 #include <algorithm>
@@ -37,8 +38,8 @@ void check(const Case& c, const std::vector<std::string_view>& names, const Filt
   const std::vector<const Kernel*> kernels = kernels_for(c, names, filter.only);
   if (kernels.empty()) return;
   const OracleInputs inputs = random_inputs(p, 17 + static_cast<std::uint64_t>(tally.cases));
-  OracleResult truth = oracle_attention(p, inputs);
-  OracleResult naive = naive_attention(p, inputs);
+  OracleResult truth = device_oracle(p, inputs);
+  OracleResult naive = device_naive(p, inputs);
   RunOptions options = c.options;
   const bool forward = filter.forward || c.forward;
   options.backward = !forward;

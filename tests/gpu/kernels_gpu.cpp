@@ -1,9 +1,10 @@
-// The CUDA kernels against the oracle on the host, and their speed:
+// The CUDA kernels against the float64 oracle, and their speed:
 //   kernels_gpu                 checks; a line a case, exit status 1 if one fails, 77 without a GPU
 //   kernels_gpu --only TEXT [forward] [REPEATS]   only cases whose line, such as "hopper causal
 //                               bf16 dim 128:128 ...", contains TEXT; forward: without the
 //                               backward, where cases are of numbers; REPEATS [1]: runs that must
 //                               give the same bits
+//   kernels_gpu --host-oracle ...   the oracle on the host; else on the GPU (device_oracle.h)
 //   kernels_gpu --time [hopper] [TEXT] [deterministic] [forward] [once]   times flash2, or hopper:
 //                               shapes whose name, such as "bf16 128 causal 16384", contains TEXT;
 //                               once: for profilers
@@ -11,9 +12,11 @@
 #include "attention/kernels/cuda/table.h"
 #include "tests/gpu/contract_cases.h"
 #include "tests/gpu/device_kernel.h"
+#include "tests/gpu/device_oracle.h"
 #include "tests/gpu/dims_cases.h"
 #include "tests/gpu/kernel_cases.h"
 #include "tests/gpu/split_cases.h"
+#include "tests/gpu/suite_cases.h"
 #include "tests/gpu/time_decode.h"
 #include "tests/gpu/time_kernels.h"
 
@@ -214,6 +217,7 @@ int run(const Filter& filter) {
   tall_tiles(cases);
   dims_cases(cases);
   split_cases(cases);
+  suite_cases(cases);
   if (!filter.forward) contract_cases(filter.only, tally);
   std::printf("%d cases, %d failed\n", tally.cases, tally.failed);
   return tally.failed == 0 && tally.cases > 0 ? 0 : 1;
@@ -247,7 +251,8 @@ int main(int argc, char** argv) {
     std::printf("skipped: no CUDA device (%s)\n", cudaGetErrorString(status));
     return 77;
   }
-  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  if (std::erase(arguments, "--host-oracle") > 0) annulus::testing::use_host_oracle();
   try {
     if (!arguments.empty() && arguments[0] == "--time") {
       const auto options = annulus::testing::time_options(arguments);
@@ -267,9 +272,10 @@ int main(int argc, char** argv) {
       return annulus::testing::run(filter);
     }
     if (arguments.empty()) return annulus::testing::run({});
-    std::fprintf(stderr,
-                 "kernels_gpu [--time [hopper] [TEXT] [deterministic] [forward] [once] | "
-                 "--only TEXT [forward] [REPEATS]]\n");
+    std::fprintf(
+        stderr,
+        "kernels_gpu [--host-oracle] [--time [hopper] [TEXT] [deterministic] [forward] [once] | "
+        "--only TEXT [forward] [REPEATS]]\n");
     return 2;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

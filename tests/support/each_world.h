@@ -13,6 +13,10 @@ namespace annulus::testing {
 /// `at_least` ranks are left out. Exceptions become test failures.
 void each_world(const RankBody& body, const MeshOptions& options = {}, int at_least = 1);
 
+/// Runs `body` on a mesh of this shape: on threads, or on the processes that mpirun started, where
+/// they are as many; else not at all. Exceptions become test failures.
+void on_mesh(MeshShape shape, const RankBody& body);
+
 /// Sizes of the worlds above.
 std::vector<int> world_sizes();
 

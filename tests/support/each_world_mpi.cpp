@@ -29,14 +29,10 @@ class FailurePrinter final : public ::testing::EmptyTestEventListener {
   int rank_;
 };
 
-}  // namespace
-
-std::vector<int> world_sizes() { return {mpi_size()}; }
-
-void each_world(const RankBody& body, const MeshOptions& options, int at_least) {
-  if (mpi_size() < at_least) return;
+/// All processes as a mesh.
+void on_processes(MeshShape shape, const RankBody& body, const MeshOptions& options) {
   try {
-    Mesh mesh = Mesh::from_mpi(MPI_Comm_c2f(MPI_COMM_WORLD), {.ring = mpi_size()}, options);
+    Mesh mesh = Mesh::from_mpi(MPI_Comm_c2f(MPI_COMM_WORLD), shape, options);
     try {
       body(mesh);
     } catch (const std::exception& error) {
@@ -48,6 +44,18 @@ void each_world(const RankBody& body, const MeshOptions& options, int at_least) 
   }
   // A rank that came back early may not begin the next world: its set-up has a deadline.
   MPI_Barrier(MPI_COMM_WORLD);
+}
+
+}  // namespace
+
+std::vector<int> world_sizes() { return {mpi_size()}; }
+
+void each_world(const RankBody& body, const MeshOptions& options, int at_least) {
+  if (mpi_size() >= at_least) on_processes({.ring = mpi_size()}, body, options);
+}
+
+void on_mesh(MeshShape shape, const RankBody& body) {
+  if (mpi_size() == shape.ring * shape.ulysses) on_processes(shape, body, {});
 }
 
 }  // namespace annulus::testing

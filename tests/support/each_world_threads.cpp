@@ -14,4 +14,6 @@ void each_world(const RankBody& body, const MeshOptions& options, int at_least) 
   }
 }
 
+void on_mesh(MeshShape shape, const RankBody& body) { EXPECT_NO_THROW(run_ranks(shape, body)); }
+
 }  // namespace annulus::testing

@@ -28,11 +28,13 @@ std::string variable(const char* name, const char* otherwise) {
   return value == nullptr ? otherwise : value;
 }
 
-/// ANNULUS_TEST_BACKEND (cpu) and ANNULUS_TEST_TRANSPORT (auto), as of the engine's tests.
+/// ANNULUS_TEST_BACKEND (cpu), ANNULUS_TEST_TRANSPORT (auto) and ANNULUS_TEST_RANKS_PER_HOST, as of
+/// the engine's tests.
 SessionOptions place(const Problem& p, Algorithm algorithm) {
   SessionOptions options{.max_problem = p, .algorithm = algorithm};
   options.backend = variable("ANNULUS_TEST_BACKEND", "cpu");
   options.transport = variable("ANNULUS_TEST_TRANSPORT", "auto");
+  options.ranks_per_host = std::stoi(variable("ANNULUS_TEST_RANKS_PER_HOST", "0"));
   return options;
 }
 

@@ -1,4 +1,4 @@
-# Sourced by one.sh, two.sh and four.sh: unpacks .gpu/gpu.tar.xz, runs steps with a time limit each, and
+# Sourced by the other scripts: unpacks .gpu/gpu.tar.xz, runs steps with a time limit each, and
 # ends with a short table. Results go to $OUT (default gpu-results/): session.log with everything that
 # was printed, bench.jsonl with one line of JSON a benchmark, summary.txt with the table.
 # Steps run to the end whatever fails, and none may outlast its limit: a hang costs its own limit only.
@@ -95,6 +95,19 @@ gtest() {
   else
     step "$name" "$limit" "${mpi[@]}" "$n" ANNULUS_TEST_BACKEND=$backend "$@" "$program" --gtest_filter="$filter"
   fi
+}
+
+# runs NAME...: runs of ../rank_runs.txt by name, all of a label where NAME is gpu1, gpu2, gpu4 or gpu8.
+runs() {
+  local wanted name limit
+  for wanted; do
+    while read -r name limit; do
+      [[ $wanted == gpu[1248] || $wanted == "$name" ]] || continue
+      step "$name" "$limit" env ANNULUS_TEST_BACKEND=$backend bash "$repo/tests/gpu/rank_run.sh" run "$name" .
+    done < <(for label in gpu1 gpu2 gpu4 gpu8; do
+      [[ $wanted == gpu* && $wanted != $label ]] || bash "$repo/tests/gpu/rank_run.sh" list $label
+    done)
+  done
 }
 
 # bench NAME LIMIT_S RANKS ARGUMENT...: appends its JSON to bench.jsonl under "label".

@@ -10,13 +10,11 @@
 #                      tensors, and the arena
 . "$(dirname "$0")/common.sh"
 
-every='Distributed.MatchesSingleRankForEveryAlgorithmAndLayout'
-masks="$every:Distributed.MatchesSingleRankForEveryMask"
 shape=(--heads 32 --heads-kv 8 --head-dim 128 --dtype bf16 --mask causal)
 gpus=${GPUS:-4}
 
 if [ "$cpu" = 1 ]; then
-  for n in 4 5; do gtest "masks, $n ranks" 120 $n "$every" engine_mpi; done
+  runs push_4 shared_5
   bench "long" 60 4 --seq 2k --heads 4 --head-dim 32 --warmup 0 --iterations 1 --check none
   finish
   exit
@@ -46,7 +44,6 @@ bench "gather composite" 60 $gpus --seq $((16 * gpus))k "${shape[@]}" --algorith
 for algorithm in gather ring ulysses; do
   bench "1M $algorithm" 120 $gpus --seq 1M "${shape[@]}" --algorithm $algorithm --warmup 0 --iterations 1 --check none
 done
-for n in 4 5 8; do gtest "every mask, $n ranks" 60 $n "$masks" engine_mpi; done
 gtest "engine_gpu, threads" 60 0 '*' engine_gpu
-gtest "engine_gpu, processes" 60 $gpus '*' engine_gpu_mpi
+runs graphs_$gpus matrix_peer_$gpus trace_$gpus
 finish

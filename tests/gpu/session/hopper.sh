@@ -18,6 +18,6 @@ step "backward's tunings" 150 bash "$repo/tests/gpu/hopper_variants.sh" ./hopper
 shapes=(8,2048,16,16,128 4,4096,16,16,128 2,8192,16,16,128 1,16384,16,16,128 1,16384,32,8,128 2,8192,16,16,64)
 step "forward, cuDNN beside" 90 python3 interleave.py ./libannulus.so --kernel hopper --pass forward --shapes "${shapes[@]}" --repeats 15
 step "backward, cuDNN beside" 90 python3 interleave.py ./libannulus.so --kernel hopper --pass backward --shapes "${shapes[@]}" --repeats 15
-step "memcheck" 60 compute-sanitizer --tool memcheck --error-exitcode 1 ./kernels_gpu --only "hopper causal bf16 dim 128:128 seq 130"
+step "memcheck" 90 bash "$repo/tests/gpu/sanitize.sh" memcheck . hopper
 finish
 cat "$out/session.log" | grep -A40 -E "^### (tunings|forward|backward)" | cut -c1-150 | head -150

@@ -1,0 +1,25 @@
+#!/bin/bash
+# A small set of kernels_gpu's cases under a tool of compute-sanitizer, one after another: sanitizers are slow.
+#   sanitize.sh TOOL DIR portable|hopper     TOOL: memcheck, racecheck, synccheck, initcheck; kernels_gpu in DIR
+# Exit status 77, and why, where there is no GPU or no compute-sanitizer.
+set -uo pipefail
+tool=$1 dir=$2
+case $3 in
+  portable) cases=("flash2 causal bf16 dim 128:128 seq 130" "flash2 causal f16 dim 64:64 seq 130"
+    "flash2 causal grouped bf16 dim 64" "flash2 late flag dim 128" "flash1 causal bf16 dim 64:64 seq 257"
+    "naive causal bf16 dim 64:64 seq 257") ;;
+  hopper) cases=("hopper causal bf16 dim 128:128 seq 130" "hopper causal f16 dim 64:64 seq 130"
+    "hopper split rows bf16 dim 128:128 seq 7" "hopper dims causal bf16 dim 192:192 seq 130") ;;
+  *) echo "sanitize.sh: portable or hopper, not $3" >&2 && exit 2 ;;
+esac
+there=$("$dir/count_gpus") || exit 2
+[ "$there" -gt 0 ] || { echo "skipped: no GPU"; exit 77; }
+sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -1)
+[ -n "$sanitizer" ] || { echo "skipped: no compute-sanitizer"; exit 77; }
+failed=0
+for one in "${cases[@]}"; do
+  echo "== $tool: $one"
+  # The host's oracle: what the other one computes on the GPU would be watched as well.
+  "$sanitizer" --tool "$tool" --error-exitcode 9 "$dir/kernels_gpu" --host-oracle --only "$one" || failed=1
+done
+exit $failed
