@@ -183,7 +183,7 @@ PeerRates PeerRounds::measure(std::int64_t bytes) {
   const auto bare = [&](int count) {
     for (int i = 0; i < count; ++i) {
       const std::int64_t at = place(i, bytes);
-      comm::peer::Plane plane;
+      comm::Plane plane;
       plane.from = options_.pulls ? arena_.of(before_) + at : arena_.local() + at;
       plane.to = (options_.pulls ? arena_.local() : arena_.of(after_)) + room_ + at;
       plane.run = bytes;
