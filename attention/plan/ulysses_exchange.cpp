@@ -127,19 +127,21 @@ void HeadExchange::exchange_statistics(std::int32_t lse, std::int32_t delta) {
   const auto sums = [&](int member, const Block& to) {
     b_.row_sums(caller(Role::dout, member), caller(Role::out, member), to, 0);
   };
+  // All flags behind all kernels: one call.
+  std::vector<Block> given;
   for (const int m : peers_) {
-    Block from = caller(Role::lse, m);
-    if (staged_) {
-      const Block staged = b_.whole(part("lse part", m));
-      b_.copy(from, staged, 0);
-      from = staged;
-    }
-    b_.transfer(true, rank_of(b_, m), from, 0);
+    given.push_back(caller(Role::lse, m));
+    if (!staged_) continue;
+    const Block staged = b_.whole(part("lse part", m));
+    b_.copy(given.back(), staged, 0);
+    given.back() = staged;
   }
   for (const int m : peers_) {
-    const Block made = b_.whole(part("delta part", m));
-    sums(m, made);
-    b_.transfer(true, rank_of(b_, m), made, 0);
+    given.push_back(b_.whole(part("delta part", m)));
+    sums(m, given.back());
+  }
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    b_.transfer(true, rank_of(b_, peers_[i % peers_.size()]), given[i], 0);
   }
   b_.copy(caller(Role::lse, me_), tokens_of(b_, b_.whole(lse), me_, false), 0);
   sums(me_, tokens_of(b_, b_.whole(delta), me_, false));
