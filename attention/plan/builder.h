@@ -47,8 +47,8 @@ class RankBuilder {
   /// Where transfers may write for a caller's tensor: itself, or with `stage_caller` a slot of its
   /// shape that has to be copied out.
   std::int32_t landing(Role role);
-  /// The same slot, of which other ranks read or write some heads: with `stage_caller` it lies heads
-  /// first, so that these are whole pieces, or one for each of them. Other end: the same.
+  /// The same slot, of which other ranks read or write some heads: with `stage_caller` it lies
+  /// heads first, so that these are whole pieces, or one for each of them. Other end: the same.
   std::int32_t heads_first(std::int32_t slot);
   Block whole(std::int32_t slot) const;
   std::int64_t tokens(std::int32_t slot) const;

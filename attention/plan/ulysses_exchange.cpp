@@ -39,8 +39,8 @@ std::int32_t HeadExchange::keys() {
     packed_ = keys_landing();
     const HeadRange others = heads_of_others(b_, true);
     for (const Role role : {Role::k, Role::v}) {
-      b_.copy(heads_in(b_.whole(b_.caller(role)), others), heads_in(keys_part(packed_, role), others),
-              0);
+      b_.copy(heads_in(b_.whole(b_.caller(role)), others),
+              heads_in(keys_part(packed_, role), others), 0);
     }
   }
   kv_ = group_keys("kv of heads", b_.problem().dtype);
@@ -208,9 +208,9 @@ void HeadExchange::copy_rows_home(std::int32_t landing, Role role) {
 
 std::int32_t HeadExchange::keys_landing() {
   if (!staged_) return -1;
-  return b_.heads_first(b_.slot("kv", b_.problem().dtype, b_.plan().sharding.seq_kv_local(b_.rank()),
-                                static_cast<std::int32_t>(*b_.problem().heads_kv),
-                                b_.dim() + b_.dim_v()));
+  return b_.heads_first(
+      b_.slot("kv", b_.problem().dtype, b_.plan().sharding.seq_kv_local(b_.rank()),
+              static_cast<std::int32_t>(*b_.problem().heads_kv), b_.dim() + b_.dim_v()));
 }
 
 void HeadExchange::give_keys_home(std::int32_t slot, int i) {

@@ -126,9 +126,9 @@ TEST(UlyssesSlices, FetchWholePiecesWhereStaged) {
         for (const Transfer& t : from.transfers) {
           if (!t.sends) continue;
           const RankPlan& to = ranks[static_cast<std::size_t>(t.peer)];
-          const auto end = std::find_if(to.transfers.begin(), to.transfers.end(), [&](const auto& o) {
-            return !o.sends && o.peer == from.rank && o.tag == t.tag;
-          });
+          const auto end = std::find_if(
+              to.transfers.begin(), to.transfers.end(),
+              [&](const auto& o) { return !o.sends && o.peer == from.rank && o.tag == t.tag; });
           ASSERT_NE(end, to.transfers.end());
           const std::int64_t given = runs_of(r, from, t);
           const std::int64_t taken = runs_of(r, to, *end);

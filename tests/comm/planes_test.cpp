@@ -88,8 +88,10 @@ TEST(Planes, AreOneWhereHeadsLieFirst) {
 TEST(Planes, AreAsFewAsTheShorterAxis) {
   std::byte memory[1];
   // K of a slot of K and V: runs of half a row. Heads first, and tokens first.
-  const Region heads_first{.base = memory, .count = {2, 3, 50}, .stride = {9600, 800, 16}, .run = 8};
-  const Region tokens_first{.base = memory, .count = {2, 50, 3}, .stride = {9600, 48, 16}, .run = 8};
+  const Region heads_first{
+      .base = memory, .count = {2, 3, 50}, .stride = {9600, 800, 16}, .run = 8};
+  const Region tokens_first{
+      .base = memory, .count = {2, 50, 3}, .stride = {9600, 48, 16}, .run = 8};
   for (const Region& r : {heads_first, tokens_first}) {
     const std::vector<Plane> all = planes(r, r);
     ASSERT_EQ(all.size(), 6U);

@@ -250,8 +250,8 @@ RowShape turned(const RowShape& shape, std::initializer_list<DeviceRows*> operan
   return {shape.batch, shape.heads, shape.tokens, shape.dims};
 }
 
-/// Where heads follow each other in every operand, or tokens do, they are cut anew, into runs that a
-/// warp takes at once: however long they are, warps then go through memory side by side.
+/// Where heads follow each other in every operand, or tokens do, they are cut anew, into runs that
+/// a warp takes at once: however long they are, warps then go through memory side by side.
 RowShape recut(RowShape shape, std::initializer_list<DeviceRows*> operands) {
   constexpr std::int64_t kRun = kWarp * kWidest;
   const auto tokens_follow = [&](const DeviceRows* x) { return x->token_stride == shape.dims; };

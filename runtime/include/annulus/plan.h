@@ -47,7 +47,7 @@ struct PlanSlot {
   std::int64_t tokens = 0;
   std::int32_t heads = 0;
   std::int32_t dim = 0;
-  bool heads_first = false;      ///< in memory [batch, heads, tokens, dim]: some heads are one piece
+  bool heads_first = false;  ///< in memory [batch, heads, tokens, dim]: some heads are one piece
   std::int32_t first_item = -1;  ///< first and last item that touch it; -1: unused
   std::int32_t last_item = -1;
   std::int64_t bytes = 0;
