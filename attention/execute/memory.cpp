@@ -1,14 +1,17 @@
 #include "attention/execute/memory.h"
 
+#include <utility>
+
 namespace annulus::attn {
 
 Memory::Memory(const RankPlan& plan, std::int64_t batch, std::byte* arena) : batch_(batch) {
   for (const PlanSlot& s : plan.slots) {
     SlotMemory m;
     m.dtype = s.dtype;
-    m.head_stride = s.dim;
-    m.token_stride = std::int64_t{s.heads} * s.dim;
-    m.batch_stride = s.tokens * m.token_stride;
+    m.heads_first = s.heads_first;
+    m.head_stride = s.heads_first ? s.tokens * s.dim : s.dim;
+    m.token_stride = s.heads_first ? s.dim : std::int64_t{s.heads} * s.dim;
+    m.batch_stride = s.tokens * s.heads * s.dim;
     if (s.space != Space::caller) m.data = arena + s.offset;
     slots_.push_back(m);
   }
@@ -31,13 +34,17 @@ std::byte* Memory::at(const Block& b) const {
   return m.data + elements * size_of(m.dtype);
 }
 
-comm::Region Memory::region(const Block& b) const {
+comm::Region Memory::region(const Block& b, bool heads_first) const {
   const SlotMemory& m = slot(b.slot);
   const std::int64_t size = size_of(m.dtype);
   comm::Region r;
   r.base = at(b);
   r.count = {batch_, b.tokens, b.heads};
   r.stride = {m.batch_stride * size, m.token_stride * b.token_step * size, m.head_stride * size};
+  if (heads_first) {
+    std::swap(r.count[1], r.count[2]);
+    std::swap(r.stride[1], r.stride[2]);
+  }
   r.run = b.dims * size;
   return r;
 }

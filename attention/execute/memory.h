@@ -18,6 +18,7 @@ struct SlotMemory {
   std::int64_t batch_stride = 0;
   std::int64_t token_stride = 0;
   std::int64_t head_stride = 0;
+  bool heads_first = false;  ///< how regions go through it: as it lies
 };
 
 /// The slots of one rank's plan in memory. Those of the caller are set before each call.
@@ -35,7 +36,12 @@ class Memory {
 
   /// First element of a block.
   std::byte* at(const Block& block) const;
-  comm::Region region(const Block& block) const;
+  /// In the order of memory, so that what lies in one piece is one. Both ends of a transfer have
+  /// the same one.
+  comm::Region region(const Block& block) const {
+    return region(block, slot(block.slot).heads_first);
+  }
+  comm::Region region(const Block& block, bool heads_first) const;
 
  private:
   std::int64_t batch_;

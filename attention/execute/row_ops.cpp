@@ -72,7 +72,7 @@ void row_sums(const Prepare& p, const Memory& memory) {
 void run_prepare(const Prepare& p, const Memory& memory) {
   switch (p.kind) {
     case PrepareKind::copy:
-      comm::copy_region(memory.region(p.source), memory.region(p.target));
+      comm::copy_region(memory.region(p.source, false), memory.region(p.target, false));
       break;
     case PrepareKind::convert:
       convert(p, memory);

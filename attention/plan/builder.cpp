@@ -82,7 +82,6 @@ RankBuilder::RankBuilder(const Plan::Impl& plan, int rank, Detail detail)
       detail_(detail),
       rows_(plan.bands, plan.groups[static_cast<std::size_t>(plan.ring_index(rank))].rows),
       caller_slots_(kRoles, -1),
-      staged_slots_(kRoles, -1),
       send_tags_(static_cast<std::size_t>(plan.request.mesh.world()), 0),
       receive_tags_(send_tags_) {
   out_.rank = rank;
@@ -118,13 +117,12 @@ std::int32_t RankBuilder::caller(Role role) {
   return known;
 }
 
-std::int32_t RankBuilder::source(Role role) {
+std::int32_t RankBuilder::source(Role role, HeadRange heads) {
   const std::int32_t original = caller(role);
   if (!plan_.request.options.stage_caller) return original;
-  std::int32_t& staged = staged_slots_[static_cast<std::size_t>(role)];
-  if (staged >= 0) return staged;
-  staged = like(original);
-  copy(whole(original), whole(staged), 0);
+  const std::int32_t staged = like(original);
+  copy(with_heads(whole(original), heads.first, heads.count),
+       with_heads(whole(staged), heads.first, heads.count), 0);
   return staged;
 }
 
@@ -136,6 +134,13 @@ std::int32_t RankBuilder::landing(Role role) {
 std::int32_t RankBuilder::like(std::int32_t original) {
   const PlanSlot shape = out_.slots[static_cast<std::size_t>(original)];
   return slot(shape.name, shape.dtype, shape.tokens, shape.heads, shape.dim);
+}
+
+std::int32_t RankBuilder::heads_first(std::int32_t slot) {
+  if (plan_.request.options.stage_caller) {
+    out_.slots[static_cast<std::size_t>(slot)].heads_first = true;
+  }
+  return slot;
 }
 
 Block RankBuilder::whole(std::int32_t slot) const {

@@ -41,11 +41,15 @@ class RankBuilder {
                     std::int32_t dim);
   /// The slot of a caller's tensor, made on first use.
   std::int32_t caller(Role role);
-  /// Where transfers may read a caller's tensor: itself, or with `stage_caller` a packed copy.
-  std::int32_t source(Role role);
+  /// Where transfers may read these heads of a caller's tensor: itself, or with `stage_caller` a
+  /// copy.
+  std::int32_t source(Role role, HeadRange heads);
   /// Where transfers may write for a caller's tensor: itself, or with `stage_caller` a slot of its
   /// shape that has to be copied out.
   std::int32_t landing(Role role);
+  /// The same slot, of which other ranks read or write some heads: with `stage_caller` it lies
+  /// heads first, so that these are whole pieces, or one for each of them. Other end: the same.
+  std::int32_t heads_first(std::int32_t slot);
   Block whole(std::int32_t slot) const;
   std::int64_t tokens(std::int32_t slot) const;
 
@@ -90,7 +94,6 @@ class RankBuilder {
   RowTable rows_;
   RankPlan out_;
   std::vector<std::int32_t> caller_slots_;
-  std::vector<std::int32_t> staged_slots_;
   std::vector<std::int32_t> send_tags_;
   std::vector<std::int32_t> receive_tags_;
 };

@@ -185,6 +185,16 @@ class Checker {
       fault("transfer {} from rank {} to rank {}: {} bytes leave, {} arrive", tag, from, to,
             bytes(from, ends.send), bytes(to, ends.receive));
     }
+    const auto heads_first = [&](int rank, std::int32_t item) {
+      const RankPlan& plan = ranks_[static_cast<std::size_t>(rank)];
+      const auto payload =
+          static_cast<std::size_t>(plan.items[static_cast<std::size_t>(item)].payload);
+      return plan.slots[static_cast<std::size_t>(plan.transfers[payload].block.slot)].heads_first;
+    };
+    if (heads_first(from, ends.send) != heads_first(to, ends.receive)) {
+      fault("transfer {} from rank {} to rank {}: one end lies heads first, the other does not",
+            tag, from, to);
+    }
     ends.from = from;
     ends.to = to;
     ends_.push_back(ends);

@@ -13,15 +13,15 @@ namespace annulus::attn {
 namespace {
 
 /// Own tokens, all heads -> the group's tokens, own heads. `target` holds the rank's heads.
-void scatter(RankBuilder& b, std::int32_t source, const Block& target, bool keys) {
-  const int me = b.ulysses_index();
-  const HeadRange mine = heads_of(b, me, keys);
-  const Block from = b.whole(source);
-  b.copy(with_heads(from, mine.first, mine.count), tokens_of(b, target, me, keys), 0);
+void scatter(RankBuilder& b, Role role, const Block& target, bool keys) {
+  const std::int32_t source = b.source(role, heads_of_others(b, keys));
+  if (!keys) b.heads_first(source);
   for (const int m : peers(b)) {
-    const HeadRange theirs = heads_of(b, m, keys);
-    b.transfer(true, rank_of(b, m), with_heads(from, theirs.first, theirs.count), 0);
+    b.transfer(true, rank_of(b, m), heads_in(b.whole(source), heads_of(b, m, keys)), 0);
   }
+  const int me = b.ulysses_index();
+  b.copy(heads_in(b.whole(b.caller(role)), heads_of(b, me, keys)), tokens_of(b, target, me, keys),
+         0);
   // All that is given comes before the first wait, so that one queue is enough.
   for (const int m : peers(b)) {
     b.transfer(false, rank_of(b, m), tokens_of(b, target, m, keys), 0);
@@ -68,6 +68,7 @@ struct Home {
 void gather(RankBuilder& b, std::vector<Home> results) {
   for (Home& h : results) {
     h.landing = b.landing(h.role);
+    if (!h.keys) b.heads_first(h.landing);
     send_home(b, h.source, h.role, h.landing, h.keys);
   }
   for (const Home& h : results) land(b, h.landing, h.role, h.keys);
@@ -77,10 +78,15 @@ std::int32_t rows_slot(RankBuilder& b, std::string_view name, DType dtype, std::
   return b.slot(name, dtype, b.group().seq, b.heads().count, dim);
 }
 
+/// The same, of which others get what they hold the tokens of, or give it.
+std::int32_t exchanged(RankBuilder& b, std::string_view name, DType dtype, std::int32_t dim) {
+  return b.heads_first(rows_slot(b, name, dtype, dim));
+}
+
 SlotView scattered_rows(RankBuilder& b, Role role, std::string_view name, DType dtype,
                         std::int32_t dim) {
-  const std::int32_t slot = rows_slot(b, name, dtype, dim);
-  scatter(b, b.source(role), b.whole(slot), false);
+  const std::int32_t slot = exchanged(b, name, dtype, dim);
+  scatter(b, role, b.whole(slot), false);
   return view(slot, b.heads().first);
 }
 
@@ -186,14 +192,14 @@ GroupTensors scatter_heads(RankBuilder& b, bool pack, std::int64_t kv_tokens) {
   const std::int32_t kv = b.slot("kv of heads", dtype, std::max(kv_tokens, b.group().seq_kv),
                                  b.heads_kv().count, b.dim() + b.dim_v());
   const Block own = with_tokens(b.whole(kv), 0, b.group().seq_kv);
-  scatter(b, b.source(Role::k), with_dims(own, 0, b.dim()), true);
-  scatter(b, b.source(Role::v), with_dims(own, b.dim(), b.dim_v()), true);
+  scatter(b, Role::k, with_dims(own, 0, b.dim()), true);
+  scatter(b, Role::v, with_dims(own, b.dim(), b.dim_v()), true);
   t.k = view(kv, b.heads_kv().first);
   t.v = view(kv, b.heads_kv().first, b.dim());
   if (pack) t.packed_kv = kv;
   if (forward) {
-    t.out = view(rows_slot(b, "out of heads", dtype, b.dim_v()), b.heads().first);
-    t.lse = view(rows_slot(b, "lse of heads", DType::f32, 1), b.heads().first);
+    t.out = view(exchanged(b, "out of heads", dtype, b.dim_v()), b.heads().first);
+    t.lse = view(exchanged(b, "lse of heads", DType::f32, 1), b.heads().first);
   } else {
     t.dout = scattered_rows(b, Role::dout, "dout of heads", dtype, b.dim_v());
     const std::int32_t lse = rows_slot(b, "lse of heads", DType::f32, 1);
@@ -218,7 +224,7 @@ void gather_heads_backward(RankBuilder& b, const GroupGradients& g) {
   }
   std::int32_t dq = g.dq.slot;
   if (b.problem().dtype != DType::f32) {
-    dq = rows_slot(b, "dq rounded", b.problem().dtype, b.dim());
+    dq = exchanged(b, "dq rounded", b.problem().dtype, b.dim());
     b.convert(b.whole(g.dq.slot), b.whole(dq), b.plan().request.mesh.ring);
   }
   b.next_stage();
@@ -229,7 +235,9 @@ SlotView dq_target(RankBuilder& b) {
   if (b.plan().request.mesh.ulysses == 1 && b.problem().dtype == DType::f32) {
     return view(b.caller(Role::dq), 0);
   }
-  return view(b.slot("dq", DType::f32, b.group().seq, b.heads().count, b.dim()), b.heads().first);
+  const std::int32_t dq = rows_slot(b, "dq", DType::f32, b.dim());
+  if (b.plan().request.mesh.ulysses > 1) b.heads_first(dq);
+  return view(dq, b.heads().first);
 }
 
 }  // namespace annulus::attn

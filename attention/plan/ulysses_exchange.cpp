@@ -9,15 +9,22 @@ HeadExchange::HeadExchange(RankBuilder& b)
       peers_(peers(b)) {}
 
 std::int32_t HeadExchange::group_rows(std::string_view name, DType dtype, std::int32_t dim) {
-  return b_.slot(name, dtype, b_.group().seq, b_.heads().count, dim);
+  return b_.heads_first(b_.slot(name, dtype, b_.group().seq, b_.heads().count, dim));
+}
+
+std::int32_t HeadExchange::group_numbers(std::string_view name) {
+  return b_.slot(name, DType::f32, b_.group().seq, b_.heads().count, 1);
 }
 
 std::int32_t HeadExchange::group_keys(std::string_view name, DType dtype) {
-  return b_.slot(name, dtype, b_.group().seq_kv, b_.heads_kv().count, b_.dim() + b_.dim_v());
+  const std::int32_t dim = b_.dim() + b_.dim_v();
+  return b_.heads_first(b_.slot(name, dtype, b_.group().seq_kv, b_.heads_kv().count, dim));
 }
 
+std::int32_t HeadExchange::rows_landing(Role role) { return b_.heads_first(b_.landing(role)); }
+
 HeadExchange::Rows HeadExchange::rows(Role role, std::string_view name, std::int32_t dim) {
-  return {role, b_.landing(role), group_rows(name, b_.problem().dtype, dim)};
+  return {role, rows_landing(role), group_rows(name, b_.problem().dtype, dim)};
 }
 
 /// The K or V of a slot that holds both.
@@ -30,43 +37,39 @@ Block HeadExchange::keys_part(std::int32_t slot, Role role) const {
 std::int32_t HeadExchange::keys() {
   if (staged_) {
     packed_ = keys_landing();
+    const HeadRange others = heads_of_others(b_, true);
     for (const Role role : {Role::k, Role::v}) {
-      b_.copy(b_.whole(b_.caller(role)), keys_part(packed_, role), 0);
+      b_.copy(heads_in(b_.whole(b_.caller(role)), others),
+              heads_in(keys_part(packed_, role), others), 0);
     }
   }
   kv_ = group_keys("kv of heads", b_.problem().dtype);
   return kv_;
 }
 
-void HeadExchange::give(int i, std::initializer_list<const Rows*> rows) {
-  give_keys(i);
-  for (const Rows* r : rows) {
-    stage(*r, i);
-    for (const int m : peers_) {
-      b_.transfer(true, rank_of(b_, m), heads_in(b_.whole(r->source), slice_rows(b_, m, i)), i);
-    }
+void HeadExchange::give(int i, const Rows& rows) {
+  stage(rows, i);
+  for (const int m : peers_) {
+    b_.transfer(true, rank_of(b_, m), heads_in(b_.whole(rows.source), slice_rows(b_, m, i)), i);
   }
 }
 
-void HeadExchange::take(int i, std::initializer_list<const Rows*> rows) {
-  take_keys(i);
-  for (const Rows* r : rows) {
-    const Block to = heads_in(b_.whole(r->target), slice_rows(b_, me_, i), b_.heads().first);
-    for (const int m : peers_) {
-      b_.transfer(false, rank_of(b_, m), tokens_of(b_, to, m, false), i);
-    }
+void HeadExchange::take(int i, const Rows& rows) {
+  const Block to = heads_in(b_.whole(rows.target), slice_rows(b_, me_, i), b_.heads().first);
+  for (const int m : peers_) {
+    b_.transfer(false, rank_of(b_, m), tokens_of(b_, to, m, false), i);
   }
 }
 
-/// One slice: all heads in one copy.
+/// One slice: in one copy.
 void HeadExchange::stage(const Rows& rows, int i) {
   const std::int32_t from = b_.caller(rows.role);
   if (rows.source == from) return;
-  if (slices() == 1) return b_.copy(b_.whole(from), b_.whole(rows.source), i);
-  for (const int m : peers_) {
-    const HeadRange heads = slice_rows(b_, m, i);
+  const auto copy = [&](HeadRange heads) {
     b_.copy(heads_in(b_.whole(from), heads), heads_in(b_.whole(rows.source), heads), i);
-  }
+  };
+  if (slices() == 1) return copy(heads_of_others(b_, false));
+  for (const int m : peers_) copy(slice_rows(b_, m, i));
 }
 
 void HeadExchange::give_keys(int i) {
@@ -124,19 +127,21 @@ void HeadExchange::exchange_statistics(std::int32_t lse, std::int32_t delta) {
   const auto sums = [&](int member, const Block& to) {
     b_.row_sums(caller(Role::dout, member), caller(Role::out, member), to, 0);
   };
+  // All flags behind all kernels: one call.
+  std::vector<Block> given;
   for (const int m : peers_) {
-    Block from = caller(Role::lse, m);
-    if (staged_) {
-      const Block staged = b_.whole(part("lse part", m));
-      b_.copy(from, staged, 0);
-      from = staged;
-    }
-    b_.transfer(true, rank_of(b_, m), from, 0);
+    given.push_back(caller(Role::lse, m));
+    if (!staged_) continue;
+    const Block staged = b_.whole(part("lse part", m));
+    b_.copy(given.back(), staged, 0);
+    given.back() = staged;
   }
   for (const int m : peers_) {
-    const Block made = b_.whole(part("delta part", m));
-    sums(m, made);
-    b_.transfer(true, rank_of(b_, m), made, 0);
+    given.push_back(b_.whole(part("delta part", m)));
+    sums(m, given.back());
+  }
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    b_.transfer(true, rank_of(b_, peers_[i % peers_.size()]), given[i], 0);
   }
   b_.copy(caller(Role::lse, me_), tokens_of(b_, b_.whole(lse), me_, false), 0);
   sums(me_, tokens_of(b_, b_.whole(delta), me_, false));
@@ -188,9 +193,13 @@ void HeadExchange::for_landed(bool keys, Fn fn) {
   }
 }
 
-void HeadExchange::copy_rows_home(std::int32_t slot, Role role, std::int32_t landing) {
+void HeadExchange::copy_own_rows_home(std::int32_t slot, Role role) {
+  b_.copy(tokens_of(b_, b_.whole(slot), me_, false),
+          heads_in(b_.whole(b_.caller(role)), b_.heads()), last());
+}
+
+void HeadExchange::copy_rows_home(std::int32_t landing, Role role) {
   const std::int32_t to = b_.caller(role);
-  b_.copy(tokens_of(b_, b_.whole(slot), me_, false), heads_in(b_.whole(to), b_.heads()), last());
   if (landing == to) return;
   for_landed(false, [&](HeadRange heads) {
     b_.copy(heads_in(b_.whole(landing), heads), heads_in(b_.whole(to), heads), last());
@@ -199,8 +208,9 @@ void HeadExchange::copy_rows_home(std::int32_t slot, Role role, std::int32_t lan
 
 std::int32_t HeadExchange::keys_landing() {
   if (!staged_) return -1;
-  return b_.slot("kv", b_.problem().dtype, b_.plan().sharding.seq_kv_local(b_.rank()),
-                 static_cast<std::int32_t>(*b_.problem().heads_kv), b_.dim() + b_.dim_v());
+  return b_.heads_first(
+      b_.slot("kv", b_.problem().dtype, b_.plan().sharding.seq_kv_local(b_.rank()),
+              static_cast<std::int32_t>(*b_.problem().heads_kv), b_.dim() + b_.dim_v()));
 }
 
 void HeadExchange::give_keys_home(std::int32_t slot, int i) {
@@ -233,11 +243,14 @@ void HeadExchange::take_keys_home(std::int32_t landing, int i) {
   }
 }
 
-void HeadExchange::copy_keys_home(std::int32_t slot, std::int32_t landing) {
+void HeadExchange::copy_own_keys_home(std::int32_t slot) {
   for (const Role role : {Role::dk, Role::dv}) {
     b_.copy(tokens_of(b_, keys_part(slot, role), me_, true),
             heads_in(b_.whole(b_.caller(role)), b_.heads_kv()), last());
   }
+}
+
+void HeadExchange::copy_keys_home(std::int32_t landing) {
   if (!staged_) return;
   for_landed(true, [&](HeadRange heads) {
     for (const Role role : {Role::dk, Role::dv}) {

@@ -12,6 +12,8 @@ namespace annulus::attn {
 
 /// What ranks of one group give each other in slices of heads: one rank's part. Slots of all heads
 /// are the caller's or have its shape; slots of the group hold its tokens and this rank's heads.
+/// Where transfers may not touch the caller's tensors, all but those of one number a row lie heads
+/// first (RankBuilder::heads_first): rows out of [tokens, heads, dim] are slow to fetch.
 class HeadExchange {
  public:
   explicit HeadExchange(RankBuilder& b);
@@ -31,11 +33,14 @@ class HeadExchange {
   /// The same of K and V, side by side in one slot of the group.
   std::int32_t keys();
   std::int32_t group_rows(std::string_view name, DType dtype, std::int32_t dim);
+  std::int32_t group_numbers(std::string_view name);
   std::int32_t group_keys(std::string_view name, DType dtype);
 
-  /// Others' slices i of keys and rows are given, and the own one comes in.
-  void give(int i, std::initializer_list<const Rows*> rows);
-  void take(int i, std::initializer_list<const Rows*> rows);
+  /// Others' slices i of keys or rows are given, and the own one comes in.
+  void give_keys(int i);
+  void take_keys(int i);
+  void give(int i, const Rows& rows);
+  void take(int i, const Rows& rows);
   /// Own tokens of own heads, of all slices.
   void copy_own(std::initializer_list<const Rows*> rows);
   /// lse, and delta made of dout and out: own rows of all heads -> the group's of own heads.
@@ -47,13 +52,17 @@ class HeadExchange {
   /// Results of slice i, in slots of the group, on their way to a slot of all heads.
   void give_rows(std::int32_t slot, int i);
   void take_rows(std::int32_t landing, int i);
-  void copy_rows_home(std::int32_t slot, Role role, std::int32_t landing);
+  std::int32_t rows_landing(Role role);
+  /// What this rank computed of its own tokens; what others did.
+  void copy_own_rows_home(std::int32_t slot, Role role);
+  void copy_rows_home(std::int32_t landing, Role role);
 
   /// The same of dK|dV. Unless staged they land in the caller's tensors: -1.
   std::int32_t keys_landing();
   void give_keys_home(std::int32_t slot, int i);
   void take_keys_home(std::int32_t landing, int i);
-  void copy_keys_home(std::int32_t slot, std::int32_t landing);
+  void copy_own_keys_home(std::int32_t slot);
+  void copy_keys_home(std::int32_t landing);
 
   /// The same of lse, all slices together.
   std::vector<std::int32_t> lse_landing();
@@ -63,8 +72,6 @@ class HeadExchange {
 
  private:
   void stage(const Rows& rows, int i);
-  void give_keys(int i);
-  void take_keys(int i);
   Block keys_part(std::int32_t slot, Role role) const;
   HeadRange before_last(int member, bool keys) const;
   template <typename Fn>

@@ -17,6 +17,17 @@ HeadRange heads_of(const RankBuilder& b, int member, bool keys) {
   return (keys ? b.plan().heads_kv : b.plan().heads)[static_cast<std::size_t>(member)];
 }
 
+HeadRange heads_of_others(const RankBuilder& b, bool keys) {
+  HeadRange all;
+  for (const int m : peers(b)) {
+    const HeadRange theirs = heads_of(b, m, keys);
+    if (theirs.count == 0) continue;
+    const std::int32_t first = all.count == 0 ? theirs.first : std::min(all.first, theirs.first);
+    all = {first, std::max(all.end(), theirs.end()) - first};
+  }
+  return all;
+}
+
 Block tokens_of(const RankBuilder& b, const Block& block, int member, bool keys) {
   const auto& begin = keys ? b.group().key_begin : b.group().row_begin;
   const auto m = static_cast<std::size_t>(member);

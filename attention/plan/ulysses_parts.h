@@ -15,6 +15,9 @@ namespace annulus::attn {
 std::vector<int> peers(const RankBuilder& b);
 int rank_of(const RankBuilder& b, int member);
 HeadRange heads_of(const RankBuilder& b, int member, bool keys);
+/// Of a tensor of all heads: no more than it takes to hold, side by side, those that other members
+/// read.
+HeadRange heads_of_others(const RankBuilder& b, bool keys);
 /// Tokens of a group slot that belong to a member.
 Block tokens_of(const RankBuilder& b, const Block& block, int member, bool keys);
 

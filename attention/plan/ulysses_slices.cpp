@@ -7,8 +7,14 @@
 //
 // Each rank gives before it takes the same, so that one hardware queue is enough; what is taken
 // beside an attend is enqueued behind it, so that the host and that queue come to the attend first.
+//
+// What nothing hides, before the first attend and behind the last one, has a round for each tensor:
+// one is copied within the GPU, or rounded, while the one before it moves.
 
 #include "attention/plan/ulysses_exchange.h"
+
+#include <functional>
+#include <vector>
 
 namespace annulus::attn {
 namespace {
@@ -19,25 +25,52 @@ using Inputs = std::initializer_list<const HeadExchange::Rows*>;
 template <typename Also>
 void begin(RankBuilder& b, HeadExchange& x, Inputs rows, Also also) {
   b.next_round();
-  x.give(0, rows);
-  x.take(0, rows);
+  x.give_keys(0);
+  x.take_keys(0);
+  for (const HeadExchange::Rows* r : rows) {
+    b.next_round();
+    x.give(0, *r);
+    x.take(0, *r);
+  }
+  b.next_round();
   also();
   x.copy_own(rows);
   b.next_round();
-  for (int i = 1; i < x.slices(); ++i) x.give(i, rows);
+  for (int i = 1; i < x.slices(); ++i) {
+    x.give_keys(i);
+    for (const HeadExchange::Rows* r : rows) x.give(i, *r);
+  }
 }
 
-/// Calls attend(i), give(i) and take(i), of its results, for each slice.
-template <typename AttendTo, typename Give, typename Take>
-void walk(RankBuilder& b, HeadExchange& x, Inputs rows, AttendTo attend, Give give, Take take) {
+/// A result: slice i of it goes, and is fetched from others.
+struct Result {
+  std::function<void(int)> give;
+  std::function<void(int)> take;
+};
+
+/// Calls attend(i) for each slice, and the same of all results.
+template <typename AttendTo>
+void walk(RankBuilder& b, HeadExchange& x, Inputs rows, AttendTo attend,
+          const std::vector<Result>& results) {
   for (int i = 0; i < x.slices(); ++i) {
     attend(i);
-    for (int next = 1; i == 0 && next < x.slices(); ++next) x.take(next, rows);
-    if (i > 0) take(i - 1);
+    for (int next = 1; i == 0 && next < x.slices(); ++next) {
+      x.take_keys(next);
+      for (const HeadExchange::Rows* r : rows) x.take(next, *r);
+    }
+    for (const Result& r : results) {
+      if (i > 0) r.take(i - 1);
+    }
     b.next_round();
-    give(i);
+    for (const Result& r : results) {
+      if (i < x.last()) r.give(i);
+    }
   }
-  take(x.last());
+  for (const Result& r : results) {
+    r.give(x.last());
+    r.take(x.last());
+    b.next_round();
+  }
 }
 
 std::int64_t all_pairs(const RankBuilder& b) { return b.rows().pairs({0, *b.problem().seq_kv, 1}); }
@@ -60,14 +93,19 @@ Gradients make_gradients(RankBuilder& b, HeadExchange& x) {
   return g;
 }
 
-void round(RankBuilder& b, const Gradients& g, int i) {
+void round_rows(RankBuilder& b, const Gradients& g, int i) {
   if (g.dq == g.dq_home) return;
-  const auto part = [&](std::int32_t from, std::int32_t to, HeadRange heads, std::int32_t origin) {
-    b.convert(heads_in(b.whole(from), heads, origin), heads_in(b.whole(to), heads, origin), i);
-  };
-  const int me = b.ulysses_index();
-  part(g.dq, g.dq_home, slice_rows(b, me, i), b.heads().first);
-  part(g.dkv, g.dkv_home, slice_keys(b, me, i), b.heads_kv().first);
+  const HeadRange heads = slice_rows(b, b.ulysses_index(), i);
+  const std::int32_t origin = b.heads().first;
+  b.convert(heads_in(b.whole(g.dq), heads, origin), heads_in(b.whole(g.dq_home), heads, origin), i);
+}
+
+void round_keys(RankBuilder& b, const Gradients& g, int i) {
+  if (g.dkv == g.dkv_home) return;
+  const HeadRange heads = slice_keys(b, b.ulysses_index(), i);
+  const std::int32_t origin = b.heads_kv().first;
+  b.convert(heads_in(b.whole(g.dkv), heads, origin), heads_in(b.whole(g.dkv_home), heads, origin),
+            i);
 }
 
 }  // namespace
@@ -77,9 +115,9 @@ void sliced_forward(RankBuilder& b) {
   x.keys();
   const HeadExchange::Rows q = x.rows(Role::q, "q of heads", b.dim());
   const std::int32_t out = x.group_rows("out of heads", b.problem().dtype, b.dim_v());
-  const std::int32_t lse = x.group_rows("lse of heads", DType::f32, 1);
+  const std::int32_t lse = x.group_numbers("lse of heads");
   begin(b, x, {&q}, [] {});
-  const std::int32_t landing = b.landing(Role::out);
+  const std::int32_t landing = x.rows_landing(Role::out);
   const std::vector<std::int32_t> lse_landing = x.lse_landing();
   const std::int64_t pairs = all_pairs(b);
   const auto attend = [&](int i) {
@@ -96,8 +134,9 @@ void sliced_forward(RankBuilder& b) {
     x.take_rows(landing, i);
     if (i == x.last()) x.take_lse(lse_landing);
   };
-  walk(b, x, {&q}, attend, give, take);
-  x.copy_rows_home(out, Role::out, landing);
+  walk(b, x, {&q}, attend, {{give, take}});
+  x.copy_own_rows_home(out, Role::out);
+  x.copy_rows_home(landing, Role::out);
   x.copy_lse_home(lse, lse_landing);
 }
 
@@ -106,11 +145,11 @@ void sliced_backward(RankBuilder& b) {
   x.keys();
   const HeadExchange::Rows q = x.rows(Role::q, "q of heads", b.dim());
   const HeadExchange::Rows dout = x.rows(Role::dout, "dout of heads", b.dim_v());
-  const std::int32_t lse = x.group_rows("lse of heads", DType::f32, 1);
-  const std::int32_t delta = x.group_rows("delta of heads", DType::f32, 1);
+  const std::int32_t lse = x.group_numbers("lse of heads");
+  const std::int32_t delta = x.group_numbers("delta of heads");
   begin(b, x, {&q, &dout}, [&] { x.exchange_statistics(lse, delta); });
   const Gradients g = make_gradients(b, x);
-  const std::int32_t landing = b.landing(Role::dq);
+  const std::int32_t landing = x.rows_landing(Role::dq);
   const std::int32_t keys_landing = x.keys_landing();
   const std::int64_t pairs = all_pairs(b);
   const auto attend = [&](int i) {
@@ -123,19 +162,22 @@ void sliced_backward(RankBuilder& b) {
     a.dq_assign = true;
     a.dkv_assign = true;
     b.attend(a, segments_of(b.group().keys), i, pairs);
-    round(b, g, i);
   };
-  const auto give = [&](int i) {
+  const auto give_dq = [&](int i) {
+    round_rows(b, g, i);
     x.give_rows(g.dq_home, i);
+  };
+  const auto give_dkv = [&](int i) {
+    round_keys(b, g, i);
     x.give_keys_home(g.dkv_home, i);
   };
-  const auto take = [&](int i) {
-    x.take_rows(landing, i);
-    x.take_keys_home(keys_landing, i);
-  };
-  walk(b, x, {&q, &dout}, attend, give, take);
-  x.copy_rows_home(g.dq_home, Role::dq, landing);
-  x.copy_keys_home(g.dkv_home, keys_landing);
+  const auto take_dq = [&](int i) { x.take_rows(landing, i); };
+  const auto take_dkv = [&](int i) { x.take_keys_home(keys_landing, i); };
+  walk(b, x, {&q, &dout}, attend, {{give_dq, take_dq}, {give_dkv, take_dkv}});
+  x.copy_own_rows_home(g.dq_home, Role::dq);
+  x.copy_own_keys_home(g.dkv_home);
+  x.copy_rows_home(landing, Role::dq);
+  x.copy_keys_home(keys_landing);
 }
 
 }  // namespace annulus::attn

@@ -1,13 +1,12 @@
 #pragma once
 
+#include "comm/device/planes.h"
 #include "comm/peer/driver.h"
-#include "comm/transport.h"
 
 #include <cuda_runtime_api.h>
 
 #include <array>
 #include <cstdint>
-#include <vector>
 
 namespace annulus::comm::peer {
 
@@ -38,19 +37,6 @@ class StreamBatch {
   std::array<CUstreamBatchMemOpParams, kMost> ops_;
   std::size_t count_ = 0;
 };
-
-/// A copy as the copy engines take it: `rows` runs of `run` bytes.
-struct Plane {
-  std::byte* to = nullptr;
-  const std::byte* from = nullptr;
-  std::int64_t to_pitch = 0;
-  std::int64_t from_pitch = 0;
-  std::int64_t run = 0;
-  std::int64_t rows = 1;
-};
-
-/// Few, large copies: one for a dense or once-strided region. Both have the same shape.
-std::vector<Plane> planes(const Region& source, const Region& target);
 
 void copy(cudaStream_t stream, const Plane& plane);
 

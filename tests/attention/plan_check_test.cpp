@@ -253,6 +253,17 @@ TEST(PlanChecker, FindsEndsThatDisagree) {
   EXPECT_THAT(check_plan(peer), Contains(HasSubstr("peer 9")));
 }
 
+TEST(PlanChecker, FindsEndsThatLieInAnotherOrder) {
+  PlanRequest request = request_of(Algorithm::ulysses, {.ring = 1, .ulysses = 2}, Pass::forward);
+  request.options.stage_caller = true;
+  Ranks ranks = ranks_of(request);
+  const Transfer& t = first_transfer(ranks[0], false);
+  bool& heads_first = ranks[0].slots[static_cast<std::size_t>(t.block.slot)].heads_first;
+  ASSERT_TRUE(heads_first);
+  heads_first = false;
+  EXPECT_THAT(check_plan(ranks), Contains(HasSubstr("one end lies heads first")));
+}
+
 TEST(PlanChecker, FindsRanksThatWaitForEachOther) {
   Ranks ranks = ranks_of(request_of(Algorithm::ring, {.ring = 2}, Pass::forward));
   for (RankPlan& plan : ranks) {

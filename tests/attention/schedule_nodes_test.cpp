@@ -121,17 +121,17 @@ TEST(ScheduleNodes, AreAsFewAsTheNotesSay) {
       {gather, 1024, 4, forward, 3, 6},      {gather, 2048, 4, forward, 6, 7},
       {gather, 4096, 4, forward, 6, 7},      {gather, 8192, 4, forward, 6, 7},
       {gather, 16384, 4, forward, 6, 7},     {ring, 16384, 4, forward, 3, 8},
-      {ulysses, 16384, 4, forward, 12, 8},   {gather, 1024, 8, forward, 7, 10},
+      {ulysses, 16384, 4, forward, 12, 10},  {gather, 1024, 8, forward, 7, 10},
       {gather, 2048, 8, forward, 14, 11},    {gather, 4096, 8, forward, 14, 11},
       {gather, 8192, 8, forward, 14, 11},    {gather, 16384, 8, forward, 14, 11},
-      {ring, 16384, 8, forward, 7, 16},      {ulysses, 16384, 8, forward, 28, 8},
+      {ring, 16384, 8, forward, 7, 16},      {ulysses, 16384, 8, forward, 28, 10},
       {gather, 1024, 4, backward, 6, 8},     {gather, 2048, 4, backward, 12, 10},
       {gather, 4096, 4, backward, 24, 14},   {gather, 8192, 4, backward, 48, 22},
       {gather, 16384, 4, backward, 48, 22},  {ring, 16384, 4, backward, 7, 17},
-      {ulysses, 16384, 4, backward, 21, 15}, {gather, 1024, 8, backward, 14, 12},
+      {ulysses, 16384, 4, backward, 21, 19}, {gather, 1024, 8, backward, 14, 12},
       {gather, 2048, 8, backward, 28, 14},   {gather, 4096, 8, backward, 56, 18},
       {gather, 8192, 8, backward, 112, 26},  {gather, 16384, 8, backward, 112, 26},
-      {ring, 16384, 8, backward, 15, 33},    {ulysses, 16384, 8, backward, 49, 23},
+      {ring, 16384, 8, backward, 15, 33},    {ulysses, 16384, 8, backward, 49, 19},
   };
   for (const Expected& e : all) {
     const Nodes n = nodes_of(plans(e.algorithm, e.tokens, e.world, e.pass), 1);

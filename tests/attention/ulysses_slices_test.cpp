@@ -1,5 +1,6 @@
 // Plans of ulysses in slices: what they share with those in one, and what runs beside what.
 
+#include "attention/execute/memory.h"
 #include "attention/execute/schedule.h"
 #include "attention/plan/context.h"
 #include "tests/attention/schedule_run.h"
@@ -11,7 +12,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <functional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -100,6 +103,70 @@ TEST(UlyssesSlices, LeaveCallersTensorsToTheirRankWhereStaged) {
       }
     }
   });
+}
+
+/// Runs of memory that a transfer's block is made of.
+std::int64_t runs_of(const PlanRequest& r, const RankPlan& plan, const Transfer& t) {
+  static std::byte arena[1];  // is never touched
+  const attn::Memory memory(plan, r.problem.batch, arena);
+  const comm::Region region = comm::coalesce(memory.region(t.block));
+  return region.count[0] * region.count[1] * region.count[2];
+}
+
+TEST(UlyssesSlices, FetchWholePiecesWhereStaged) {
+  for_every_request([](PlanRequest& r) {
+    if (!r.options.stage_caller) return;
+    for (const int slices : {1, 3}) {
+      r.options.ulysses_slices = slices;
+      const Plan plan = make_plan(r);
+      if (plan.impl().slice_ends.empty()) continue;
+      std::vector<RankPlan> ranks;
+      for (int rank = 0; rank < plan.world(); ++rank) ranks.push_back(plan.rank(rank));
+      for (const RankPlan& from : ranks) {
+        for (const Transfer& t : from.transfers) {
+          if (!t.sends) continue;
+          const RankPlan& to = ranks[static_cast<std::size_t>(t.peer)];
+          const auto end = std::find_if(
+              to.transfers.begin(), to.transfers.end(),
+              [&](const auto& o) { return !o.sends && o.peer == from.rank && o.tag == t.tag; });
+          ASSERT_NE(end, to.transfers.end());
+          const std::int64_t given = runs_of(r, from, t);
+          const std::int64_t taken = runs_of(r, to, *end);
+          // One for each batch element where heads of a rank's own tokens lie; no more than one a
+          // head where those of the group do.
+          ASSERT_LE(std::min(given, taken), r.problem.batch);
+          ASSERT_LE(std::max(given, taken), r.problem.batch * t.block.heads);
+        }
+      }
+    }
+  });
+}
+
+/// Steps of transfers that move data here, by the tensor.
+std::vector<std::pair<std::string, std::int32_t>> moves_of(const RankPlan& plan,
+                                                           const attn::Schedule& schedule) {
+  std::vector<std::pair<std::string, std::int32_t>> moves;
+  for (const attn::Step& s : schedule.steps) {
+    if (s.kind != Kind::transfer) continue;
+    const Transfer& t = plan.transfers[static_cast<std::size_t>(s.index)];
+    moves.emplace_back(plan.slots[static_cast<std::size_t>(t.block.slot)].name, t.round);
+  }
+  return moves;
+}
+
+TEST(UlyssesSlices, OneTensorMovesWhileTheNextIsStagedOrRounded) {
+  using testing::ElementsAre;
+  using testing::Pair;
+  const auto moves = [](Pass pass) {
+    const RankPlan plan = make_plan(request_of(2, 32, 8, pass)).rank(0);
+    return moves_of(plan, attn::make_schedule(plan, test::Link{2}.traits(plan)));
+  };
+  const auto named = [](const char* name) { return Pair(std::string(name), testing::_); };
+  EXPECT_THAT(moves(Pass::forward),
+              ElementsAre(named("kv of heads"), named("q of heads"), named("lse part")));
+  EXPECT_THAT(moves(Pass::backward),
+              ElementsAre(named("kv of heads"), named("q of heads"), named("dout of heads"),
+                          named("delta of heads"), named("dq"), named("kv")));
 }
 
 /// Transfers that an item waits for, by way of other items too.

@@ -31,7 +31,10 @@ TileGrid backward_grid(const OracleProblem& p) {
 RunResult run_backward(const std::vector<TestLaunch>& chain, const OracleInputs& inputs,
                        const BackwardOptions& options) {
   return run_kernel(emulated_backward(options.emulation, options.backward), chain, inputs,
-                    {.gap = 8, .gap_step = 8, .add_key_gradients = options.add_key_gradients});
+                    {.gap = 8,
+                     .gap_step = 8,
+                     .heads_first = options.emulation.seed % 2 == 0,
+                     .add_key_gradients = options.add_key_gradients});
 }
 
 RunResult expect_right(const std::vector<TestLaunch>& chain, const BackwardOptions& options) {

@@ -177,6 +177,10 @@ void cuts(const Cases& cases) {
     half_unvisited(cases, dim);
     cases.run({name_of("misaligned", p), {make_launch(p, one_segment(p), kGrid)}, {.gap = 3}},
               kFast);
+    cases.run({name_of("heads first", p),
+               {make_launch(p, one_segment(p), kGrid)},
+               {.gap = 8, .gap_step = 8, .heads_first = true}},
+              kFast);
     // Two launches name all keys, each with its part of the tiles: dk and dv add up. The oracle
     // kernel looks at no tiles and cannot know.
     Case halves{name_of("added key gradients", p), {}};

@@ -46,7 +46,7 @@ PeerRounds::PeerRounds(comm::Communicator& communicator, int device, const PeerO
       driver_(comm::peer::Driver::load()),
       before_((communicator.rank() + communicator.size() - 1) % communicator.size()),
       after_((communicator.rank() + 1) % communicator.size()),
-      room_(std::max(kRoom, options.largest)),
+      room_(std::max(kRoom, 2 * options.largest)),
       given_(options.given ? 2 * room_ : 0),
       control_(communicator, driver_, communicator.host(), device,
                comm::peer::ControlBlock::bytes(communicator.size())),
@@ -183,26 +183,46 @@ PeerRates PeerRounds::measure(std::int64_t bytes) {
   const auto bare = [&](int count) {
     for (int i = 0; i < count; ++i) {
       const std::int64_t at = place(i, bytes);
-      comm::peer::Plane plane;
+      comm::Plane plane;
       plane.from = options_.pulls ? arena_.of(before_) + at : arena_.local() + at;
       plane.to = (options_.pulls ? arena_.local() : arena_.of(after_)) + room_ + at;
       plane.run = bytes;
       comm::peer::copy(copies_.get(), plane);
     }
   };
+  // `row` bytes at a time, at twice the pitch on one side.
+  const auto spread = [&](std::int64_t row, bool read) {
+    for (int i = 0; i < options_.transfers; ++i) {
+      const std::int64_t from = place(i, read ? 2 * bytes : bytes);
+      const std::int64_t to = place(i, read ? bytes : 2 * bytes);
+      comm::Plane plane;
+      plane.from = options_.pulls ? arena_.of(before_) + from : arena_.local() + from;
+      plane.to = (options_.pulls ? arena_.local() : arena_.of(after_)) + room_ + to;
+      plane.run = row;
+      plane.rows = bytes / row;
+      plane.from_pitch = read ? 2 * row : row;
+      plane.to_pitch = read ? row : 2 * row;
+      comm::peer::copy(copies_.get(), plane);
+    }
+  };
   PeerRates rates;
-  std::vector<double> one, all, peer;
+  std::vector<double> one, all, rows, land, peer;
   for (int round = 0; round <= kRounds; ++round) {
     one.push_back(timed([&] { bare(1); }));
     all.push_back(timed([&] { bare(options_.transfers); }));
+    rows.push_back(timed([&] { spread(4096, true); }));
+    land.push_back(timed([&] { spread(bytes / 16, false); }));
     if (round == kRounds) poison(bytes);
     peer.push_back(timed([&] { play(link); }));
   }
   rates.right = is_right(bytes);
   const double gb = static_cast<double>(bytes) * 1e-9;
-  for (std::vector<double>* times : {&one, &all, &peer}) times->erase(times->begin());  // warm-up
+  for (std::vector<double>* times : {&one, &all, &rows, &land, &peer})
+    times->erase(times->begin());  // warm-up
   rates.one_gb_s = gb / median(one);
   rates.bare_gb_s = gb * options_.transfers / median(all);
+  rates.rows_gb_s = gb * options_.transfers / median(rows);
+  rates.land_gb_s = gb * options_.transfers / median(land);
   rates.peer_gb_s = gb * options_.transfers / median(peer);
   return rates;
 }

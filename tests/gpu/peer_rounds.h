@@ -26,7 +26,9 @@ struct PeerOptions {
 struct PeerRates {
   double one_gb_s = 0;   ///< a single bare copy
   double bare_gb_s = 0;  ///< all copies back to back, no signals
-  double peer_gb_s = 0;  ///< the same through PeerLink
+  double rows_gb_s = 0;  ///< bare, read as rows of 4 KiB at a pitch of 8: heads of every token
+  double land_gb_s = 0;  ///< bare, written as 16 rows at twice their pitch: heads that lie first
+  double peer_gb_s = 0;  ///< as bare, through PeerLink
   bool right = false;    ///< on every rank
 };
 

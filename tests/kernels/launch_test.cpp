@@ -27,11 +27,11 @@ OracleProblem problem_of(DType dtype = DType::f32) {
 }
 
 void expect_matches_oracle(const Kernel& kernel, const std::vector<TestLaunch>& chain,
-                           std::uint64_t seed) {
+                           std::uint64_t seed, const RunOptions& options = {}) {
   SCOPED_TRACE(std::string(kernel.name) + " seed " + std::to_string(seed));
   const OracleProblem& problem = chain.front().problem;
   const OracleInputs inputs = random_inputs(problem, seed);
-  const RunResult result = run_kernel(kernel, chain, inputs);
+  const RunResult result = run_kernel(kernel, chain, inputs, options);
   expect_close(result.values, oracle_attention(problem, inputs), naive_attention(problem, inputs));
   EXPECT_TRUE(result.gaps_untouched);
 }
@@ -42,6 +42,16 @@ TEST(Launch, MatchesTheOracleWhenKeysAreCutIntoOddSegments) {
       const OracleProblem problem = problem_of(dtype);
       const auto segments = segments_cut_at(problem.seq_kv, {1, 8, 8, 77, 140});
       expect_matches_oracle(*kernel, {make_launch(problem, segments)}, 3);
+    }
+  }
+}
+
+TEST(Launch, MatchesTheOracleWhereHeadsLieFirst) {
+  for (const Kernel* kernel : kernels_under_test()) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const OracleProblem problem = problem_of(dtype);
+      const auto segments = segments_cut_at(problem.seq_kv, {77});
+      expect_matches_oracle(*kernel, {make_launch(problem, segments)}, 5, {.heads_first = true});
     }
   }
 }

@@ -69,18 +69,19 @@ Index key_tokens(const std::vector<TestLaunch>& chain) {
 
 /// All operands of a run.
 struct Operands {
-  Operands(const OracleProblem& p, std::int64_t key_count, std::int64_t gap, std::int64_t gap_step)
-      : q(p.dtype, p.batch, p.seq, p.heads, p.head_dim, gap),
-        k(p.dtype, p.batch, key_count, p.heads_kv, p.head_dim, gap),
-        v(p.dtype, p.batch, key_count, p.heads_kv, p.head_dim_v, gap + gap_step),
-        out(p.dtype, p.batch, p.seq, p.heads, p.head_dim_v, gap),
-        dout(p.dtype, p.batch, p.seq, p.heads, p.head_dim_v, gap),
-        lse(DType::f32, p.batch, p.seq, p.heads, 1, gap),
-        delta(DType::f32, p.batch, p.seq, p.heads, 1, gap),
-        state(DType::f32, p.batch, p.seq, p.heads, p.head_dim_v, gap),
-        dq(DType::f32, p.batch, p.seq, p.heads, p.head_dim, gap),
-        dk(DType::f32, p.batch, key_count, p.heads_kv, p.head_dim, gap),
-        dv(DType::f32, p.batch, key_count, p.heads_kv, p.head_dim_v, gap) {}
+  Operands(const OracleProblem& p, std::int64_t key_count, std::int64_t gap, std::int64_t gap_step,
+           bool first)
+      : q(p.dtype, p.batch, p.seq, p.heads, p.head_dim, gap, first),
+        k(p.dtype, p.batch, key_count, p.heads_kv, p.head_dim, gap, first),
+        v(p.dtype, p.batch, key_count, p.heads_kv, p.head_dim_v, gap + gap_step, first),
+        out(p.dtype, p.batch, p.seq, p.heads, p.head_dim_v, gap, first),
+        dout(p.dtype, p.batch, p.seq, p.heads, p.head_dim_v, gap, first),
+        lse(DType::f32, p.batch, p.seq, p.heads, 1, gap, first),
+        delta(DType::f32, p.batch, p.seq, p.heads, 1, gap, first),
+        state(DType::f32, p.batch, p.seq, p.heads, p.head_dim_v, gap, first),
+        dq(DType::f32, p.batch, p.seq, p.heads, p.head_dim, gap, first),
+        dk(DType::f32, p.batch, key_count, p.heads_kv, p.head_dim, gap, first),
+        dv(DType::f32, p.batch, key_count, p.heads_kv, p.head_dim_v, gap, first) {}
   TestTensor q, k, v, out, dout, lse, delta, state, dq, dk, dv;
 
   bool gaps_untouched() const {
@@ -121,7 +122,7 @@ class Runner {
         options_(options),
         rows_(all_tokens(problem_.seq)),
         keys_(key_tokens(chain)),
-        operands_(problem_, problem_.seq_kv, options.gap, options.gap_step) {
+        operands_(problem_, problem_.seq_kv, options.gap, options.gap_step, options.heads_first) {
     operands_.q.set(inputs.q, rows_);
     operands_.k.set(inputs.k, keys_);
     operands_.v.set(inputs.v, keys_);
@@ -198,15 +199,15 @@ class Runner {
 }  // namespace
 
 TestTensor::TestTensor(DType dtype, std::int64_t batch, std::int64_t tokens, std::int64_t heads,
-                       std::int64_t dim, std::int64_t gap)
+                       std::int64_t dim, std::int64_t gap, bool heads_first)
     : dtype_(dtype),
       batch_(batch),
       tokens_(tokens),
       heads_(heads),
       dim_(dim),
-      head_stride_(dim + gap),
-      token_stride_(heads * head_stride_ + gap),
-      batch_stride_(tokens * token_stride_ + gap),
+      head_stride_(heads_first ? tokens * (dim + gap) + gap : dim + gap),
+      token_stride_(heads_first ? dim + gap : heads * (dim + gap) + gap),
+      batch_stride_((heads_first ? heads * head_stride_ : tokens * token_stride_) + gap),
       bytes_(at(batch * batch_stride_ * size_of(dtype)), std::byte{0xff}) {}
 
 attn::Input TestTensor::input() const {

@@ -11,11 +11,11 @@
 namespace annulus::testing {
 
 /// A [batch, token, head, dim] tensor of its own memory with gaps after every head, token and
-/// batch. All of it starts as NaN.
+/// batch, tokens or heads outside. All of it starts as NaN.
 class TestTensor {
  public:
   TestTensor(DType dtype, std::int64_t batch, std::int64_t tokens, std::int64_t heads,
-             std::int64_t dim, std::int64_t gap);
+             std::int64_t dim, std::int64_t gap, bool heads_first = false);
 
   attn::Input input() const;
   attn::Output output();
@@ -72,6 +72,7 @@ struct RunOptions {
   int threads = 1;
   std::int64_t gap = 3;
   std::int64_t gap_step = 1;  ///< what v has more: operands need not have the same strides
+  bool heads_first = false;   ///< operands lie [batch, head, token, dim]
   bool backward = true;
   bool add_key_gradients = false;  ///< launches after the first add to dk and dv
   bool state_in_out = false;       ///< f32 only: the state lies where out will

@@ -9,8 +9,10 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <string>
+#include <utility>
 
 namespace annulus::attn {
 namespace {
@@ -242,10 +244,20 @@ bool wide(const RowShape& shape, std::initializer_list<DeviceRows> operands, int
   return true;
 }
 
-/// Where heads follow each other in every operand they are cut anew, into runs that a warp takes at
-/// once: however long a token's row is, warps then go through memory side by side.
-RowShape recut(const RowShape& shape, std::initializer_list<DeviceRows*> operands) {
+/// Tokens and heads change places.
+RowShape turned(const RowShape& shape, std::initializer_list<DeviceRows*> operands) {
+  for (DeviceRows* x : operands) std::swap(x->token_stride, x->head_stride);
+  return {shape.batch, shape.heads, shape.tokens, shape.dims};
+}
+
+/// Where heads follow each other in every operand, or tokens do, they are cut anew, into runs that
+/// a warp takes at once: however long they are, warps then go through memory side by side.
+RowShape recut(RowShape shape, std::initializer_list<DeviceRows*> operands) {
   constexpr std::int64_t kRun = kWarp * kWidest;
+  const auto tokens_follow = [&](const DeviceRows* x) { return x->token_stride == shape.dims; };
+  if (std::all_of(operands.begin(), operands.end(), tokens_follow)) {
+    shape = turned(shape, operands);
+  }
   const std::int64_t row = shape.heads * shape.dims;
   if (row % kRun != 0) return shape;
   for (const DeviceRows* x : operands) {

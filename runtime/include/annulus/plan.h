@@ -38,8 +38,7 @@ enum class Space : std::uint8_t {
 /// Which of the caller's tensors a caller slot is.
 enum class Role : std::uint8_t { none, q, k, v, out, lse, dout, dq, dk, dv };
 
-/// A buffer of [batch, tokens, heads, dim] elements. Strides are in elements; those of caller
-/// slots are replaced by the real ones at bind.
+/// A buffer of [batch, tokens, heads, dim] elements; those of the caller lie by its strides.
 struct PlanSlot {
   std::string_view name;  ///< a string literal
   Space space = Space::private_;
@@ -48,6 +47,7 @@ struct PlanSlot {
   std::int64_t tokens = 0;
   std::int32_t heads = 0;
   std::int32_t dim = 0;
+  bool heads_first = false;  ///< in memory [batch, heads, tokens, dim]: some heads are one piece
   std::int32_t first_item = -1;  ///< first and last item that touch it; -1: unused
   std::int32_t last_item = -1;
   std::int64_t bytes = 0;
