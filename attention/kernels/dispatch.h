@@ -35,6 +35,8 @@ struct Kernel {
   /// of dQ is free (tile_index.h, join_tiles).
   bool joined_tiles = false;
   bool zeroes_flops = false;  ///< its forward knows LaunchContext::flops_assign
+  /// Does its backward take dk and dv in the dtype of q (BackwardParams)? Null: never.
+  bool (*rounds_dkv)(const KernelQuery& query) = nullptr;
   /// Empty, or why it cannot serve.
   std::string (*refuses)(const KernelQuery& query) = nullptr;
   /// Bytes of LaunchContext::workspace for a launch of this geometry. A kernel that takes joined

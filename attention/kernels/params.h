@@ -178,6 +178,7 @@ struct ForwardParams {
 
 /// Gradients, recomputing P from lse. delta = rowsum(dO * O). dq, dk, dv are fp32; each is added
 /// to, or with *_assign written: then every row (token) of the launch is defined, also unvisited.
+/// Kernels that say so (Kernel::rounds_dkv) also write dk and dv in the dtype of q, rounded once.
 struct BackwardParams {
   AttendGeometry geometry;
   Input q, k, v, dout, lse, delta;

@@ -13,6 +13,7 @@
 #include "tests/gpu/device_kernel.h"
 #include "tests/gpu/dims_cases.h"
 #include "tests/gpu/kernel_cases.h"
+#include "tests/gpu/rounded_cases.h"
 #include "tests/gpu/split_cases.h"
 #include "tests/gpu/time_decode.h"
 #include "tests/gpu/time_kernels.h"
@@ -214,6 +215,7 @@ int run(const Filter& filter) {
   tall_tiles(cases);
   dims_cases(cases);
   split_cases(cases);
+  if (!filter.forward) rounded_cases(cases);
   if (!filter.forward) contract_cases(filter.only, tally);
   std::printf("%d cases, %d failed\n", tally.cases, tally.failed);
   return tally.failed == 0 && tally.cases > 0 ? 0 : 1;

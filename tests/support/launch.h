@@ -74,6 +74,7 @@ struct RunOptions {
   std::int64_t gap_step = 1;  ///< what v has more: operands need not have the same strides
   bool backward = true;
   bool add_key_gradients = false;  ///< launches after the first add to dk and dv
+  bool rounded_keys = false;       ///< dk and dv in the dtype of the problem
   bool state_in_out = false;       ///< f32 only: the state lies where out will
 };
 

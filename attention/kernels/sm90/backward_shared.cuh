@@ -9,6 +9,7 @@
 #include "attention/kernels/sm90/trace.cuh"
 #include "attention/kernels/sm90/variant.h"
 
+#include <cstddef>
 #include <cstdint>
 
 // What the warps of a backward block share, and who waits for whom.
@@ -41,7 +42,7 @@ struct Factors {
 
 /// Where the gradients of an item go.
 struct KeyRows {
-  float *dk, *dv;  ///< of the first key
+  std::byte *dk, *dv;  ///< of the first key
   std::int32_t keys, kv_head;
 };
 

@@ -41,6 +41,7 @@ void launch_backward(BackwardVariant variant, const BackwardParams& params,
                      const LaunchContext& context) {
   const AttendGeometry& geometry = params.geometry;
   cuda::check_arguments(geometry, context, true, hopper_bytes(geometry, true, 1));
+  (void)cuda::rounds_dkv(params);
   const bool ordered = context.deterministic;
   cuda::clear_gradients(params, context, ordered ? cuda::turn_count(geometry) : 0,
                         cuda::KeyGradients::kernel_assigns);
