@@ -229,6 +229,7 @@ struct QueryLoader {
   }
 
   __device__ __forceinline__ void run() {
+    await_kernel_before();  // the schedule and zeroes are its work; all others wait for steps
     if (lane == 0) shared.pairs = 0;
     int index = static_cast<int>(blockIdx.x);
     for (int n = 0; index < schedule.all; ++n) {
