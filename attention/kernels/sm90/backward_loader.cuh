@@ -80,8 +80,8 @@ struct QueryLoader {
     if (*static_cast<volatile std::uint32_t*>(&shared.aborted) != 0) return false;
     const std::int64_t token = segment.token + tile.key;
     KeyRows& to = shared.items[n & 1];
-    to.dk = cuda::row_bytes(p.dk, item.batch, token, kv_head);
-    to.dv = cuda::row_bytes(p.dv, item.batch, token, kv_head);
+    to.dk = cuda::index_of(p.dk, item.batch, token, kv_head);
+    to.dv = cuda::index_of(p.dv, item.batch, token, kv_head);
     to.keys = item.tile.keys;
     to.kv_head = kv_head;
     const auto first = static_cast<int>(token);

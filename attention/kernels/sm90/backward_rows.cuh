@@ -106,16 +106,17 @@ __device__ __forceinline__ void round_keys(std::byte* to, std::int64_t stride, i
   }
 }
 
-/// Columns [first, first + kDim) of dK or dV, as the launch wants them.
+/// Columns of dK or dV from element `first` on, as the launch wants them.
 template <typename T, int kDim>
-__device__ __forceinline__ void leave_keys(const Output& operand, std::byte* to, int first, int key,
+__device__ __forceinline__ void leave_keys(const Output& operand, std::int64_t first, int key,
                                            int keys, int lane, float scale, bool assign,
                                            const float (&sum)[kDim / 2]) {
   if (operand.dtype == DType::f32) {
-    store_keys<kDim>(reinterpret_cast<float*>(to) + first, operand.token_stride, key, keys, lane,
-                     scale, assign, sum);
+    store_keys<kDim>(static_cast<float*>(operand.data) + first, operand.token_stride, key, keys,
+                     lane, scale, assign, sum);
   } else {
-    round_keys<T, kDim>(to + 2 * first, operand.token_stride, key, keys, lane, scale, sum);
+    round_keys<T, kDim>(static_cast<std::byte*>(operand.data) + 2 * first, operand.token_stride,
+                        key, keys, lane, scale, sum);
   }
 }
 

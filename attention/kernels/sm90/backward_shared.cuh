@@ -9,7 +9,6 @@
 #include "attention/kernels/sm90/trace.cuh"
 #include "attention/kernels/sm90/variant.h"
 
-#include <cstddef>
 #include <cstdint>
 
 // What the warps of a backward block share, and who waits for whom.
@@ -42,7 +41,7 @@ struct Factors {
 
 /// Where the gradients of an item go.
 struct KeyRows {
-  std::byte *dk, *dv;  ///< of the first key
+  std::int64_t dk, dv;  ///< element 0 of the first key: the loader has no register for its address
   std::int32_t keys, kv_head;
 };
 

@@ -245,9 +245,9 @@ struct WideConsumer : ConsumerBase<Memory> {
   }
 
   __device__ __forceinline__ void store(const KeyRows& to) const {
-    leave_keys<T, Across::kPart>(p.dk, to.dk, group() * Across::kPart, key(), to.keys, lane(),
+    leave_keys<T, Across::kPart>(p.dk, to.dk + group() * Across::kPart, key(), to.keys, lane(),
                                  shared.factors.scale, p.dkv_assign, dk);
-    leave_keys<T, AcrossV::kPart>(p.dv, to.dv, group() * AcrossV::kPart, key(), to.keys, lane(),
+    leave_keys<T, AcrossV::kPart>(p.dv, to.dv + group() * AcrossV::kPart, key(), to.keys, lane(),
                                   1.0F, p.dkv_assign, dv);
     say_done(to);
   }
