@@ -64,8 +64,7 @@ __device__ inline KeyGap key_gap_before(const Geometry& g, int x) {
   if (x > 0) {
     const int begin = g.key_tiles[x - 1];
     gap.segment = g.tiles_by_key[begin].segment;
-    gap.key =
-        g.tiles_by_key[begin].key + totals_of(g.tiles_by_key, begin, g.key_tiles[x]).keys;
+    gap.key = g.tiles_by_key[begin].key + totals_of(g.tiles_by_key, begin, g.key_tiles[x]).keys;
   }
   if (x < g.key_tile_count) {
     gap.end_segment = g.tiles_by_key[g.key_tiles[x]].segment;
