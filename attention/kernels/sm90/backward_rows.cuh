@@ -53,22 +53,33 @@ __device__ __forceinline__ void stage_dq(unsigned char* boxes, int count, int ro
   fence_async_shared();
 }
 
-/// The warp's 16 keys of dK or dV, `key` the first of them, written or added to.
+/// The warp's 16 keys of dK or dV, `key` the first of them, written or added to. What is added to
+/// is read some columns at a time: one after another, each read would wait for the store before it.
 template <int kDim>
 __device__ __forceinline__ void store_keys(float* to, std::int64_t stride, int key, int keys,
                                            int lane, float scale, bool assign,
                                            const float (&sum)[kDim / 2]) {
+  constexpr int kAtOnce = 4;
   const int row = key + (lane >> 2) + 8 * (lane & 1);
   float* const at = to + row * stride + 2 * (lane & 2);
 #pragma unroll
-  for (int j = 0; j < kDim / 8; ++j) {
-    const float part[4] = {sum[4 * j], sum[4 * j + 1], sum[4 * j + 2], sum[4 * j + 3]};
-    const float4 v = cuda::four_columns(part, lane);
-    if (row >= keys) continue;
-    auto* const place = reinterpret_cast<float4*>(at + 8 * j);
-    const float4 old = assign ? make_float4(0.0F, 0.0F, 0.0F, 0.0F) : *place;
-    *place = make_float4(fmaf(v.x, scale, old.x), fmaf(v.y, scale, old.y), fmaf(v.z, scale, old.z),
-                         fmaf(v.w, scale, old.w));
+  for (int first = 0; first < kDim / 8; first += kAtOnce) {
+    float4 old[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      old[i] = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+      if (!assign && row < keys) old[i] = *reinterpret_cast<const float4*>(at + 8 * (first + i));
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int j = first + i;
+      const float part[4] = {sum[4 * j], sum[4 * j + 1], sum[4 * j + 2], sum[4 * j + 3]};
+      const float4 v = cuda::four_columns(part, lane);
+      if (row >= keys) continue;
+      *reinterpret_cast<float4*>(at + 8 * j) =
+          make_float4(fmaf(v.x, scale, old[i].x), fmaf(v.y, scale, old[i].y),
+                      fmaf(v.z, scale, old[i].z), fmaf(v.w, scale, old[i].w));
+    }
   }
 }
 
