@@ -34,7 +34,9 @@ struct Kernel {
   /// It takes tiles of any number of keys by row, and by key of any number of rows, where the order
   /// of dQ is free (tile_index.h, join_tiles).
   bool joined_tiles = false;
-  bool zeroes_flops = false;  ///< its forward knows LaunchContext::flops_assign
+  bool zeroes_flops = false;  ///< it knows LaunchContext::flops_assign
+  /// Does its backward take dk and dv in the dtype of q (BackwardParams)? Null: never.
+  bool (*rounds_dkv)(const KernelQuery& query) = nullptr;
   /// Empty, or why it cannot serve.
   std::string (*refuses)(const KernelQuery& query) = nullptr;
   /// Bytes of LaunchContext::workspace for a launch of this geometry. A kernel that takes joined

@@ -162,6 +162,9 @@ struct LaunchContext {
   /// `flops` begins with 0: nothing was added before. Of kernels that say so
   /// (Kernel::zeroes_flops).
   bool flops_assign = false;
+  /// CUDA: what comes right before on the stream is a kernel of the same call, and the launch waits
+  /// for nothing else. A kernel that waits for it by itself may be launched early.
+  bool behind_kernel = false;
 };
 
 /// out = softmax(...) v, or a state. With `resume`, (state, lse) hold earlier keys' result and are
@@ -178,6 +181,7 @@ struct ForwardParams {
 
 /// Gradients, recomputing P from lse. delta = rowsum(dO * O). dq, dk, dv are fp32; each is added
 /// to, or with *_assign written: then every row (token) of the launch is defined, also unvisited.
+/// Kernels that say so (Kernel::rounds_dkv) also write dk and dv in the dtype of q, rounded once.
 struct BackwardParams {
   AttendGeometry geometry;
   Input q, k, v, dout, lse, delta;

@@ -52,6 +52,8 @@ class RankBuilder {
   std::int32_t heads_first(std::int32_t slot);
   Block whole(std::int32_t slot) const;
   std::int64_t tokens(std::int32_t slot) const;
+  /// Of dk and dv that one attend writes whole, and nobody adds to.
+  DType own_dkv() const { return plan_.request.options.rounded_dkv ? problem().dtype : DType::f32; }
 
   /// Transfers from here on are a new round, one launch where a transport groups them. Called at
   /// the same places by all ranks that exchange.

@@ -30,7 +30,7 @@ void local_forward(RankBuilder& b, const GroupTensors& t) {
 
 GroupGradients local_backward(RankBuilder& b, const GroupTensors& t) {
   const HeadRange kv = b.heads_kv();
-  const bool in_place = b.plan().request.mesh.ulysses == 1 && b.problem().dtype == DType::f32;
+  const bool in_place = b.plan().request.mesh.ulysses == 1 && b.problem().dtype == b.own_dkv();
   GroupGradients g;
   g.dq = dq_target(b);
   if (in_place) {

@@ -13,7 +13,8 @@ struct GroupTensors {
   std::int32_t packed_kv = -1;  ///< K|V in one slot, ready to be sent; -1: k and v are enough
 };
 
-/// fp32 gradients that the outer algorithm leaves behind, still in group shape.
+/// Gradients that the outer algorithm leaves behind, still in group shape: fp32, or the caller's
+/// own tensors.
 struct GroupGradients {
   SlotView dq, dk, dv;
 };

@@ -75,7 +75,7 @@ void walk(RankBuilder& b, HeadExchange& x, Inputs rows, AttendTo attend,
 
 std::int64_t all_pairs(const RankBuilder& b) { return b.rows().pairs({0, *b.problem().seq_kv, 1}); }
 
-/// fp32 gradients of the group, and what of them goes home.
+/// Gradients of the group, and what of them goes home: rounded copies of those in fp32.
 struct Gradients {
   std::int32_t dq = -1;
   std::int32_t dkv = -1;
@@ -86,10 +86,10 @@ struct Gradients {
 Gradients make_gradients(RankBuilder& b, HeadExchange& x) {
   Gradients g;
   g.dq = g.dq_home = x.group_rows("dq", DType::f32, b.dim());
-  g.dkv = g.dkv_home = x.group_keys("dkv", DType::f32);
-  if (b.problem().dtype == DType::f32) return g;
-  g.dq_home = x.group_rows("dq rounded", b.problem().dtype, b.dim());
-  g.dkv_home = x.group_keys("dkv rounded", b.problem().dtype);
+  g.dkv = g.dkv_home = x.group_keys("dkv", b.own_dkv());
+  const DType dtype = b.problem().dtype;
+  if (dtype != DType::f32) g.dq_home = x.group_rows("dq rounded", dtype, b.dim());
+  if (dtype != b.own_dkv()) g.dkv_home = x.group_keys("dkv rounded", dtype);
   return g;
 }
 

@@ -45,8 +45,10 @@ PlanRequest plan_request(const Problem& problem, const Layout& layout, const Dec
   request.pass = pass;
   request.options.outer = choice.outer;
   request.options.ulysses_slices = choice.ulysses_slices;
-  const attn::TileLimits tiles =
-      attn::tiles_for(kernel, attn::kernel_query(problem, pass, kernel.backend));
+  const attn::KernelQuery query = attn::kernel_query(problem, pass, kernel.backend);
+  request.options.rounded_dkv =
+      pass == Pass::backward && kernel.rounds_dkv != nullptr && kernel.rounds_dkv(query);
+  const attn::TileLimits tiles = attn::tiles_for(kernel, query);
   request.options.tile_q = choice.tile_q > 0 ? choice.tile_q : tiles.rows;
   request.options.tile_k = choice.tile_k > 0 ? choice.tile_k : tiles.keys;
   // Transfers between GPUs read and write the arena alone: peers cannot address a caller's tensors.

@@ -300,6 +300,9 @@ void SymbolicRun::attend_key(const Node& node, const Attend& a, std::int64_t tok
   const std::int64_t first = std::max<std::int64_t>(a.head, kv_head * group());
   const std::int64_t end = std::min<std::int64_t>(a.head + a.heads, (kv_head + 1) * group());
   const auto& rows = row_positions_[static_cast<std::size_t>(node.rank)];
+  const auto dtype_of = [&](const SlotView& view) {
+    return rank_plan(node.rank).slots[static_cast<std::size_t>(view.slot)].dtype;
+  };
   const auto update = [&](Role role, const SlotView& target, std::int64_t dims) {
     for (std::int64_t b = 0; b < problem().batch; ++b) {
       std::uint64_t sum = 0;
@@ -310,7 +313,11 @@ void SymbolicRun::attend_key(const Node& node, const Attend& a, std::int64_t tok
       for (std::int64_t d = 0; d < dims; ++d) {
         Element& e = touch(a.dkv_assign ? AccessMode::write : AccessMode::update, node.rank,
                            target.slot, b, token, kv_head - target.head_origin, target.dim + d);
-        const Element part{id_of(static_cast<int>(role), b, key, kv_head, d), sum, key, 0};
+        const int rounded = dtype_of(target) == DType::f32 ? 0 : 1;
+        const Element part{id_of(static_cast<int>(role), b, key, kv_head, d), sum, key, rounded};
+        if (rounded != 0 && (!plan_.request().options.rounded_dkv || !a.dkv_assign)) {
+          fault(node.rank, "rounds dk or dv, which its kernel cannot");
+        }
         if (a.dkv_assign) {
           e = part;
         } else {

@@ -26,7 +26,9 @@ BackwardEmulation g_backward;
 
 void clear_row(const Output& to, std::int64_t batch, std::int64_t token, std::int64_t head,
                std::int64_t dim) {
-  std::fill_n(static_cast<float*>(to.data) + offset_of(to, batch, token, head), dim, 0.0F);
+  const std::int64_t size = size_of(to.dtype);
+  std::fill_n(static_cast<std::byte*>(to.data) + offset_of(to, batch, token, head) * size,
+              dim * size, std::byte{0});
 }
 
 /// What clear_gradients does with KeyGradients::kernel_assigns: dq, and keys that no tile names.

@@ -1,6 +1,7 @@
 #include "tests/emulate/backward_check.h"
 
 #include "attention/kernels/sm90/variant.h"
+#include "runtime/base/dtype.h"
 #include "tests/gpu/shares.h"
 
 #include <gtest/gtest.h>
@@ -34,7 +35,8 @@ RunResult run_backward(const std::vector<TestLaunch>& chain, const OracleInputs&
                     {.gap = 8,
                      .gap_step = 8,
                      .heads_first = options.emulation.seed % 2 == 0,
-                     .add_key_gradients = options.add_key_gradients});
+                     .add_key_gradients = options.add_key_gradients,
+                     .rounded_keys = options.rounded_keys});
 }
 
 RunResult expect_right(const std::vector<TestLaunch>& chain, const BackwardOptions& options) {
@@ -64,6 +66,30 @@ RunResult expect_right(const OracleProblem& p, const BackwardOptions& options,
 
 RunResult expect_right(const OracleProblem& p, const BackwardOptions& options) {
   return expect_right(p, options, backward_grid(p));
+}
+
+void expect_rounded(const std::vector<TestLaunch>& chain, const BackwardOptions& options) {
+  const OracleProblem& p = chain.front().problem;
+  SCOPED_TRACE("seq " + std::to_string(p.seq) + ":" + std::to_string(p.seq_kv) + " dim " +
+               std::to_string(p.head_dim) + ":" + std::to_string(p.head_dim_v));
+  const OracleInputs inputs = random_inputs(p, 29 + options.emulation.seed);
+  BackwardOptions rounding = options;
+  rounding.rounded_keys = true;
+  const RunResult plain = run_backward(chain, inputs, options);
+  const RunResult rounded = run_backward(chain, inputs, rounding);
+  const auto expect = [&](const std::vector<double>& actual, std::vector<double> wanted) {
+    for (double& x : wanted) x = rounded_to(p.dtype, x);
+    EXPECT_EQ(actual, wanted);
+  };
+  expect(rounded.values.dk, plain.values.dk);
+  expect(rounded.values.dv, plain.values.dv);
+  EXPECT_NE(rounded.values.dk, plain.values.dk);
+  EXPECT_TRUE(rounded.gaps_untouched);
+  EXPECT_EQ(rounded.backward_flops, plain.backward_flops);
+}
+
+void expect_rounded(const OracleProblem& p, const BackwardOptions& options) {
+  expect_rounded({make_launch(p, one_segment(p), backward_grid(p))}, options);
 }
 
 }  // namespace annulus::testing

@@ -12,6 +12,7 @@ struct BackwardOptions {
   Emulation emulation{};
   BackwardEmulation backward{};
   bool add_key_gradients = false;
+  bool rounded_keys = false;
   /// Rows of q and dout that are NaN for the kernel: such as no tile names and see no key.
   KeyInterval nan_rows{};
 };
@@ -29,5 +30,10 @@ RunResult expect_right(const std::vector<TestLaunch>& chain, const BackwardOptio
 RunResult expect_right(const OracleProblem& p, const BackwardOptions& options = {});
 RunResult expect_right(const OracleProblem& p, const BackwardOptions& options,
                        const TileGrid& grid);
+
+/// dK and dV in the dtype of the problem are those in f32, rounded once, bit by bit, keys that no
+/// tile names included; nothing else differs.
+void expect_rounded(const std::vector<TestLaunch>& chain, const BackwardOptions& options = {});
+void expect_rounded(const OracleProblem& p, const BackwardOptions& options = {});
 
 }  // namespace annulus::testing

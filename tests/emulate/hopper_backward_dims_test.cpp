@@ -108,6 +108,17 @@ TEST_P(BackwardDims, Chains) {
   expect_right(halves, {.add_key_gradients = true});
 }
 
+TEST_P(BackwardDims, RoundsKeyGradients) {
+  OracleProblem p = problem(141);
+  p.heads = 3;
+  expect_rounded(p);
+  expect_rounded({launch_of(p, segments_cut_at(141, {9, 70}))});
+  OracleProblem few = problem(5, DType::f16);
+  few.seq_kv = 140;
+  few.terms = {Mask::Causal{}, Mask::Window{60, 0}};
+  expect_rounded(few, ordered());
+}
+
 /// Boxes of keys read NaN behind tiles, those of queries and dO likewise.
 TEST_P(BackwardDims, NotANumberBehindTiles) {
   const auto [dim, dim_v] = GetParam();

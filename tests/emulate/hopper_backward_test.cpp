@@ -145,6 +145,28 @@ TEST(EmulatedHopperBackward, AddsKeyGradients) {
   }
 }
 
+/// Of groups of heads too, of keys that nobody sees, and of launches that each have their keys.
+TEST(EmulatedHopperBackward, RoundsKeyGradients) {
+  for (const std::int64_t dim : {128, 64}) {
+    OracleProblem p = problem_of(203, dim);
+    p.heads = 3;
+    expect_rounded(p, {.emulation = {.sms = 2}});
+    p.heads = 1;
+    p.dtype = DType::f16;
+    expect_rounded(p, {.emulation = {.sms = 1}, .backward = {.deterministic = true}});
+    OracleProblem few = problem_of(5, dim);
+    few.seq_kv = 300;
+    few.terms = {Mask::Causal{}, Mask::Window{290, 0}};
+    expect_rounded(few);
+    expect_right(few, {.rounded_keys = true});
+    std::vector<TestLaunch> chain;
+    for (const KeySegment& segment : segments_cut_at(p.seq_kv, {5, 5, 150})) {
+      chain.push_back(make_launch(p, {segment}, kGrid));
+    }
+    expect_rounded(chain);
+  }
+}
+
 /// Between the segments are tokens that hold NaN, and between query tiles: boxes read them, results
 /// must not.
 TEST(EmulatedHopperBackward, NotANumberBehindTiles) {

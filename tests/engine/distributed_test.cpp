@@ -221,5 +221,25 @@ TEST(Distributed, ServesSoftcapScaleReferenceKernelAndThreads) {
         110);
 }
 
+/// Kernels that write dK and dV in the caller's dtype: on one rank into its tensors.
+TEST(Distributed, RoundsKeyGradientsInKernels) {
+  Problem p{.batch = 2, .seq = 53, .heads = 8, .heads_kv = 4, .head_dim = 8, .dtype = DType::bf16};
+  const std::vector<RunOptions> runs{
+      {.algorithm = Algorithm::ulysses, .kernel = "reference"},
+      {.algorithm = Algorithm::ulysses, .kernel = "reference", .ulysses_slices = 2},
+      {.algorithm = Algorithm::gather, .kernel = "reference"},
+      {.algorithm = Algorithm::ring, .kernel = "reference", .calls = 2}};
+  check(p, runs, 140);
+  p.dtype = DType::f16;
+  p.heads = 7;
+  p.heads_kv = 7;
+  p.head_dim_v = 24;
+  p.mask = Mask::documents({20, 0, 33}, false);
+  check(p, runs, 141);
+  p = {.batch = 1, .seq = 5, .seq_kv = 90, .heads = 2, .head_dim = 8, .dtype = DType::bf16};
+  p.mask = Mask::window(20);  // most keys see nobody: zeroes
+  check(p, runs, 142);
+}
+
 }  // namespace
 }  // namespace annulus::testing

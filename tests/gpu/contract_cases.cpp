@@ -37,12 +37,14 @@ OracleProblem contract_problem(std::int64_t dim, std::int64_t dim_v, std::int64_
 
 /// A problem whose keys are two segments, and its truth.
 struct Setting {
-  Setting(const OracleProblem& p, const TileGrid& grid)
-      : cut(p.seq_kv / 2 + 3),
+  Setting(const OracleProblem& p, const TileGrid& grid, bool rounded_keys)
+      : rounded(rounded_keys),
+        cut(p.seq_kv / 2 + 3),
         launch(make_launch(p, {{0, 0, 1, cut}, {cut, cut, 1, p.seq_kv - cut}}, grid)),
         inputs(random_inputs(p, 23)),
         truth(device_oracle(p, inputs)),
         naive(device_naive(p, inputs)) {}
+  bool rounded;  ///< DeviceRun's
   std::int64_t cut;
   TestLaunch launch;
   OracleInputs inputs;
@@ -76,7 +78,7 @@ void both_passes(DeviceRun& run) {
 }
 
 void placed(const Kernel& kernel, const Setting& s, Placing placing) {
-  DeviceRun run(kernel, s.launch, s.inputs, s.truth, placing);
+  DeviceRun run(kernel, s.launch, s.inputs, s.truth, placing, s.rounded);
   both_passes(run);
   s.expect_right(run);
 }
@@ -90,7 +92,7 @@ void load_code(DeviceRun& run) {
 
 /// Keys and flag of the second segment come while the kernel waits for them.
 void late_flag(const Kernel& kernel, const Setting& s) {
-  DeviceRun run(kernel, s.launch, s.inputs, s.truth);
+  DeviceRun run(kernel, s.launch, s.inputs, s.truth, Placing::compact, s.rounded);
   load_code(run);
   run.poison_results();
   const auto late = [&](const auto& pass) {
@@ -120,7 +122,7 @@ void abort_ends(const Kernel& kernel, const Setting& s) {
   std::uint32_t* word = nullptr;
   check_cuda(cudaHostAlloc(reinterpret_cast<void**>(&word), 4, cudaHostAllocMapped), "host word");
   {
-    DeviceRun run(kernel, s.launch, s.inputs, s.truth);
+    DeviceRun run(kernel, s.launch, s.inputs, s.truth, Placing::compact, s.rounded);
     run.context.abort = word;
     *word = 0;
     load_code(run);
@@ -169,7 +171,7 @@ void expect_replays(DeviceRun& run, const std::function<void()>& enqueue,
 }
 
 void captured(const Kernel& kernel, const Setting& s) {
-  DeviceRun run(kernel, s.launch, s.inputs, s.truth);
+  DeviceRun run(kernel, s.launch, s.inputs, s.truth, Placing::compact, s.rounded);
   run.context.deterministic = true;
   run.poison_results();
   const auto both = [&] {
@@ -181,7 +183,7 @@ void captured(const Kernel& kernel, const Setting& s) {
 
 /// Forward alone, free to be split over keys: not deterministic.
 void captured_free(const Kernel& kernel, const Setting& s) {
-  DeviceRun run(kernel, s.launch, s.inputs, s.truth);
+  DeviceRun run(kernel, s.launch, s.inputs, s.truth, Placing::compact, s.rounded);
   const auto forward_alone = [&] {
     OracleResult r = run.results();
     for (auto* gradient : {&r.dq, &r.dk, &r.dv}) gradient->clear();
@@ -195,7 +197,7 @@ void captured_free(const Kernel& kernel, const Setting& s) {
 
 /// Heads 0 and 1 .. 5 in launches of their own: the second begins within a group.
 void head_offset(const Kernel& kernel, const Setting& s) {
-  DeviceRun run(kernel, s.launch, s.inputs, s.truth);
+  DeviceRun run(kernel, s.launch, s.inputs, s.truth, Placing::compact, s.rounded);
   run.poison_results();
   const std::vector<double> zeroes(s.inputs.k.size(), 0.0);
   run.dk.set(zeroes, run.other);
@@ -253,7 +255,7 @@ void contract_cases(const std::string& only, Tally& tally) {
   // `few`: flash2, flash1 and hopper alone, with few rows. Beside a grid of naive that waits on
   // every SM the copies of a late flag do not start.
   const auto run_problem = [&](const std::string& name, const OracleProblem& problem_here, bool few,
-                               bool hopper, const auto& body) {
+                               bool hopper, const auto& body, bool rounded = false) {
     std::unique_ptr<Setting> made;
     for (const Kernel* kernel : attn::cuda::kernels()) {
       if (few && kernel->name != "flash2" && kernel->name != "flash1" && kernel->name != "hopper") {
@@ -267,7 +269,7 @@ void contract_cases(const std::string& only, Tally& tally) {
       const std::int64_t keys =
           hopper ? attn::tiles_for(*kernel, {p.dtype, p.head_dim, p.head_dim_v, true, "cuda"}).keys
                  : 128;
-      if (!made) made = std::make_unique<Setting>(problem_here, TileGrid{128, keys});
+      if (!made) made = std::make_unique<Setting>(problem_here, TileGrid{128, keys}, rounded);
       const Setting& setting = *made;
       ++tally.cases;
       std::string problem;
@@ -283,8 +285,8 @@ void contract_cases(const std::string& only, Tally& tally) {
     }
   };
   const auto run_dims = [&](const std::string& name, std::int64_t dim, std::int64_t dim_v, bool few,
-                            bool hopper, const auto& body) {
-    run_problem(name, contract_problem(dim, dim_v, few ? 150 : 400), few, hopper, body);
+                            bool hopper, const auto& body, bool rounded = false) {
+    run_problem(name, contract_problem(dim, dim_v, few ? 150 : 400), few, hopper, body, rounded);
   };
   const auto run = [&](const char* what, std::int64_t dim, bool few, const auto& body) {
     run_dims(std::string(what) + " dim " + std::to_string(dim), dim, dim, few, false, body);
@@ -312,6 +314,21 @@ void contract_cases(const std::string& only, Tally& tally) {
     run_hopper("late flag", true, late_flag);
     run_hopper("abort", false, abort_ends);
     run_hopper("graph", false, captured);
+  }
+  // dK and dV in the dtype of the inputs: names begin with "rounded".
+  for (const auto& [dim, dim_v] :
+       {std::pair{128, 128}, {64, 64}, {96, 96}, {192, 128}, {192, 192}, {256, 256}}) {
+    const auto run_rounded = [&, k = dim, v = dim_v](const char* what, bool few, const auto& body) {
+      run_dims(
+          std::string("rounded ") + what + " dim " + std::to_string(k) + ":" + std::to_string(v), k,
+          v, few, true, body, true);
+    };
+    run_rounded("heads outermost", false, [](const Kernel& kernel, const Setting& s) {
+      placed(kernel, s, Placing::head_major);
+    });
+    run_rounded("late flag", true, late_flag);
+    run_rounded("abort", false, abort_ends);
+    run_rounded("graph", false, captured);
   }
   // Few rows and many keys: split over keys, with heads packed or not.
   for (const std::int64_t heads : {3, 48}) {

@@ -140,7 +140,8 @@ void DeviceTensor::poison(cudaStream_t stream) const {
 }
 
 DeviceRun::DeviceRun(const attn::Kernel& kernel, const TestLaunch& launch,
-                     const OracleInputs& inputs, const OracleResult& truth, Placing placing)
+                     const OracleInputs& inputs, const OracleResult& truth, Placing placing,
+                     bool rounded)
     : q(like_queries(launch.problem, launch.problem.dtype, placing)),
       k(like_keys(launch.problem, launch.problem.dtype, placing)),
       v(like_values(launch.problem, launch.problem.dtype, placing)),
@@ -149,8 +150,8 @@ DeviceRun::DeviceRun(const attn::Kernel& kernel, const TestLaunch& launch,
       lse(row_numbers(launch.problem)),
       delta(row_numbers(launch.problem)),
       dq(like_queries(launch.problem, DType::f32, placing)),
-      dk(like_keys(launch.problem, DType::f32, placing)),
-      dv(like_values(launch.problem, DType::f32, placing)),
+      dk(like_keys(launch.problem, rounded ? launch.problem.dtype : DType::f32, placing)),
+      dv(like_values(launch.problem, rounded ? launch.problem.dtype : DType::f32, placing)),
       stream(make_stream()),
       other(make_stream()),
       kernel_(kernel),

@@ -45,8 +45,9 @@ class DeviceTensor {
 /// One launch of a kernel, forward and backward, whose parts can be changed before they are run.
 class DeviceRun {
  public:
+  /// `rounded`: dk and dv are of the problem's dtype.
   DeviceRun(const attn::Kernel& kernel, const TestLaunch& launch, const OracleInputs& inputs,
-            const OracleResult& truth, Placing placing = Placing::compact);
+            const OracleResult& truth, Placing placing = Placing::compact, bool rounded = false);
   ~DeviceRun();
   DeviceRun(const DeviceRun&) = delete;
   DeviceRun& operator=(const DeviceRun&) = delete;

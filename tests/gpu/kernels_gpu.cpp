@@ -15,6 +15,7 @@
 #include "tests/gpu/device_oracle.h"
 #include "tests/gpu/dims_cases.h"
 #include "tests/gpu/kernel_cases.h"
+#include "tests/gpu/rounded_cases.h"
 #include "tests/gpu/split_cases.h"
 #include "tests/gpu/suite_cases.h"
 #include "tests/gpu/time_decode.h"
@@ -222,6 +223,7 @@ int run(const Filter& filter) {
   dims_cases(cases);
   split_cases(cases);
   suite_cases(cases);
+  if (!filter.forward) rounded_cases(cases);
   if (!filter.forward) contract_cases(filter.only, tally);
   std::printf("%d cases, %d failed\n", tally.cases, tally.failed);
   return tally.failed == 0 && tally.cases > 0 ? 0 : 1;

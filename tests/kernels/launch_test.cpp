@@ -1,5 +1,6 @@
 // How a launch may be cut: segments, strides of positions, resumed states, tiles, threads.
 #include "attention/kernels/dispatch.h"
+#include "runtime/base/dtype.h"
 #include "tests/kernels/kernel_checks.h"
 #include "tests/kernels/under_test.h"
 #include "tests/support/random.h"
@@ -231,6 +232,37 @@ TEST(Launch, CountsTheFlopsOfEveryTileVisited) {
     launch.tiles.insert(launch.tiles.begin() + 1, launch.tiles[1]);  // twice: shows
     expect_counted();
   }
+}
+
+/// Keys that no row sees are 0 in either dtype.
+TEST(Launch, RoundsKeyGradientsWhereTheKernelSaysSo) {
+  int rounding = 0;
+  for (const Kernel* kernel : kernels_under_test()) {
+    EXPECT_TRUE(kernel->name != "reference" || kernel->rounds_dkv != nullptr);
+    for (const DType dtype : {DType::bf16, DType::f16}) {
+      OracleProblem problem = problem_of(dtype);
+      problem.terms = {Mask::Causal{}, Mask::Window{30, 0}};
+      problem.seq = 70;
+      const attn::KernelQuery query{dtype, problem.head_dim, problem.head_dim_v, true,
+                                    kernel->backend};
+      if (kernel->rounds_dkv == nullptr || !kernel->rounds_dkv(query)) continue;
+      ++rounding;
+      const std::vector<TestLaunch> chain{
+          make_launch(problem, segments_cut_at(problem.seq_kv, {1, 8, 8, 77, 140}))};
+      const OracleInputs inputs = random_inputs(problem, 41);
+      const RunResult plain = run_kernel(*kernel, chain, inputs);
+      const RunResult rounded = run_kernel(*kernel, chain, inputs, {.rounded_keys = true});
+      const OracleResult naive = naive_attention(problem, inputs);
+      expect_close(rounded.values, oracle_attention(problem, inputs), naive);
+      EXPECT_EQ(rounded.values.dq, plain.values.dq);
+      EXPECT_NE(rounded.values.dk, plain.values.dk);
+      for (const std::vector<double>* values : {&rounded.values.dk, &rounded.values.dv}) {
+        for (const double x : *values) ASSERT_EQ(x, rounded_to(dtype, x));
+      }
+      EXPECT_TRUE(rounded.gaps_untouched);
+    }
+  }
+  if (rounding == 0) GTEST_SKIP() << "no kernel rounds";
 }
 
 TEST(Launch, PollsAtLeastOnceForEachTile) {

@@ -70,7 +70,7 @@ Index key_tokens(const std::vector<TestLaunch>& chain) {
 /// All operands of a run.
 struct Operands {
   Operands(const OracleProblem& p, std::int64_t key_count, std::int64_t gap, std::int64_t gap_step,
-           bool first)
+           bool first, DType of_key_gradients)
       : q(p.dtype, p.batch, p.seq, p.heads, p.head_dim, gap, first),
         k(p.dtype, p.batch, key_count, p.heads_kv, p.head_dim, gap, first),
         v(p.dtype, p.batch, key_count, p.heads_kv, p.head_dim_v, gap + gap_step, first),
@@ -80,8 +80,8 @@ struct Operands {
         delta(DType::f32, p.batch, p.seq, p.heads, 1, gap, first),
         state(DType::f32, p.batch, p.seq, p.heads, p.head_dim_v, gap, first),
         dq(DType::f32, p.batch, p.seq, p.heads, p.head_dim, gap, first),
-        dk(DType::f32, p.batch, key_count, p.heads_kv, p.head_dim, gap, first),
-        dv(DType::f32, p.batch, key_count, p.heads_kv, p.head_dim_v, gap, first) {}
+        dk(of_key_gradients, p.batch, key_count, p.heads_kv, p.head_dim, gap, first),
+        dv(of_key_gradients, p.batch, key_count, p.heads_kv, p.head_dim_v, gap, first) {}
   TestTensor q, k, v, out, dout, lse, delta, state, dq, dk, dv;
 
   bool gaps_untouched() const {
@@ -122,7 +122,8 @@ class Runner {
         options_(options),
         rows_(all_tokens(problem_.seq)),
         keys_(key_tokens(chain)),
-        operands_(problem_, problem_.seq_kv, options.gap, options.gap_step, options.heads_first) {
+        operands_(problem_, problem_.seq_kv, options.gap, options.gap_step, options.heads_first,
+                  options.rounded_keys ? problem_.dtype : DType::f32) {
     operands_.q.set(inputs.q, rows_);
     operands_.k.set(inputs.k, keys_);
     operands_.v.set(inputs.v, keys_);

@@ -75,6 +75,7 @@ struct RunOptions {
   bool heads_first = false;   ///< operands lie [batch, head, token, dim]
   bool backward = true;
   bool add_key_gradients = false;  ///< launches after the first add to dk and dv
+  bool rounded_keys = false;       ///< dk and dv in the dtype of the problem
   bool state_in_out = false;       ///< f32 only: the state lies where out will
 };
 

@@ -49,10 +49,10 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
     if (plan.items[i].kind != ItemKind::transfer) continue;
     item_of_[static_cast<std::size_t>(plan.items[i].payload)] = static_cast<std::int32_t>(i);
   }
-  // A rank alone: there is nothing to count or to watch but FLOPs.
-  begins_with_attend_ = plan.transfers.empty() && !plan.items.empty() &&
-                        plan.items.front().kind == ItemKind::attend &&
-                        plan.items.front().payload == 0 && launches.zero_flops();
+  alone_ = plan.transfers.empty();
+  // There is nothing to count or to watch but FLOPs, which attends alone add.
+  begins_with_attend_ = alone_ && launches.zero_flops();
+  converts_early_ = alone_ && convert_may_overlap();
   begin_ = make_event();
   for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
   load_code(memory);
@@ -212,10 +212,12 @@ void DeviceExecutor::await_heads(const HeadSpan& heads, const comm::LinkStream& 
 
 void DeviceExecutor::compute(const Item& item, const Memory& memory) {
   const auto i = static_cast<std::size_t>(item.payload);
+  const bool first = &item == plan_.items.data();
   const auto stream = static_cast<cudaStream_t>(context_.stream);
   switch (item.kind) {
     case ItemKind::attend:
       context_.flops_assign = begins_with_attend_ && item.payload == 0;
+      context_.behind_kernel = alone_ && !first;
       launches_.run(item.payload, memory, context_);
       break;
     case ItemKind::merge:
@@ -225,7 +227,7 @@ void DeviceExecutor::compute(const Item& item, const Memory& memory) {
       enqueue_reduce(plan_.reduces[i], memory, stream);
       break;
     case ItemKind::prepare:
-      enqueue_prepare(plan_.prepares[i], memory, stream);
+      enqueue_prepare(plan_.prepares[i], memory, stream, converts_early_ && !first);
       break;
     case ItemKind::transfer:
       break;

@@ -80,7 +80,9 @@ class DeviceExecutor {
   std::vector<std::int32_t> item_of_;  ///< by transfer
   LaunchContext context_;
   cudaStream_t copy_;
+  bool alone_ = false;  ///< nothing is sent or received: a kernel waits for the one before it alone
   bool begins_with_attend_ = false;  ///< whose kernel does what launch_begin() does for others
+  bool converts_early_ = false;
   CudaEvent begin_;
   std::vector<CudaEvent> events_;
   std::array<comm::LinkStream, 2> lanes_;

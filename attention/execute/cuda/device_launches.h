@@ -21,9 +21,7 @@ class DeviceLaunches {
   void run(std::int32_t index, const Memory& memory, const LaunchContext& context) const;
 
   /// Does the kernel of the first attend set the FLOP counter to 0 when it is told to?
-  bool zero_flops() const {
-    return kernel_.zeroes_flops && !rank_.attends.empty() && rank_.pass == Pass::forward;
-  }
+  bool zero_flops() const { return kernel_.zeroes_flops && !rank_.attends.empty(); }
 
   /// A word for each attend: how many of the transfers that bring its keys are over. Kernels whose
   /// keys arrive while they run read it.

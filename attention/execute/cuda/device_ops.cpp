@@ -17,12 +17,12 @@ RowShape shape_of(const Memory& memory, const Block& b) {
 
 }  // namespace
 
-void enqueue_prepare(const Prepare& p, const Memory& memory, cudaStream_t stream) {
+void enqueue_prepare(const Prepare& p, const Memory& memory, cudaStream_t stream, bool early) {
   const RowShape shape = shape_of(memory, p.target);
   switch (p.kind) {
     case PrepareKind::copy:
     case PrepareKind::convert:
-      launch_convert(rows_of(memory, p.source), rows_of(memory, p.target), shape, stream);
+      launch_convert(rows_of(memory, p.source), rows_of(memory, p.target), shape, stream, early);
       break;
     case PrepareKind::zero:
       launch_zero(rows_of(memory, p.target), shape, stream);

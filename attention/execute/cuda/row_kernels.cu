@@ -1,135 +1,31 @@
-// Row operations of plans on the GPU: a warp or a part of one a row, any strides, no shared memory.
-// They are bound by memory. A lane takes eight or four neighbours at once where rows allow it, and
-// warps that follow each other take memory that does.
+// Row operations of plans on the GPU: any strides, no shared memory. They are bound by memory.
 
-#include "attention/execute/cuda/row_kernels.h"
-
-#include <annulus/error.h>
-
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include <algorithm>
-#include <initializer_list>
-#include <string>
-#include <utility>
+#include "attention/execute/cuda/row_grid.cuh"
 
 namespace annulus::attn {
 namespace {
 
-constexpr int kWarp = 32;
-constexpr int kThreads = 256;
-constexpr int kWide = 4;
-constexpr int kWidest = 8;  ///< 16 bytes of two-byte elements
+constexpr int kRowsAtOnce = 4;  ///< of a thread that sums
 
-template <int Width>
-struct Values {
-  float v[Width];
-};
+// Launches that overlap (programmatic dependent launch), where the code is for GPUs that have it;
+// nothing happens in others.
 
-template <typename T>
-__device__ float to_float(T x) {
-  return static_cast<float>(x);
+/// The next kernel of the stream may start its blocks.
+__device__ void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
-template <typename T>
-__device__ T from_float(float x) {
-  return static_cast<T>(x);
-}
-
-/// T[Width], aligned to its size: one load.
-template <typename T, int Width>
-struct alignas(sizeof(T) * Width) Pack {
-  T v[Width];
-};
-
-template <int Width, typename T>
-__device__ Values<Width> load_as(const void* data, std::int64_t i) {
-  const auto pack = *reinterpret_cast<const Pack<T, Width>*>(static_cast<const T*>(data) + i);
-  Values<Width> out;
-  for (int k = 0; k < Width; ++k) out.v[k] = to_float(pack.v[k]);
-  return out;
-}
-
-template <int Width, typename T>
-__device__ void store_as(void* data, std::int64_t i, const Values<Width>& values) {
-  Pack<T, Width> pack;
-  for (int k = 0; k < Width; ++k) pack.v[k] = from_float<T>(values.v[k]);
-  *reinterpret_cast<Pack<T, Width>*>(static_cast<T*>(data) + i) = pack;
-}
-
-template <int Width>
-__device__ Values<Width> load(const DeviceRows& x, std::int64_t i) {
-  if (x.dtype == DType::f16) return load_as<Width, __half>(x.data, i);
-  if (x.dtype == DType::bf16) return load_as<Width, __nv_bfloat16>(x.data, i);
-  return load_as<Width, float>(x.data, i);
-}
-
-template <int Width>
-__device__ void store(const DeviceRows& x, std::int64_t i, const Values<Width>& values) {
-  if (x.dtype == DType::f16) {
-    store_as<Width, __half>(x.data, i, values);
-  } else if (x.dtype == DType::bf16) {
-    store_as<Width, __nv_bfloat16>(x.data, i, values);
-  } else {
-    store_as<Width, float>(x.data, i, values);
-  }
-}
-
-struct Row {
-  std::int64_t batch, token, head;
-};
-
-/// i = (batch * outer + ...) * inner + ...
-template <typename Index>
-__device__ void split(Index i, Index outer, Index inner, std::int64_t& batch, std::int64_t& slow,
-                      std::int64_t& fast) {
-  const Index rest = i / inner;
-  fast = i - rest * inner;
-  batch = rest / outer;
-  slow = rest - static_cast<Index>(batch) * outer;
-}
-
-/// A division of 64 bits takes as long as a row: they are for more rows than 32 bits count.
-__device__ void split(std::int64_t i, std::int64_t rows, std::int64_t outer, std::int64_t inner,
-                      std::int64_t& batch, std::int64_t& slow, std::int64_t& fast) {
-  if (rows <= 0xffffffffLL) {
-    split(static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(outer),
-          static_cast<std::uint32_t>(inner), batch, slow, fast);
-  } else {
-    split(i, outer, inner, batch, slow, fast);
-  }
-}
-
-/// Rows, and how many lanes of a warp share one: a power of 2.
-struct RowGrid {
-  RowShape shape;
-  int lanes;
-};
-
-/// The row of this thread; false past the end.
-__device__ bool find_row(const RowGrid& grid, Row& row) {
-  const RowShape& shape = grid.shape;
-  const std::int64_t i =
-      std::int64_t{blockIdx.x} * (kThreads / grid.lanes) + threadIdx.x / grid.lanes;
-  const std::int64_t rows = shape.batch * shape.tokens * shape.heads;
-  if (i >= rows) return false;
-  split(i, rows, shape.tokens, shape.heads, row.batch, row.token, row.head);
-  return true;
-}
-
-__device__ std::int64_t at(const DeviceRows& x, const Row& row) {
-  return row.batch * x.batch_stride + row.token * x.token_stride + row.head * x.head_stride;
-}
-
-/// fn(d) for each run of Width elements of the row that is this lane's.
-template <int Width, typename Fn>
-__device__ void each_run(const RowGrid& grid, Fn&& fn) {
-  const int step = grid.lanes * Width;
-  for (std::int64_t d = threadIdx.x % grid.lanes * Width; d < grid.shape.dims; d += step) fn(d);
+/// Until the kernel before this one has ended, and what it wrote can be read.
+__device__ void await_kernel_before() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 template <int Width>
 __global__ void convert_rows(DeviceRows from, DeviceRows to, RowGrid grid) {
+  await_kernel_before();
   Row row;
   if (!find_row(grid, row)) return;
   each_run<Width>(grid, [&](std::int64_t d) {
@@ -155,22 +51,35 @@ __global__ void zero_rows(DeviceRows to, RowGrid grid) {
                   [&](std::int64_t d) { store<Width>(to, at(to, row) + d, Values<Width>{}); });
 }
 
-template <int Width>
+/// Several rows of T a thread, whose loads are all under way at once.
+template <int Width, typename T>
 __global__ void sum_rows(DeviceRows a, DeviceRows b, DeviceRows to, RowGrid grid) {
-  Row row;
-  const bool mine = find_row(grid, row);
-  float sum = 0.0F;
-  if (mine) {
-    each_run<Width>(grid, [&](std::int64_t d) {
-      const Values<Width> x = load<Width>(a, at(a, row) + d);
-      const Values<Width> y = load<Width>(b, at(b, row) + d);
-      for (int k = 0; k < Width; ++k) sum += x.v[k] * y.v[k];
-    });
+  let_next_kernel_start();
+  Row rows[kRowsAtOnce];
+  const int real = find_rows(grid, rows);
+  float sums[kRowsAtOnce] = {};
+  each_run<Width>(grid, [&](std::int64_t d) {
+    Pack<T, Width> x[kRowsAtOnce], y[kRowsAtOnce];
+#pragma unroll
+    for (int i = 0; i < kRowsAtOnce; ++i) {
+      x[i] = load_pack<Width, T>(a.data, at(a, rows[i]) + d);
+      y[i] = load_pack<Width, T>(b.data, at(b, rows[i]) + d);
+    }
+#pragma unroll
+    for (int i = 0; i < kRowsAtOnce; ++i) {
+#pragma unroll
+      for (int k = 0; k < Width; ++k) sums[i] += to_float(x[i].v[k]) * to_float(y[i].v[k]);
+    }
+  });
+#pragma unroll
+  for (int i = 0; i < kRowsAtOnce; ++i) {
+    for (int offset = grid.lanes / 2; offset > 0; offset /= 2) {
+      sums[i] += __shfl_xor_sync(0xffffffffU, sums[i], offset);
+    }
+    if (i < real && threadIdx.x % grid.lanes == 0) {
+      store<1>(to, at(to, rows[i]), Values<1>{{sums[i]}});
+    }
   }
-  for (int offset = grid.lanes / 2; offset > 0; offset /= 2) {
-    sum += __shfl_xor_sync(0xffffffffU, sum, offset);
-  }
-  if (mine && threadIdx.x % grid.lanes == 0) store<1>(to, at(to, row), Values<1>{{sum}});
 }
 
 template <int Width>
@@ -232,71 +141,6 @@ __global__ void fill_words(std::uint32_t* words, int count, std::uint32_t value)
   for (int i = 0; i < count; ++i) words[i] = value;
 }
 
-/// True where every row of every operand can be read `width` elements at a time.
-bool wide(const RowShape& shape, std::initializer_list<DeviceRows> operands, int width = kWide) {
-  if (shape.dims % width != 0) return false;
-  for (const DeviceRows& x : operands) {
-    if (x.data == nullptr) continue;
-    const std::int64_t strides = x.batch_stride | x.token_stride | x.head_stride;
-    const auto address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(x.data));
-    if (strides % width != 0 || address % (width * size_of(x.dtype)) != 0) return false;
-  }
-  return true;
-}
-
-/// Tokens and heads change places.
-RowShape turned(const RowShape& shape, std::initializer_list<DeviceRows*> operands) {
-  for (DeviceRows* x : operands) std::swap(x->token_stride, x->head_stride);
-  return {shape.batch, shape.heads, shape.tokens, shape.dims};
-}
-
-/// Where heads follow each other in every operand, or tokens do, they are cut anew, into runs that
-/// a warp takes at once: however long they are, warps then go through memory side by side.
-RowShape recut(RowShape shape, std::initializer_list<DeviceRows*> operands) {
-  constexpr std::int64_t kRun = kWarp * kWidest;
-  const auto tokens_follow = [&](const DeviceRows* x) { return x->token_stride == shape.dims; };
-  if (std::all_of(operands.begin(), operands.end(), tokens_follow)) {
-    shape = turned(shape, operands);
-  }
-  const std::int64_t row = shape.heads * shape.dims;
-  if (row % kRun != 0) return shape;
-  for (const DeviceRows* x : operands) {
-    if (x->head_stride != shape.dims) return shape;
-  }
-  for (DeviceRows* x : operands) x->head_stride = kRun;
-  return {shape.batch, shape.tokens, row / kRun, kRun};
-}
-
-/// As many lanes as a row has runs of `width`.
-RowGrid grid_of(const RowShape& shape, int width) {
-  int lanes = 1;
-  while (lanes < kWarp && std::int64_t{lanes} * width < shape.dims) lanes *= 2;
-  return {shape, lanes};
-}
-
-/// Calls `launch(blocks, threads)` unless there is nothing to do; `per_block`: rows of a block.
-template <typename Launch>
-void run(const RowShape& shape, int per_block, const char* what, Launch&& launch) {
-  const std::int64_t rows = shape.batch * shape.tokens * shape.heads;
-  if (rows * shape.dims == 0) return;
-  launch(static_cast<unsigned>((rows + per_block - 1) / per_block), kThreads);
-  const cudaError_t code = cudaGetLastError();
-  if (code != cudaSuccess) {
-    throw DeviceError(std::string("launch of ") + what + ": " + cudaGetErrorString(code));
-  }
-}
-
-template <typename Launch>
-void run(const RowGrid& grid, const char* what, Launch&& launch) {
-  run(grid.shape, kThreads / grid.lanes, what, launch);
-}
-
-/// How many elements a lane takes at once.
-int width_for(const RowShape& shape, std::initializer_list<DeviceRows> operands) {
-  if (wide(shape, operands, kWidest)) return kWidest;
-  return wide(shape, operands) ? kWide : 1;
-}
-
 /// The instantiation for `width`.
 template <typename Kernel>
 Kernel* of_width(int width, Kernel* one, Kernel* four, Kernel* eight) {
@@ -305,7 +149,14 @@ Kernel* of_width(int width, Kernel* one, Kernel* four, Kernel* eight) {
 
 }  // namespace
 
-void launch_convert(DeviceRows from, DeviceRows to, const RowShape& given, cudaStream_t stream) {
+bool convert_may_overlap() {
+  cudaFuncAttributes attributes{};
+  return cudaFuncGetAttributes(&attributes, convert_rows<kWidest>) == cudaSuccess &&
+         attributes.ptxVersion >= 90;
+}
+
+void launch_convert(DeviceRows from, DeviceRows to, const RowShape& given, cudaStream_t stream,
+                    bool early) {
   if (given.dims == 1) {
     run(given, kThreads, "convert", [&](unsigned blocks, int threads) {
       convert_elements<<<blocks, threads, 0, stream>>>(from, to, given);
@@ -316,8 +167,17 @@ void launch_convert(DeviceRows from, DeviceRows to, const RowShape& given, cudaS
   const int width = width_for(shape, {from, to});
   const auto kernel = of_width(width, convert_rows<1>, convert_rows<kWide>, convert_rows<kWidest>);
   const RowGrid grid = grid_of(shape, width);
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
   run(grid, "convert", [&](unsigned blocks, int threads) {
-    kernel<<<blocks, threads, 0, stream>>>(from, to, grid);
+    cudaLaunchConfig_t config{};
+    config.gridDim = blocks;
+    config.blockDim = static_cast<unsigned>(threads);
+    config.stream = stream;
+    config.attrs = &overlap;
+    config.numAttrs = early ? 1U : 0U;
+    (void)cudaLaunchKernelEx(&config, kernel, from, to, grid);
   });
 }
 
@@ -330,14 +190,28 @@ void launch_zero(DeviceRows to, const RowShape& given, cudaStream_t stream) {
       [&](unsigned blocks, int threads) { kernel<<<blocks, threads, 0, stream>>>(to, grid); });
 }
 
+namespace {
+
+template <typename T>
+void sum_rows_of(const DeviceRows& a, const DeviceRows& b, const DeviceRows& to,
+                 const RowShape& shape, cudaStream_t stream) {
+  const int width = width_for(shape, {a, b});
+  const auto kernel = of_width(width, sum_rows<1, T>, sum_rows<kWide, T>, sum_rows<kWidest, T>);
+  const RowGrid grid = grid_of(shape, width);
+  run(
+      grid, "row sums",
+      [&](unsigned blocks, int threads) { kernel<<<blocks, threads, 0, stream>>>(a, b, to, grid); },
+      kRowsAtOnce);
+}
+
+}  // namespace
+
 void launch_row_sums(const DeviceRows& a, const DeviceRows& b, const DeviceRows& to,
                      const RowShape& shape, cudaStream_t stream) {
-  const int width = width_for(shape, {a, b});
-  const auto kernel = of_width(width, sum_rows<1>, sum_rows<kWide>, sum_rows<kWidest>);
-  const RowGrid grid = grid_of(shape, width);
-  run(grid, "row sums", [&](unsigned blocks, int threads) {
-    kernel<<<blocks, threads, 0, stream>>>(a, b, to, grid);
-  });
+  if (a.dtype != b.dtype) throw DeviceError("row sums: factors of two dtypes");
+  if (a.dtype == DType::f16) return sum_rows_of<__half>(a, b, to, shape, stream);
+  if (a.dtype == DType::bf16) return sum_rows_of<__nv_bfloat16>(a, b, to, shape, stream);
+  sum_rows_of<float>(a, b, to, shape, stream);
 }
 
 void launch_reduce(DeviceRows from, DeviceRows to, bool assign, const RowShape& given,

@@ -26,7 +26,11 @@ struct RowShape {
 
 // A warp or less a row (elements: a thread). All return after the launch; its errors throw
 // DeviceError.
-void launch_convert(DeviceRows from, DeviceRows to, const RowShape& shape, cudaStream_t stream);
+/// `early`: what comes right before on the stream is a kernel, and the launch waits for nothing
+/// else; where convert_may_overlap() says so.
+void launch_convert(DeviceRows from, DeviceRows to, const RowShape& shape, cudaStream_t stream,
+                    bool early = false);
+bool convert_may_overlap();
 void launch_zero(DeviceRows to, const RowShape& shape, cudaStream_t stream);
 /// to = sum over dims of a * b.
 void launch_row_sums(const DeviceRows& a, const DeviceRows& b, const DeviceRows& to,

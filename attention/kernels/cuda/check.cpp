@@ -79,6 +79,17 @@ void check_arguments(const AttendGeometry& g, const LaunchContext& context, bool
   }
 }
 
+bool rounds_dkv(const BackwardParams& p) {
+  if (p.dk.dtype == DType::f32 && p.dv.dtype == DType::f32) return false;
+  if (p.dk.dtype != p.q.dtype || p.dv.dtype != p.q.dtype || !p.dkv_assign) {
+    throw InvalidArgument(
+        "dk and dv are f32, or where the launch assigns them of the dtype of q, which is " +
+        std::string(name_of(p.q.dtype)) + ", not " + std::string(name_of(p.dk.dtype)) + " and " +
+        std::string(name_of(p.dv.dtype)));
+  }
+  return true;
+}
+
 std::int64_t turn_count(const AttendGeometry& g) {
   // A launch has at most as many query tiles as tiles; the index may not be made yet.
   const auto tiles =

@@ -1,6 +1,6 @@
 // What no tile names: rows without keys, and the zeroes that gradients begin with. Grids follow the
 // tile index.
-#include "attention/kernels/cuda/device/blocks.cuh"
+#include "attention/kernels/cuda/device/clear.cuh"
 #include "attention/kernels/cuda/device/unvisited.cuh"
 #include "attention/kernels/cuda/launch.h"
 
@@ -16,75 +16,27 @@ __global__ void fill_rows(const __grid_constant__ Geometry g,
   fill_gaps(g, p, x / parts, x % parts, parts);
 }
 
-/// Blocks of 32 x 8 threads, for clearing: 32 across a row, in pieces of 16 bytes where `wide`.
-__device__ void clear_row(float* values, std::int64_t dim, bool wide) {
-  const auto x = static_cast<int>(threadIdx.x);
-  if (wide) {
-    for (int d = 4 * x; d < dim; d += 128) {
-      *reinterpret_cast<float4*>(values + d) = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-    }
-  } else {
-    for (int d = x; d < dim; d += 32) values[d] = 0.0F;
-  }
-}
-
 __global__ void clear_rows(const __grid_constant__ Geometry g, const Output to, bool wide) {
-  for (std::int64_t row = blockIdx.x * 8 + threadIdx.y; row < g.rows; row += gridDim.x * 8) {
-    clear_row(f32_row(to, blockIdx.z, token_of_row(g, row), blockIdx.y), g.head_dim, wide);
-  }
-}
-
-/// Keys from `first` on, to before `last`, of one segment.
-__device__ void clear_segment(const Geometry& g, const Output& to, std::int64_t dim, bool wide,
-                              const KeySegment& segment, std::int64_t first, std::int64_t last) {
-  for (std::int64_t j = first + threadIdx.y; j < last; j += 8) {
-    clear_row(f32_row(to, blockIdx.z, segment.token + j, blockIdx.y + g.first_kv_head), dim, wide);
-  }
+  clear_queries(g, to, wide, blockIdx.x * kClearRows, gridDim.x * kClearRows, g.rows);
 }
 
 __global__ void clear_keys(const __grid_constant__ Geometry g, const Output to, std::int64_t dim,
                            bool wide) {
   for (int i = 0; i < g.key_count; ++i) {
-    const std::int64_t count = g.keys[i].count;
-    const std::int64_t share = (count + gridDim.x - 1) / gridDim.x;
-    const std::int64_t first = blockIdx.x * share;
-    clear_segment(g, to, dim, wide, g.keys[i], first,
-                  first + share < count ? first + share : count);
+    clear_segment(g, to, dim, wide, g.keys[i], 0, g.keys[i].count, static_cast<int>(blockIdx.x),
+                  static_cast<int>(gridDim.x));
   }
 }
 
 /// Block x: the keys between key tile x - 1 and key tile x.
 __global__ void clear_key_gaps(const __grid_constant__ Geometry g, const Output to,
                                std::int64_t dim, bool wide) {
-  const int x = static_cast<int>(blockIdx.x);
-  int segment = 0;
-  std::int64_t key = 0;
-  if (x > 0) {
-    const int begin = g.key_tiles[x - 1];
-    segment = g.tiles_by_key[begin].segment;
-    key = g.tiles_by_key[begin].key + totals_of(g.tiles_by_key, begin, g.key_tiles[x]).keys;
-  }
-  int end_segment = g.key_count;
-  std::int64_t end_key = 0;
-  if (x < g.key_tile_count) {
-    end_segment = g.tiles_by_key[g.key_tiles[x]].segment;
-    end_key = g.tiles_by_key[g.key_tiles[x]].key;
-  }
-  for (; segment < end_segment; ++segment, key = 0) {
-    clear_segment(g, to, dim, wide, g.keys[segment], key, g.keys[segment].count);
-  }
-  if (segment < g.key_count) clear_segment(g, to, dim, wide, g.keys[segment], key, end_key);
+  clear_gap(g, to, dim, wide, key_gap_before(g, static_cast<int>(blockIdx.x)));
 }
 
 __global__ void clear_turns(int* turns, std::int64_t count) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i < count) turns[i] = 0;
-}
-
-/// May rows of `dim` floats be written 16 bytes at a time?
-bool aligned_rows(const Output& to, std::int64_t dim) {
-  const auto address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to.data));
-  return ((address / 4 | to.batch_stride | to.token_stride | to.head_stride | dim) & 3) == 0;
 }
 
 }  // namespace
@@ -113,7 +65,7 @@ void clear_gradients(const BackwardParams& params, const LaunchContext& context,
   const auto heads = static_cast<unsigned>(g.heads);
   const auto kv_heads = static_cast<unsigned>(g.kv_heads);
   const auto batch = static_cast<unsigned>(g.batch);
-  const dim3 threads(32, 8);
+  const dim3 threads(32, kClearRows);
   if (params.dq_assign && g.rows > 0) {
     const std::int64_t blocks = (g.rows + 31) / 32;  // 4 rows a thread
     const dim3 grid(static_cast<unsigned>(blocks < 65536 ? blocks : 65536), heads, batch);

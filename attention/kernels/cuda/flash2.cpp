@@ -76,6 +76,11 @@ void flash2_forward(const ForwardParams& params, const LaunchContext& context) {
   }
 }
 
+bool flash2_rounds_dkv(const KernelQuery& query) {
+  return backward_variant(query.dtype, query.head_dim) != nullptr &&
+         query.head_dim == query.head_dim_v;
+}
+
 void flash2_backward(const BackwardParams& params, const LaunchContext& context) {
   const BackwardParams& p = params;
   const BackwardLaunch variant = backward_variant(p.q.dtype, p.geometry.head_dim);
@@ -87,6 +92,7 @@ void flash2_backward(const BackwardParams& params, const LaunchContext& context)
   }
   const std::int64_t turns = turn_count(p.geometry);
   check_arguments(p.geometry, context, true, turns * static_cast<std::int64_t>(sizeof(int)));
+  (void)rounds_dkv(p);
   clear_gradients(params, context, context.deterministic ? turns : 0, KeyGradients::kernel_assigns);
   if (!p.geometry.tiles.empty() && p.geometry.heads > 0 && p.geometry.batch > 0) {
     variant(params, context);

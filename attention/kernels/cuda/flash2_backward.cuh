@@ -235,9 +235,10 @@ struct Flash2Backward : Flash2BackwardBlock<T, kDim> {
     add_dq(step, dq[1], row0 + 16, dim0);
   }
 
+  /// Rounded once, or in f32, added to where the launch says so.
   __device__ void store_keys(const Output& operand, const Gradients& sum, float factor) const {
-    float* base = f32_row(operand, batch, segment.token + first_key, kv_head) + half * kHalfDim +
-                  2 * (lane & 2);
+    const bool rounds = operand.dtype != DType::f32;
+    std::byte* const base = row_bytes(operand, batch, segment.token + first_key, kv_head);
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
       const int key = key0 + 16 * m + (lane >> 2) + 8 * (lane & 1);
@@ -245,7 +246,14 @@ struct Flash2Backward : Flash2BackwardBlock<T, kDim> {
       for (int n = 0; n < kDkvTiles; ++n) {
         const float4 v = four_columns(sum[m][n], lane);
         if (key >= keys) continue;
-        auto* to = reinterpret_cast<float4*>(base + key * operand.token_stride + 8 * n);
+        const std::int64_t i =
+            key * operand.token_stride + half * kHalfDim + 2 * (lane & 2) + 8 * n;
+        if (rounds) {
+          *reinterpret_cast<uint2*>(base + 2 * i) = make_uint2(
+              pack(v.x * factor, v.y * factor, T()), pack(v.z * factor, v.w * factor, T()));
+          continue;
+        }
+        auto* to = reinterpret_cast<float4*>(base + 4 * i);
         const float4 old = p.dkv_assign ? make_float4(0.0F, 0.0F, 0.0F, 0.0F) : *to;
         *to = make_float4(fmaf(v.x, factor, old.x), fmaf(v.y, factor, old.y),
                           fmaf(v.z, factor, old.z), fmaf(v.w, factor, old.w));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "attention/kernels/dispatch.h"
 #include "attention/kernels/params.h"
 
 // Entry points of this back end, one a kernel and pass, each on context.stream.
@@ -23,6 +24,9 @@ void begin_flops(const LaunchContext& context);
 /// rows of a query tile.
 void fill_unvisited_rows(const ForwardParams& params, const LaunchContext& context,
                          int tile_rows = 128);
+/// Are dk and dv rounded? Throws InvalidArgument where they are and the launch does not assign
+/// them, or where they are neither f32 nor of the dtype of q.
+bool rounds_dkv(const BackwardParams& params);
 /// What a kernel does with dk and dv: adds to all of them, or assigns those of its key tiles where
 /// the launch says so.
 enum class KeyGradients { kernel_adds, kernel_assigns };
@@ -45,5 +49,7 @@ void reference_backward(const BackwardParams& params, const LaunchContext& conte
 /// flash2: tensor cores where a variant is built and the operands allow it, else plain.
 void flash2_forward(const ForwardParams& params, const LaunchContext& context);
 void flash2_backward(const BackwardParams& params, const LaunchContext& context);
+/// Kernel::rounds_dkv
+bool flash2_rounds_dkv(const KernelQuery& query);
 
 }  // namespace annulus::attn::cuda

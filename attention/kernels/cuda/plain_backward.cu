@@ -2,9 +2,10 @@
 // block serves a key tile of one key/value head and streams the query tiles that see it, 16 rows at
 // a time, of every query head of the group: P and dS once into shared memory (16 KB), then dV, dK
 // and dQ are added to in memory. f32 arithmetic. Nobody else adds to the block's keys; to dQ it
-// adds in any order, or (kOrdered) when the key tile's turn comes (see flash2_backward.cuh).
-// Workspace: the turns.
+// adds in any order, or (kOrdered) when the key tile's turn comes (see flash2_backward.cuh). Where
+// dK and dV are rounded a kernel of their own finds them. Workspace: the turns.
 #include "attention/kernels/cuda/device/blocks.cuh"
+#include "attention/kernels/cuda/device/numbers.cuh"
 #include "attention/kernels/cuda/device/pairs.cuh"
 #include "attention/kernels/cuda/launch.h"
 
@@ -15,6 +16,8 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kRows = 16;
 constexpr int kKeys = 128;
+constexpr int kColumns = 128;  ///< that are summed at once where dK and dV are rounded
+constexpr int kSumBytes = kKeys * kColumns * static_cast<int>(sizeof(float));
 
 struct Part {
   int batch, head;
@@ -42,14 +45,23 @@ __device__ void find_scores(const Geometry& g, const BackwardParams& p, const Pa
   }
 }
 
-/// target[key] += factor * sum over rows of scores[row][key] * source[row].
-__device__ void add_to_keys(const Geometry& g, const Part& part, const Output& target,
-                            const Input& source, std::int64_t dim, float factor,
-                            const float (*scores)[kKeys]) {
-  const std::int64_t base = index_of(source, part.batch, 0, part.head);
-  for (std::int64_t i = threadIdx.x; i < part.tile.keys * dim; i += kThreads) {
-    const auto key = static_cast<int>(i / dim);
-    const std::int64_t d = i % dim;
+/// Columns [first, first + count) of dK or dV, and what they are made of: rows of q or dout.
+struct Columns {
+  const Output& target;
+  const Input& source;
+  float factor;
+  std::int64_t first, count;
+};
+
+/// add(key, column, sum over rows of scores[row][key] * source[row]) for all keys and columns.
+template <typename Add>
+__device__ void add_to_keys(const Geometry& g, const Part& part, const Columns& columns,
+                            const float (*scores)[kKeys], Add&& add) {
+  const Input& source = columns.source;
+  const std::int64_t base = index_of(source, part.batch, 0, part.head) + columns.first;
+  for (std::int64_t i = threadIdx.x; i < part.tile.keys * columns.count; i += kThreads) {
+    const auto key = static_cast<int>(i / columns.count);
+    const std::int64_t d = i % columns.count;
     float sum = 0.0F;
     for (int r = 0; r < part.rows; ++r) {
       const float score = scores[r][key];
@@ -58,8 +70,16 @@ __device__ void add_to_keys(const Geometry& g, const Part& part, const Output& t
       sum += score *
              load_element<float>(source.data, source.dtype, base + token * source.token_stride + d);
     }
-    f32_row(target, part.batch, part.key_token + key, part.kv)[d] += factor * sum;
+    add(key, d, columns.factor * sum);
   }
+}
+
+/// The same to memory.
+__device__ void add_in_rows(const Geometry& g, const Part& part, const Columns& columns,
+                            const float (*scores)[kKeys]) {
+  add_to_keys(g, part, columns, scores, [&](int key, std::int64_t d, float sum) {
+    f32_row(columns.target, part.batch, part.key_token + key, part.kv)[d] += sum;
+  });
 }
 
 template <bool kOrdered>
@@ -89,7 +109,8 @@ __device__ void add_to_rows(const Geometry& g, const BackwardParams& p, const Pa
 }
 
 /// Two blocks an SM where dQ is free: left to itself the compiler takes three, and spills.
-template <bool kOrdered>
+/// kRounded: dQ alone, since round_keys_kernel has dK and dV.
+template <bool kOrdered, bool kRounded>
 __global__ void __launch_bounds__(kThreads, kOrdered ? 1 : 2)
     plain_backward_kernel(const __grid_constant__ Geometry g,
                           const __grid_constant__ BackwardParams p, int* turns) {
@@ -126,8 +147,10 @@ __global__ void __launch_bounds__(kThreads, kOrdered ? 1 : 2)
         part.rows = min(kRows, part.tile.rows - part.first);
         find_scores(g, p, part, probability, ds);
         __syncthreads();
-        add_to_keys(g, part, p.dv, p.dout, g.head_dim_v, 1.0F, probability);
-        add_to_keys(g, part, p.dk, p.q, g.head_dim, static_cast<float>(g.softmax_scale), ds);
+        if constexpr (!kRounded) {
+          add_in_rows(g, part, {p.dv, p.dout, 1.0F, 0, g.head_dim_v}, probability);
+          add_in_rows(g, part, {p.dk, p.q, static_cast<float>(g.softmax_scale), 0, g.head_dim}, ds);
+        }
         add_to_rows<kOrdered>(g, p, part, ds);
         __syncthreads();
       }
@@ -139,21 +162,94 @@ __global__ void __launch_bounds__(kThreads, kOrdered ? 1 : 2)
   }
 }
 
+/// Columns of dK (`of_keys`) or dV of the block's keys, summed in `sums` and rounded.
+__device__ void round_columns(const Geometry& g, const BackwardParams& p, Part part, int begin,
+                              int end, const Columns& columns, bool of_keys,
+                              float (*probability)[kKeys], float (*ds)[kKeys],
+                              float (*sums)[kColumns]) {
+  const KeySegment& segment = g.keys[g.tiles_by_key[begin].segment];
+  const std::int64_t first_key = segment.token + g.tiles_by_key[begin].key;
+  const int keys = totals_of(g.tiles_by_key, begin, end).keys;
+  for (int i = static_cast<int>(threadIdx.x); i < kKeys * kColumns; i += kThreads) {
+    sums[i / kColumns][i % kColumns] = 0.0F;
+  }
+  const HeadRange heads = heads_of(g, part.kv);
+  for (part.head = heads.first; part.head < heads.last; ++part.head) {
+    for (int i = begin; i < end; ++i) {
+      part.tile = g.tiles_by_key[i];
+      part.key_token = segment.token + part.tile.key;
+      for (part.first = 0; part.first < part.tile.rows; part.first += kRows) {
+        part.rows = min(kRows, part.tile.rows - part.first);
+        __syncthreads();
+        find_scores(g, p, part, probability, ds);
+        __syncthreads();
+        add_to_keys(g, part, columns, of_keys ? ds : probability,
+                    [&](int key, std::int64_t d, float sum) { sums[key][d] += sum; });
+      }
+    }
+  }
+  __syncthreads();
+  for (std::int64_t i = threadIdx.x; i < keys * columns.count; i += kThreads) {
+    const std::int64_t key = i / columns.count;
+    const std::int64_t d = i % columns.count;
+    store_element(
+        columns.target.data, columns.target.dtype,
+        index_of(columns.target, part.batch, first_key + key, part.kv) + columns.first + d,
+        sums[key][d]);
+  }
+  __syncthreads();
+}
+
+/// dK and dV that are rounded, of the same blocks as above: 128 columns at a time, whose sums lie
+/// in shared memory and for which P and dS are found anew.
+__global__ void __launch_bounds__(kThreads, 2)
+    round_keys_kernel(const __grid_constant__ Geometry g,
+                      const __grid_constant__ BackwardParams p) {
+  extern __shared__ __align__(16) float sums[][kColumns];
+  __shared__ float probability[kRows][kKeys];
+  __shared__ float ds[kRows][kKeys];
+  const int begin = g.key_tiles[blockIdx.x];
+  const int end = g.key_tiles[blockIdx.x + 1];
+  Part part{};
+  part.batch = static_cast<int>(blockIdx.z);
+  part.kv = blockIdx.y + g.first_kv_head;
+  if (!await_segment(g, g.keys[g.tiles_by_key[begin].segment])) return;
+  for (const bool of_keys : {false, true}) {
+    const std::int64_t dim = of_keys ? g.head_dim : g.head_dim_v;
+    const float factor = of_keys ? static_cast<float>(g.softmax_scale) : 1.0F;
+    for (std::int64_t first = 0; first < dim; first += kColumns) {
+      const std::int64_t count = dim - first < kColumns ? dim - first : kColumns;
+      round_columns(g, p, part, begin, end,
+                    {of_keys ? p.dk : p.dv, of_keys ? p.q : p.dout, factor, first, count}, of_keys,
+                    probability, ds, sums);
+    }
+  }
+}
+
 }  // namespace
 
 void plain_backward(const BackwardParams& params, const LaunchContext& context) {
   const std::int64_t turns = turn_count(params.geometry);
   check_arguments(params.geometry, context, true, turns * static_cast<std::int64_t>(sizeof(int)));
-  clear_gradients(params, context, context.deterministic ? turns : 0);
+  const bool rounded = rounds_dkv(params);
+  clear_gradients(params, context, context.deterministic ? turns : 0,
+                  rounded ? KeyGradients::kernel_assigns : KeyGradients::kernel_adds);
   const Geometry g = geometry_of(params.geometry, context);
   if (g.key_tile_count == 0 || g.heads == 0 || g.batch == 0) return;
   const dim3 grid(static_cast<unsigned>(g.key_tile_count), static_cast<unsigned>(g.kv_heads),
                   static_cast<unsigned>(g.batch));
-  const auto kernel =
-      context.deterministic ? &plain_backward_kernel<true> : &plain_backward_kernel<false>;
-  kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(context.stream)>>>(
+  auto* const stream = static_cast<cudaStream_t>(context.stream);
+  using Kernel = void (*)(Geometry, BackwardParams, int*);
+  constexpr Kernel kKernels[2][2] = {
+      {&plain_backward_kernel<false, false>, &plain_backward_kernel<false, true>},
+      {&plain_backward_kernel<true, false>, &plain_backward_kernel<true, true>}};
+  kKernels[context.deterministic][rounded]<<<grid, kThreads, 0, stream>>>(
       g, params, reinterpret_cast<int*>(context.workspace.data()));
   check_launch("plain backward");
+  if (!rounded) return;
+  allow_shared_memory(reinterpret_cast<const void*>(&round_keys_kernel), kSumBytes);
+  round_keys_kernel<<<grid, kThreads, kSumBytes, stream>>>(g, params);
+  check_launch("plain backward, keys");
 }
 
 }  // namespace annulus::attn::cuda

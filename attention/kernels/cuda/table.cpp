@@ -43,6 +43,8 @@ std::int64_t flash2_bytes(const AttendGeometry& g, bool backward, int /*threads*
   return backward ? turn_bytes(g) : 0;
 }
 
+bool always(const KernelQuery& /*query*/) { return true; }
+
 std::int64_t nothing(const AttendGeometry& /*g*/, bool /*backward*/) { return 0; }
 
 /// O, l and m of every row.
@@ -79,6 +81,7 @@ constexpr Kernel kFlash2{.name = "flash2",
                          .tile_q = kTile,
                          .tile_k = kTile,
                          .joined_tiles = true,
+                         .rounds_dkv = flash2_rounds_dkv,
                          .refuses = refuses,
                          .workspace_bytes = flash2_bytes,
                          .materialized_bytes = nothing,
@@ -113,6 +116,7 @@ constexpr Kernel kReference{.name = "reference",
                             .tile_q = kTile,
                             .tile_k = kTile,
                             .joined_tiles = true,
+                            .rounds_dkv = always,
                             .refuses = reference_refuses,
                             .workspace_bytes = reference_bytes,
                             .materialized_bytes = reference_materialized,
@@ -126,6 +130,7 @@ constexpr Kernel kHopper{.name = "hopper",
                          .tiles = sm90::hopper_tiles,
                          .joined_tiles = true,
                          .zeroes_flops = true,
+                         .rounds_dkv = always,
                          .refuses = sm90::hopper_refuses,
                          .workspace_bytes = sm90::hopper_bytes,
                          .materialized_bytes = nothing,

@@ -247,10 +247,14 @@ std::int64_t materialized_bytes(const AttendGeometry& geometry, bool backward) {
   return Buffers(geometry, Doubles(), backward).bytes;
 }
 
+/// What is stored is of any dtype.
+bool rounds_dkv(const KernelQuery& /*query*/) { return true; }
+
 constexpr Kernel kReference{.name = "reference",
                             .backend = "cpu",
                             .tile_q = 64,
                             .tile_k = 128,
+                            .rounds_dkv = rounds_dkv,
                             .refuses = refuses,
                             .workspace_bytes = workspace_bytes,
                             .materialized_bytes = materialized_bytes,

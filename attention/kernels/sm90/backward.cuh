@@ -231,9 +231,9 @@ struct GradientConsumer : ConsumerBase<Memory> {
   }
 
   __device__ __forceinline__ void store(const KeyRows& to) const {
-    store_keys<kDim>(to.dk, p.dk.token_stride, key(), to.keys, lane(), shared.factors.scale,
-                     p.dkv_assign, dk);
-    store_keys<kDim>(to.dv, p.dv.token_stride, key(), to.keys, lane(), 1.0F, p.dkv_assign, dv);
+    leave_keys<T, kDim>(p.dk, to.dk, key(), to.keys, lane(), shared.factors.scale, p.dkv_assign,
+                        dk);
+    leave_keys<T, kDim>(p.dv, to.dv, key(), to.keys, lane(), 1.0F, p.dkv_assign, dv);
     say_done(to);
   }
 

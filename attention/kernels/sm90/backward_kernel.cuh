@@ -2,6 +2,7 @@
 
 #include "attention/kernels/cuda/launch.h"
 #include "attention/kernels/sm90/backward.cuh"
+#include "attention/kernels/sm90/overlap.h"
 #include "attention/kernels/sm90/variant.h"
 
 // Entry point and launch of one variant of the backward.
@@ -28,9 +29,11 @@ void launch_kernel(const BackwardLaunch& launch, BackwardKernel kernel) {
   constexpr int kBytes = sizeof(Memory);
   static_assert(kBytes <= 227 * 1024);
   cuda::allow_shared_memory(reinterpret_cast<const void*>(kernel), kBytes);
-  kernel<<<static_cast<unsigned>(launch.blocks), kThreads, kBytes,
-           static_cast<cudaStream_t>(launch.stream)>>>(launch.geometry, launch.params, launch.maps,
-                                                       launch.schedule, launch.turns);
+  // Behind prepare_backward, whose work the loader waits for.
+  const Overlapped overlapped(static_cast<unsigned>(launch.blocks), kThreads, kBytes, launch.stream,
+                              true);
+  (void)cudaLaunchKernelEx(overlapped.config(), kernel, launch.geometry, launch.params, launch.maps,
+                           launch.schedule, launch.turns);
   cuda::check_launch("hopper backward");
 }
 

@@ -80,8 +80,8 @@ struct QueryLoader {
     if (*static_cast<volatile std::uint32_t*>(&shared.aborted) != 0) return false;
     const std::int64_t token = segment.token + tile.key;
     KeyRows& to = shared.items[n & 1];
-    to.dk = cuda::f32_row(p.dk, item.batch, token, kv_head);
-    to.dv = cuda::f32_row(p.dv, item.batch, token, kv_head);
+    to.dk = cuda::index_of(p.dk, item.batch, token, kv_head);
+    to.dv = cuda::index_of(p.dv, item.batch, token, kv_head);
     to.keys = item.tile.keys;
     to.kv_head = kv_head;
     const auto first = static_cast<int>(token);
@@ -229,6 +229,7 @@ struct QueryLoader {
   }
 
   __device__ __forceinline__ void run() {
+    await_kernel_before();  // the schedule and zeroes are its work; all others wait for steps
     if (lane == 0) shared.pairs = 0;
     int index = static_cast<int>(blockIdx.x);
     for (int n = 0; index < schedule.all; ++n) {

@@ -2,7 +2,9 @@
 
 #include "attention/kernels/cuda/device/gather.cuh"
 #include "attention/kernels/sm90/backward_shared.cuh"
+#include "attention/kernels/sm90/ptx.cuh"
 
+#include <cstddef>
 #include <cstdint>
 
 // Gradients on their way to memory.
@@ -51,22 +53,81 @@ __device__ __forceinline__ void stage_dq(unsigned char* boxes, int count, int ro
   fence_async_shared();
 }
 
-/// The warp's 16 keys of dK or dV, `key` the first of them, written or added to.
+/// The warp's 16 keys of dK or dV, `key` the first of them, written or added to. What is added to
+/// is read some columns at a time: one after another, each read would wait for the store before it.
 template <int kDim>
 __device__ __forceinline__ void store_keys(float* to, std::int64_t stride, int key, int keys,
                                            int lane, float scale, bool assign,
                                            const float (&sum)[kDim / 2]) {
+  constexpr int kAtOnce = 4;
   const int row = key + (lane >> 2) + 8 * (lane & 1);
   float* const at = to + row * stride + 2 * (lane & 2);
 #pragma unroll
-  for (int j = 0; j < kDim / 8; ++j) {
-    const float part[4] = {sum[4 * j], sum[4 * j + 1], sum[4 * j + 2], sum[4 * j + 3]};
-    const float4 v = cuda::four_columns(part, lane);
-    if (row >= keys) continue;
-    auto* const place = reinterpret_cast<float4*>(at + 8 * j);
-    const float4 old = assign ? make_float4(0.0F, 0.0F, 0.0F, 0.0F) : *place;
-    *place = make_float4(fmaf(v.x, scale, old.x), fmaf(v.y, scale, old.y), fmaf(v.z, scale, old.z),
-                         fmaf(v.w, scale, old.w));
+  for (int first = 0; first < kDim / 8; first += kAtOnce) {
+    float4 old[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      old[i] = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+      if (!assign && row < keys) old[i] = *reinterpret_cast<const float4*>(at + 8 * (first + i));
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int j = first + i;
+      const float part[4] = {sum[4 * j], sum[4 * j + 1], sum[4 * j + 2], sum[4 * j + 3]};
+      const float4 v = cuda::four_columns(part, lane);
+      if (row >= keys) continue;
+      *reinterpret_cast<float4*>(at + 8 * j) =
+          make_float4(fmaf(v.x, scale, old[i].x), fmaf(v.y, scale, old[i].y),
+                      fmaf(v.z, scale, old[i].z), fmaf(v.w, scale, old[i].w));
+    }
+  }
+}
+
+/// Of four lanes that follow each other, lane c gets x[c] of each, in their order.
+__device__ __forceinline__ uint4 across_quad(std::uint32_t (&x)[4], int lane) {
+#pragma unroll
+  for (int step = 1; step < 4; step *= 2) {
+    const bool high = (lane & step) != 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if ((i & step) != 0) continue;
+      const std::uint32_t other = __shfl_xor_sync(0xffffffffU, high ? x[i] : x[i + step], step);
+      x[i] = high ? other : x[i];
+      x[i + step] = high ? x[i + step] : other;
+    }
+  }
+  return make_uint4(x[0], x[1], x[2], x[3]);
+}
+
+/// The same, rounded to T and written: 16 columns of 16 keys at once, 32 bytes a key.
+template <typename T, int kDim>
+__device__ __forceinline__ void round_keys(std::byte* to, std::int64_t stride, int key, int keys,
+                                           int lane, float scale, const float (&sum)[kDim / 2]) {
+  const int row = key + (lane >> 2) + 8 * (lane & 1);
+  std::byte* const at = to + row * stride * 2 + 8 * (lane & 2);
+#pragma unroll
+  for (int j = 0; j < kDim / 16; ++j) {
+    std::uint32_t packs[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      packs[i] = pack(sum[8 * j + 2 * i] * scale, sum[8 * j + 2 * i + 1] * scale, T());
+    }
+    const uint4 v = across_quad(packs, lane);
+    if (row < keys) *reinterpret_cast<uint4*>(at + 32 * j) = v;
+  }
+}
+
+/// Columns of dK or dV from element `first` on, as the launch wants them.
+template <typename T, int kDim>
+__device__ __forceinline__ void leave_keys(const Output& operand, std::int64_t first, int key,
+                                           int keys, int lane, float scale, bool assign,
+                                           const float (&sum)[kDim / 2]) {
+  if (operand.dtype == DType::f32) {
+    store_keys<kDim>(static_cast<float*>(operand.data) + first, operand.token_stride, key, keys,
+                     lane, scale, assign, sum);
+  } else {
+    round_keys<T, kDim>(static_cast<std::byte*>(operand.data) + 2 * first, operand.token_stride,
+                        key, keys, lane, scale, sum);
   }
 }
 

@@ -41,7 +41,7 @@ struct Factors {
 
 /// Where the gradients of an item go.
 struct KeyRows {
-  float *dk, *dv;  ///< of the first key
+  std::int64_t dk, dv;  ///< element 0 of the first key: the loader has no register for its address
   std::int32_t keys, kv_head;
 };
 

@@ -245,10 +245,10 @@ struct WideConsumer : ConsumerBase<Memory> {
   }
 
   __device__ __forceinline__ void store(const KeyRows& to) const {
-    store_keys<Across::kPart>(to.dk + group() * Across::kPart, p.dk.token_stride, key(), to.keys,
-                              lane(), shared.factors.scale, p.dkv_assign, dk);
-    store_keys<AcrossV::kPart>(to.dv + group() * AcrossV::kPart, p.dv.token_stride, key(), to.keys,
-                               lane(), 1.0F, p.dkv_assign, dv);
+    leave_keys<T, Across::kPart>(p.dk, to.dk + group() * Across::kPart, key(), to.keys, lane(),
+                                 shared.factors.scale, p.dkv_assign, dk);
+    leave_keys<T, AcrossV::kPart>(p.dv, to.dv + group() * AcrossV::kPart, key(), to.keys, lane(),
+                                  1.0F, p.dkv_assign, dv);
     say_done(to);
   }
 

@@ -41,11 +41,13 @@ void launch_backward(BackwardVariant variant, const BackwardParams& params,
                      const LaunchContext& context) {
   const AttendGeometry& geometry = params.geometry;
   cuda::check_arguments(geometry, context, true, hopper_bytes(geometry, true, 1));
-  const bool ordered = context.deterministic;
-  cuda::clear_gradients(params, context, ordered ? cuda::turn_count(geometry) : 0,
-                        cuda::KeyGradients::kernel_assigns);
+  (void)cuda::rounds_dkv(params);
   const std::int64_t items = key_items_of(geometry);
-  if (items == 0) return;
+  if (items == 0) {
+    cuda::begin_flops(context);
+    cuda::clear_gradients(params, context, 0, cuda::KeyGradients::kernel_assigns);
+    return;
+  }
   const cuda::Geometry g = cuda::geometry_of(geometry, context);
   const int blocks = blocks_of(items, multiprocessors(), context.sm_limit);
   const Sections sections = key_sections_of(geometry);
@@ -56,13 +58,15 @@ void launch_backward(BackwardVariant variant, const BackwardParams& params,
                              .head_count = sections.heads,
                              .section = sections.size,
                              .sections = sections.count};
+  int* const turns =
+      context.deterministic ? reinterpret_cast<int*>(context.workspace.data()) : nullptr;
   const BackwardMaps maps = maps_of(params);
-  make_key_schedule(g, schedule, ordered, context.stream);
+  prepare_backward(g, params, schedule, turns, cuda::turn_count(geometry), context);
   variant({.params = params,
            .geometry = g,
            .maps = maps,
            .schedule = schedule,
-           .turns = ordered ? reinterpret_cast<int*>(context.workspace.data()) : nullptr,
+           .turns = turns,
            .blocks = blocks,
            .stream = context.stream});
 }
@@ -71,6 +75,7 @@ void hopper_backward(const BackwardParams& params, const LaunchContext& context)
   const AttendGeometry& g = params.geometry;
   const BackwardVariant variant = variant_for(params.q.dtype, g.head_dim, g.head_dim_v);
   if (variant == nullptr || !suits(params)) {
+    cuda::begin_flops(context);
     cuda::flash2_backward(params, context);
     return;
   }

@@ -1,4 +1,4 @@
-// Before the kernel: the schedule, by as many warps as there are query tiles or key tiles.
+// Before the kernel: the schedule, by as many warps as there are query tiles.
 #include "attention/kernels/cuda/device/unvisited.cuh"
 #include "attention/kernels/cuda/launch.h"
 #include "attention/kernels/sm90/pack.cuh"
@@ -66,14 +66,6 @@ __global__ void fill_and_place(const __grid_constant__ cuda::Geometry g,
   cuda::fill_gaps(g, p, block, part, parts);
 }
 
-__global__ void place_key_tiles(const __grid_constant__ cuda::Geometry g,
-                                const __grid_constant__ KeySchedule schedule, bool ordered) {
-  const int i = static_cast<int>(blockIdx.x * kWarps + threadIdx.y);
-  if (i == 0 && threadIdx.x == 0) *schedule.drawn = 0;
-  if (i >= g.key_tile_count) return;
-  place_key_tile(g, schedule, i, static_cast<int>(threadIdx.x), ordered);
-}
-
 unsigned blocks_for(int tiles) { return static_cast<unsigned>((tiles + kWarps - 1) / kWarps); }
 
 }  // namespace
@@ -95,13 +87,6 @@ void make_schedule(const cuda::Geometry& g, const Input& q, const Schedule& sche
       split.tiles == nullptr ? &place_query_tiles<false> : &place_query_tiles<true>;
   kernel<<<blocks_for(g.row_tile_count), dim3(32, kWarps), 0, static_cast<cudaStream_t>(stream)>>>(
       g, q, schedule, split, step_keys);
-  cuda::check_launch("hopper schedule");
-}
-
-void make_key_schedule(const cuda::Geometry& g, const KeySchedule& schedule, bool ordered,
-                       void* stream) {
-  place_key_tiles<<<blocks_for(g.key_tile_count), dim3(32, kWarps), 0,
-                    static_cast<cudaStream_t>(stream)>>>(g, schedule, ordered);
   cuda::check_launch("hopper schedule");
 }
 

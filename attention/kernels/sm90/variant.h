@@ -72,8 +72,11 @@ constexpr int backward_rows(std::int64_t head_dim) { return head_dim == 64 ? 128
 /// Keys of an item of the backward, and of the boxes of k and v.
 constexpr int backward_keys(std::int64_t head_dim) { return head_dim > 128 ? 64 : 128; }
 
-/// The schedule of key tiles; `ordered`: dQ is added in turns.
-void make_key_schedule(const cuda::Geometry& geometry, const KeySchedule& schedule, bool ordered,
-                       void* stream);
+/// Before the backward's kernel: the schedule of key tiles, zeroes in dQ, and in dK and dV of keys
+/// that no tile names, where the launch assigns them, in `turn_count` turns (null: dQ is added in
+/// any order) and in the FLOP counter where the launch says so.
+void prepare_backward(const cuda::Geometry& geometry, const BackwardParams& params,
+                      const KeySchedule& schedule, int* turns, std::int64_t turn_count,
+                      const LaunchContext& context);
 
 }  // namespace annulus::attn::sm90

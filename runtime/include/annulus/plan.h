@@ -118,7 +118,8 @@ struct SlotView {
 };
 
 /// Query rows meet key/value segments. Forward writes a state (state, lse), or `out` when it
-/// finishes; backward adds to (or, with *_assign, writes) fp32 dq, dk, dv.
+/// finishes; backward adds to (or, with *_assign, writes) fp32 dq, dk, dv; or writes dk and dv in
+/// the input dtype, rounded once, where their slots are of it (PlanOptions::rounded_dkv).
 struct Attend {
   Pass pass = Pass::forward;
   Slice queries;          ///< of RankPlan::segments; q-like views share these rows
@@ -222,6 +223,7 @@ struct PlanOptions {
   int ulysses_slices = 1;     ///< launches of a pass, at most a head each; 0: chosen
   bool resume = true;         ///< false: kernels that cannot start from a state; merges are planned
   bool stage_caller = false;  ///< true: transfers may not touch caller slots
+  bool rounded_dkv = false;   ///< true: kernels that write dk and dv in the input dtype
 };
 
 struct PlanRequest {

@@ -2,6 +2,7 @@
 
 #include "attention/kernels/cuda/geometry.h"
 
+#include <cstddef>
 #include <cstdint>
 
 // Where rows and elements lie and which keys rows see, in plain C++: what every kernel of this back
@@ -140,6 +141,14 @@ __device__ inline float* f32_row(const Output& operand, std::int64_t batch, std:
 __device__ inline const float* f32_row(const Input& operand, std::int64_t batch, std::int64_t token,
                                        std::int64_t head) {
   return static_cast<const float*>(operand.data) + index_of(operand, batch, token, head);
+}
+
+/// Of gradients, which are f32 or of 16 bits.
+__device__ inline std::int64_t element_bytes(DType dtype) { return dtype == DType::f32 ? 4 : 2; }
+__device__ inline std::byte* row_bytes(const Output& operand, std::int64_t batch,
+                                       std::int64_t token, std::int64_t head) {
+  return static_cast<std::byte*>(operand.data) +
+         index_of(operand, batch, token, head) * element_bytes(operand.dtype);
 }
 
 }  // namespace annulus::attn::cuda
