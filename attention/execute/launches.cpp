@@ -52,6 +52,7 @@ AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& laun
   g.tiles_by_key = launch.index.tiles_by_key;
   g.key_tiles = launch.index.key_tiles;
   g.places = launch.index.places;
+  g.covered_rows = launch.index.covered_rows;
   g.key_tokens = tokens_of(std::span<const KeySegment>(launch.keys));
   g.query_tokens = tokens_of(std::span<const QuerySegment>(launch.queries));
   return g;

@@ -105,6 +105,9 @@ struct AttendGeometry {
   std::span<const Tile> tiles_by_key{};
   std::span<const std::int32_t> key_tiles{};
   std::span<const TilePlace> places{};
+  /// Rows that a query tile has; where it is `rows`, no row is left for a kernel that fills in what
+  /// no tile names. -1: not known.
+  std::int64_t covered_rows = -1;
 
   /// One past the last token that a key segment names (tokens_of): all tokens before it may be
   /// read, if only to be ignored. 0: not said; kernels that copy whole boxes then do without.

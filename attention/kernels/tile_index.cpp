@@ -66,12 +66,26 @@ void check_key_tiles(std::span<const Tile> tiles) {
   }
 }
 
+/// Query tiles do not overlap: a tile has as many rows as its tallest.
+std::int64_t covered_rows(std::span<const Tile> tiles, const std::vector<std::int32_t>& begins) {
+  std::int64_t rows = 0;
+  for (std::size_t r = 0; r + 1 < begins.size(); ++r) {
+    std::int32_t tallest = 0;
+    for (std::int32_t i = begins[r]; i < begins[r + 1]; ++i) {
+      tallest = std::max(tallest, tiles[static_cast<std::size_t>(i)].rows);
+    }
+    rows += tallest;
+  }
+  return rows;
+}
+
 }  // namespace
 
 TileIndex make_tile_index(std::span<const Tile> tiles, const TileLimits& limits) {
   check(tiles, limits);
   TileIndex index;
   index.row_tiles = runs(tiles, [](const Tile& a, const Tile& b) { return a.row == b.row; });
+  index.covered_rows = covered_rows(tiles, index.row_tiles);
 
   std::vector<std::int32_t> order(tiles.size());
   std::iota(order.begin(), order.end(), 0);
@@ -136,6 +150,7 @@ std::vector<Tile> join(std::span<const Tile> tiles, const std::vector<std::int32
 
 JoinedTiles join_tiles(std::span<const Tile> tiles, const TileIndex& index) {
   JoinedTiles out;
+  out.index.covered_rows = index.covered_rows;
   out.tiles = join(
       tiles, index.row_tiles, continues_keys, [](Tile& a, const Tile& b) { a.keys += b.keys; },
       out.index.row_tiles);

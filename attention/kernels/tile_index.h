@@ -14,6 +14,7 @@ struct TileIndex {
   std::vector<Tile> tiles_by_key;
   std::vector<std::int32_t> key_tiles;
   std::vector<TilePlace> places;
+  std::int64_t covered_rows = -1;  ///< of all query tiles; -1: not counted
 };
 
 /// What kernels that share tiles among blocks demand of them: no tile is larger than this.

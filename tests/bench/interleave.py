@@ -2,12 +2,14 @@
 """Our local attention and PyTorch's back ends, interleaved in one process; prints ratios.
 
     interleave.py LIBANNULUS [--shapes B,S,H,HKV,D[/DV] ...] [--repeats 20] [--pass forward|backward|both] [--kernel NAME]
+                             [--fa3 LIBRARY] [--graphs]
 
 Every repetition times each of them once, behind a stream that is held until all is enqueued, with
 events around the call; medians on random normal bf16 data. FLOPs: forward 2 B H S^2 (D + DV), backward
 2 B H S^2 (3 D + 2 DV), halved when causal. `ratio` is ours over the peer: above 1 we are faster; nan
 where the peer does not serve the shape. `spread` is the distance of the quartiles over the median, the
-largest of all.
+largest of all. --fa3: FlashAttention-3 too (fa3_peer.py). --graphs: each call is captured once, and replays are
+timed, of the forward alone (PyTorch's backward runs on the stream of its forward).
 """
 import argparse
 import math
@@ -15,6 +17,7 @@ import statistics
 import sys
 
 import annulus_torch
+import fa3_peer
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -63,6 +66,19 @@ def timed(work):
     return begin.elapsed_time(end) * 1e-3
 
 
+def captured(work):
+    """Replays of the call."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        work()
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            work()
+    return graph.replay
+
+
 def interleaved(works, repeats):
     """Seconds of each, by repetition."""
     for work in works.values():
@@ -81,7 +97,8 @@ def spread(values):
 
 
 class Case:
-    def __init__(self, library, shape, causal, kernel):
+    def __init__(self, library, shape, causal, kernel, fa3=None):
+        self.fa3 = fa3
         b, s, h, hk, d, dv = shape
         products = 2.0 * b * h * s * s * (0.5 if causal else 1.0)
         self.flops = {"forward": products * (d + dv), "backward": products * (3 * d + 2 * dv)}
@@ -114,6 +131,8 @@ class Case:
         works = {"ours": lambda: self.ours.forward(self.q, self.k, self.v, self.out, self.lse)}
         for peer in self.peers:
             works[peer] = lambda peer=peer: sdpa(peer, self.q, self.k, self.v, self.causal)
+        if self.fa3 and self.fa3.has(self, backward=False):
+            works["fa3"] = self.fa3.forward(self)
         return works
 
     def backward(self):
@@ -127,6 +146,8 @@ class Case:
             except RuntimeError:
                 continue
             works[peer] = lambda inputs=inputs, out=out: torch.autograd.grad(out, inputs, self.dout, retain_graph=True)
+        if self.fa3 and self.fa3.has(self, backward=True):
+            works["fa3"] = self.fa3.backward(self)
         return works
 
     def close(self):
@@ -147,24 +168,31 @@ def main():
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--pass", dest="which", default="both", choices=["forward", "backward", "both"])
     parser.add_argument("--kernel", default="auto")
+    parser.add_argument("--fa3")
+    parser.add_argument("--graphs", action="store_true")
     args = parser.parse_args()
+    if args.graphs and args.which != "forward":
+        parser.error("--graphs wants --pass forward")
+    fa3 = fa3_peer.Fa3(args.fa3) if args.fa3 else None
+    peers = [*PEERS, *(["fa3"] if fa3 else [])]
     torch.manual_seed(0)
     library = annulus_torch.load(args.library)
     print(f"# {torch.cuda.get_device_name()}, torch {torch.__version__}; TFLOP/s, kernel {args.kernel}, "
-          f"{args.repeats} repeats")
-    print(f"{'shape':>20} {'mask':>6} {'pass':>8} {'ours':>7} " + " ".join(f"{p:>7} {'ratio':>6}" for p in PEERS) + "  spread")
+          f"{args.repeats} repeats" + (", replays of graphs" if args.graphs else ""))
+    print(f"{'shape':>20} {'mask':>6} {'pass':>8} {'ours':>7} " + " ".join(f"{p:>7} {'ratio':>6}" for p in peers) + "  spread")
     for text in args.shapes:
         for causal in (False, True):
-            case = Case(library, parse(text), causal, args.kernel)
+            case = Case(library, parse(text), causal, args.kernel, fa3)
             case.check()
             for name, works in (("forward", case.forward), ("backward", case.backward)):
                 if args.which not in (name, "both"):
                     continue
-                times = interleaved(works(), args.repeats)
+                calls = {n: captured(w) if args.graphs else w for n, w in works().items()}
+                times = interleaved(calls, args.repeats)
                 rate = {n: case.flops[name] / statistics.median(t) * 1e-12 for n, t in times.items()}
-                rate |= {p: math.nan for p in PEERS if p not in rate}
-                peers = " ".join(f"{rate[p]:7.0f} {rate['ours'] / rate[p]:6.3f}" for p in PEERS)
-                print(f"{text:>20} {'causal' if causal else 'full':>6} {name:>8} {rate['ours']:7.0f} {peers}"
+                rate |= {p: math.nan for p in peers if p not in rate}
+                columns = " ".join(f"{rate[p]:7.0f} {rate['ours'] / rate[p]:6.3f}" for p in peers)
+                print(f"{text:>20} {'causal' if causal else 'full':>6} {name:>8} {rate['ours']:7.0f} {columns}"
                       f"  {max(spread(t) for t in times.values()):.3f}", flush=True)
             case.close()
 

@@ -198,6 +198,7 @@ DeviceGeometry::DeviceGeometry(const AttendGeometry& host, const Kernel& kernel,
   geometry_.row_tiles = to_device(std::span<const std::int32_t>(index.row_tiles));
   geometry_.tiles_by_key = to_device(std::span<const attn::Tile>(index.tiles_by_key));
   geometry_.key_tiles = to_device(std::span<const std::int32_t>(index.key_tiles));
+  geometry_.covered_rows = index.covered_rows;
   geometry_.places = to_device(std::span<const attn::TilePlace>(index.places));
 }
 

@@ -43,7 +43,7 @@ cp "$(readlink -f "$build/lib/libannulus.so")" "$stage/libannulus.so"
 ldd "$stage"/* 2>/dev/null | grep -oE "${carried}[^ ]* => [^ ]+" | sed 's/.*=> //' | sort -u |
   while read -r object; do cp -L "$object" "$stage/"; done
 strip --strip-unneeded "$stage"/*
-cp tests/bench/{annulus_torch,interleave,distributed}.py "$stage/"
+cp tests/bench/{annulus_torch,fa3_peer,interleave,distributed}.py "$stage/"
 git rev-parse HEAD >"$stage/commit"
 [ -z "$(git status --porcelain --untracked-files=no)" ] || echo "and changes" >>"$stage/commit"
 

@@ -32,9 +32,19 @@ std::vector<Tile> causal_tiles() {
   return tiles;
 }
 
+TEST(TileIndex, CountsRowsThatTilesHave) {
+  // Tiles of a query tile differ in rows: the tallest counts. Rows 5 to 7 and 20 are nobody's.
+  const std::vector<Tile> tiles = {
+      {0, 3, 0, 8, 0, true}, {0, 5, 1, 8, 0, true}, {8, 12, 0, 8, 0, true}};
+  EXPECT_EQ(make_tile_index(tiles).covered_rows, 17);
+  EXPECT_EQ(join_tiles(tiles, make_tile_index(tiles)).index.covered_rows, 17);
+  EXPECT_EQ(make_tile_index({}).covered_rows, 0);
+}
+
 TEST(TileIndex, FindsQueryTilesAndKeyTiles) {
   const TileIndex index = make_tile_index(causal_tiles());
   EXPECT_THAT(index.row_tiles, ElementsAre(0, 1, 3, 6));
+  EXPECT_EQ(index.covered_rows, 384);
   EXPECT_THAT(index.key_tiles, ElementsAre(0, 3, 5, 6));
   std::vector<std::int32_t> rows;
   for (const Tile& tile : index.tiles_by_key) rows.push_back(tile.row);

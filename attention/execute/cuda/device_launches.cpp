@@ -47,6 +47,7 @@ void share_lists(AttendGeometry& g, const AttendGeometry& from) {
   g.tiles_by_key = from.tiles_by_key;
   g.key_tiles = from.key_tiles;
   g.places = from.places;
+  g.covered_rows = from.covered_rows;
   g.intervals = from.intervals;
 }
 

@@ -44,6 +44,7 @@ __global__ void clear_turns(int* turns, std::int64_t count) {
 void fill_unvisited_rows(const ForwardParams& params, const LaunchContext& context, int tile_rows) {
   const Geometry g = geometry_of(params.geometry, context);
   if (g.heads == 0 || g.batch == 0 || g.rows == 0) return;
+  if (params.geometry.covered_rows == g.rows) return;
   const int parts = gap_parts(g, tile_rows);
   const dim3 grid(gap_blocks(g, parts), static_cast<unsigned>(g.heads),
                   static_cast<unsigned>(g.batch));

@@ -123,9 +123,20 @@ struct Porter {
     return true;
   }
 
+  /// Segments, which the loader reads before its first copy: while the kernel before still runs,
+  /// which does not write them (tiles it may).
+  __device__ __forceinline__ void prefetch_segments() const {
+    constexpr int kLine = 128;
+    const int at = lane() * kLine;
+    if (warp() == 0 && at < static_cast<int>(sizeof(KeySegment)) * min(g.key_count, kLine)) {
+      prefetch(reinterpret_cast<const unsigned char*>(g.keys) + at);
+    }
+  }
+
   /// Queries go ahead of output by as many items as have room, or by one.
   __device__ __forceinline__ void run() const {
     constexpr int kLead = Memory::kQueries > 1 ? Memory::kQueries - 1 : 1;
+    prefetch_segments();
     bool more = true;
     for (int n = 0, left = kLead; left > 0; ++n) {
       more = more && fetch(n);

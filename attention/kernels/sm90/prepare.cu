@@ -73,8 +73,10 @@ unsigned blocks_for(int tiles) { return static_cast<unsigned>((tiles + kWarps - 
 void prepare(const cuda::Geometry& g, const ForwardParams& params, const Schedule& schedule,
              const Parts& split, int step_keys, bool zero, void* stream) {
   const int parts = cuda::gap_parts(g, kMostTileRows);
-  const dim3 grid(cuda::gap_blocks(g, parts), static_cast<unsigned>(g.heads),
-                  static_cast<unsigned>(g.batch));
+  // Blocks of the forward come when these have left their multiprocessors: no more than are needed.
+  const bool gaps = params.geometry.covered_rows != g.rows || split.group > 1;
+  const dim3 grid(cuda::gap_blocks(g, parts), gaps ? static_cast<unsigned>(g.heads) : 1U,
+                  gaps ? static_cast<unsigned>(g.batch) : 1U);
   auto* const kernel = split.tiles == nullptr ? &fill_and_place<false> : &fill_and_place<true>;
   kernel<<<grid, dim3(32, cuda::kGapWarps), 0, static_cast<cudaStream_t>(stream)>>>(
       g, params, schedule, split, step_keys, parts, zero);

@@ -13,6 +13,11 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+/// Has memory that will be read come near.
+__device__ __forceinline__ void prefetch(const void* pointer) {
+  asm volatile("prefetch.L1 [%0];" ::"l"(pointer));
+}
+
 // mbarriers. A barrier's phases have parity 0, 1, 0, ...; of a fresh one, "1" has passed.
 
 __device__ __forceinline__ void init_barrier(std::uint64_t* barrier, int arrivals) {

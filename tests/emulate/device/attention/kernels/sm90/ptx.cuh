@@ -17,6 +17,8 @@ inline emulate::Machine& machine() { return emulate::Machine::current(); }
 
 inline std::uint32_t shared_address(const void* pointer) { return machine().address_of(pointer); }
 
+inline void prefetch(const void* /*pointer*/) {}
+
 inline void init_barrier(std::uint64_t* barrier, int arrivals) {
   machine().init(barrier, arrivals);
 }
