@@ -55,7 +55,9 @@ __global__ void forward_kernel(const __grid_constant__ Geometry g,
   constexpr double kNothing = -static_cast<double>(kInfinity);
   const double old = p.resume ? static_cast<double>(*lse) : kNothing;
   double top = old;
-  if (!for_each_key(g, row, [&](std::int64_t key) { top = fmax(top, score(key)); })) return;
+  // A NaN stays: it is to show in the row, which is not one that has seen nothing.
+  const auto raise = [&](double x) { top = x > top || isnan(x) ? x : top; };
+  if (!for_each_key(g, row, [&](std::int64_t key) { raise(score(key)); })) return;
   const bool unseen = top == kNothing;
   const double keep = unseen || old == kNothing ? 0.0 : exp(old - top);
   double total = keep;
