@@ -1,6 +1,7 @@
 #include "tests/gpu/kernel_cases.h"
 
 #include "attention/kernels/cuda/table.h"
+#include "runtime/base/dtype.h"
 #include "tests/gpu/device_kernel.h"
 #include "tests/gpu/device_oracle.h"
 #include "tests/gpu/shares.h"
