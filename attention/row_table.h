@@ -55,6 +55,9 @@ class RowTable {
   void tiles(const TileGrid& grid, std::int32_t segment, const TokenRange& keys,
              std::vector<Tile>& out) const;
 
+  /// Some of those tiles are cut to what rows see, not to the grid.
+  bool cut_to_keys() const { return any_fixed_; }
+
   /// At most so many query tiles, and key tiles of one segment, are in those tiles. What is cheap
   /// to say without them: rows and keys that no tile holds are counted too.
   std::int64_t most_query_tiles(std::int64_t tile_q) const;

@@ -160,6 +160,7 @@ Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
     std::stable_sort(launch.tiles.begin(), launch.tiles.end(),
                      [](const Tile& x, const Tile& y) { return x.row < y.row; });
     if (kernel.backend != "cpu") {
+      if (rows.cut_to_keys()) launch.tiles = disjoint_key_tiles(launch.tiles);
       launch.index = make_tile_index(
           launch.tiles, tiles_for(kernel, kernel_query(problem_, a.pass, kernel.backend)));
     }

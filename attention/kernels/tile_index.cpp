@@ -9,6 +9,7 @@
 #include <limits>
 #include <numeric>
 #include <tuple>
+#include <utility>
 
 namespace annulus::attn {
 
@@ -80,6 +81,27 @@ std::int64_t covered_rows(std::span<const Tile> tiles, const std::vector<std::in
 }
 
 }  // namespace
+
+std::vector<Tile> disjoint_key_tiles(std::span<const Tile> tiles) {
+  std::vector<std::pair<std::int32_t, std::int64_t>> begins;
+  for (const Tile& tile : tiles) begins.emplace_back(tile.segment, tile.key);
+  std::sort(begins.begin(), begins.end());
+  begins.erase(std::unique(begins.begin(), begins.end()), begins.end());
+  std::vector<Tile> out;
+  for (Tile tile : tiles) {
+    const std::int64_t end = tile.key + tile.keys;
+    while (tile.key < end) {
+      const auto next =
+          std::upper_bound(begins.begin(), begins.end(), std::pair(tile.segment, tile.key));
+      const bool inside = next != begins.end() && next->first == tile.segment && next->second < end;
+      const std::int64_t to = inside ? next->second : end;
+      tile.keys = static_cast<std::int32_t>(to - tile.key);
+      out.push_back(tile);
+      tile.key = to;
+    }
+  }
+  return out;
+}
 
 TileIndex make_tile_index(std::span<const Tile> tiles, const TileLimits& limits) {
   check(tiles, limits);

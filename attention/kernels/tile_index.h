@@ -23,6 +23,11 @@ struct TileLimits {
   std::int64_t keys = 128;
 };
 
+/// The same pairs in tiles whose keys overlap only where they begin at the same one: each is cut
+/// where another of its segment begins. For lists whose tiles are cut to what rows see, not to a
+/// grid (RowTable::cut_to_keys); key tiles of a grid come out as they are.
+std::vector<Tile> disjoint_key_tiles(std::span<const Tile> tiles);
+
 /// Of tiles sorted by (row, segment, key). Throws InvalidArgument where they are not, where query
 /// tiles or key tiles overlap, and where a tile passes the limits or is empty.
 TileIndex make_tile_index(std::span<const Tile> tiles, const TileLimits& limits = {});

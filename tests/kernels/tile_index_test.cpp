@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 #include <random>
+#include <set>
 #include <span>
 #include <tuple>
 #include <vector>
@@ -16,6 +17,7 @@
 namespace annulus::testing {
 namespace {
 
+using attn::disjoint_key_tiles;
 using attn::make_tile_index;
 using attn::Tile;
 using attn::TileIndex;
@@ -30,6 +32,49 @@ std::vector<Tile> causal_tiles() {
     }
   }
   return tiles;
+}
+
+using Pairs = std::set<std::tuple<std::int64_t, std::int32_t, std::int64_t>>;
+
+/// (row, segment, key) of all tiles; a pair that stands twice is a failure.
+Pairs pairs_in(const std::vector<Tile>& tiles) {
+  Pairs pairs;
+  for (const Tile& t : tiles) {
+    for (std::int32_t r = 0; r < t.rows; ++r) {
+      for (std::int64_t k = 0; k < t.keys; ++k) {
+        EXPECT_TRUE(pairs.emplace(t.row + r, t.segment, t.key + k).second);
+      }
+    }
+  }
+  return pairs;
+}
+
+TEST(TileIndex, TilesThatAreCutToKeysShareWholeKeyTiles) {
+  std::mt19937 random(7);
+  const auto upto = [&](int n) {
+    return static_cast<std::int32_t>(random() % static_cast<unsigned>(n));
+  };
+  for (int repeat = 0; repeat < 200; ++repeat) {
+    std::vector<Tile> tiles;
+    for (std::int32_t row = 0; row < 12; row += 3) {
+      for (std::int32_t segment = 0; segment < 2; ++segment) {
+        for (std::int64_t key = upto(9); key < 40;) {
+          const std::int32_t keys = 1 + upto(11);
+          tiles.push_back({row, 1 + upto(3), segment, keys, key, upto(2) == 0});
+          key += keys + upto(6);
+        }
+      }
+    }
+    const std::vector<Tile> cut = disjoint_key_tiles(tiles);
+    EXPECT_EQ(pairs_in(cut), pairs_in(tiles)) << "repeat " << repeat << ", seed 7";
+    std::set<std::pair<std::int32_t, std::int64_t>> begins;
+    for (const Tile& t : tiles) begins.emplace(t.segment, t.key);
+    EXPECT_EQ(make_tile_index(cut).key_tiles.size(), begins.size() + 1);
+  }
+  const std::vector<Tile> grid = causal_tiles();
+  const std::vector<Tile> same = disjoint_key_tiles(grid);
+  EXPECT_EQ(same.size(), grid.size());
+  EXPECT_EQ(make_tile_index(same).key_tiles, make_tile_index(grid).key_tiles);
 }
 
 TEST(TileIndex, CountsRowsThatTilesHave) {
