@@ -1,5 +1,6 @@
 // The float64 oracle on the device: a thread a query row (out, lse, dq) or a key (dk, dv). It reads
-// masks by row intervals alone and looks at no tile, but for the count of FLOPs. Float64 sums
+// masks by row intervals, and looks at tiles for what a row sees beside its two intervals alone
+// (RowTable: fixed keys lie in full tiles), and to count FLOPs. Float64 sums
 // gather in the workspace and are rounded once: [batch][head][row][dim], then
 // [batch][head][key][dim].
 #include "attention/kernels/cuda/device/blocks.cuh"
@@ -13,10 +14,22 @@ namespace {
 constexpr int kThreads = 64;
 constexpr int kKeyBlocks = 64;
 
-__device__ bool sees(const Geometry& g, std::int64_t row, std::int64_t position) {
+/// Key `j` of segment `i`, at `position`.
+__device__ bool sees(const Geometry& g, std::int64_t row, int i, std::int64_t j,
+                     std::int64_t position) {
   const KeyInterval* intervals = g.intervals + 2 * row;
-  return (position >= intervals[0].begin && position < intervals[0].end) ||
-         (position >= intervals[1].begin && position < intervals[1].end);
+  if ((position >= intervals[0].begin && position < intervals[0].end) ||
+      (position >= intervals[1].begin && position < intervals[1].end)) {
+    return true;
+  }
+  for (int t = 0; t < g.tile_count; ++t) {
+    const Tile& tile = g.tiles[t];
+    if (tile.full && tile.segment == i && row >= tile.row && row < tile.row + tile.rows &&
+        j >= tile.key && j < tile.key + tile.keys) {
+      return true;
+    }
+  }
+  return false;
 }
 
 /// fn(token) for each key that the row sees. False where the launch was aborted.
@@ -26,7 +39,7 @@ __device__ bool for_each_key(const Geometry& g, std::int64_t row, Fn&& fn) {
     const KeySegment segment = g.keys[i];
     if (segment.ready != nullptr && !await_all(g, segment)) return false;
     for (std::int64_t j = 0; j < segment.count; ++j) {
-      if (sees(g, row, segment.position + j * segment.stride)) fn(segment.token + j);
+      if (sees(g, row, i, j, segment.position + j * segment.stride)) fn(segment.token + j);
     }
   }
   return true;
@@ -111,14 +124,16 @@ __global__ void rows_kernel(const __grid_constant__ Geometry g,
 
 /// dk and dv of one key; `sums` holds head_dim and head_dim_v numbers.
 __device__ void differentiate_key(const Geometry& g, const BackwardParams& p, std::int64_t kv,
-                                  std::int64_t token, std::int64_t position, double* sums) {
+                                  int segment, std::int64_t j, double* sums) {
   const std::int64_t batch = blockIdx.z;
+  const std::int64_t token = g.keys[segment].token + j;
+  const std::int64_t position = g.keys[segment].position + j * g.keys[segment].stride;
   double* dv = sums + g.head_dim;
   for (std::int64_t d = 0; d < g.head_dim + g.head_dim_v; ++d) sums[d] = 0.0;
   const HeadRange heads = heads_of(g, kv);
   for (int head = heads.first; head < heads.last; ++head) {
     for (std::int64_t row = 0; row < g.rows; ++row) {
-      if (!sees(g, row, position)) continue;
+      if (!sees(g, row, segment, j, position)) continue;
       const std::int64_t query = token_of_row(g, row);
       const auto pair = gradient_of<double>(g, p, batch, head, query, token);
       const std::int64_t q = index_of(p.q, batch, query, head);
@@ -149,8 +164,7 @@ __global__ void keys_kernel(const __grid_constant__ Geometry g,
     if (segment.ready != nullptr && !await_all(g, segment)) return;
     for (std::int64_t j = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
          j < segment.count; j += kKeyBlocks * kThreads) {
-      differentiate_key(g, p, kv, segment.token + j, segment.position + j * segment.stride,
-                        sums + (column + j) * dims);
+      differentiate_key(g, p, kv, i, j, sums + (column + j) * dims);
     }
     column += segment.count;
   }
