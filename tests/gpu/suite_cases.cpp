@@ -1,6 +1,7 @@
 #include "tests/gpu/suite_cases.h"
 
 #include "tests/support/random.h"
+#include "tests/support/mask_list.h"
 
 #include <algorithm>
 #include <cmath>
@@ -51,25 +52,6 @@ void sizes(const Cases& cases) {
     }
     cases.whole("suite standing", problem_of(dtype, 613, 128, 24, 8), kF32Sums);
   }
-}
-
-std::vector<std::vector<Mask::Term>> masks_of_97() {
-  const Mask::Documents packed{{10, 0, 40, 1, 46}, true};
-  const Mask::Documents apart{{10, 0, 40, 1, 46}, false};
-  const auto top_left = CausalAlign::top_left;
-  return {{},
-          {Mask::Causal{}},
-          {Mask::Causal{top_left}},
-          {Mask::Window{20, 0}},
-          {Mask::Window{-1, 5}},
-          {Mask::Window{3, -1, top_left}},
-          {Mask::Prefix{30}},
-          {packed},
-          {apart},
-          {apart, Mask::Window{7, 7}},
-          {packed, Mask::Window{12, 0}},
-          {Mask::Prefix{30}, Mask::Window{20, 4}},
-          {Mask::Causal{}, Mask::Prefix{60}}};
 }
 
 void masks(const Cases& cases, DType dtype, std::int64_t dim) {

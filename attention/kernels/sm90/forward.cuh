@@ -50,10 +50,9 @@ struct Consumer {
   const ForwardParams& p;
   Memory& shared;
   Lane at;
-  int group;                 ///< at.group(), known to be one for the whole warp
-  float scale;               ///< what takes a score (softcap applied) to exponents of 2
-  int step = 0;              ///< whose K is next
-  Ring<kStages> key, value;  ///< where K of the step lies, and V of the one before
+  int group;     ///< at.group(), known to be one for the whole warp
+  float scale;   ///< what takes a score (softcap applied) to exponents of 2
+  int step = 0;  ///< whose K is next
 
   float o[kDimV / 2], s[kScores];
   std::uint32_t probabilities[kScores / 2];
@@ -83,19 +82,10 @@ struct Consumer {
     if (at.lane() == 0) arrive(barrier);
   }
 
-  __device__ __forceinline__ void release_keys() {
-    release(&shared.k_empty[key.index]);
-    key.next();
-  }
-  __device__ __forceinline__ void release_values() {
-    release(&shared.v_empty[value.index]);
-    value.next();
-  }
-
   __device__ __forceinline__ void start_scores(Matrix a) {
     if (kDim > 192) forget(a.low);  // else its steps are all found before the loop, and spilled
     fence_products();
-    const Matrix b = along_rows(shared_address(shared.k[key.index]));
+    const Matrix b = along_rows(shared_address(shared.k[Place<kStages>(step).index]));
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
       multiply(s, a.at(step_along_rows(k, kGroupRows)), b.at(step_along_rows(k, kTileKeys)), k > 0,
@@ -118,11 +108,12 @@ struct Consumer {
 
   /// P V of step `of`; the first of an item that resumes nothing makes output anew.
   __device__ __forceinline__ void start_values(int of, bool add) {
-    wait(&shared.v_full[value.index], value.full);
+    const Place<kStages> place(of);
+    wait(&shared.v_full[place.index], place.full);
     const int keys = shared.steps[of % Memory::kSteps].keys;
-    if (keys < kTileKeys) clear_values(shared.v[value.index], keys);
+    if (keys < kTileKeys) clear_values(shared.v[place.index], keys);
     fence_products();
-    const Matrix b = across_rows(shared_address(shared.v[value.index]), kTileKeys);
+    const Matrix b = across_rows(shared_address(shared.v[place.index]), kTileKeys);
 #pragma unroll
     for (int k = 0; k < kTileKeys / 16; ++k) {
       multiply_add(o, probabilities + 4 * k, b.at(step_across_rows(k)), k > 0 || add, T());
@@ -168,7 +159,10 @@ struct Consumer {
   }
 
   /// Waits for K of the step.
-  __device__ __forceinline__ void await_keys() const { wait(&shared.k_full[key.index], key.full); }
+  __device__ __forceinline__ void await_keys() const {
+    const Place<kStages> place(step);
+    wait(&shared.k_full[place.index], place.full);
+  }
   /// Said of the step, whose K has been awaited: the launch was aborted.
   __device__ __forceinline__ bool aborted() const {
     return shared.steps[step % Memory::kSteps].keys == kAborted;
@@ -177,7 +171,8 @@ struct Consumer {
   /// No copy may be under way when the block ends: takes back V of the step before.
   __device__ __forceinline__ void take_back_values() const {
     if (step == 0) return;
-    wait(&shared.v_full[value.index], value.full);
+    const Place<kStages> place(step - 1);
+    wait(&shared.v_full[place.index], place.full);
   }
 
   /// First step of an item, beside the last P V of the item before, whose sums are finished
@@ -208,8 +203,8 @@ struct Consumer {
     wait_products<0>(s);
     if constexpr (!kFirst) hold(o);
     reach(ForwardPhase::scores);
-    release_keys();
-    if constexpr (!kFirst) release_values();
+    release(&shared.k_empty[Place<kStages>(step).index]);
+    if constexpr (!kFirst) release(&shared.v_empty[Place<kStages>(step - 1).index]);
     release_queries(item.tile.steps);
     begin_sums(g, p, item, Lane(thread_again()), scale, sums);
     find_maxima(seen);
@@ -240,14 +235,14 @@ struct Consumer {
   __device__ __forceinline__ void take_step(const Item& item, int left) {
     const Seen seen = look(item);
     wait_products<1>(s);
-    release_keys();
+    release(&shared.k_empty[Place<kStages>(step).index]);
     release_queries(left);
     find_maxima(seen);
     exponentiate(s, sums, scale, keep, 0);
     // By now P V is nearly done; packing and rescaling fit beside the other exponentials.
     finish_before(sums.sum[0]);
     wait_products<0>(o);
-    release_values();
+    release(&shared.v_empty[Place<kStages>(step - 1).index]);
     exponentiate(s, sums, scale, keep, 1);
     rescale();
     pack_scores<T>(s, probabilities);
@@ -346,7 +341,7 @@ struct Consumer {
     finish_rows(n);
     wait_products<0>(o);
     reach(ForwardPhase::values);
-    release_values();
+    release(&shared.v_empty[Place<kStages>(step - 1).index]);
     leave(n);
     reach(ForwardPhase::ended);
   }

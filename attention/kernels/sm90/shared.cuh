@@ -80,17 +80,6 @@ struct Place {
       : index(n % kCount), full(static_cast<std::uint32_t>(n / kCount) & 1U), empty(full ^ 1U) {}
 };
 
-/// The same, carried along from thing to thing: found while there is time.
-template <int kCount>
-struct Ring {
-  int index = 0;
-  std::uint32_t full = 0;
-  __device__ __forceinline__ void next() {
-    index = index + 1 == kCount ? 0 : index + 1;
-    if (index == 0) full ^= 1U;
-  }
-};
-
 // Named barriers; 0 is __syncthreads.
 inline constexpr int kTurnBarrier = 1;                 ///< + warpgroup: its turn
 inline constexpr int kGroupBarrier = 1 + kMostGroups;  ///< + warpgroup: its own threads
