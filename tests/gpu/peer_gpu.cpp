@@ -1,6 +1,7 @@
 // Rates of the peer transport, signals included, beside the bare copy engine in the same run. Rank
 // r receives from rank r - 1, all ranks at once.
-//   mpirun -np N peer_gpu [--copies pull|push] [--mib 4,16,64] [--transfers 64]
+//   mpirun -np N peer_gpu [--copies pull|push] [--mib 4,16,64] [--transfers 64] [--gaps]
+//   --gaps: also what memory operations between two copies take
 //   peer_gpu --threads N [--given] ...   ranks are threads; --given: memory of cudaMalloc, as a
 //   caller
 //                                        may give it, whose reads the driver orders (notes/05)
@@ -32,12 +33,13 @@ struct Arguments {
   PeerOptions peer;
   int threads = 0;
   std::vector<std::int64_t> mib{4, 16, 64};
+  bool gaps = false;
 };
 
 [[noreturn]] void usage() {
   std::fprintf(stderr,
                "peer_gpu [--threads N] [--given] [--copies pull|push] [--mib 4,16,64] "
-               "[--transfers 64]\n");
+               "[--transfers 64] [--gaps]\n");
   std::exit(2);
 }
 
@@ -56,6 +58,10 @@ Arguments parse(int argc, char** argv) {
   Arguments arguments;
   for (int i = 1; i < argc; ++i) {
     const std::string_view name = argv[i];
+    if (name == "--gaps") {
+      arguments.gaps = true;
+      continue;
+    }
     if (name == "--given") {
       arguments.peer.given = true;
       continue;
@@ -104,6 +110,13 @@ bool run(comm::Communicator& communicator, const Arguments& arguments) {
                 rates.one_gb_s, rates.bare_gb_s, rates.rows_gb_s, rates.land_gb_s, rates.peer_gb_s,
                 100.0 * rates.peer_gb_s / rates.bare_gb_s, rates.right ? "" : "  WRONG DATA");
     std::fflush(stdout);
+  }
+  for (const std::int64_t mib : arguments.gaps ? arguments.mib : std::vector<std::int64_t>{}) {
+    for (const PeerGap& gap : rounds.gaps(mib << 20)) {
+      if (!speaks) continue;
+      std::printf("%8lld MiB, between two copies: %-30s %8.2f us a copy\n",
+                  static_cast<long long>(mib), gap.operations, gap.us);
+    }
   }
   return right;
 }

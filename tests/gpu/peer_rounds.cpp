@@ -177,18 +177,59 @@ bool PeerRounds::is_right(std::int64_t bytes) const {
   return *std::min_element(all.begin(), all.end()) == 1;
 }
 
+void PeerRounds::copy_one(int transfer, std::int64_t bytes) {
+  const std::int64_t at = place(transfer, bytes);
+  comm::Plane plane;
+  plane.from = options_.pulls ? arena_.of(before_) + at : arena_.local() + at;
+  plane.to = (options_.pulls ? arena_.local() : arena_.of(after_)) + room_ + at;
+  plane.run = bytes;
+  comm::peer::copy(copies_.get(), plane);
+}
+
+std::vector<PeerGap> PeerRounds::gaps(std::int64_t bytes) {
+  using comm::peer::StreamBatch;
+  constexpr std::int32_t kTag = comm::peer::ControlBlock::kTags - 1;  // no transfer's
+  const int rank = communicator_.rank();
+  std::uint32_t* const own = blocks_[static_cast<std::size_t>(rank)].ready(before_, kTag);
+  std::uint32_t* const theirs = blocks_[static_cast<std::size_t>(before_)].free(rank, kTag);
+  std::uint32_t* const noted = words_ + 4;
+  const auto wait = [&](StreamBatch& batch) { batch.await(own, 0); };  // is over at once
+  const auto reset = [&](StreamBatch& batch) { batch.write(own, 0); };
+  const auto give = [&](StreamBatch& batch) { batch.write(theirs, 1); };
+  const auto note = [&](StreamBatch& batch) { batch.write(noted, 1); };
+  const std::pair<const char*, std::vector<std::function<void(StreamBatch&)>>> kinds[] = {
+      {"none", {}},
+      {"wait", {wait}},
+      {"write here", {reset}},
+      {"write there", {give}},
+      {"write to the host", {note}},
+      {"reset, give, note, wait", {reset, give, note, wait}},
+      {"give, note, wait, reset, note", {give, note, wait, reset, note}},
+  };
+  std::vector<PeerGap> gaps;
+  for (const auto& [name, operations] : kinds) {
+    std::vector<double> times;
+    for (int round = 0; round <= kRounds; ++round) {
+      times.push_back(timed([&] {
+        for (int i = 0; i < options_.transfers; ++i) {
+          StreamBatch batch(driver_, copies_.get());
+          for (const auto& add : operations) add(batch);
+          batch.enqueue();
+          copy_one(i, bytes);
+        }
+      }));
+    }
+    times.erase(times.begin());  // warm-up
+    gaps.push_back({name, 1e6 * median(times) / options_.transfers});
+  }
+  return gaps;
+}
+
 PeerRates PeerRounds::measure(std::int64_t bytes) {
   const comm::peer::PeerLink link(driver_, communicator_.rank(), blocks_, transfers(bytes), 77,
                                   false);
   const auto bare = [&](int count) {
-    for (int i = 0; i < count; ++i) {
-      const std::int64_t at = place(i, bytes);
-      comm::Plane plane;
-      plane.from = options_.pulls ? arena_.of(before_) + at : arena_.local() + at;
-      plane.to = (options_.pulls ? arena_.local() : arena_.of(after_)) + room_ + at;
-      plane.run = bytes;
-      comm::peer::copy(copies_.get(), plane);
-    }
+    for (int i = 0; i < count; ++i) copy_one(i, bytes);
   };
   // `row` bytes at a time, at twice the pitch on one side.
   const auto spread = [&](std::int64_t row, bool read) {

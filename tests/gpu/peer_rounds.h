@@ -32,6 +32,12 @@ struct PeerRates {
   bool right = false;    ///< on every rank
 };
 
+/// What stands between two copies of a stream, and what a copy takes with it.
+struct PeerGap {
+  const char* operations = "";
+  double us = 0;
+};
+
 /// One rank's transfers from the rank before it and to the rank after it.
 class PeerRounds {
  public:
@@ -44,12 +50,17 @@ class PeerRounds {
   /// Collective. Throws Timeout.
   PeerRates measure(std::int64_t bytes);
 
+  /// Collective. Copies of `bytes` with memory operations between them, one call each: each kind
+  /// alone, then those of a transfer.
+  std::vector<PeerGap> gaps(std::int64_t bytes);
+
  private:
   std::vector<comm::DeviceTransfer> transfers(std::int64_t bytes) const;
   std::int64_t place(int transfer, std::int64_t bytes) const;
   /// Seconds between the release of a gate and the end of what `enqueue` puts on both streams;
   /// slowest rank.
   double timed(const std::function<void()>& enqueue);
+  void copy_one(int transfer, std::int64_t bytes);
   void play(const comm::DeviceLink& link);
   void poison(std::int64_t bytes);
   bool is_right(std::int64_t bytes) const;
