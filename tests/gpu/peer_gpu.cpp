@@ -98,17 +98,18 @@ bool run(comm::Communicator& communicator, const Arguments& arguments) {
                 communicator.size(), arguments.threads > 0 ? "threads" : "processes",
                 options.pulls ? "pull" : "push", options.given ? ", memory of cudaMalloc" : "",
                 options.transfers);
-    std::printf("%8s %12s %12s %12s %12s %8s %12s\n", "MiB", "one copy", "bare copies", "4K of 8K",
-                "to 16 rows", "peer", "of bare");
+    std::printf("%8s %12s %12s %12s %12s %8s %12s %12s\n", "MiB", "one copy", "bare copies",
+                "4K of 8K", "to 16 rows", "peer", "of bare", "two streams");
   }
   bool right = true;
   for (const std::int64_t mib : arguments.mib) {
     const PeerRates rates = rounds.measure(mib << 20);
     right = right && rates.right;
     if (!speaks) continue;
-    std::printf("%8lld %12.1f %12.1f %12.1f %12.1f %8.1f %11.1f%%%s\n", static_cast<long long>(mib),
-                rates.one_gb_s, rates.bare_gb_s, rates.rows_gb_s, rates.land_gb_s, rates.peer_gb_s,
-                100.0 * rates.peer_gb_s / rates.bare_gb_s, rates.right ? "" : "  WRONG DATA");
+    std::printf("%8lld %12.1f %12.1f %12.1f %12.1f %8.1f %11.1f%% %12.1f%s\n",
+                static_cast<long long>(mib), rates.one_gb_s, rates.bare_gb_s, rates.rows_gb_s,
+                rates.land_gb_s, rates.peer_gb_s, 100.0 * rates.peer_gb_s / rates.bare_gb_s,
+                rates.turns_gb_s, rates.right ? "" : "  WRONG DATA");
     std::fflush(stdout);
   }
   for (const std::int64_t mib : arguments.gaps ? arguments.mib : std::vector<std::int64_t>{}) {

@@ -137,9 +137,11 @@ double PeerRounds::timed(const std::function<void()>& enqueue) {
 
 /// As a session does: flags on one stream, what moves data on the other, then what the other ends
 /// say.
-void PeerRounds::play(const comm::DeviceLink& link) {
+void PeerRounds::play(const comm::DeviceLink& link, bool turns) {
   const comm::LinkStream flags{flags_.get(), words_ + 2};
   const comm::LinkStream copies{copies_.get(), words_ + 3};
+  const comm::LinkStream others{others_.get(), words_ + 5};
+  if (turns) check_cuda(cudaStreamWaitEvent(others_.get(), begin_.get(), 0), "cudaStreamWaitEvent");
   std::vector<std::int32_t> raised;
   for (std::int32_t i = 0; i < 2 * options_.transfers; ++i) {
     if (!link.by_flag(i)) continue;
@@ -147,10 +149,13 @@ void PeerRounds::play(const comm::DeviceLink& link) {
     raised.push_back(i);
   }
   for (std::int32_t i = 0; i < 2 * options_.transfers; ++i) {
-    if (!link.by_flag(i)) link.start(i, copies);
+    if (!link.by_flag(i)) link.start(i, turns && i % 2 == 1 ? others : copies);
   }
   link.await_over(raised, flags);
   link.flush();
+  if (!turns) return;
+  check_cuda(cudaEventRecord(others_over_.get(), others_.get()), "cudaEventRecord");
+  check_cuda(cudaStreamWaitEvent(copies_.get(), others_over_.get(), 0), "cudaStreamWaitEvent");
 }
 
 void PeerRounds::poison(std::int64_t bytes) {
@@ -247,23 +252,25 @@ PeerRates PeerRounds::measure(std::int64_t bytes) {
     }
   };
   PeerRates rates;
-  std::vector<double> one, all, rows, land, peer;
+  std::vector<double> one, all, rows, land, turns, peer;
   for (int round = 0; round <= kRounds; ++round) {
     one.push_back(timed([&] { bare(1); }));
     all.push_back(timed([&] { bare(options_.transfers); }));
     rows.push_back(timed([&] { spread(4096, true); }));
     land.push_back(timed([&] { spread(bytes / 16, false); }));
+    turns.push_back(timed([&] { play(link, true); }));
     if (round == kRounds) poison(bytes);
-    peer.push_back(timed([&] { play(link); }));
+    peer.push_back(timed([&] { play(link, false); }));
   }
   rates.right = is_right(bytes);
   const double gb = static_cast<double>(bytes) * 1e-9;
-  for (std::vector<double>* times : {&one, &all, &rows, &land, &peer})
+  for (std::vector<double>* times : {&one, &all, &rows, &land, &turns, &peer})
     times->erase(times->begin());  // warm-up
   rates.one_gb_s = gb / median(one);
   rates.bare_gb_s = gb * options_.transfers / median(all);
   rates.rows_gb_s = gb * options_.transfers / median(rows);
   rates.land_gb_s = gb * options_.transfers / median(land);
+  rates.turns_gb_s = gb * options_.transfers / median(turns);
   rates.peer_gb_s = gb * options_.transfers / median(peer);
   return rates;
 }
