@@ -8,7 +8,9 @@
 namespace annulus::testing {
 
 /// Runs each option on every world (each_world) and compares with one rank and with the oracle:
-/// error <= 1.1 x that of one rank, beside the rounding of states.
+/// error <= 1.1 x that of one rank, beside the rounding of states. 16-bit results also element by
+/// element, against what rounding does to each; where P is rounded that takes the place of the
+/// largest error (check.cpp says why).
 void check(const Problem& problem, const std::vector<RunOptions>& runs, std::uint64_t seed);
 
 /// The same on one given mesh (on_mesh).

@@ -192,26 +192,35 @@ double largest_finite(const std::vector<double>& values) {
   return m;
 }
 
-/// The largest difference, and the sum of squares.
+/// The largest difference, and the sum of squares; then the same in units of a size each.
 struct Difference {
   double largest = 0.0, squares = 0.0;
-  void note(double local, double full) {
+  double most_sizes = 0.0, squares_of_sizes = 0.0;
+  void note(double local, double full, double size = std::numeric_limits<double>::infinity()) {
     const double d = difference(local, full);
     largest = std::max(largest, d);
     squares += d * d;
+    const double z = d == 0.0 ? 0.0 : d / size;
+    most_sizes = std::max(most_sizes, z);
+    squares_of_sizes += z * z;
   }
 };
 
-/// `row` elements a token, local against full.
+/// `row` elements a token, local against full; `sizes`: of full, or empty.
 Difference of_tokens(const std::vector<double>& local, const std::vector<double>& full,
-                     const std::vector<std::int64_t>& positions, std::int64_t batch,
-                     std::int64_t seq, std::int64_t row) {
+                     const std::vector<double>& sizes, const std::vector<std::int64_t>& positions,
+                     std::int64_t batch, std::int64_t seq, std::int64_t row) {
   Difference all;
   std::size_t n = 0;
   for (std::int64_t b = 0; b < batch; ++b) {
     for (const std::int64_t p : positions) {
       for (std::int64_t i = 0; i < row; ++i) {
-        all.note(local[n++], full[static_cast<std::size_t>((b * seq + p) * row + i)]);
+        const auto at = static_cast<std::size_t>((b * seq + p) * row + i);
+        if (sizes.empty()) {
+          all.note(local[n++], full[at]);
+        } else {
+          all.note(local[n++], full[at], sizes[at]);
+        }
       }
     }
   }
@@ -238,10 +247,14 @@ ResultError error_of(Mesh& mesh, const Difference& mine, const std::vector<doubl
   for (const Difference& d : ranks) {
     all.largest = std::max(all.largest, d.largest);
     all.squares += d.squares;
+    all.most_sizes = std::max(all.most_sizes, d.most_sizes);
+    all.squares_of_sizes += d.squares_of_sizes;
   }
   double squares = 0.0;
   for (const double v : truth) squares += std::isfinite(v) ? v * v : 0.0;
-  return {relative(all.largest, largest_finite(truth)), std::sqrt(relative(all.squares, squares))};
+  const auto count = static_cast<double>(std::max<std::size_t>(truth.size(), 1));
+  return {relative(all.largest, largest_finite(truth)), std::sqrt(relative(all.squares, squares)),
+          all.most_sizes, std::sqrt(all.squares_of_sizes / count)};
 }
 
 }  // namespace
@@ -342,25 +355,29 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
 }
 
 Errors errors_of(Mesh& mesh, const Problem& problem, const Sharding& sharding,
-                 const RankResult& result, const OracleResult& truth) {
+                 const RankResult& result, const OracleResult& truth, const OracleResult* sizes) {
   const Problem p = resolved(problem);
   const auto rows = sharding.positions(mesh.rank());
   const auto keys = sharding.positions_kv(mesh.rank());
   const std::int64_t wide = *p.head_dim_v;
   const std::int64_t dim = p.head_dim;
-  const auto tokens = [&](const std::vector<double>& local, const std::vector<double>& full,
-                          bool of_keys, std::int64_t row) {
-    return error_of(
-        mesh,
-        of_tokens(local, full, of_keys ? keys : rows, p.batch, of_keys ? *p.seq_kv : p.seq, row),
-        full);
+  const OracleResult none;
+  const OracleResult& s = sizes == nullptr ? none : *sizes;
+  const auto of_rows = [&](const auto& local, const auto& full, const auto& size,
+                           std::int64_t row) {
+    return error_of(mesh, of_tokens(local, full, size, rows, p.batch, p.seq, p.heads * row), full);
   };
-  return {.out = tokens(result.out, truth.out, false, p.heads * wide),
+  const auto of_keys = [&](const auto& local, const auto& full, const auto& size,
+                           std::int64_t row) {
+    return error_of(mesh, of_tokens(local, full, size, keys, p.batch, *p.seq_kv, *p.heads_kv * row),
+                    full);
+  };
+  return {.out = of_rows(result.out, truth.out, s.out, wide),
           .lse = error_of(mesh, of_lse(result.lse, truth.lse, rows, p.batch * p.heads, p.seq),
                           truth.lse),
-          .dq = tokens(result.dq, truth.dq, false, p.heads * dim),
-          .dk = tokens(result.dk, truth.dk, true, *p.heads_kv * dim),
-          .dv = tokens(result.dv, truth.dv, true, *p.heads_kv * wide)};
+          .dq = of_rows(result.dq, truth.dq, s.dq, dim),
+          .dk = of_keys(result.dk, truth.dk, s.dk, dim),
+          .dv = of_keys(result.dv, truth.dv, s.dv, wide)};
 }
 
 std::string describe(const Problem& problem, const RunOptions& options, int world) {

@@ -51,18 +51,22 @@ struct RankResult {
 RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inputs,
                     const RunOptions& options);
 
-/// Over all ranks: max|x - ref| / max|ref|, and the root of the mean squares' ratio. NaN or a wrong
-/// infinity counts as infinite.
+/// Over all ranks: max|x - ref| / max|ref|, and the root of the mean squares' ratio. Then errors in
+/// units of what rounding does to each element (rounding_sizes.h): the largest, and their root mean
+/// square; 0 for lse. NaN or a wrong infinity counts as infinite.
 struct ResultError {
   double largest = 0, rms = 0;
+  double most_sizes = 0, rms_sizes = 0;
 };
 struct Errors {
   ResultError out, lse, dq, dk, dv;
 };
 
-/// Collective. Compares this rank's shards with the oracle's full tensors.
+/// Collective. Compares this rank's shards with the oracle's full tensors. `sizes`: rounding_sizes
+/// of it; null: errors in units of them are 0.
 Errors errors_of(Mesh& mesh, const Problem& problem, const Sharding& sharding,
-                 const RankResult& result, const OracleResult& truth);
+                 const RankResult& result, const OracleResult& truth,
+                 const OracleResult* sizes = nullptr);
 
 std::string describe(const Problem& problem, const RunOptions& options, int world);
 

@@ -1,6 +1,7 @@
 // Rates of the peer transport, signals included, beside the bare copy engine in the same run. Rank
 // r receives from rank r - 1, all ranks at once.
-//   mpirun -np N peer_gpu [--copies pull|push] [--mib 4,16,64] [--transfers 64]
+//   mpirun -np N peer_gpu [--copies pull|push] [--mib 4,16,64] [--transfers 64] [--gaps]
+//   --gaps: also what memory operations between two copies take
 //   peer_gpu --threads N [--given] ...   ranks are threads; --given: memory of cudaMalloc, as a
 //   caller
 //                                        may give it, whose reads the driver orders (notes/05)
@@ -32,12 +33,13 @@ struct Arguments {
   PeerOptions peer;
   int threads = 0;
   std::vector<std::int64_t> mib{4, 16, 64};
+  bool gaps = false;
 };
 
 [[noreturn]] void usage() {
   std::fprintf(stderr,
                "peer_gpu [--threads N] [--given] [--copies pull|push] [--mib 4,16,64] "
-               "[--transfers 64]\n");
+               "[--transfers 64] [--gaps]\n");
   std::exit(2);
 }
 
@@ -56,6 +58,10 @@ Arguments parse(int argc, char** argv) {
   Arguments arguments;
   for (int i = 1; i < argc; ++i) {
     const std::string_view name = argv[i];
+    if (name == "--gaps") {
+      arguments.gaps = true;
+      continue;
+    }
     if (name == "--given") {
       arguments.peer.given = true;
       continue;
@@ -92,18 +98,26 @@ bool run(comm::Communicator& communicator, const Arguments& arguments) {
                 communicator.size(), arguments.threads > 0 ? "threads" : "processes",
                 options.pulls ? "pull" : "push", options.given ? ", memory of cudaMalloc" : "",
                 options.transfers);
-    std::printf("%8s %12s %12s %12s %12s %8s %12s\n", "MiB", "one copy", "bare copies", "4K of 8K",
-                "to 16 rows", "peer", "of bare");
+    std::printf("%8s %12s %12s %12s %12s %8s %12s %12s\n", "MiB", "one copy", "bare copies",
+                "4K of 8K", "to 16 rows", "peer", "of bare", "two streams");
   }
   bool right = true;
   for (const std::int64_t mib : arguments.mib) {
     const PeerRates rates = rounds.measure(mib << 20);
     right = right && rates.right;
     if (!speaks) continue;
-    std::printf("%8lld %12.1f %12.1f %12.1f %12.1f %8.1f %11.1f%%%s\n", static_cast<long long>(mib),
-                rates.one_gb_s, rates.bare_gb_s, rates.rows_gb_s, rates.land_gb_s, rates.peer_gb_s,
-                100.0 * rates.peer_gb_s / rates.bare_gb_s, rates.right ? "" : "  WRONG DATA");
+    std::printf("%8lld %12.1f %12.1f %12.1f %12.1f %8.1f %11.1f%% %12.1f%s\n",
+                static_cast<long long>(mib), rates.one_gb_s, rates.bare_gb_s, rates.rows_gb_s,
+                rates.land_gb_s, rates.peer_gb_s, 100.0 * rates.peer_gb_s / rates.bare_gb_s,
+                rates.turns_gb_s, rates.right ? "" : "  WRONG DATA");
     std::fflush(stdout);
+  }
+  for (const std::int64_t mib : arguments.gaps ? arguments.mib : std::vector<std::int64_t>{}) {
+    for (const PeerGap& gap : rounds.gaps(mib << 20)) {
+      if (!speaks) continue;
+      std::printf("%8lld MiB, between two copies: %-30s %8.2f us a copy\n",
+                  static_cast<long long>(mib), gap.operations, gap.us);
+    }
   }
   return right;
 }

@@ -137,9 +137,11 @@ double PeerRounds::timed(const std::function<void()>& enqueue) {
 
 /// As a session does: flags on one stream, what moves data on the other, then what the other ends
 /// say.
-void PeerRounds::play(const comm::DeviceLink& link) {
+void PeerRounds::play(const comm::DeviceLink& link, bool turns) {
   const comm::LinkStream flags{flags_.get(), words_ + 2};
   const comm::LinkStream copies{copies_.get(), words_ + 3};
+  const comm::LinkStream others{others_.get(), words_ + 5};
+  if (turns) check_cuda(cudaStreamWaitEvent(others_.get(), begin_.get(), 0), "cudaStreamWaitEvent");
   std::vector<std::int32_t> raised;
   for (std::int32_t i = 0; i < 2 * options_.transfers; ++i) {
     if (!link.by_flag(i)) continue;
@@ -147,10 +149,13 @@ void PeerRounds::play(const comm::DeviceLink& link) {
     raised.push_back(i);
   }
   for (std::int32_t i = 0; i < 2 * options_.transfers; ++i) {
-    if (!link.by_flag(i)) link.start(i, copies);
+    if (!link.by_flag(i)) link.start(i, turns && i % 2 == 1 ? others : copies);
   }
   link.await_over(raised, flags);
   link.flush();
+  if (!turns) return;
+  check_cuda(cudaEventRecord(others_over_.get(), others_.get()), "cudaEventRecord");
+  check_cuda(cudaStreamWaitEvent(copies_.get(), others_over_.get(), 0), "cudaStreamWaitEvent");
 }
 
 void PeerRounds::poison(std::int64_t bytes) {
@@ -177,18 +182,59 @@ bool PeerRounds::is_right(std::int64_t bytes) const {
   return *std::min_element(all.begin(), all.end()) == 1;
 }
 
+void PeerRounds::copy_one(int transfer, std::int64_t bytes) {
+  const std::int64_t at = place(transfer, bytes);
+  comm::Plane plane;
+  plane.from = options_.pulls ? arena_.of(before_) + at : arena_.local() + at;
+  plane.to = (options_.pulls ? arena_.local() : arena_.of(after_)) + room_ + at;
+  plane.run = bytes;
+  comm::peer::copy(copies_.get(), plane);
+}
+
+std::vector<PeerGap> PeerRounds::gaps(std::int64_t bytes) {
+  using comm::peer::StreamBatch;
+  constexpr std::int32_t kTag = comm::peer::ControlBlock::kTags - 1;  // no transfer's
+  const int rank = communicator_.rank();
+  std::uint32_t* const own = blocks_[static_cast<std::size_t>(rank)].ready(before_, kTag);
+  std::uint32_t* const theirs = blocks_[static_cast<std::size_t>(before_)].free(rank, kTag);
+  std::uint32_t* const noted = words_ + 4;
+  const auto wait = [&](StreamBatch& batch) { batch.await(own, 0); };  // is over at once
+  const auto reset = [&](StreamBatch& batch) { batch.write(own, 0); };
+  const auto give = [&](StreamBatch& batch) { batch.write(theirs, 1); };
+  const auto note = [&](StreamBatch& batch) { batch.write(noted, 1); };
+  const std::pair<const char*, std::vector<std::function<void(StreamBatch&)>>> kinds[] = {
+      {"none", {}},
+      {"wait", {wait}},
+      {"write here", {reset}},
+      {"write there", {give}},
+      {"write to the host", {note}},
+      {"reset, give, note, wait", {reset, give, note, wait}},
+      {"give, note, wait, reset, note", {give, note, wait, reset, note}},
+  };
+  std::vector<PeerGap> gaps;
+  for (const auto& [name, operations] : kinds) {
+    std::vector<double> times;
+    for (int round = 0; round <= kRounds; ++round) {
+      times.push_back(timed([&] {
+        for (int i = 0; i < options_.transfers; ++i) {
+          StreamBatch batch(driver_, copies_.get());
+          for (const auto& add : operations) add(batch);
+          batch.enqueue();
+          copy_one(i, bytes);
+        }
+      }));
+    }
+    times.erase(times.begin());  // warm-up
+    gaps.push_back({name, 1e6 * median(times) / options_.transfers});
+  }
+  return gaps;
+}
+
 PeerRates PeerRounds::measure(std::int64_t bytes) {
   const comm::peer::PeerLink link(driver_, communicator_.rank(), blocks_, transfers(bytes), 77,
                                   false);
   const auto bare = [&](int count) {
-    for (int i = 0; i < count; ++i) {
-      const std::int64_t at = place(i, bytes);
-      comm::Plane plane;
-      plane.from = options_.pulls ? arena_.of(before_) + at : arena_.local() + at;
-      plane.to = (options_.pulls ? arena_.local() : arena_.of(after_)) + room_ + at;
-      plane.run = bytes;
-      comm::peer::copy(copies_.get(), plane);
-    }
+    for (int i = 0; i < count; ++i) copy_one(i, bytes);
   };
   // `row` bytes at a time, at twice the pitch on one side.
   const auto spread = [&](std::int64_t row, bool read) {
@@ -206,23 +252,25 @@ PeerRates PeerRounds::measure(std::int64_t bytes) {
     }
   };
   PeerRates rates;
-  std::vector<double> one, all, rows, land, peer;
+  std::vector<double> one, all, rows, land, turns, peer;
   for (int round = 0; round <= kRounds; ++round) {
     one.push_back(timed([&] { bare(1); }));
     all.push_back(timed([&] { bare(options_.transfers); }));
     rows.push_back(timed([&] { spread(4096, true); }));
     land.push_back(timed([&] { spread(bytes / 16, false); }));
+    turns.push_back(timed([&] { play(link, true); }));
     if (round == kRounds) poison(bytes);
-    peer.push_back(timed([&] { play(link); }));
+    peer.push_back(timed([&] { play(link, false); }));
   }
   rates.right = is_right(bytes);
   const double gb = static_cast<double>(bytes) * 1e-9;
-  for (std::vector<double>* times : {&one, &all, &rows, &land, &peer})
+  for (std::vector<double>* times : {&one, &all, &rows, &land, &turns, &peer})
     times->erase(times->begin());  // warm-up
   rates.one_gb_s = gb / median(one);
   rates.bare_gb_s = gb * options_.transfers / median(all);
   rates.rows_gb_s = gb * options_.transfers / median(rows);
   rates.land_gb_s = gb * options_.transfers / median(land);
+  rates.turns_gb_s = gb * options_.transfers / median(turns);
   rates.peer_gb_s = gb * options_.transfers / median(peer);
   return rates;
 }

@@ -24,12 +24,19 @@ struct PeerOptions {
 
 /// Medians over rounds, of the slowest rank.
 struct PeerRates {
-  double one_gb_s = 0;   ///< a single bare copy
-  double bare_gb_s = 0;  ///< all copies back to back, no signals
-  double rows_gb_s = 0;  ///< bare, read as rows of 4 KiB at a pitch of 8: heads of every token
-  double land_gb_s = 0;  ///< bare, written as 16 rows at twice their pitch: heads that lie first
-  double peer_gb_s = 0;  ///< as bare, through PeerLink
-  bool right = false;    ///< on every rank
+  double one_gb_s = 0;    ///< a single bare copy
+  double bare_gb_s = 0;   ///< all copies back to back, no signals
+  double rows_gb_s = 0;   ///< bare, read as rows of 4 KiB at a pitch of 8: heads of every token
+  double land_gb_s = 0;   ///< bare, written as 16 rows at twice their pitch: heads that lie first
+  double peer_gb_s = 0;   ///< as bare, through PeerLink
+  double turns_gb_s = 0;  ///< the same on two copy streams in turn, which no session does
+  bool right = false;     ///< on every rank
+};
+
+/// What stands between two copies of a stream, and what a copy takes with it.
+struct PeerGap {
+  const char* operations = "";
+  double us = 0;
 };
 
 /// One rank's transfers from the rank before it and to the rank after it.
@@ -44,13 +51,19 @@ class PeerRounds {
   /// Collective. Throws Timeout.
   PeerRates measure(std::int64_t bytes);
 
+  /// Collective. Copies of `bytes` with memory operations between them, one call each: each kind
+  /// alone, then those of a transfer.
+  std::vector<PeerGap> gaps(std::int64_t bytes);
+
  private:
   std::vector<comm::DeviceTransfer> transfers(std::int64_t bytes) const;
   std::int64_t place(int transfer, std::int64_t bytes) const;
   /// Seconds between the release of a gate and the end of what `enqueue` puts on both streams;
   /// slowest rank.
   double timed(const std::function<void()>& enqueue);
-  void play(const comm::DeviceLink& link);
+  void copy_one(int transfer, std::int64_t bytes);
+  /// `turns`: what moves data goes on two streams in turn.
+  void play(const comm::DeviceLink& link, bool turns);
   void poison(std::int64_t bytes);
   bool is_right(std::int64_t bytes) const;
 
@@ -63,12 +76,14 @@ class PeerRounds {
   comm::peer::SymmetricMemory control_;
   comm::peer::SymmetricMemory arena_;
   std::vector<comm::peer::ControlBlock> blocks_;
-  std::uint32_t* words_ = nullptr;  ///< mapped: two gates, two that say what is awaited
+  std::uint32_t* words_ = nullptr;  ///< mapped: two gates, three that say what is awaited
   CudaStream flags_ = make_stream();
   CudaStream copies_ = make_urgent_stream();
+  CudaStream others_ = make_urgent_stream();  ///< every other copy, where they take turns
   CudaEvent begin_ = make_event(true);
   CudaEvent end_ = make_event(true);
   CudaEvent joined_ = make_event();
+  CudaEvent others_over_ = make_event();
 };
 
 }  // namespace annulus::testing

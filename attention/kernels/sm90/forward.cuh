@@ -133,10 +133,11 @@ struct Consumer {
   }
 
   /// What of the step is seen, and its maxima.
+  template <int kSlack>
   __device__ __forceinline__ void find_maxima(const Seen& seen) {
     if constexpr (kCapped) cap_scores(g, s);
     if (shared.steps[step % Memory::kSteps].masked != 0) mask_scores(seen, at.lane(), s);
-    grew = raise_maxima<kTuning.slack>(s, sums, scale, keep);
+    grew = raise_maxima<kSlack>(s, sums, scale, keep);
   }
 
   __device__ __forceinline__ void rescale() {
@@ -207,7 +208,9 @@ struct Consumer {
     if constexpr (!kFirst) release(&shared.v_empty[Place<kStages>(step - 1).index]);
     release_queries(item.tile.steps);
     begin_sums(g, p, item, Lane(thread_again()), scale, sums);
-    find_maxima(seen);
+    // No slack: there is no output to rescale, and behind a state the largest probability is 1 and
+    // not rounded, as it is where nothing came before.
+    find_maxima<0>(seen);
     exponentiate(s, sums, scale, keep, 0);
     exponentiate(s, sums, scale, keep, 1);
     pack_scores<T>(s, probabilities);
@@ -237,7 +240,7 @@ struct Consumer {
     wait_products<1>(s);
     release(&shared.k_empty[Place<kStages>(step).index]);
     release_queries(left);
-    find_maxima(seen);
+    find_maxima<kTuning.slack>(seen);
     exponentiate(s, sums, scale, keep, 0);
     // By now P V is nearly done; packing and rescaling fit beside the other exponentials.
     finish_before(sums.sum[0]);

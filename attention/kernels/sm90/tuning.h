@@ -17,7 +17,8 @@ struct Tuning {
   /// computes products while another does its softmax.
   bool turns = true;
   /// A warp leaves the maxima of its rows alone until one has grown by more than 2^slack, and with
-  /// them its output so far. Results are as exact: probabilities and sums have one maximum.
+  /// them its output so far. Results are as exact: probabilities and sums have one maximum. An
+  /// item's first step has no slack (notes/01, "How exact many ranks are").
   int slack = 0;
   int loader_registers = 40;  ///< of a thread
   int consumer_registers = 232;

@@ -1,4 +1,4 @@
-# Sourced by the other scripts: unpacks .gpu/gpu.tar.xz, runs steps with a time limit each, and
+# Sourced by the other scripts: unpacks .gpu/gpu.tar.xz (or ARCHIVE), runs steps with a time limit each, and
 # ends with a short table. Results go to $OUT (default gpu-results/): session.log with everything that
 # was printed, bench.jsonl with one line of JSON a benchmark, summary.txt with the table.
 # Steps run to the end whatever fails, and none may outlast its limit: a hang costs its own limit only.
@@ -41,9 +41,10 @@ if [ "$cpu" = 1 ]; then
     [ -f "$file" ] && [ -x "$file" ] && ln -sf "$file" "$work/"
   done
 else
-  tar -C "$work" -xf "$repo/.gpu/gpu.tar.xz" || python3 -c "
+  archive=${ARCHIVE:-$repo/.gpu/gpu.tar.xz}
+  tar -C "$work" -xf "$archive" || python3 -c "
 import sys, tarfile
-tarfile.open(sys.argv[1]).extractall(sys.argv[2])" "$repo/.gpu/gpu.tar.xz" "$work" || exit 1
+tarfile.open(sys.argv[1]).extractall(sys.argv[2])" "$archive" "$work" || exit 1
 fi
 cd "$work" || exit 1
 export PATH=$work:$PATH
