@@ -123,4 +123,65 @@ void launch_activate(const moe::ActivateParams& host, bool backward, bool /*wide
   mirror.download();
 }
 
+namespace {
+
+moe::cuda::LossParams mirrored(Mirror& mirror, const moe::cuda::LossParams& host) {
+  moe::cuda::LossParams p = host;
+  p.route.logits = mirror.of(host.route.logits, p.route.tokens * p.route.experts);
+  p.route.padding = mirror.of(host.route.padding, p.route.tokens);
+  p.set_of = mirror.of(host.set_of, p.route.tokens);
+  p.counts = mirror.of(host.counts, p.sets * (p.route.experts + 1));
+  p.terms = mirror.of(host.terms, 2 * p.route.tokens);
+  p.sums = mirror.of(host.sums, 2);
+  p.dlogits = mirror.of(host.dlogits, p.route.tokens * p.route.experts);
+  return p;
+}
+
+}  // namespace
+
+void launch_count_losses(const moe::cuda::LossParams& host, int /*each*/, std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::count_losses(mirrored(mirror, host), nullptr);
+  mirror.download();
+}
+
+void launch_add_losses(const moe::cuda::LossParams& host, int /*each*/, std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::add_losses(mirrored(mirror, host), nullptr);
+  mirror.download();
+}
+
+void launch_drop(const moe::cuda::DropParams& host, std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::DropParams p = host;
+  const std::int64_t pairs = p.tokens * p.k;
+  p.indices = mirror.of(host.indices, pairs);
+  p.weights = mirror.of(host.weights, pairs);
+  p.kept = mirror.of(host.kept, pairs);
+  p.kept_weights = mirror.of(host.kept_weights, pairs);
+  p.room = mirror.of(host.room, p.experts * p.tokens);
+  p.dropped = mirror.of(host.dropped, 1);
+  moe::cuda::drop_pairs(p, nullptr);
+  mirror.download();
+}
+
+void launch_jitter(const moe::cuda::JitterParams& host, std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::JitterParams p = host;
+  const std::int64_t element = size_of(p.dtype);
+  p.from = mirror.of(static_cast<const std::byte*>(host.from), p.tokens * p.from_stride * element);
+  p.to = mirror.of(static_cast<std::byte*>(host.to), p.tokens * p.hidden * element);
+  moe::cuda::jitter(p, nullptr);
+  mirror.download();
+}
+
+void launch_update_bias(const moe::cuda::BiasParams& host) {
+  Mirror mirror;
+  moe::cuda::BiasParams p = host;
+  p.counts = mirror.of(host.counts, p.experts);
+  p.bias = mirror.of(host.bias, p.experts);
+  moe::cuda::update_bias(p, nullptr);
+  mirror.download();
+}
+
 }  // namespace annulus::testing

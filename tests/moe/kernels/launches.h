@@ -1,6 +1,6 @@
 #pragma once
 
-#include "moe/kernels/cuda/launch.h"
+#include "moe/kernels/cuda/launch_balance.h"
 
 #include <cstdint>
 
@@ -31,6 +31,11 @@ void launch_combine(const moe::cuda::CombineParams& params, const std::int64_t* 
 void launch_activate(const moe::ActivateParams& params, bool backward, bool wide,
                      std::uint64_t seed);
 
+void launch_count_losses(const moe::cuda::LossParams& params, int each, std::uint64_t seed);
+void launch_add_losses(const moe::cuda::LossParams& params, int each, std::uint64_t seed);
+void launch_drop(const moe::cuda::DropParams& params, std::uint64_t seed);
+void launch_jitter(const moe::cuda::JitterParams& params, std::uint64_t seed);
+void launch_update_bias(const moe::cuda::BiasParams& params);
 void launch_split(const moe::cuda::SplitParams& params, std::uint64_t seed);
 
 }  // namespace annulus::testing
