@@ -1,6 +1,6 @@
 #pragma once
 
-#include "moe/kernels/cuda/launch.h"
+#include "moe/kernels/cuda/launch_balance.h"
 #include "moe/kernels/dispatch.h"
 
 #include <cstdint>
@@ -17,6 +17,11 @@ struct Device {
 
   void (*route)(cuda::RouteParams params, void* stream) = nullptr;
   void (*route_backward)(cuda::RouteBackwardParams params, void* stream) = nullptr;
+  void (*count_losses)(cuda::LossParams params, void* stream) = nullptr;
+  void (*add_losses)(cuda::LossParams params, void* stream) = nullptr;
+  void (*drop_pairs)(const cuda::DropParams& params, void* stream) = nullptr;
+  void (*jitter)(const cuda::JitterParams& params, void* stream) = nullptr;
+  void (*update_bias)(const cuda::BiasParams& params, void* stream) = nullptr;
   void (*count_pairs)(const cuda::PlaceParams& params, void* stream) = nullptr;
   void (*place_pairs)(const cuda::PlaceParams& params, void* stream) = nullptr;
   void (*scatter)(const cuda::ScatterParams& params, int blocks, void* stream) = nullptr;

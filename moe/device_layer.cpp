@@ -13,26 +13,29 @@ namespace annulus::moe {
 void DeviceLayer::place(DeviceStep& step) {
   void* stream = device_.context.stream;
   const std::int64_t experts = config_.experts;
-  const auto width = static_cast<std::size_t>(experts + 1);
+  const auto width = static_cast<std::size_t>(experts + kBesideCounts);
   place_.tokens = static_cast<std::int32_t>(step.tokens);
   place_.indices = step.indices;
   place_.rank = step.rank;
   place_.row = step.row;
   device_.count_pairs(place_, stream);
-  std::vector<std::int64_t> mine(width);
-  device_.read(mine.data(), place_.counts, static_cast<std::int64_t>(width) * 8, stream);
-  step.bad_tokens = mine.back();
+  mine_.resize(width + static_cast<std::size_t>(loss_words()));
+  device_.read(mine_.data(), place_.counts, std::ssize(mine_) * 8, stream);
+  const auto mine = std::span(mine_).first(width);
+  step.bad_tokens = mine[width - 2];
+  step.dropped = mine[width - 1];
   if (peers_ == nullptr) {
-    step.counts = mine;
+    step.counts.assign(mine.begin(), mine.end());
   } else {
     peers_->gather("counts", mine, step.counts);
     for (std::int64_t r = 0; r < ranks_; ++r) {
-      device_.write(matrix_ + r * experts, step.counts.data() + r * (experts + 1), experts * 8,
+      device_.write(matrix_ + r * experts, step.counts.data() + r * std::ssize(mine), experts * 8,
                     stream);
     }
   }
   device_.place_pairs(place_, stream);
   lay_out(step);
+  if (step.routed && has_losses(config_)) sum_losses(std::span(mine_).subspan(width), step);
 }
 
 void DeviceLayer::lay_out(DeviceStep& step) const {
@@ -42,7 +45,8 @@ void DeviceLayer::lay_out(DeviceStep& step) const {
   for (std::int64_t e = 0; e < local; ++e) {
     std::int64_t rows = 0;
     for (std::int64_t r = 0; r < ranks_; ++r) {
-      rows += step.counts[static_cast<std::size_t>(r * (config_.experts + 1) + me_ * local + e)];
+      rows += step.counts[static_cast<std::size_t>(r * (config_.experts + kBesideCounts) +
+                                                   me_ * local + e)];
     }
     step.expert_rows.push_back({.expert = e, .first = first, .rows = rows});
     first += rows;
@@ -108,11 +112,17 @@ void DeviceLayer::pull(float* to, const DeviceStep& step) {
 void DeviceLayer::choose(const ConstTensorView& x, const LayerWeights& weights,
                          const Routing* given, DeviceStep& step) {
   step.routed = given == nullptr;
-  device_.clear(place_.counts + config_.experts, 8, device_.context.stream);
-  if (step.routed) return route(x, weights, step);
-  const std::int64_t bytes = step.tokens * config_.k * 4;
-  device_.write(step.indices, given->indices.data(), bytes, device_.context.stream);
-  device_.write(step.weights, given->weights.data(), bytes, device_.context.stream);
+  device_.clear(place_.counts + config_.experts, (kBesideCounts + loss_words()) * 8,
+                device_.context.stream);
+  if (step.routed) {
+    route(x, weights, step);
+    count_losses(step);
+  } else {
+    const std::int64_t bytes = step.tokens * config_.k * 4;
+    device_.write(step.selected, given->indices.data(), bytes, device_.context.stream);
+    device_.write(step.selected_weights, given->weights.data(), bytes, device_.context.stream);
+  }
+  drop(step);
 }
 
 void DeviceLayer::forward(const ConstTensorView& x, const LayerWeights& weights,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "moe/balance.h"
 #include "moe/device_peers.h"
 #include "moe/device_room.h"
 #include "moe/experts.h"
@@ -8,25 +9,38 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
+#include <utility>
 #include <vector>
 
 namespace annulus::moe {
 
+inline constexpr std::int64_t kBesideCounts = 2;  ///< bad tokens and dropped pairs
+
 /// What one forward of a DeviceLayer leaves for its backward: the routing, and places of rows.
 struct DeviceStep {
   DeviceRoom room;
-  float* logits = nullptr;          ///< [tokens][experts]; null: no router
-  std::int32_t* indices = nullptr;  ///< [tokens][k], as the three that follow
+  float* logits = nullptr;           ///< [tokens][experts]; null: no router
+  std::int32_t* selected = nullptr;  ///< [tokens][k], as all that follow: before capacity
+  float* selected_weights = nullptr;
+  std::int32_t* indices = nullptr;  ///< what capacity left; without one the same memory
   float* weights = nullptr;
   std::int32_t* rank = nullptr;  ///< of the group
   std::int64_t* row = nullptr;
+  std::int32_t* set_of = nullptr;  ///< [tokens]; null: no sets of tokens
+  std::int64_t* scope = nullptr;   ///< of losses, [sets][experts] then [sets]; null: no losses
+  double* losses = nullptr;        ///< [2]: balancing loss and z-loss, this rank's parts
 
   // On the host.
   std::int64_t tokens = 0;
-  std::uint64_t call = 0;  ///< the layer's forwards until then
-  bool routed = false;     ///< by the layer's router
+  std::uint64_t call = 0;        ///< the layer's forwards until then
+  bool routed = false;           ///< by the layer's router
+  TokenFacts facts;              ///< for the next forward; not to be changed until its backward
+  LossScope loss_scope;          ///< as `scope`
+  std::int64_t loss_tokens = 0;  ///< of all ranks
   std::int64_t bad_tokens = 0;
-  std::vector<std::int64_t> counts;     ///< [ranks][experts], then a column of bad tokens
+  std::int64_t dropped = 0;
+  std::vector<std::int64_t> counts;     ///< [ranks][experts + 2]: pairs, bad tokens, dropped pairs
   std::vector<ExpertRows> expert_rows;  ///< of this rank's experts
 };
 
@@ -36,8 +50,8 @@ struct DeviceStep {
 /// passes wait twice more: before rows that arrived are used, and before results are loaded.
 class DeviceLayer {
  public:
-  /// `peers`: of expert degrees above 1; outlives the layer. Throws Unsupported for what it does
-  /// not do: capacity, losses.
+  /// `peers`: of expert degrees above 1; outlives the layer. Throws Unsupported beyond what kernels
+  /// serve.
   DeviceLayer(const LayerConfig& config, std::int64_t max_tokens, const Device& device,
               DevicePeers* peers = nullptr);
 
@@ -63,6 +77,12 @@ class DeviceLayer {
                 const TensorView& dx, const LayerGradients& gradients, DeviceStep& step,
                 float* dweights = nullptr);
 
+  /// How losses learn the counts of all ranks of the mesh; without it they are those of this rank.
+  void set_sum_over_ranks(SumOverRanks sum) { sum_over_ranks_ = std::move(sum); }
+  /// Of counts on the host, and a bias in device memory.
+  void update_bias(std::span<const std::int64_t> counts, float step, float* bias,
+                   void* stream) const;
+
   std::int64_t capacity() const { return capacity_; }  ///< rows
   std::int64_t bytes() const { return room_.bytes(); }
   const Device& device() const { return device_; }
@@ -75,6 +95,7 @@ class DeviceLayer {
   static Region region_of(const LayerConfig& config, std::int64_t rows);
 
   void take_routing();
+  void take_balance();
   void take_rows();
   std::byte* region(std::int64_t rank) const {
     return peers_ == nullptr ? own_region_ : peers_->region(static_cast<int>(rank));
@@ -84,6 +105,15 @@ class DeviceLayer {
 
   void choose(const ConstTensorView& x, const LayerWeights& weights, const Routing* given,
               DeviceStep& step);
+  // device_layer_balance.cpp
+  ConstTensorView router_input(const ConstTensorView& x, const DeviceStep& step);
+  void add_noise(const DeviceStep& step);
+  cuda::LossParams loss_params(const DeviceStep& step) const;
+  std::int64_t loss_words() const;
+  void count_losses(DeviceStep& step);
+  void sum_losses(std::span<const std::int64_t> words, DeviceStep& step);
+  void drop(DeviceStep& step);
+
   void route(const ConstTensorView& x, const LayerWeights& weights, DeviceStep& step);
   void route_backward(const ConstTensorView& x, const LayerWeights& weights,
                       const LayerGradients& gradients, const DeviceStep& step,
@@ -108,6 +138,14 @@ class DeviceLayer {
   std::uint64_t calls_ = 0;
   std::uint64_t held_ = 0;  ///< the call whose rows and `between` lie here; 0: none
   DeviceRoom room_;
+
+  SumOverRanks sum_over_ranks_;
+  std::vector<std::int64_t> mine_, words_;
+  std::int64_t* bias_counts_;
+  std::int32_t* drop_room_;
+  double* loss_terms_;
+  std::byte* noisy_x_;
+  float* noisy_dx_;
 
   cuda::RouteParams route_;
   cuda::PlaceParams place_;

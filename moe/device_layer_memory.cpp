@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <string>
 
 namespace annulus::moe {
 namespace {
@@ -27,11 +26,6 @@ ExpertShape shape_of(const LayerConfig& c, std::int64_t ffn) {
 }
 
 LayerConfig checked(const LayerConfig& c, std::int64_t ranks) {
-  const auto refuse = [](const std::string& what) {
-    throw Unsupported("MoE layer on a GPU: " + what + " is not built");
-  };
-  if (c.capacity.factor != 0.0) refuse("dropping by capacity");
-  if (c.balance_alpha != 0.0 || c.z_beta != 0.0) refuse("a balancing loss or z-loss");
   if (c.experts > cuda::kMostExperts || c.k > cuda::kMostSlots || ranks > cuda::kMostRanks) {
     throw Unsupported(
         fmt::format("MoE layer on a GPU: {} experts, {} of them a token, {} ranks: kernels serve "
@@ -73,7 +67,22 @@ DeviceLayer::DeviceLayer(const LayerConfig& config, std::int64_t max_tokens, con
       experts_(*device.kernel, shape_of(config, config.ffn)),
       shared_(*device.kernel, shape_of(config, config.shared_ffn)) {
   take_routing();
+  take_balance();
   take_rows();
+}
+
+std::int64_t DeviceLayer::loss_words() const {
+  return has_losses(config_) ? sets_of(config_) * (config_.experts + 1) : 0;
+}
+
+void DeviceLayer::take_balance() {
+  const bool drops = config_.capacity.factor != 0.0;
+  const std::int64_t noisy = config_.jitter != 0.0 ? max_tokens_ * config_.hidden : 0;
+  drop_room_ = room_.take<std::int32_t>(device_, drops ? config_.experts * max_tokens_ : 0);
+  bias_counts_ = room_.take<std::int64_t>(device_, config_.experts);
+  loss_terms_ = room_.take<double>(device_, has_losses(config_) ? 2 * max_tokens_ : 0);
+  noisy_x_ = room_.take(device_, noisy * size_of(config_.dtype));
+  noisy_dx_ = room_.take<float>(device_, noisy);
 }
 
 void DeviceLayer::take_routing() {
@@ -94,7 +103,8 @@ void DeviceLayer::take_routing() {
   place_.ranks = place_.sources = static_cast<std::int32_t>(ranks_);
   place_.source = static_cast<std::int32_t>(me_);
   place_.room = room_.take<std::int32_t>(device_, cuda::place_room(place_));
-  place_.counts = room_.take<std::int64_t>(device_, experts + 1);  // and bad tokens
+  // And bad tokens, dropped pairs, counts of losses: what one copy to the host brings.
+  place_.counts = room_.take<std::int64_t>(device_, experts + kBesideCounts + loss_words());
   route_.bad_tokens = reinterpret_cast<unsigned*>(place_.counts + experts);
   matrix_ = room_.take<std::int64_t>(device_, ranks_ * experts);
   place_.matrix = ranks_ == 1 ? place_.counts : matrix_;
@@ -126,11 +136,20 @@ DeviceStep DeviceLayer::make_step() const {
   const std::int64_t pairs = max_tokens_ * config_.k;
   DeviceStep step;
   if (config_.router) step.logits = step.room.take<float>(device_, max_tokens_ * config_.experts);
-  step.indices = step.room.take<std::int32_t>(device_, pairs);
-  step.weights = step.room.take<float>(device_, pairs);
+  step.selected = step.indices = step.room.take<std::int32_t>(device_, pairs);
+  step.selected_weights = step.weights = step.room.take<float>(device_, pairs);
+  if (config_.capacity.factor != 0.0) {
+    step.indices = step.room.take<std::int32_t>(device_, pairs);
+    step.weights = step.room.take<float>(device_, pairs);
+  }
+  if (has_losses(config_)) {
+    step.scope = step.room.take<std::int64_t>(device_, loss_words());
+    step.losses = step.room.take<double>(device_, 2);
+    if (sets_of(config_) > 1) step.set_of = step.room.take<std::int32_t>(device_, max_tokens_);
+  }
   step.rank = step.room.take<std::int32_t>(device_, pairs);
   step.row = step.room.take<std::int64_t>(device_, pairs);
-  step.counts.resize(static_cast<std::size_t>(ranks_ * (config_.experts + 1)));
+  step.counts.resize(static_cast<std::size_t>(ranks_ * (config_.experts + kBesideCounts)));
   step.expert_rows.reserve(static_cast<std::size_t>(config_.experts / ranks_));
   return step;
 }

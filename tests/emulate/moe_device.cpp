@@ -14,6 +14,11 @@ using namespace moe::cuda;  // NOLINT
 
 void route(RouteParams p, void* /*stream*/) { launch_route(p, 16, 1); }
 void route_backward(RouteBackwardParams p, void* /*stream*/) { launch_route_backward(p, 16, 2); }
+void count_losses(LossParams p, void* /*stream*/) { launch_count_losses(p, 16, 7); }
+void add_losses(LossParams p, void* /*stream*/) { launch_add_losses(p, 16, 8); }
+void drop_pairs(const DropParams& p, void* /*stream*/) { launch_drop(p, 9); }
+void jitter(const JitterParams& p, void* /*stream*/) { launch_jitter(p, 10); }
+void update_bias(const BiasParams& p, void* /*stream*/) { launch_update_bias(p); }
 void count_pairs(const PlaceParams& p, void* /*stream*/) { launch_counts(p, 3); }
 void place_pairs(const PlaceParams& p, void* /*stream*/) { launch_places(p, 3); }
 void scatter(const ScatterParams& p, int /*blocks*/, void* /*stream*/) {
@@ -52,6 +57,11 @@ moe::Device test_device() {
   moe::Device device{.kernel = &moe::kernel("cpu"),
                      .route = route,
                      .route_backward = route_backward,
+                     .count_losses = count_losses,
+                     .add_losses = add_losses,
+                     .drop_pairs = drop_pairs,
+                     .jitter = jitter,
+                     .update_bias = update_bias,
                      .count_pairs = count_pairs,
                      .place_pairs = place_pairs,
                      .scatter = scatter,

@@ -135,11 +135,69 @@ TEST_F(MoeOnGpu, AddsToMainGradients) {
   });
 }
 
+/// Capacities, and losses of each rank, are those of its own tokens; the routes are the CPU's.
+void expect_balanced(LayerCase layer) {
+  each_world([&](Mesh& mesh) {
+    const int degree = degrees(mesh.world()).back();
+    for (const bool empty_rank : {false, true}) {
+      SCOPED_TRACE(layer.describe() + ", degree " + std::to_string(degree));
+      LayerCase own = layer;
+      const LayerResult truth = truth_of_ranks(own, mesh.world(), empty_rank);
+      RunLayer run{.options = {.expert_degree = degree}, .calls = 2, .empty_rank = empty_rank};
+      moe::LayerLoad cpu_load, load;
+      moe::Routing cpu_routing, routing;
+      run_layer(mesh, own, run, &cpu_load, &cpu_routing);
+      run.options.backend = "cuda";
+      expect_near(own, run_layer(mesh, own, run, &load, &routing), truth);
+      EXPECT_EQ(routing.indices, cpu_routing.indices);
+      EXPECT_EQ(load.dropped, cpu_load.dropped);
+    }
+  });
+}
+
+LayerConfig balanced(moe::BalanceOver over) {
+  LayerConfig c = routed(DType::f32, RouterConfig::qwen3(24, 3, false), 5);
+  c.balance_alpha = 0.3;
+  c.z_beta = 0.2;
+  c.balance_over = over;
+  c.sequences = 3;
+  return c;
+}
+
+TEST_F(MoeOnGpu, LossesOverRanksSequencesAndEachRank) {
+  expect_balanced(clear_case(1211, balanced(moe::BalanceOver::ranks), 21));
+  expect_balanced(clear_case(1212, balanced(moe::BalanceOver::rank), 21));
+  LayerCase layer = clear_case(1213, balanced(moe::BalanceOver::sequences), 21);
+  for (std::int64_t t = 0; t < layer.tokens; ++t) {
+    layer.loss_set.push_back(static_cast<std::int32_t>(t / 8));
+  }
+  expect_balanced(layer);
+}
+
+TEST_F(MoeOnGpu, DropsOverCapacityByBothPolicies) {
+  RouterConfig v3 = RouterConfig::deepseek_v3(24, 4);
+  v3.groups = 6;
+  v3.groups_kept = 3;
+  LayerConfig config = routed(DType::f32, v3, 5);
+  config.capacity = {0.6, moe::DropPolicy::probability};
+  config.balance_alpha = 0.1;
+  expect_balanced(clear_case(1311, config, 33));
+  LayerConfig position = given(DType::f32);
+  position.capacity = {0.4, moe::DropPolicy::position};
+  expect_balanced(random_layer(1411, position, 31));
+}
+
+TEST_F(MoeOnGpu, TheRouterSeesNoise) {
+  LayerConfig config = routed(DType::f32, RouterConfig::switch_transformer(24), 0);
+  config.jitter = 0.25;
+  expect_balanced(clear_case(1511, config, 19));
+  config.dtype = DType::bf16;
+  config.shared_ffn = 6;
+  expect_balanced(clear_case(1611, config, 17));
+}
+
 TEST_F(MoeOnGpu, RefusesWhatIsNotBuilt) {
   each_world([](Mesh& mesh) {
-    LayerConfig c = routed(DType::f32, RouterConfig::mixtral(24, 2), 0);
-    c.z_beta = 0.1;
-    EXPECT_THROW(moe::Layer(mesh, c, {.max_tokens = 4, .backend = "cuda"}), Unsupported);
     EXPECT_THROW(moe::Layer(mesh, given(DType::f32),
                             {.max_tokens = 4, .capacity_factor = 1.0, .backend = "cuda"}),
                  Unsupported);

@@ -31,9 +31,12 @@ void check_config(const LayerConfig& c) {
     throw Unsupported(
         fmt::format("moe layer: dtype {} is not built; built: f32, bf16", name_of(c.dtype)));
   }
+  require(c.sequences >= 1, fmt::format("sequences {}: must be at least 1", c.sequences));
+  require(c.jitter >= 0.0 && c.jitter < 1.0, fmt::format("jitter {}: must be in [0, 1)", c.jitter));
   if (!c.router) {
     require(c.balance_alpha == 0.0 && c.z_beta == 0.0,
             fmt::format("balance_alpha {} and z_beta {} need a router", c.balance_alpha, c.z_beta));
+    require(c.jitter == 0.0, fmt::format("jitter {} needs a router", c.jitter));
     return;
   }
   check(*c.router);
@@ -58,13 +61,11 @@ void check_options(const LayerOptions& o, const LayerConfig& c, int degree, int 
 }
 
 /// What the CPU does and a GPU does not yet.
-void check_device(const LayerConfig& c, const LayerOptions& o) {
+void check_device(const LayerOptions& o) {
   const auto refuse = [](const char* what) {
     throw Unsupported(
         fmt::format("moe layer: {} is not built for back end cuda; built: cpu", what));
   };
-  if (c.balance_alpha != 0.0 || c.z_beta != 0.0) refuse("a balancing loss or z-loss");
-  if (c.capacity.factor != 0.0) refuse("dropping by capacity");
   if (o.capacity_factor != 0.0) refuse("capacity_factor");
   if (o.dispatch == Dispatch::tokens) refuse("Dispatch::tokens");
 }
@@ -118,7 +119,7 @@ LayerShape shape_of(const Mesh& mesh, const LayerConfig& config, const LayerOpti
   LayerShape shape{.config = config, .options = options, .group = {}};
   const int degree = options.expert_degree != 0 ? options.expert_degree : mesh.shape().expert;
   check_options(options, config, degree, mesh.world());
-  if (options.backend == "cuda") check_device(config, options);
+  if (options.backend == "cuda") check_device(options);
   shape.options.expert_degree = degree;
   shape.group = {
       .first = mesh.rank() / degree * degree, .ranks = degree, .me = mesh.rank() % degree};
@@ -141,10 +142,12 @@ std::string summary_of(const LayerShape& shape, int world) {
       shape.dedup ? "tokens travel" : "rows travel", static_cast<int>(o.recompute),
       c.capacity.factor, static_cast<int>(c.capacity.policy), shape.on_device() ? "cuda" : "cpu");
   if (c.router) {
-    text += fmt::format(", router score {} renormalize {} scale {} groups {}/{}/{}, losses {} {}",
-                        static_cast<int>(c.router->score), c.router->renormalize, c.router->scale,
-                        c.router->groups, c.router->groups_kept, c.router->group_top,
-                        c.balance_alpha, c.z_beta);
+    text += fmt::format(
+        ", router score {} renormalize {} scale {} groups {}/{}/{}, losses {} {} over {} of {}, "
+        "jitter {}",
+        static_cast<int>(c.router->score), c.router->renormalize, c.router->scale, c.router->groups,
+        c.router->groups_kept, c.router->group_top, c.balance_alpha, c.z_beta,
+        static_cast<int>(c.balance_over), c.sequences, c.jitter);
   }
   return text;
 }

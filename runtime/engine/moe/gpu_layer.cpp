@@ -11,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <optional>
 #include <utility>
 
@@ -42,6 +43,8 @@ class GpuLayer final : public Layer::Impl {
   void synchronize(Stream stream) const override;
   std::int64_t bytes() const override { return layer_->bytes() + (memory_ ? memory_->bytes() : 0); }
   std::string kernel_used() const override { return std::string(functions_.kernel->name); }
+  void update_bias(std::span<const std::int64_t> counts, float step, std::span<float> bias,
+                   Stream stream) const override;
   std::string transport() const override {
     return shape.group.ranks > 1 ? "peer" : mesh->transport();
   }
@@ -57,7 +60,10 @@ class GpuLayer final : public Layer::Impl {
   void require_more(const ForwardCall& call) const override;
 
  private:
-  void make_layer(DevicePeers* peers) { layer_.emplace(shape.config, tokens(), functions_, peers); }
+  void make_layer(DevicePeers* peers) {
+    layer_.emplace(shape.config, tokens(), functions_, peers);
+    layer_->set_sum_over_ranks([this](std::span<std::int64_t> words) { sum_over_ranks(words); });
+  }
   std::int64_t tokens() const { return shape.options.max_tokens; }
   template <typename Fn>
   void each_count(const DeviceStep& step, Fn fn) const;
@@ -109,6 +115,12 @@ std::unique_ptr<Step::Impl> GpuLayer::make_step() const {
     const auto bytes = static_cast<std::int64_t>(pairs * 4);
     if (pairs > 0) read(of.kept.indices.data(), of.device->indices, bytes, nullptr);
     if (pairs > 0) read(of.kept.weights.data(), of.device->weights, bytes, nullptr);
+    if (of.routed && of.device->losses != nullptr) {
+      std::array<double, 2> losses{};
+      read(losses.data(), of.device->losses, 16, nullptr);
+      of.balance_loss = losses[0];
+      of.z_loss = losses[1];
+    }
     of.is_read = true;
   };
   return step;
@@ -117,6 +129,12 @@ std::unique_ptr<Step::Impl> GpuLayer::make_step() const {
 void GpuLayer::synchronize(Stream stream) const {
   const DeviceScope scope(device_);
   functions_.wait(stream);
+}
+
+void GpuLayer::update_bias(std::span<const std::int64_t> counts, float step, std::span<float> bias,
+                           Stream stream) const {
+  const DeviceScope scope(device_);
+  layer_->update_bias(counts, step, bias.data(), stream);
 }
 
 void GpuLayer::require_more(const ForwardCall& call) const {
@@ -132,7 +150,7 @@ template <typename Fn>
 void GpuLayer::each_count(const DeviceStep& step, Fn fn) const {
   const std::int64_t experts = shape.config.experts;
   for (int source = 0; source < shape.group.ranks; ++source) {
-    const std::int64_t* counts = step.counts.data() + source * (experts + 1);
+    const std::int64_t* counts = step.counts.data() + source * (experts + kBesideCounts);
     for (std::int64_t e = 0; e < experts; ++e) fn(source, e, e / shape.local_experts(), counts[e]);
   }
 }
@@ -155,7 +173,7 @@ void GpuLayer::fill_load(const DeviceStep& step, LayerLoad& load) const {
   });
   load.experts = load_of(load.expert_rows);
   load.rank_max_over_mean = load_of(load.rank_rows).max_over_mean;
-  load.dropped = 0;
+  load.dropped = step.dropped;
   load.bad_tokens = step.bad_tokens;
   load.rounds = 1;
   load.sent_tokens = false;
@@ -167,6 +185,8 @@ void GpuLayer::run(const ForwardCall& call, Step::Impl& step) {
   clear_exposed();
   step.load.forward_flops = 0;
   layer_->set_context(call.stream, &step.load.forward_flops);
+  step.device->facts = step.facts;
+  step.balance_loss = step.z_loss = 0.0;
   layer_->forward(call.x, call.weights, call.y, *step.device, call.given);
   step.routed = step.device->routed;
   step.is_read = false;

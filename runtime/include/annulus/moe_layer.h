@@ -15,6 +15,14 @@
 
 namespace annulus::moe {
 
+/// Over which tokens a balancing loss counts selections. The parts of all ranks sum to the loss.
+enum class BalanceOver : std::uint8_t {
+  ranks,  ///< those that all ranks bring to a call: the global loss
+  rank,   ///< each rank's own, a loss for each rank (Switch, Megatron's micro-batch): the sum of
+          ///< these, not their mean
+  sequences,  ///< those of each sequence, whichever ranks hold it: their mean, the sequence loss
+};
+
 /// A mixture-of-experts layer: y = sum over slots of w * expert(x), plus shared(x). The same on
 /// every rank.
 struct LayerConfig {
@@ -29,8 +37,13 @@ struct LayerConfig {
   /// None: the caller brings each Routing. Its experts and k are the layer's.
   std::optional<RouterConfig> router{};
   Capacity capacity{};         ///< what the router drops; by default nothing
-  double balance_alpha = 0.0;  ///< balancing loss over the tokens of all ranks; 0: none
-  double z_beta = 0.0;         ///< z-loss, the same
+  double balance_alpha = 0.0;  ///< of the balancing loss; 0: none
+  double z_beta = 0.0;         ///< z-loss over the tokens of all ranks; 0: none
+  BalanceOver balance_over = BalanceOver::ranks;
+  std::int64_t sequences = 1;  ///< that all ranks together bring to a call; Step::set_sequences
+  /// The router, and it alone, sees x times 1 + jitter (2u - 1), rounded to dtype: moe::jitter.
+  /// In [0, 1); Step::set_jitter.
+  double jitter = 0.0;
 };
 
 /// How rows reach other ranks. Results have the same bits.
@@ -111,11 +124,18 @@ class ANNULUS_API Step {
   Step& operator=(Step&&) noexcept;
   ~Step();
 
+  /// Of the forwards that follow: noise is a hash of (seed, first_token + token, column), where
+  /// first_token is this rank's. A step's backward has the noise of its forward.
+  void set_jitter(std::uint64_t seed, std::int64_t first_token);
+  /// Of the forwards that follow: the sequence, in [0, LayerConfig::sequences), of each token. Host
+  /// memory, copied. Needed with BalanceOver::sequences.
+  void set_sequences(std::span<const std::int32_t> sequence_of);
+
   /// As it was used: without what capacity dropped. On a GPU the first call after a forward waits
   /// for it.
   const Routing& routing() const;
   const LayerLoad& load() const;
-  /// This rank's parts of the losses; those of all ranks sum to the loss.
+  /// This rank's parts of the losses; those of all ranks sum to the loss. On a GPU as routing().
   double balance_loss() const;
   double z_loss() const;
   std::int64_t bytes() const;  ///< that it holds, touched or not
@@ -164,6 +184,11 @@ class ANNULUS_API Layer {
   void backward(const ConstTensorView& dy, const ConstTensorView& x, const LayerWeights& weights,
                 const TensorView& dx, const LayerGradients& gradients, Step& step,
                 std::span<float> dweights = {}, Stream stream = nullptr);
+
+  /// moe::update_bias of a bias that lies where the layer's tensors do; `counts` [experts] of the
+  /// host, summed over ranks and micro-batches.
+  void update_bias(std::span<const std::int64_t> counts, float step, std::span<float> bias,
+                   Stream stream = nullptr) const;
 
   /// Waits until calls on `stream` are over; nothing to do on the CPU.
   void synchronize(Stream stream = nullptr) const;

@@ -5,6 +5,8 @@
 #include "tests/moe/kernels/device_tensor.h"
 #include "tests/moe_layer/run_layer.h"
 
+#include <algorithm>
+#include <array>
 #include <exception>
 #include <numeric>
 #include <optional>
@@ -35,13 +37,29 @@ moe::Routing routing_of(const LayerCase& layer, const Part& part) {
   return r;
 }
 
+void sum_over(comm::Communicator& world, std::span<std::int64_t> words) {
+  std::vector<std::int64_t> all(words.size() * at(world.size()));
+  world.all_gather(std::as_bytes(words), std::as_writable_bytes(std::span(all)), "words");
+  std::ranges::fill(words, 0);
+  for (std::size_t i = 0; i < all.size(); ++i) words[i % words.size()] += all[i];
+}
+
+moe::TokenFacts facts_of(const LayerCase& l, const Part& part) {
+  moe::TokenFacts facts{.noise_seed = l.noise_seed, .first_token = part.first};
+  if (l.loss_set.empty()) return facts;
+  const auto first = l.loss_set.begin() + part.first;
+  facts.sequence_of.assign(first, first + part.tokens);
+  return facts;
+}
+
 LayerResult run_rank(const LayerCase& l, const Part& part, const moe::Device& device,
-                     moe::DevicePeers* peers, bool interleaved,
+                     comm::Communicator& world, moe::DevicePeers* peers, bool interleaved,
                      std::vector<std::int32_t>& indices) {
   const moe::LayerConfig& c = l.config;
   const bool gated = c.activation == moe::Activation::swiglu;
   const std::int64_t local = c.experts / part.ranks, routers = c.router ? c.experts : 0;
   moe::DeviceLayer on(c, part.most, device, peers);
+  on.set_sum_over_ranks([&](std::span<std::int64_t> words) { sum_over(world, words); });
   const auto rows = [&] { return DeviceTensor(device, c.dtype, {part.tokens, c.hidden}); };
   DeviceTensor x = rows(), y = rows(), dy = rows(), dx = rows(), other = rows();
   x.fill(l.x.data() + part.first * c.hidden);
@@ -69,6 +87,8 @@ LayerResult run_rank(const LayerCase& l, const Part& part, const moe::Device& de
   const moe::Routing given = c.router ? moe::Routing{} : routing_of(l, part);
   const moe::Routing* routing = c.router ? nullptr : &given;
   moe::DeviceStep step = on.make_step(), between = on.make_step();
+  step.facts = between.facts = facts_of(l, part);
+  between.facts.noise_seed = 17;
   for (int call = 0; call < 2; ++call) {
     on.forward(x.view(), weights, y.view(), step, routing);
     if (interleaved) on.forward(dy.view(), weights, other.view(), between, routing);
@@ -82,6 +102,12 @@ LayerResult run_rank(const LayerCase& l, const Part& part, const moe::Device& de
                      c.shared_ffn > 0 ? dshared.values(gated) : OracleExperts{},
                      drouter.values(),
                      dweights.values()};
+  if (step.losses != nullptr) {
+    std::array<double, 2> losses{};
+    device.read(losses.data(), step.losses, 16, nullptr);
+    result.balance_loss = losses[0];
+    result.z_loss = losses[1];
+  }
   if (peers != nullptr) peers->meet("end");  // nobody loads from this rank any more
   return result;
 }
@@ -106,6 +132,8 @@ LayerResult joined(const std::vector<LayerResult>& parts) {
     add(all.shared.up, p.shared.up);
     add(all.shared.down, p.shared.down);
     add(all.router, p.router);
+    all.balance_loss += p.balance_loss;
+    all.z_loss += p.z_loss;
   }
   return all;
 }
@@ -143,8 +171,8 @@ LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
           peers.emplace(*communicators[at(r)], moe::Group{.first = 0, .ranks = run.ranks, .me = r},
                         77U, regions);
         }
-        parts[at(r)] = run_rank(l, part, devices[at(r)], peers ? &*peers : nullptr, run.interleaved,
-                                chosen[at(r)]);
+        parts[at(r)] = run_rank(l, part, devices[at(r)], *communicators[at(r)],
+                                peers ? &*peers : nullptr, run.interleaved, chosen[at(r)]);
       } catch (...) {
         errors[at(r)] = std::current_exception();
         communicators[at(r)]->abort();
