@@ -15,7 +15,12 @@
 
 namespace annulus::moe {
 
-inline constexpr std::int64_t kBesideCounts = 2;  ///< bad tokens and dropped pairs
+/// How many rows a layer holds, and how they come.
+struct DeviceRows {
+  std::int64_t max_tokens = 0;  ///< of any rank
+  std::int64_t capacity = 0;    ///< rows at once; more come in rounds. 0: whatever a routing brings
+  bool once_a_rank = false;     ///< tokens travel once a rank and are copied to their rows there
+};
 
 /// What one forward of a DeviceLayer leaves for its backward: the routing, and places of rows.
 struct DeviceStep {
@@ -27,9 +32,10 @@ struct DeviceStep {
   float* weights = nullptr;
   std::int32_t* rank = nullptr;  ///< of the group
   std::int64_t* row = nullptr;
-  std::int32_t* set_of = nullptr;  ///< [tokens]; null: no sets of tokens
-  std::int64_t* scope = nullptr;   ///< of losses, [sets][experts] then [sets]; null: no losses
-  double* losses = nullptr;        ///< [2]: balancing loss and z-loss, this rank's parts
+  std::int64_t* unique_of = nullptr;  ///< place among the tokens that travel to that rank
+  std::int32_t* set_of = nullptr;     ///< [tokens]; null: no sets of tokens
+  std::int64_t* scope = nullptr;      ///< of losses, [sets][experts] then [sets]; null: no losses
+  double* losses = nullptr;           ///< [2]: balancing loss and z-loss, this rank's parts
 
   // On the host.
   std::int64_t tokens = 0;
@@ -40,23 +46,29 @@ struct DeviceStep {
   std::int64_t loss_tokens = 0;  ///< of all ranks
   std::int64_t bad_tokens = 0;
   std::int64_t dropped = 0;
-  std::vector<std::int64_t> counts;     ///< [ranks][experts + 2]: pairs, bad tokens, dropped pairs
-  std::vector<ExpertRows> expert_rows;  ///< of this rank's experts
+  /// [ranks][counts_width]: pairs by expert, bad tokens, dropped pairs, tokens by rank that has one
+  /// of their experts.
+  std::vector<std::int64_t> counts;
+  std::int64_t counts_width = 0;
+  std::vector<ExpertRows> expert_rows;  ///< of this rank's experts, of all rounds
+  std::int64_t rounds = 1;              ///< the same on every rank
+  bool sent_tokens = false;             ///< once a rank
 };
 
 /// A layer in device memory: moe::Layer, one rank of it. Rows travel by stores into the memory of
 /// the rank that has the expert, and come back by loads from there. Forward waits for its device
 /// once, to learn how many rows each expert has; with other ranks, which meet on the host, both
-/// passes wait twice more: before rows that arrived are used, and before results are loaded.
+/// passes wait twice more for each round: before rows that arrived are used, and before results are
+/// loaded.
 class DeviceLayer {
  public:
   /// `peers`: of expert degrees above 1; outlives the layer. Throws Unsupported beyond what kernels
   /// serve.
-  DeviceLayer(const LayerConfig& config, std::int64_t max_tokens, const Device& device,
+  DeviceLayer(const LayerConfig& config, const DeviceRows& rows, const Device& device,
               DevicePeers* peers = nullptr);
 
   /// What `ranks` ranks that meet need to have of memory that all of them address.
-  static std::int64_t region_bytes(const LayerConfig& config, std::int64_t max_tokens,
+  static std::int64_t region_bytes(const LayerConfig& config, const DeviceRows& rows,
                                    std::int64_t ranks);
 
   DeviceStep make_step() const;
@@ -90,9 +102,11 @@ class DeviceLayer {
  private:
   /// Where the parts of a region lie, in bytes.
   struct Region {
-    std::int64_t rows, y_rows, dy_rows, weights, dweights, bytes;
+    std::int64_t rows, y_rows, dy_rows, weights, dweights;
+    std::int64_t tokens, source_of;  ///< [ranks][max_tokens] rows that wait to be expanded, and how
+    std::int64_t bytes;
   };
-  static Region region_of(const LayerConfig& config, std::int64_t rows);
+  static Region region_of(const LayerConfig& config, const DeviceRows& rows, std::int64_t ranks);
 
   void take_routing();
   void take_balance();
@@ -110,6 +124,7 @@ class DeviceLayer {
   void add_noise(const DeviceStep& step);
   cuda::LossParams loss_params(const DeviceStep& step) const;
   std::int64_t loss_words() const;
+  std::int64_t counts_width() const { return config_.experts + 2 + ranks_; }
   void count_losses(DeviceStep& step);
   void sum_losses(std::span<const std::int64_t> words, DeviceStep& step);
   void drop(DeviceStep& step);
@@ -120,14 +135,37 @@ class DeviceLayer {
                       const float* dweights);
   void place(DeviceStep& step);
   void lay_out(DeviceStep& step) const;
-  void send(const ConstTensorView& from, std::int64_t part, bool weights, const DeviceStep& step);
-  void meet(const char* phase);
+
+  // device_layer_rows.cpp
+  std::span<const ExpertRows> expert_rows(const DeviceStep& step, std::int64_t round);
+  cuda::ScatterParams scatter_of(const ConstTensorView& from, std::int64_t part,
+                                 const DeviceStep& step, std::int64_t round) const;
+  void send(const ConstTensorView& from, std::int64_t part, bool weights, const DeviceStep& step,
+            std::int64_t round, void* stream);
+  void send_tokens(const ConstTensorView& from, bool weights, const DeviceStep& step, void* stream);
+  void expand(std::int64_t part, const DeviceStep& step);
+  /// Where rows may travel beside what context.stream computes: it follows that stream. Without
+  /// something to compute meanwhile, context.stream.
+  void* begin_travel(bool beside);
+  void meet(const char* phase, void* stream);
+  void finish_round(const DeviceStep& step, std::int64_t round, float* dweights);
   void combine(const TensorView& out, bool more, const DeviceStep& step);
-  void pull(float* to, const DeviceStep& step);
+
+  void shared_forward(const ConstTensorView& x, const LayerWeights& weights,
+                      const DeviceStep& step);
+  void shared_backward(const ConstTensorView& dy, const ConstTensorView& x,
+                       const LayerWeights& weights, const LayerGradients& gradients,
+                       const DeviceStep& step, bool again);
+  void forward_round(const ConstTensorView& x, const LayerWeights& weights, const DeviceStep& step,
+                     std::int64_t round);
+  void backward_round(const ConstTensorView& dy, const ConstTensorView& x,
+                      const LayerWeights& weights, const LayerGradients& gradients,
+                      const DeviceStep& step, std::int64_t round, float* dweights);
   RowBuffers row_buffers() const;
   RowBuffers shared_buffers(const ConstTensorView& x) const;
 
   LayerConfig config_;
+  DeviceRows rows_;
   std::int64_t max_tokens_;
   Device device_;
   DevicePeers* peers_;
@@ -155,6 +193,9 @@ class DeviceLayer {
   std::byte *dlogits_high_, *dlogits_low_;  ///< in the layer's dtype
   std::byte *between_, *activated_, *dactivated_;
   std::byte *shared_between_, *shared_activated_, *shared_dactivated_;
+  std::byte* back_;        ///< [tokens][k] rows that came back in rounds
+  std::int64_t* back_at_;  ///< [tokens][k]
+  std::vector<ExpertRows> round_rows_;
   float* more_;  ///< [tokens][hidden], what is summed beside the rows
 };
 

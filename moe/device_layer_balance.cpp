@@ -57,7 +57,7 @@ void DeviceLayer::count_losses(DeviceStep& step) {
     device_.clear(step.set_of, step.tokens * 4, device_.context.stream);  // no loss by sequences
   }
   cuda::LossParams p{.route = route_, .sets = sets_of(config_), .set_of = step.set_of};
-  p.counts = place_.counts + config_.experts + kBesideCounts;
+  p.counts = place_.counts + counts_width();
   device_.count_losses(p, device_.context.stream);
 }
 

@@ -27,7 +27,10 @@ void scatter(const ScatterParams& p, int /*blocks*/, void* /*stream*/) {
 void combine(const CombineParams& p, int /*blocks*/, void* /*stream*/) {
   launch_combine(p, nullptr, false, 6);
 }
-void pull(const PullParams& p, void* /*stream*/) { launch_pull(p); }
+void fetch(const FetchParams& p, void* /*stream*/) {
+  launch_fetch(p, nullptr, p.bytes % 16 == 0 ? 16 : 2, 11);
+}
+void pull(const PullParams& p, void* /*stream*/) { launch_pull(p, nullptr); }
 void split(const SplitParams& p, void* /*stream*/) { launch_split(p, 5); }
 
 std::shared_ptr<void> allocate(std::int64_t bytes) {
@@ -46,6 +49,8 @@ void put(void* device, const void* host, std::int64_t bytes, void* /*stream*/) {
 }
 
 void wait(void* /*stream*/) {}
+
+void follow(void* /*stream*/, void* /*other*/) {}
 
 void clear(void* device, std::int64_t bytes, void* /*stream*/) {
   std::memset(device, 0, static_cast<std::size_t>(bytes));
@@ -66,6 +71,7 @@ moe::Device test_device() {
                      .place_pairs = place_pairs,
                      .scatter = scatter,
                      .combine = combine,
+                     .fetch = fetch,
                      .pull = pull,
                      .split = split,
                      .allocate = allocate,
@@ -73,6 +79,9 @@ moe::Device test_device() {
                      .write = put,
                      .wait = wait,
                      .clear = clear};
+  static int second_stream = 0;  // everything is done when a call returns
+  device.travel = &second_stream;
+  device.follow = follow;
   const std::int64_t bytes = device.kernel->workspace_bytes(1);
   device.library = allocate(bytes);  // holds the workspace
   device.context.workspace = {static_cast<std::byte*>(device.library.get()),

@@ -200,7 +200,15 @@ void launch_update_bias(const BiasParams& p) {
   for (int e = 0; e < p.experts; ++e) update_bias_of(p, e);
 }
 
-void launch_pull(const PullParams& p) {
+void launch_fetch(const FetchParams& p, const std::int64_t* /*rows*/, int piece,
+                  std::uint64_t seed) {
+  by_piece(piece, [&]<typename Piece>() {
+    each_row(p.tokens, kRowThreads, seed,
+             [&](std::int64_t token) { fetch_token<Piece>(p, shared_memory<SlotRows>(), token); });
+  });
+}
+
+void launch_pull(const PullParams& p, const std::int64_t* /*rows*/) {
   for (std::int64_t pair = 0; pair < p.pairs; ++pair) pull_value(p, pair);
 }
 

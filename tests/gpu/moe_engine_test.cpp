@@ -196,12 +196,38 @@ TEST_F(MoeOnGpu, TheRouterSeesNoise) {
   expect_balanced(clear_case(1611, config, 17));
 }
 
-TEST_F(MoeOnGpu, RefusesWhatIsNotBuilt) {
-  each_world([](Mesh& mesh) {
-    EXPECT_THROW(moe::Layer(mesh, given(DType::f32),
-                            {.max_tokens = 4, .capacity_factor = 1.0, .backend = "cuda"}),
-                 Unsupported);
+/// Copies and tokens once a rank have the same bits; what spills comes in rounds.
+TEST_F(MoeOnGpu, EveryWayToMoveRows) {
+  const LayerCase layer =
+      clear_case(1711, routed(DType::bf16, RouterConfig::qwen3(24, 6), 16), 150);
+  const LayerResult truth = oracle_layer(layer, oracle_routing(layer));
+  each_world([&](Mesh& mesh) {
+    for (const int degree : degrees(mesh.world())) {
+      SCOPED_TRACE(layer.describe() + ", degree " + std::to_string(degree));
+      RunLayer run{
+          .options = {.expert_degree = degree, .dispatch = moe::Dispatch::rows, .backend = "cuda"},
+          .calls = 2};
+      moe::LayerLoad copies, once, spilled;
+      const LayerResult result = run_layer(mesh, layer, run, &copies);
+      expect_near(layer, result, truth);
+      EXPECT_FALSE(copies.sent_tokens);
+      run.options.dispatch = moe::Dispatch::tokens;
+      expect_same(run_layer(mesh, layer, run, &once), result, true);
+      EXPECT_EQ(once.sent_tokens, degree > 1);
+      EXPECT_LE(once.forward_bytes_sent, copies.forward_bytes_sent);
+      run.options.capacity_factor = 0.3;
+      expect_near(layer, run_layer(mesh, layer, run, &spilled), truth);
+      EXPECT_GT(spilled.rounds, 1);
+      EXPECT_FALSE(spilled.sent_tokens);
+    }
   });
+}
+
+TEST_F(MoeOnGpu, RefusesWhatIsNotBuilt) {
+  LayerConfig many = given(DType::f32);
+  many.experts = 1024;
+  Mesh mesh = Mesh::single();
+  EXPECT_THROW(moe::Layer(mesh, many, {.max_tokens = 4, .backend = "cuda"}), Unsupported);
 }
 
 /// A rank that does not come: the others stop at what they wait for, on the host.

@@ -68,9 +68,43 @@ void launch_scatter(const moe::cuda::ScatterParams& host, const std::int64_t* ro
   for (std::int64_t r = 0; r < moe::cuda::kMostRanks; ++r) {
     if (host.to[r] == nullptr) continue;
     p.to[r] = mirror.of(host.to[r], rows[r] * p.bytes);
-    p.weights_to[r] = mirror.of(host.weights_to[r], rows[r]);
+    // A place for each pair, where rows come once a rank.
+    const std::int64_t places = host.row != nullptr ? p.tokens * p.k : rows[r];
+    p.weights_to[r] = mirror.of(host.weights_to[r], places);
+    p.source_of[r] = mirror.of(host.source_of[r], places);
   }
+  p.row = mirror.of(host.row, p.tokens * p.k);
+  p.own_rows = mirror.of(host.own_rows, p.tokens * p.k * p.bytes);
   moe::cuda::scatter(p, seed % 2 == 0 ? 0 : 3, nullptr);
+  mirror.download();
+}
+
+void launch_fetch(const moe::cuda::FetchParams& host, const std::int64_t* rows, int /*piece*/,
+                  std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::FetchParams p = host;
+  const std::int64_t pairs = p.tokens * p.k;
+  p.rank = mirror.of(host.rank, pairs);
+  p.place = mirror.of(host.place, pairs);
+  p.to = mirror.of(host.to, pairs * p.bytes);
+  p.at = mirror.of(host.at, pairs);
+  for (std::int64_t r = 0; r < moe::cuda::kMostRanks; ++r) {
+    p.from[r] = host.from[r] == nullptr ? nullptr : mirror.of(host.from[r], rows[r] * p.bytes);
+  }
+  moe::cuda::fetch(p, nullptr);
+  mirror.download();
+}
+
+void launch_pull(const moe::cuda::PullParams& host, const std::int64_t* rows) {
+  Mirror mirror;
+  moe::cuda::PullParams p = host;
+  p.rank = mirror.of(host.rank, p.pairs);
+  p.place = mirror.of(host.place, p.pairs);
+  p.to = mirror.of(host.to, p.pairs);
+  for (std::int64_t r = 0; r < moe::cuda::kMostRanks; ++r) {
+    p.from[r] = host.from[r] == nullptr ? nullptr : mirror.of(host.from[r], rows[r]);
+  }
+  moe::cuda::pull(p, nullptr);
   mirror.download();
 }
 

@@ -60,16 +60,6 @@ void check_options(const LayerOptions& o, const LayerConfig& c, int degree, int 
           fmt::format("backend {}: auto, cpu or cuda is allowed", o.backend));
 }
 
-/// What the CPU does and a GPU does not yet.
-void check_device(const LayerOptions& o) {
-  const auto refuse = [](const char* what) {
-    throw Unsupported(
-        fmt::format("moe layer: {} is not built for back end cuda; built: cpu", what));
-  };
-  if (o.capacity_factor != 0.0) refuse("capacity_factor");
-  if (o.dispatch == Dispatch::tokens) refuse("Dispatch::tokens");
-}
-
 std::int64_t capacity_rows(const LayerConfig& c, const LayerOptions& o, int degree) {
   if (o.capacity_factor == 0.0) {
     return std::max<std::int64_t>(1, degree * o.max_tokens * std::min(c.k, c.experts / degree));
@@ -119,7 +109,6 @@ LayerShape shape_of(const Mesh& mesh, const LayerConfig& config, const LayerOpti
   LayerShape shape{.config = config, .options = options, .group = {}};
   const int degree = options.expert_degree != 0 ? options.expert_degree : mesh.shape().expert;
   check_options(options, config, degree, mesh.world());
-  if (options.backend == "cuda") check_device(options);
   shape.options.expert_degree = degree;
   shape.group = {
       .first = mesh.rank() / degree * degree, .ranks = degree, .me = mesh.rank() % degree};
@@ -127,7 +116,7 @@ LayerShape shape_of(const Mesh& mesh, const LayerConfig& config, const LayerOpti
   shape.dedup = options.dispatch == Dispatch::tokens ||
                 (options.dispatch == Dispatch::automatic &&
                  expected_copies(config.experts, config.k, degree) <= kMostCopies);
-  shape.dedup = shape.dedup && degree > 1 && !shape.on_device();
+  shape.dedup = shape.dedup && degree > 1;
   return shape;
 }
 

@@ -61,10 +61,14 @@ class GpuLayer final : public Layer::Impl {
 
  private:
   void make_layer(DevicePeers* peers) {
-    layer_.emplace(shape.config, tokens(), functions_, peers);
+    layer_.emplace(shape.config, rows(), functions_, peers);
     layer_->set_sum_over_ranks([this](std::span<std::int64_t> words) { sum_over_ranks(words); });
   }
-  std::int64_t tokens() const { return shape.options.max_tokens; }
+  DeviceRows rows() const {
+    return {.max_tokens = shape.options.max_tokens,
+            .capacity = shape.options.capacity_factor == 0.0 ? 0 : shape.capacity,
+            .once_a_rank = shape.dedup};
+  }
   template <typename Fn>
   void each_count(const DeviceStep& step, Fn fn) const;
   std::int64_t rows_between(const DeviceStep& step) const;
@@ -89,7 +93,7 @@ void GpuLayer::connect() {
   if (group.ranks == 1) return;
   const DeviceScope scope(device_);
   comm::Communicator& communicator = *mesh->impl().communicator;
-  const std::int64_t bytes = DeviceLayer::region_bytes(shape.config, tokens(), group.ranks);
+  const std::int64_t bytes = DeviceLayer::region_bytes(shape.config, rows(), group.ranks);
   memory_ = std::make_unique<comm::peer::SymmetricMemory>(communicator, driver_,
                                                           communicator.host(), device_, bytes);
   std::vector<std::byte*> regions;
@@ -150,18 +154,24 @@ template <typename Fn>
 void GpuLayer::each_count(const DeviceStep& step, Fn fn) const {
   const std::int64_t experts = shape.config.experts;
   for (int source = 0; source < shape.group.ranks; ++source) {
-    const std::int64_t* counts = step.counts.data() + source * (experts + kBesideCounts);
+    const std::int64_t* counts = step.counts.data() + source * step.counts_width;
     for (std::int64_t e = 0; e < experts; ++e) fn(source, e, e / shape.local_experts(), counts[e]);
   }
 }
 
-/// Pairs that leave this rank, and those that come from others.
+/// What leaves this rank: tokens (or pairs) for experts elsewhere, and results of pairs from there.
 std::int64_t GpuLayer::rows_between(const DeviceStep& step) const {
-  std::int64_t rows = 0;
+  const int me = shape.group.me;
+  std::int64_t out = 0, back = 0;
   each_count(step, [&](int source, std::int64_t, std::int64_t rank, std::int64_t pairs) {
-    if ((source == shape.group.me) != (rank == shape.group.me)) rows += pairs;
+    if (source == me && rank != me) out += pairs;
+    if (source != me && rank == me) back += pairs;
   });
-  return rows;
+  if (!step.sent_tokens) return out + back;
+  const std::int64_t* tokens =
+      step.counts.data() + me * step.counts_width + shape.config.experts + 2;
+  for (int rank = 0; rank < shape.group.ranks; ++rank) back += rank == me ? 0 : tokens[rank];
+  return back;
 }
 
 void GpuLayer::fill_load(const DeviceStep& step, LayerLoad& load) const {
@@ -175,8 +185,8 @@ void GpuLayer::fill_load(const DeviceStep& step, LayerLoad& load) const {
   load.rank_max_over_mean = load_of(load.rank_rows).max_over_mean;
   load.dropped = step.dropped;
   load.bad_tokens = step.bad_tokens;
-  load.rounds = 1;
-  load.sent_tokens = false;
+  load.rounds = step.rounds;
+  load.sent_tokens = step.sent_tokens;
 }
 
 void GpuLayer::run(const ForwardCall& call, Step::Impl& step) {

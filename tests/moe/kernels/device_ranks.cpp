@@ -24,7 +24,8 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 struct Part {
   int rank = 0;
   int ranks = 1;
-  std::int64_t first = 0, tokens = 0, most = 0;
+  std::int64_t first = 0, tokens = 0;
+  moe::DeviceRows rows{};
 };
 
 moe::Routing routing_of(const LayerCase& layer, const Part& part) {
@@ -54,11 +55,11 @@ moe::TokenFacts facts_of(const LayerCase& l, const Part& part) {
 
 LayerResult run_rank(const LayerCase& l, const Part& part, const moe::Device& device,
                      comm::Communicator& world, moe::DevicePeers* peers, bool interleaved,
-                     std::vector<std::int32_t>& indices) {
+                     std::vector<std::int32_t>& indices, std::int64_t& rounds) {
   const moe::LayerConfig& c = l.config;
   const bool gated = c.activation == moe::Activation::swiglu;
   const std::int64_t local = c.experts / part.ranks, routers = c.router ? c.experts : 0;
-  moe::DeviceLayer on(c, part.most, device, peers);
+  moe::DeviceLayer on(c, part.rows, device, peers);
   on.set_sum_over_ranks([&](std::span<std::int64_t> words) { sum_over(world, words); });
   const auto rows = [&] { return DeviceTensor(device, c.dtype, {part.tokens, c.hidden}); };
   DeviceTensor x = rows(), y = rows(), dy = rows(), dx = rows(), other = rows();
@@ -94,6 +95,7 @@ LayerResult run_rank(const LayerCase& l, const Part& part, const moe::Device& de
     if (interleaved) on.forward(dy.view(), weights, other.view(), between, routing);
     on.backward(dy.view(), x.view(), weights, dx.view(), gradients, step, dweights.floats());
   }
+  rounds = step.rounds;
   indices.resize(at(part.tokens * c.k));
   device.read(indices.data(), step.indices, part.tokens * c.k * 4, nullptr);
   LayerResult result{y.values(),
@@ -143,7 +145,9 @@ LayerResult joined(const std::vector<LayerResult>& parts) {
 LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
                            std::vector<std::int32_t>* indices) {
   const auto sizes = split_tokens(l.tokens, run.ranks, run.empty_rank);
-  const std::int64_t most = std::ranges::max(sizes) + run.more_tokens;
+  const moe::DeviceRows rows{.max_tokens = std::ranges::max(sizes) + run.more_tokens,
+                             .capacity = run.capacity,
+                             .once_a_rank = run.once_a_rank};
   auto communicators = comm::make_local_communicators(run.ranks, kTimeoutS);
   std::vector<moe::Device> devices;
   std::vector<std::shared_ptr<void>> memory;
@@ -152,11 +156,12 @@ LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
     use_device(r, run.ranks);
     devices.push_back(test_device());
     memory.push_back(
-        devices.back().allocate(moe::DeviceLayer::region_bytes(l.config, most, run.ranks)));
+        devices.back().allocate(moe::DeviceLayer::region_bytes(l.config, rows, run.ranks)));
     regions.push_back(static_cast<std::byte*>(memory.back().get()));
   }
   std::vector<LayerResult> parts(at(run.ranks));
   std::vector<std::vector<std::int32_t>> chosen(at(run.ranks));
+  std::vector<std::int64_t> rounds(at(run.ranks), 1);
   std::vector<std::exception_ptr> errors(at(run.ranks));
   std::vector<std::thread> threads;
   for (int r = 0; r < run.ranks; ++r) {
@@ -165,14 +170,15 @@ LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
         use_device(r, run.ranks);
         const Part part{r, run.ranks,
                         std::accumulate(sizes.begin(), sizes.begin() + r, std::int64_t{0}),
-                        sizes[at(r)], most};
+                        sizes[at(r)], rows};
         std::optional<moe::DevicePeers> peers;
         if (run.ranks > 1) {
           peers.emplace(*communicators[at(r)], moe::Group{.first = 0, .ranks = run.ranks, .me = r},
                         77U, regions);
         }
-        parts[at(r)] = run_rank(l, part, devices[at(r)], *communicators[at(r)],
-                                peers ? &*peers : nullptr, run.interleaved, chosen[at(r)]);
+        parts[at(r)] =
+            run_rank(l, part, devices[at(r)], *communicators[at(r)], peers ? &*peers : nullptr,
+                     run.interleaved, chosen[at(r)], rounds[at(r)]);
       } catch (...) {
         errors[at(r)] = std::current_exception();
         communicators[at(r)]->abort();
@@ -183,6 +189,7 @@ LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
   for (const std::exception_ptr& error : errors) {
     if (error) std::rethrow_exception(error);
   }
+  if (run.most_rounds != nullptr) *run.most_rounds = std::ranges::max(rounds);
   if (indices != nullptr) {
     for (const auto& c : chosen) indices->insert(indices->end(), c.begin(), c.end());
   }

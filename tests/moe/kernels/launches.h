@@ -18,7 +18,9 @@ void launch_placement(const moe::cuda::PlaceParams& params, std::uint64_t seed);
 /// Its halves, where the launches are emulated.
 void launch_counts(const moe::cuda::PlaceParams& params, std::uint64_t seed);
 void launch_places(const moe::cuda::PlaceParams& params, std::uint64_t seed);
-void launch_pull(const moe::cuda::PullParams& params);
+void launch_fetch(const moe::cuda::FetchParams& params, const std::int64_t* rows, int piece,
+                  std::uint64_t seed);
+void launch_pull(const moe::cuda::PullParams& params, const std::int64_t* rows);
 /// `rows`: of each rank's memory. `piece` bytes at a time: 16, 2 or 1.
 void launch_scatter(const moe::cuda::ScatterParams& params, const std::int64_t* rows, int piece,
                     std::uint64_t seed);

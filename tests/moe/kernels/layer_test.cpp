@@ -212,9 +212,69 @@ TEST(MoeKernelsLayer, TheRouterSeesNoise) {
   expect_balanced(clear_layer(322, half, 17));
 }
 
+/// Tokens once a rank: the bits of copies, whoever computes.
+void expect_once_as_copies(const LayerCase& layer) {
+  for (const int ranks : {2, 4, 8}) {
+    for (const bool interleaved : {false, true}) {
+      SCOPED_TRACE(layer.describe() + ", ranks " + std::to_string(ranks));
+      DeviceRanks run{.ranks = ranks, .empty_rank = ranks == 4, .interleaved = interleaved};
+      const LayerResult copies = run_on_devices(layer, run);
+      run.once_a_rank = true;
+      expect_same(run_on_devices(layer, run), copies, true);
+    }
+  }
+}
+
+TEST(MoeKernelsLayer, TokensOnceARankHaveTheBitsOfCopies) {
+  LayerConfig v3 = config_of(DType::bf16, RouterConfig::deepseek_v3(32, 4));
+  v3.shared_ffn = 8;
+  expect_once_as_copies(clear_layer(400, v3, 29));
+  LayerConfig odd = without_router(config_of(DType::f32, RouterConfig::mixtral(24, 5)));
+  odd.hidden = 19;
+  expect_once_as_copies(random_layer(401, odd, 23));
+  expect_once_as_copies(random_layer(402, odd, 0));
+}
+
+/// Rounds: bits of one round where a product's rows do not depend on how many there are.
+void expect_rounds(const LayerCase& layer, std::int64_t capacity) {
+  const bool exact = test_device().kernel->backend == "cpu";
+  for (const int ranks : {1, 2, 4}) {
+    SCOPED_TRACE(layer.describe() + ", ranks " + std::to_string(ranks) + ", capacity " +
+                 std::to_string(capacity));
+    std::int64_t rounds = 1;
+    DeviceRanks run{.ranks = ranks, .empty_rank = ranks == 4, .most_rounds = &rounds};
+    const LayerResult one = run_on_devices(layer, run);
+    ASSERT_EQ(rounds, 1);
+    run.capacity = capacity;
+    run.interleaved = ranks == 2;
+    run.once_a_rank = true;
+    const LayerResult got = run_on_devices(layer, run);
+    ASSERT_GT(rounds, 1) << "the test shows nothing";
+    if (exact) expect_same(got, one, true);
+    expect_near(layer, got, oracle_layer(layer, oracle_routing(layer)));
+  }
+}
+
+TEST(MoeKernelsLayer, WhatDoesNotFitComesInFurtherRounds) {
+  LayerConfig v3 = config_of(DType::bf16, RouterConfig::deepseek_v3(32, 4));
+  v3.shared_ffn = 8;
+  const LayerCase routed = clear_layer(410, v3, 27);
+  expect_rounds(routed, 13);
+  expect_rounds(routed, 26);
+  const LayerConfig given = without_router(config_of(DType::f32, RouterConfig::mixtral(8, 3)));
+  expect_rounds(random_layer(411, given, 3), 1);  // a row at a time
+  LayerCase one_expert = random_layer(412, given, 18);
+  for (std::size_t i = 0; i < one_expert.routing.indices.size(); ++i) {
+    one_expert.routing.indices[i] = i % 3 == 1 ? 5 : -1;
+    one_expert.routing.weights[i] = i % 3 == 1 ? 0.5F : 0.0F;
+  }
+  expect_rounds(one_expert, 7);
+}
+
 TEST(MoeKernelsLayer, MovesABiasInDeviceMemory) {
   const moe::Device device = test_device();
-  const DeviceLayer layer(config_of(DType::f32, RouterConfig::deepseek_v3(32, 4)), 4, device);
+  const DeviceLayer layer(config_of(DType::f32, RouterConfig::deepseek_v3(32, 4)),
+                          {.max_tokens = 4}, device);
   std::vector<std::int64_t> counts(32, 3);
   counts[1] = 0;
   counts[2] = 6;  // the mean is 3
