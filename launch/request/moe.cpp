@@ -94,16 +94,6 @@ moe::LayerConfig config_of(const Settings& settings) {
   return config;
 }
 
-/// What experts on a GPU cannot do yet.
-void refuse_on_device(const Settings& settings) {
-  const auto refuse = [&](const char* key, const char* built) {
-    settings.refuse(key, fmt::format("is not built for experts on GPUs; built: {}", built));
-  };
-  if (settings.text("capacity_factor") != "off") refuse("capacity_factor", "off");
-  if (settings.text("receive_factor") != "exact") refuse("receive_factor", "exact");
-  if (settings.text("dispatch") == "tokens") refuse("dispatch", "auto, rows");
-}
-
 }  // namespace
 
 std::string_view name_of(RoutingKind kind) {
@@ -129,7 +119,6 @@ void refuse_device_experts(const Settings& settings) {
     if (transport == "nccl" || transport == "composite") {
       settings.refuse("transport", "is not built for experts; built: auto, peer");
     }
-    refuse_on_device(settings);
     (void)backend_of(settings);
     return;
   }

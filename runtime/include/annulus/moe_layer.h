@@ -76,9 +76,8 @@ struct LayerOptions {
   Recompute recompute = Recompute::activation;
   int threads = 1;  ///< per rank
   /// "cpu", "cuda" (the ranks of an expert group address each other's GPU memory), or "auto": cpu.
-  /// On a GPU not everything is built: losses, dropping by capacity, capacity_factor and
-  /// Dispatch::tokens are Unsupported, and `recompute` decides nothing: a step keeps its routing,
-  /// the layer the rows of its last forward (docs/moe-layer.md).
+  /// On a GPU `recompute` decides nothing: a step keeps its routing, the layer the rows of its last
+  /// forward (docs/moe-layer.md).
   std::string backend = "auto";
   int device = -1;  ///< the GPU of this rank; -1: the ranks of a host take its GPUs in turn
 };

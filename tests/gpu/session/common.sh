@@ -41,9 +41,10 @@ if [ "$cpu" = 1 ]; then
     [ -f "$file" ] && [ -x "$file" ] && ln -sf "$file" "$work/"
   done
 else
-  tar -C "$work" -xf "$repo/.gpu/gpu.tar.xz" || python3 -c "
+  pack=${PACK:-$repo/.gpu/gpu.tar.xz}
+  tar -C "$work" -xf "$pack" || python3 -c "
 import sys, tarfile
-tarfile.open(sys.argv[1]).extractall(sys.argv[2])" "$repo/.gpu/gpu.tar.xz" "$work" || exit 1
+tarfile.open(sys.argv[1]).extractall(sys.argv[2])" "$pack" "$work" || exit 1
 fi
 cd "$work" || exit 1
 export PATH=$work:$PATH
