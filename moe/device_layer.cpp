@@ -36,6 +36,7 @@ void DeviceLayer::place(DeviceStep& step) {
   }
   device_.place_pairs(place_, stream);
   lay_out(step);
+  if (in_messages()) place_messages(step);
   if (step.routed && has_losses(config_)) sum_losses(std::span(mine_).subspan(width), step);
 }
 
@@ -105,15 +106,11 @@ void DeviceLayer::shared_backward(const ConstTensorView& dy, const ConstTensorVi
 void DeviceLayer::forward_round(const ConstTensorView& x, const LayerWeights& weights,
                                 const DeviceStep& step, std::int64_t round) {
   void* travel = begin_travel(round == 0);
-  if (step.sent_tokens) {
-    send_tokens(x, true, step, travel);
-  } else {
-    send(x, region_.rows, true, step, round, travel);
-  }
+  send(x, region_.rows, true, step, round, travel);
   if (round == 0) shared_forward(x, weights, step);
-  meet("dispatch", travel);
-  if (step.sent_tokens) expand(region_.rows, step);
+  arrive("dispatch", region_.rows, true, step, round, travel);
   experts_.forward(weights.experts, expert_rows(step, round), row_buffers(), device_.context);
+  if (in_messages()) return return_rows("results", false, step, round);
   meet("results", device_.context.stream);
   finish_round(step, round, nullptr);
 }
@@ -142,15 +139,10 @@ void DeviceLayer::backward_round(const ConstTensorView& dy, const ConstTensorVie
                                  const DeviceStep& step, std::int64_t round, float* dweights) {
   const bool again = held_ != step.call;
   void* travel = begin_travel(round == 0);
-  if (again) send(x, region_.rows, true, step, round, travel);
-  if (step.sent_tokens) {
-    send_tokens(dy, false, step, travel);
-  } else {
-    send(dy, region_.dy_rows, false, step, round, travel);
-  }
+  if (again) send_again(x, step, round, travel);
+  send(dy, region_.dy_rows, false, step, round, travel);
   if (round == 0) shared_backward(dy, x, weights, gradients, step, again);
-  meet("dispatch of gradients", travel);
-  if (step.sent_tokens) expand(region_.dy_rows, step);
+  arrive("dispatch of gradients", region_.dy_rows, false, step, round, travel);
   const auto rows = expert_rows(step, round);
   if (again) experts_.first_half(weights.experts, rows, row_buffers(), device_.context);
   experts_.backward(weights.experts, gradients.experts, gradients.assign && round == 0, rows,
@@ -161,6 +153,7 @@ void DeviceLayer::backward_round(const ConstTensorView& dy, const ConstTensorVie
                      .dx_dtype = config_.dtype,
                      .dweights = own_values(region_.dweights)},
                     device_.context);
+  if (in_messages()) return return_rows("gradients of rows", true, step, round);
   meet("gradients of rows", device_.context.stream);
   finish_round(step, round, dweights);
 }
@@ -173,6 +166,7 @@ void DeviceLayer::backward(const ConstTensorView& dy, const ConstTensorView& x,
     backward_round(dy, x, weights, gradients, step, round, dweights);
   }
   held_ = 0;  // `between` became its gradient
+  if (in_messages()) take_values(step, dweights);
   if (step.routed) route_backward(x, weights, gradients, step, dweights);
   combine(dx, config_.shared_ffn > 0 || step.routed, step);
 }

@@ -3,6 +3,7 @@
 #include "moe/balance.h"
 #include "moe/device_peers.h"
 #include "moe/device_room.h"
+#include "moe/exchange_plan.h"
 #include "moe/experts.h"
 
 #include <annulus/moe_layer.h>
@@ -33,6 +34,7 @@ struct DeviceStep {
   std::int32_t* rank = nullptr;  ///< of the group
   std::int64_t* row = nullptr;
   std::int64_t* unique_of = nullptr;  ///< place among the tokens that travel to that rank
+  std::int64_t* sent_at = nullptr;    ///< place in sent order; null: rows are not sent in messages
   std::int32_t* set_of = nullptr;     ///< [tokens]; null: no sets of tokens
   std::int64_t* scope = nullptr;      ///< of losses, [sets][experts] then [sets]; null: no losses
   double* losses = nullptr;           ///< [2]: balancing loss and z-loss, this rank's parts
@@ -51,9 +53,13 @@ struct DeviceStep {
   std::vector<std::int64_t> counts;
   std::int64_t counts_width = 0;
   std::vector<ExpertRows> expert_rows;  ///< of this rank's experts, of all rounds
+  ExchangePlan plan;                    ///< counts and first rows alone; of messages
   std::int64_t rounds = 1;              ///< the same on every rank
   bool sent_tokens = false;             ///< once a rank
 };
+
+/// Of a kernel that moves rows beside products: stores wait for nobody, so that few will do.
+inline constexpr int kBlocksBeside = 256;
 
 /// A layer in device memory: moe::Layer, one rank of it. Rows travel by stores into the memory of
 /// the rank that has the expert, and come back by loads from there. Forward waits for its device
@@ -111,11 +117,15 @@ class DeviceLayer {
   void take_routing();
   void take_balance();
   void take_rows();
+  void take_messages();
   std::byte* region(std::int64_t rank) const {
-    return peers_ == nullptr ? own_region_ : peers_->region(static_cast<int>(rank));
+    return own_region_ != nullptr ? own_region_ : peers_->region(static_cast<int>(rank));
   }
   std::byte* own(std::int64_t part) const { return region(me_) + part; }
   float* own_values(std::int64_t part) const { return reinterpret_cast<float*>(own(part)); }
+
+  bool in_messages() const { return peers_ != nullptr && peers_->carrier() != nullptr; }
+  std::int64_t row_bytes() const { return config_.hidden * size_of(config_.dtype); }
 
   void choose(const ConstTensorView& x, const LayerWeights& weights, const Routing* given,
               DeviceStep& step);
@@ -142,6 +152,12 @@ class DeviceLayer {
                                  const DeviceStep& step, std::int64_t round) const;
   void send(const ConstTensorView& from, std::int64_t part, bool weights, const DeviceStep& step,
             std::int64_t round, void* stream);
+  void send_copies(const ConstTensorView& from, std::int64_t part, bool weights,
+                   const DeviceStep& step, std::int64_t round, void* stream);
+  void send_again(const ConstTensorView& x, const DeviceStep& step, std::int64_t round,
+                  void* stream);
+  void arrive(const char* phase, std::int64_t part, bool weights, const DeviceStep& step,
+              std::int64_t round, void* stream);
   void send_tokens(const ConstTensorView& from, bool weights, const DeviceStep& step, void* stream);
   void expand(std::int64_t part, const DeviceStep& step);
   /// Where rows may travel beside what context.stream computes: it follows that stream. Without
@@ -150,6 +166,16 @@ class DeviceLayer {
   void meet(const char* phase, void* stream);
   void finish_round(const DeviceStep& step, std::int64_t round, float* dweights);
   void combine(const TensorView& out, bool more, const DeviceStep& step);
+
+  // device_layer_messages.cpp
+  void place_messages(DeviceStep& step);
+  void add_messages(const DeviceStep& step, std::int64_t round, std::byte* sent, std::byte* rows,
+                    std::int64_t size, bool out);
+  void pack(const ConstTensorView& from, bool weights, const DeviceStep& step, void* stream);
+  void exchange_rows(const char* phase, std::int64_t part, bool weights, const DeviceStep& step,
+                     std::int64_t round, void* stream);
+  void return_rows(const char* phase, bool values, const DeviceStep& step, std::int64_t round);
+  void take_values(const DeviceStep& step, float* dweights);
 
   void shared_forward(const ConstTensorView& x, const LayerWeights& weights,
                       const DeviceStep& step);
@@ -188,7 +214,11 @@ class DeviceLayer {
   cuda::RouteParams route_;
   cuda::PlaceParams place_;
   std::int64_t* matrix_;
-  std::byte* own_region_ = nullptr;  ///< without peers
+  cuda::PlaceParams sent_;           ///< sent order: a placement of this rank alone
+  std::byte* own_region_ = nullptr;  ///< where nobody else addresses it
+  std::byte* packed_ = nullptr;      ///< [tokens][k] rows in sent order
+  float *packed_values_ = nullptr, *back_values_ = nullptr;  ///< [tokens][k] in sent order
+  std::vector<RowMessage> messages_;
   float *dlogits_, *dweights_;
   std::byte *dlogits_high_, *dlogits_low_;  ///< in the layer's dtype
   std::byte *between_, *activated_, *dactivated_;

@@ -67,7 +67,8 @@ std::int64_t DeviceLayer::region_bytes(const LayerConfig& c, const DeviceRows& r
 DeviceLayer::DeviceLayer(const LayerConfig& config, const DeviceRows& rows, const Device& device,
                          DevicePeers* peers)
     : config_(checked(config, peers == nullptr ? 1 : peers->group().ranks)),
-      rows_(rows),
+      rows_{rows.max_tokens, rows.capacity,
+            rows.once_a_rank && (peers == nullptr || peers->carrier() == nullptr)},
       max_tokens_(rows.max_tokens),
       device_(device),
       peers_(peers),
@@ -132,7 +133,7 @@ void DeviceLayer::take_rows() {
   const std::int64_t element = size_of(config_.dtype);
   const std::int64_t between = hidden_width(config_.activation, config_.ffn);
   const std::int64_t shared = config_.shared_ffn;
-  if (peers_ == nullptr) own_region_ = room_.take(device_, region_.bytes);
+  if (peers_ == nullptr || in_messages()) own_region_ = room_.take(device_, region_.bytes);
   between_ = room_.take(device_, capacity_ * between * element);
   activated_ = room_.take(device_, capacity_ * config_.ffn * element);
   dactivated_ = room_.take(device_, capacity_ * config_.ffn * element);
@@ -140,11 +141,32 @@ void DeviceLayer::take_rows() {
       room_.take(device_, max_tokens_ * hidden_width(config_.activation, shared) * element);
   shared_activated_ = room_.take(device_, max_tokens_ * shared * element);
   shared_dactivated_ = room_.take(device_, max_tokens_ * shared * element);
-  const std::int64_t pairs = rows_.capacity > 0 ? max_tokens_ * config_.k : 0;
+  if (in_messages()) take_messages();
+  const std::int64_t pairs = rows_.capacity > 0 || in_messages() ? max_tokens_ * config_.k : 0;
   back_ = room_.take(device_, pairs * config_.hidden * element);
   back_at_ = room_.take<std::int64_t>(device_, pairs);
   round_rows_.reserve(static_cast<std::size_t>(config_.experts / ranks_));
   more_ = room_.take<float>(device_, max_tokens_ * config_.hidden);
+}
+
+void DeviceLayer::take_messages() {
+  const std::int64_t pairs = max_tokens_ * config_.k, experts = config_.experts;
+  sent_ = place_;
+  sent_.ranks = sent_.sources = 1;
+  sent_.source = 0;
+  sent_.room = room_.take<std::int32_t>(device_, cuda::place_room(sent_));
+  sent_.matrix = sent_.counts = room_.take<std::int64_t>(device_, experts);
+  sent_.rank_tokens = nullptr;
+  sent_.rank = room_.take<std::int32_t>(device_, pairs);
+  sent_.expert_first = room_.take<std::int64_t>(device_, 2 * experts);
+  sent_.expert_rows = sent_.expert_first + experts;
+  sent_.rank_rows = room_.take<std::int64_t>(device_, 1);
+  sent_.unique_first = room_.take<std::int64_t>(device_, 2);
+  sent_.unique_tokens = room_.take<std::int64_t>(device_, max_tokens_);
+  sent_.unique_of = room_.take<std::int64_t>(device_, pairs);
+  packed_ = room_.take(device_, pairs * row_bytes());
+  packed_values_ = room_.take<float>(device_, pairs);
+  back_values_ = room_.take<float>(device_, pairs);
 }
 
 DeviceStep DeviceLayer::make_step() const {
@@ -165,6 +187,7 @@ DeviceStep DeviceLayer::make_step() const {
   step.rank = step.room.take<std::int32_t>(device_, pairs);
   step.row = step.room.take<std::int64_t>(device_, pairs);
   step.unique_of = step.room.take<std::int64_t>(device_, pairs);
+  if (in_messages()) step.sent_at = step.room.take<std::int64_t>(device_, pairs);
   step.counts.resize(static_cast<std::size_t>(ranks_ * counts_width()));
   step.counts_width = counts_width();
   step.expert_rows.reserve(static_cast<std::size_t>(config_.experts / ranks_));

@@ -4,13 +4,6 @@
 #include <algorithm>
 
 namespace annulus::moe {
-namespace {
-
-/// Of a kernel that moves rows beside products: stores wait for nobody, so that few will do.
-constexpr int kBlocksBeside = 256;
-
-}  // namespace
-
 /// Rows of this rank's experts in a round: [round, round + 1) * capacity, from 0 on.
 std::span<const ExpertRows> DeviceLayer::expert_rows(const DeviceStep& step, std::int64_t round) {
   const std::int64_t begin = round * capacity_, end = begin + capacity_;
@@ -44,8 +37,31 @@ cuda::ScatterParams DeviceLayer::scatter_of(const ConstTensorView& from, std::in
   return p;
 }
 
+/// On their way, whichever that is: arrive() says when they are there.
 void DeviceLayer::send(const ConstTensorView& from, std::int64_t part, bool weights,
                        const DeviceStep& step, std::int64_t round, void* stream) {
+  if (in_messages()) return pack(from, weights, step, stream);
+  if (step.sent_tokens) return send_tokens(from, weights, step, stream);
+  send_copies(from, part, weights, step, round, stream);
+}
+
+void DeviceLayer::arrive(const char* phase, std::int64_t part, bool weights, const DeviceStep& step,
+                         std::int64_t round, void* stream) {
+  if (in_messages()) return exchange_rows(phase, part, weights, step, round, stream);
+  meet(phase, stream);
+  if (step.sent_tokens) expand(part, step);
+}
+
+/// x before dy, which will arrive with it. By copies: tokens once a rank have one place to wait in.
+void DeviceLayer::send_again(const ConstTensorView& x, const DeviceStep& step, std::int64_t round,
+                             void* stream) {
+  if (!in_messages()) return send_copies(x, region_.rows, true, step, round, stream);
+  pack(x, true, step, stream);
+  exchange_rows("dispatch again", region_.rows, true, step, round, stream);
+}
+
+void DeviceLayer::send_copies(const ConstTensorView& from, std::int64_t part, bool weights,
+                              const DeviceStep& step, std::int64_t round, void* stream) {
   cuda::ScatterParams p = scatter_of(from, part, step, round);
   p.weights = weights ? step.weights : nullptr;
   device_.scatter(p, stream == device_.context.stream ? 0 : kBlocksBeside, stream);
@@ -132,12 +148,13 @@ void DeviceLayer::finish_round(const DeviceStep& step, std::int64_t round, float
 }
 
 void DeviceLayer::combine(const TensorView& out, bool more, const DeviceStep& step) {
-  const bool here = step.rounds > 1;
+  const bool here = step.rounds > 1 || in_messages();
+  const std::int64_t* at = in_messages() ? step.sent_at : back_at_;
   cuda::CombineParams p{.sum = {.dtype = config_.dtype,
                                 .tokens = step.tokens,
                                 .k = config_.k,
                                 .width = config_.hidden,
-                                .at = here ? back_at_ : step.row,
+                                .at = here ? at : step.row,
                                 .rows = nullptr,
                                 .more = more ? more_ : nullptr,
                                 .out = out.data,

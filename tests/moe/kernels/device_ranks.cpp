@@ -53,6 +53,51 @@ moe::TokenFacts facts_of(const LayerCase& l, const Part& part) {
   return facts;
 }
 
+/// Over host memory, by the communicators' own transport.
+class HostCarrier final : public moe::RowCarrier {
+ public:
+  HostCarrier(comm::Communicator& communicator, const moe::Device& device, int me)
+      : communicator_(communicator), device_(device), me_(me) {}
+
+  void exchange(const char* phase, std::span<const moe::RowMessage> messages,
+                void* stream) override {
+    device_.wait(stream);
+    moe::Flights flights(communicator_, 99U);
+    flights.begin(phase, 0);
+    std::vector<std::vector<std::byte>> rows;  // on the host
+    std::vector<std::int64_t> numbers(2 * at(communicator_.size()));
+    for (const moe::RowMessage& m : messages) {
+      rows.emplace_back(at(m.bytes));
+      if (m.sends) device_.read(rows.back().data(), m.data, m.bytes, stream);
+    }
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+      const moe::RowMessage& m = messages[i];
+      const std::int64_t number = numbers[at(2 * m.peer + (m.sends ? 1 : 0))]++;
+      if (m.peer == me_) {
+        own_[m.sends ? 1 : 0].push_back(i);
+      } else if (m.sends) {
+        flights.send(m.peer, moe::Cargo::rows, number, rows[i].data(), m.bytes);
+      } else {
+        flights.receive(m.peer, moe::Cargo::rows, number, rows[i].data(), m.bytes);
+      }
+    }
+    flights.wait();
+    for (std::size_t i = 0; i < own_[0].size(); ++i) rows[own_[0][i]] = rows[own_[1][i]];
+    own_[0].clear();
+    own_[1].clear();
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+      if (!messages[i].sends)
+        device_.write(messages[i].data, rows[i].data(), messages[i].bytes, stream);
+    }
+  }
+
+ private:
+  comm::Communicator& communicator_;
+  const moe::Device& device_;
+  int me_;
+  std::vector<std::size_t> own_[2];  ///< messages to itself: received, sent
+};
+
 LayerResult run_rank(const LayerCase& l, const Part& part, const moe::Device& device,
                      comm::Communicator& world, moe::DevicePeers* peers, bool interleaved,
                      std::vector<std::int32_t>& indices, std::int64_t& rounds) {
@@ -172,9 +217,12 @@ LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
                         std::accumulate(sizes.begin(), sizes.begin() + r, std::int64_t{0}),
                         sizes[at(r)], rows};
         std::optional<moe::DevicePeers> peers;
-        if (run.ranks > 1) {
-          peers.emplace(*communicators[at(r)], moe::Group{.first = 0, .ranks = run.ranks, .me = r},
-                        77U, regions);
+        HostCarrier carrier(*communicators[at(r)], devices[at(r)], r);
+        const moe::Group group{.first = 0, .ranks = run.ranks, .me = r};
+        if (run.ranks > 1 && run.in_messages) {
+          peers.emplace(*communicators[at(r)], group, 77U, carrier);
+        } else if (run.ranks > 1) {
+          peers.emplace(*communicators[at(r)], group, 77U, regions);
         }
         parts[at(r)] =
             run_rank(l, part, devices[at(r)], *communicators[at(r)], peers ? &*peers : nullptr,

@@ -14,6 +14,7 @@ struct DeviceRanks {
   bool interleaved = false;      ///< another forward, of another step, before each backward
   std::int64_t capacity = 0;     ///< rows at once; 0: whatever comes
   bool once_a_rank = false;      ///< how tokens travel
+  bool in_messages = false;      ///< ranks do not address each other's memory
   std::int64_t* most_rounds = nullptr;
 };
 

@@ -235,6 +235,35 @@ TEST(MoeKernelsLayer, TokensOnceARankHaveTheBitsOfCopies) {
   expect_once_as_copies(random_layer(402, odd, 0));
 }
 
+/// Messages: the bits of stores into the memory of other ranks, in one round and in several.
+void expect_messages_as_stores(const LayerCase& layer, std::int64_t capacity) {
+  for (const int ranks : {2, 4}) {
+    for (const bool interleaved : {false, true}) {
+      SCOPED_TRACE(layer.describe() + ", ranks " + std::to_string(ranks));
+      DeviceRanks run{.ranks = ranks,
+                      .empty_rank = ranks == 4,
+                      .interleaved = interleaved,
+                      .capacity = capacity};
+      const LayerResult stores = run_on_devices(layer, run);
+      std::int64_t rounds = 0;
+      run.most_rounds = &rounds;
+      run.in_messages = true;
+      expect_same(run_on_devices(layer, run), stores, true);
+      EXPECT_EQ(rounds > 1, capacity > 0);
+    }
+  }
+}
+
+TEST(MoeKernelsLayer, MessagesHaveTheBitsOfStores) {
+  LayerConfig v3 = config_of(DType::bf16, RouterConfig::deepseek_v3(32, 4));
+  v3.shared_ffn = 8;
+  expect_messages_as_stores(clear_layer(420, v3, 29), 0);
+  LayerConfig odd = without_router(config_of(DType::f32, RouterConfig::mixtral(24, 5)));
+  odd.hidden = 19;
+  expect_messages_as_stores(random_layer(421, odd, 23), 11);
+  expect_messages_as_stores(random_layer(422, odd, 0), 0);
+}
+
 /// Rounds: bits of one round where a product's rows do not depend on how many there are.
 void expect_rounds(const LayerCase& layer, std::int64_t capacity) {
   const bool exact = test_device().kernel->backend == "cpu";
