@@ -116,8 +116,8 @@ void refuse_device_experts(const Settings& settings) {
   const bool layer = settings.text("op") == "layer";  // attention would take the GPU by itself
   const std::string& transport = settings.text("transport");
   if (settings.text("backend") == "cuda") {
-    if (transport == "nccl" || transport == "composite") {
-      settings.refuse("transport", "is not built for experts; built: auto, peer");
+    if (transport == "composite") {
+      settings.refuse("transport", "is not built for experts; built: auto, peer, nccl");
     }
     (void)backend_of(settings);
     return;
@@ -167,6 +167,8 @@ MoeRequest moe_request_of(const Settings& settings, int world, int threads) {
   if (recompute == "dispatch") options.recompute = moe::Recompute::dispatch;
   options.threads = threads;
   options.backend = settings.text("backend") == "cuda" ? "cuda" : "cpu";
+  const std::string& transport = settings.text("transport");
+  if (transport == "peer" || transport == "nccl") options.transport = transport;
   return request;
 }
 

@@ -1,5 +1,6 @@
 // moe::Layer on GPUs, one rank and several, against float64 and against the CPU's layer. Ranks are
 // threads or processes; there may be fewer GPUs than ranks.
+#include "comm/nccl/nccl_communicator.h"
 #include "runtime/base/clock.h"
 #include "tests/moe_layer/run_layer.h"
 #include "tests/support/each_world.h"
@@ -221,6 +222,39 @@ TEST_F(MoeOnGpu, EveryWayToMoveRows) {
       EXPECT_FALSE(spilled.sent_tokens);
     }
   });
+}
+
+/// NCCL wants a GPU for each rank.
+TEST_F(MoeOnGpu, NcclGivesTheBitsOfStores) {
+  if (const std::string why = comm::nccl::why_not(); !why.empty()) GTEST_SKIP() << why;
+  LayerConfig config = routed(DType::bf16, RouterConfig::qwen3(24, 6), 16);
+  config.z_beta = 0.1;
+  const LayerCase layer = clear_case(1811, config, 61);
+  const LayerResult truth = oracle_layer(layer, oracle_routing(layer));
+  int compared = 0;
+  each_world([&](Mesh& mesh) {
+    if (mesh.world() > device_count()) return;
+    for (const int degree : degrees(mesh.world())) {
+      if (degree == 1) continue;
+      for (const double factor : {0.0, 0.4}) {
+        SCOPED_TRACE(layer.describe() + ", degree " + std::to_string(degree));
+        RunLayer run{.options = {.expert_degree = degree,
+                                 .capacity_factor = factor,
+                                 .dispatch = moe::Dispatch::rows,
+                                 .backend = "cuda",
+                                 .transport = "peer"},
+                     .calls = 2,
+                     .empty_rank = factor > 0};
+        const LayerResult stores = run_layer(mesh, layer, run);
+        run.options.transport = "nccl";
+        const LayerResult messages = run_layer(mesh, layer, run);
+        expect_same(messages, stores, true);
+        expect_near(layer, messages, truth);
+        if (mesh.rank() == 0) ++compared;
+      }
+    }
+  });
+  if (compared == 0) GTEST_SKIP() << "one GPU for each of several ranks is wanted";
 }
 
 TEST_F(MoeOnGpu, RefusesWhatIsNotBuilt) {

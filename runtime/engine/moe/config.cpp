@@ -58,6 +58,10 @@ void check_options(const LayerOptions& o, const LayerConfig& c, int degree, int 
   require(o.threads >= 1, fmt::format("threads {}: must be at least 1", o.threads));
   require(o.backend == "cpu" || o.backend == "auto" || o.backend == "cuda",
           fmt::format("backend {}: auto, cpu or cuda is allowed", o.backend));
+  const bool gpu = o.backend == "cuda";
+  require(o.transport == "auto" || (gpu && (o.transport == "peer" || o.transport == "nccl")),
+          fmt::format("transport {}: auto{} is allowed", o.transport,
+                      gpu ? ", peer or nccl" : ", with back end cpu,"));
 }
 
 std::int64_t capacity_rows(const LayerConfig& c, const LayerOptions& o, int degree) {
@@ -125,11 +129,13 @@ std::string summary_of(const LayerShape& shape, int world) {
   const LayerOptions& o = shape.options;
   std::string text = fmt::format(
       "world {}, expert_degree {}, hidden {}, ffn {}, activation {}, dtype {}, experts {}, k {}, "
-      "shared_ffn {}, max_tokens {}, capacity {} rows, {}, recompute {}, drops {} {}, backend {}",
+      "shared_ffn {}, max_tokens {}, capacity {} rows, {}, recompute {}, drops {} {}, backend {} "
+      "by {}",
       world, o.expert_degree, c.hidden, c.ffn, static_cast<int>(c.activation), name_of(c.dtype),
       c.experts, c.k, c.shared_ffn, o.max_tokens, shape.capacity,
       shape.dedup ? "tokens travel" : "rows travel", static_cast<int>(o.recompute),
-      c.capacity.factor, static_cast<int>(c.capacity.policy), shape.on_device() ? "cuda" : "cpu");
+      c.capacity.factor, static_cast<int>(c.capacity.policy), shape.on_device() ? "cuda" : "cpu",
+      o.transport);
   if (c.router) {
     text += fmt::format(
         ", router score {} renormalize {} scale {} groups {}/{}/{}, losses {} {} over {} of {}, "

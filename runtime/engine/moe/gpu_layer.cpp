@@ -5,6 +5,7 @@
 #include "runtime/base/cuda_check.h"
 #include "runtime/engine/device_pass.h"
 #include "runtime/engine/moe/layer_impl.h"
+#include "runtime/engine/moe/nccl_carrier.h"
 
 #include <annulus/device_memory.h>
 #include <annulus/error.h>
@@ -46,7 +47,8 @@ class GpuLayer final : public Layer::Impl {
   void update_bias(std::span<const std::int64_t> counts, float step, std::span<float> bias,
                    Stream stream) const override;
   std::string transport() const override {
-    return shape.group.ranks > 1 ? "peer" : mesh->transport();
+    if (shape.group.ranks == 1) return mesh->transport();
+    return carrier_ ? "nccl" : "peer";
   }
   int device() const override { return device_; }
   std::int64_t device_bytes() const override { return device_memory_used(device_) - used_before_; }
@@ -73,10 +75,15 @@ class GpuLayer final : public Layer::Impl {
   void each_count(const DeviceStep& step, Fn fn) const;
   std::int64_t rows_between(const DeviceStep& step) const;
   void fill_load(const DeviceStep& step, LayerLoad& load) const;
-  double exposed() const { return peers_ ? peers_->flights().exposed_s() : 0.0; }
+  double exposed() const {
+    return (peers_ ? peers_->flights().exposed_s() : 0.0) + (carrier_ ? carrier_->waited_s() : 0.0);
+  }
   void clear_exposed() {
     if (peers_) peers_->flights().clear_exposed();
+    if (carrier_) carrier_->clear_waited();
   }
+  std::string reach();
+  void connect_by_nccl(const std::string& reason);
 
   std::uint32_t hash_;
   int device_;
@@ -84,27 +91,57 @@ class GpuLayer final : public Layer::Impl {
   Device functions_;
   comm::peer::Driver driver_;
   std::unique_ptr<comm::peer::SymmetricMemory> memory_;
+  std::unique_ptr<NcclCarrier> carrier_;
   std::optional<DevicePeers> peers_;
   std::optional<DeviceLayer> layer_;
 };
+
+/// Makes memory that the ranks of an expert group address; empty, or what one of the mesh's ranks
+/// cannot: the same answer, empty or not, on each.
+std::string GpuLayer::reach() {
+  comm::Communicator& communicator = *mesh->impl().communicator;
+  const std::int64_t bytes = DeviceLayer::region_bytes(shape.config, rows(), shape.group.ranks);
+  memory_ = std::make_unique<comm::peer::SymmetricMemory>(communicator, driver_,
+                                                          communicator.host(), device_, bytes);
+  std::string why;
+  for (int r = 0; r < shape.group.ranks && why.empty(); ++r) {
+    const int other = shape.group.world_rank(r);
+    if (memory_->of(other) != nullptr) continue;
+    why =
+        fmt::format("GPU memory of rank {} cannot be addressed by rank {} of its expert group: {}",
+                    other, mesh->rank(), memory_->why_not(other));
+  }
+  std::array<std::int64_t, 1> far{why.empty() ? 0 : 1};
+  sum_over_ranks(far);
+  if (far[0] > 0 && why.empty()) why = "ranks of another expert group are on several hosts";
+  return why;
+}
+
+void GpuLayer::connect_by_nccl(const std::string& reason) {
+  if (const std::string why_not = comm::nccl::why_not(); !why_not.empty()) {
+    throw Unsupported(fmt::format("moe layer: {}; {}", reason, why_not));
+  }
+  comm::Communicator& communicator = *mesh->impl().communicator;
+  carrier_ = std::make_unique<NcclCarrier>(communicator, shape.group, device_);
+  peers_.emplace(communicator, shape.group, hash_, *carrier_);
+}
 
 void GpuLayer::connect() {
   const Group& group = shape.group;
   if (group.ranks == 1) return;
   const DeviceScope scope(device_);
-  comm::Communicator& communicator = *mesh->impl().communicator;
-  const std::int64_t bytes = DeviceLayer::region_bytes(shape.config, rows(), group.ranks);
-  memory_ = std::make_unique<comm::peer::SymmetricMemory>(communicator, driver_,
-                                                          communicator.host(), device_, bytes);
-  std::vector<std::byte*> regions;
-  for (int r = 0; r < group.ranks; ++r) {
-    regions.push_back(memory_->of(group.world_rank(r)));
-    if (regions.back() != nullptr) continue;
-    throw Unsupported(fmt::format(
-        "moe layer: GPU memory of rank {} cannot be addressed by rank {} of its expert group: {}",
-        group.world_rank(r), mesh->rank(), memory_->why_not(group.world_rank(r))));
+  const std::string& wanted = shape.options.transport;
+  const std::string why = wanted == "nccl" ? std::string("transport nccl was asked for") : reach();
+  if (why.empty()) {
+    std::vector<std::byte*> regions;
+    for (int r = 0; r < group.ranks; ++r) regions.push_back(memory_->of(group.world_rank(r)));
+    peers_.emplace(*mesh->impl().communicator, group, hash_, std::move(regions));
+  } else if (wanted == "peer") {
+    throw Unsupported("moe layer: " + why);
+  } else {
+    memory_.reset();
+    connect_by_nccl(why);
   }
-  peers_.emplace(communicator, group, hash_, std::move(regions));
   make_layer(&*peers_);
 }
 

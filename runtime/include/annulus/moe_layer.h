@@ -75,11 +75,15 @@ struct LayerOptions {
   Dispatch dispatch = Dispatch::automatic;
   Recompute recompute = Recompute::activation;
   int threads = 1;  ///< per rank
-  /// "cpu", "cuda" (the ranks of an expert group address each other's GPU memory), or "auto": cpu.
+  /// "cpu", "cuda", or "auto": cpu.
   /// On a GPU `recompute` decides nothing: a step keeps its routing, the layer the rows of its last
   /// forward (docs/moe-layer.md).
   std::string backend = "auto";
   int device = -1;  ///< the GPU of this rank; -1: the ranks of a host take its GPUs in turn
+  /// Between GPUs: "peer" (stores into each other's memory), "nccl" (messages; one GPU for each
+  /// rank, and making and dropping the layer is collective), or "auto": peer where all ranks of all
+  /// expert groups can, else nccl. Results have the same bits.
+  std::string transport = "auto";
 };
 
 struct LayerWeights {
@@ -202,7 +206,7 @@ class ANNULUS_API Layer {
   int device() const;           ///< the GPU; -1 on the CPU
   /// By how much the GPU's used memory grew since the layer was begun, whoever took it; 0: CPU.
   std::int64_t device_bytes() const;
-  /// How rows travel: "peer" between GPUs, else the mesh's own transport.
+  /// How rows travel: "peer" or "nccl" between GPUs, else the mesh's own transport.
   std::string transport() const;
 
   struct Impl;
