@@ -3,10 +3,11 @@
 # PACK names another archive than .gpu/gpu.tar.xz. With GPUS=1 it shows one rank, and ranks that share a GPU.
 #
 # Predicted (docs/notes/10-moe-on-gpus.md):
-#   moe kernels        33 of 33: losses, capacity, noise, tokens once a rank and rounds among them
+#   moe kernels        all pass: losses, capacity, noise, tokens once a rank, rounds and messages among them
 #   moe times          losses 12 us, capacity 25 to 35 us, noise 100 us
 #   moe peers          rows delivered; once a rank, expanded and combined gives k x too, or it says which element does not
-#   moe::Layer         11 of 11, gives the CPU's routes and drops; once a rank has the bits of copies
+#   moe::Layer         12 of 12, gives the CPU's routes and drops; once a rank and NCCL (a GPU for each rank, else
+#                      skipped) have the bits of copies
 #   bench              check passed; tokens once a rank at least as fast as copies on the DeepSeek-V3 proxy from 2 GPUs on;
 #                      spill rounds pass the check and say "rounds 2" or more
 . "$(dirname "$0")/common.sh"
@@ -48,9 +49,7 @@ if [ "$gpus" -gt 1 ]; then
   step "moe peers" 60 moe_gpu --peers
   grep -E ' us' "$work/step.out" | tee -a "$out/summary.txt"
 fi
-gtest "moe::Layer, one rank" 60 1 '*' moe_engine_gpu_mpi
 gtest "moe::Layer, threads" 120 0 '*' moe_engine_gpu
-gtest "moe::Layer, processes" 120 $ranks '*' moe_engine_gpu_mpi
 # 4096 tokens a GPU. As many rows and as much work a GPU as the proxies of issue G on eight.
 v3=(--dtype bf16 --hidden 7168 --expert-ffn 2048 --top-k 8 --warmup 2 --iterations 10)
 mixtral=(--dtype bf16 --hidden 4096 --expert-ffn 14336 --top-k 2 --experts 8 --warmup 2 --iterations 10)
@@ -64,5 +63,8 @@ if [ "$gpus" -gt 1 ]; then
   experts "DeepSeek-V3 proxy, its router" $gpus --seq $((4 * gpus))k "${v3[@]}" --experts 32 --expert-degree $gpus --routing router --router deepseek_v3
   experts "Mixtral proxy, balanced" $gpus --seq $((4 * gpus))k "${mixtral[@]}" --expert-degree $gpus --routing balanced
   experts "Mixtral proxy, zipf, in rounds" $gpus --seq $((4 * gpus))k "${mixtral[@]}" --expert-degree $gpus --routing zipf --receive-factor 1.25
+  experts "Mixtral proxy, by NCCL" $gpus --seq $((4 * gpus))k "${mixtral[@]}" --expert-degree $gpus --routing balanced --transport nccl
 fi
+gtest "moe::Layer, processes" 120 $ranks '*' moe_engine_gpu_mpi
+gtest "moe::Layer, one rank" 60 1 '*' moe_engine_gpu_mpi
 finish
