@@ -13,106 +13,106 @@ namespace annulus::moe {
 void DeviceLayer::place(DeviceStep& step) {
   void* stream = device_.context.stream;
   const std::int64_t experts = config_.experts;
-  const auto width = static_cast<std::size_t>(experts + 1);
+  const auto width = static_cast<std::size_t>(counts_width());
   place_.tokens = static_cast<std::int32_t>(step.tokens);
   place_.indices = step.indices;
   place_.rank = step.rank;
   place_.row = step.row;
+  place_.unique_of = step.unique_of;
   device_.count_pairs(place_, stream);
-  std::vector<std::int64_t> mine(width);
-  device_.read(mine.data(), place_.counts, static_cast<std::int64_t>(width) * 8, stream);
-  step.bad_tokens = mine.back();
+  mine_.resize(width + static_cast<std::size_t>(loss_words()));
+  device_.read(mine_.data(), place_.counts, std::ssize(mine_) * 8, stream);
+  const auto mine = std::span(mine_).first(width);
+  step.bad_tokens = mine[static_cast<std::size_t>(experts)];
+  step.dropped = mine[static_cast<std::size_t>(experts + 1)];
   if (peers_ == nullptr) {
-    step.counts = mine;
+    step.counts.assign(mine.begin(), mine.end());
   } else {
     peers_->gather("counts", mine, step.counts);
     for (std::int64_t r = 0; r < ranks_; ++r) {
-      device_.write(matrix_ + r * experts, step.counts.data() + r * (experts + 1), experts * 8,
+      device_.write(matrix_ + r * experts, step.counts.data() + r * std::ssize(mine), experts * 8,
                     stream);
     }
   }
   device_.place_pairs(place_, stream);
   lay_out(step);
+  if (in_messages()) place_messages(step);
+  if (step.routed && has_losses(config_)) sum_losses(std::span(mine_).subspan(width), step);
 }
 
 void DeviceLayer::lay_out(DeviceStep& step) const {
   const std::int64_t local = config_.experts / ranks_;
-  std::int64_t first = 0;
+  std::int64_t most = 0;
   step.expert_rows.clear();
-  for (std::int64_t e = 0; e < local; ++e) {
-    std::int64_t rows = 0;
-    for (std::int64_t r = 0; r < ranks_; ++r) {
-      rows += step.counts[static_cast<std::size_t>(r * (config_.experts + 1) + me_ * local + e)];
+  for (std::int64_t rank = 0; rank < ranks_; ++rank) {
+    std::int64_t first = 0;
+    for (std::int64_t e = 0; e < local; ++e) {
+      std::int64_t rows = 0;
+      for (std::int64_t source = 0; source < ranks_; ++source) {
+        rows += step.counts[static_cast<std::size_t>(source * counts_width() + rank * local + e)];
+      }
+      if (rank == me_) step.expert_rows.push_back({.expert = e, .first = first, .rows = rows});
+      first += rows;
     }
-    step.expert_rows.push_back({.expert = e, .first = first, .rows = rows});
-    first += rows;
+    most = std::max(most, first);
   }
-  if (first <= capacity_) return;
+  step.rounds = std::max<std::int64_t>(1, (most + capacity_ - 1) / capacity_);
+  step.sent_tokens = rows_.once_a_rank && ranks_ > 1 && step.rounds == 1;
+  if (step.rounds == 1 || rows_.capacity > 0) return;
   throw CommError(
-      fmt::format("MoE layer on a GPU: {} rows come to rank {} of the group, at most "
-                  "{} can: a rank brought more than {} tokens",
-                  first, me_, capacity_, max_tokens_));
-}
-
-void DeviceLayer::send(const ConstTensorView& from, std::int64_t part, bool weights,
-                       const DeviceStep& step) {
-  const std::int64_t element = size_of(config_.dtype);
-  cuda::ScatterParams p;
-  p.tokens = step.tokens;
-  p.k = place_.k;
-  p.bytes = config_.hidden * element;
-  p.from = static_cast<const std::byte*>(from.data);
-  p.from_stride = from.strides[0] * element;
-  p.rank = step.rank;
-  p.place = step.row;
-  p.weights = weights ? step.weights : nullptr;
-  for (std::int64_t r = 0; r < ranks_; ++r) {
-    p.to[r] = region(r) + part;
-    p.weights_to[r] = reinterpret_cast<float*>(region(r) + region_.weights);
-  }
-  device_.scatter(p, 0, device_.context.stream);
-}
-
-/// What every rank enqueued before is over when this returns. Nobody waits for another rank on the
-/// device, so that a rank that is gone leaves no kernel behind that waits.
-void DeviceLayer::meet(const char* phase) {
-  if (peers_ == nullptr) return;
-  device_.wait(device_.context.stream);
-  peers_->meet(phase);
-}
-
-void DeviceLayer::combine(const TensorView& out, bool more, const DeviceStep& step) {
-  cuda::CombineParams p{.sum = {.dtype = config_.dtype,
-                                .tokens = step.tokens,
-                                .k = config_.k,
-                                .width = config_.hidden,
-                                .at = step.row,
-                                .rows = nullptr,
-                                .more = more ? more_ : nullptr,
-                                .out = out.data,
-                                .out_stride = out.strides[0]},
-                        .rank = step.rank};
-  for (std::int64_t r = 0; r < ranks_; ++r) p.rows[r] = region(r) + region_.y_rows;
-  device_.combine(p, 0, device_.context.stream);
-}
-
-void DeviceLayer::pull(float* to, const DeviceStep& step) {
-  cuda::PullParams p{
-      .pairs = step.tokens * config_.k, .rank = step.rank, .place = step.row, .from = {}, .to = to};
-  for (std::int64_t r = 0; r < ranks_; ++r) {
-    p.from[r] = reinterpret_cast<const float*>(region(r) + region_.dweights);
-  }
-  device_.pull(p, device_.context.stream);
+      fmt::format("MoE layer on a GPU: {} rows come to a rank of the group, at most {} can: a rank "
+                  "brought more than {} tokens",
+                  most, capacity_, max_tokens_));
 }
 
 void DeviceLayer::choose(const ConstTensorView& x, const LayerWeights& weights,
                          const Routing* given, DeviceStep& step) {
   step.routed = given == nullptr;
-  device_.clear(place_.counts + config_.experts, 8, device_.context.stream);
-  if (step.routed) return route(x, weights, step);
-  const std::int64_t bytes = step.tokens * config_.k * 4;
-  device_.write(step.indices, given->indices.data(), bytes, device_.context.stream);
-  device_.write(step.weights, given->weights.data(), bytes, device_.context.stream);
+  device_.clear(place_.counts + config_.experts,
+                (counts_width() - config_.experts + loss_words()) * 8, device_.context.stream);
+  if (step.routed) {
+    route(x, weights, step);
+    count_losses(step);
+  } else {
+    const std::int64_t bytes = step.tokens * config_.k * 4;
+    device_.write(step.selected, given->indices.data(), bytes, device_.context.stream);
+    device_.write(step.selected_weights, given->weights.data(), bytes, device_.context.stream);
+  }
+  drop(step);
+}
+
+void DeviceLayer::shared_forward(const ConstTensorView& x, const LayerWeights& weights,
+                                 const DeviceStep& step) {
+  if (config_.shared_ffn == 0) return;
+  const ExpertRows all{.expert = 0, .first = 0, .rows = step.tokens};
+  shared_.forward(weights.shared, {&all, 1}, shared_buffers(x), device_.context);
+}
+
+void DeviceLayer::shared_backward(const ConstTensorView& dy, const ConstTensorView& x,
+                                  const LayerWeights& weights, const LayerGradients& gradients,
+                                  const DeviceStep& step, bool again) {
+  if (config_.shared_ffn == 0) return;
+  const ExpertRows all{.expert = 0, .first = 0, .rows = step.tokens};
+  if (again) shared_.first_half(weights.shared, {&all, 1}, shared_buffers(x), device_.context);
+  shared_.backward(weights.shared, gradients.shared, gradients.assign, {&all, 1}, shared_buffers(x),
+                   {.dy = dy.data,
+                    .dy_stride = dy.strides[0],
+                    .dactivated = shared_dactivated_,
+                    .dx = more_,
+                    .dx_dtype = DType::f32},
+                   device_.context);
+}
+
+void DeviceLayer::forward_round(const ConstTensorView& x, const LayerWeights& weights,
+                                const DeviceStep& step, std::int64_t round) {
+  void* travel = begin_travel(round == 0);
+  send(x, region_.rows, true, step, round, travel);
+  if (round == 0) shared_forward(x, weights, step);
+  arrive("dispatch", region_.rows, true, step, round, travel);
+  experts_.forward(weights.experts, expert_rows(step, round), row_buffers(), device_.context);
+  if (in_messages()) return return_rows("results", false, step, round);
+  meet("results", device_.context.stream);
+  finish_round(step, round, nullptr);
 }
 
 void DeviceLayer::forward(const ConstTensorView& x, const LayerWeights& weights,
@@ -126,31 +126,26 @@ void DeviceLayer::forward(const ConstTensorView& x, const LayerWeights& weights,
   step.call = held_ = ++calls_;
   choose(x, weights, given, step);
   place(step);
-  send(x, region_.rows, true, step);
-  meet("dispatch");
-  const ExpertRows all{.expert = 0, .first = 0, .rows = step.tokens};
-  const bool shares = config_.shared_ffn > 0;
-  experts_.forward(weights.experts, step.expert_rows, row_buffers(), device_.context);
-  if (shares) shared_.forward(weights.shared, {&all, 1}, shared_buffers(x), device_.context);
-  meet("results");
-  combine(y, shares, step);
+  for (std::int64_t round = 0; round < step.rounds; ++round) {
+    forward_round(x, weights, step, round);
+  }
+  if (step.rounds > 1) held_ = 0;  // the last round alone lies here
+  combine(y, config_.shared_ffn > 0, step);
 }
 
-void DeviceLayer::backward(const ConstTensorView& dy, const ConstTensorView& x,
-                           const LayerWeights& weights, const TensorView& dx,
-                           const LayerGradients& gradients, DeviceStep& step, float* dweights) {
+/// What forward left, it left of one round alone, and only until the layer's next call.
+void DeviceLayer::backward_round(const ConstTensorView& dy, const ConstTensorView& x,
+                                 const LayerWeights& weights, const LayerGradients& gradients,
+                                 const DeviceStep& step, std::int64_t round, float* dweights) {
   const bool again = held_ != step.call;
-  const ExpertRows all{.expert = 0, .first = 0, .rows = step.tokens};
-  const bool shares = config_.shared_ffn > 0;
-  held_ = 0;  // `between` becomes its gradient
-  if (again) send(x, region_.rows, true, step);
-  send(dy, region_.dy_rows, false, step);
-  meet("dispatch of gradients");
-  if (again) {
-    experts_.first_half(weights.experts, step.expert_rows, row_buffers(), device_.context);
-    if (shares) shared_.first_half(weights.shared, {&all, 1}, shared_buffers(x), device_.context);
-  }
-  experts_.backward(weights.experts, gradients.experts, gradients.assign, step.expert_rows,
+  void* travel = begin_travel(round == 0);
+  if (again) send_again(x, step, round, travel);
+  send(dy, region_.dy_rows, false, step, round, travel);
+  if (round == 0) shared_backward(dy, x, weights, gradients, step, again);
+  arrive("dispatch of gradients", region_.dy_rows, false, step, round, travel);
+  const auto rows = expert_rows(step, round);
+  if (again) experts_.first_half(weights.experts, rows, row_buffers(), device_.context);
+  experts_.backward(weights.experts, gradients.experts, gradients.assign && round == 0, rows,
                     row_buffers(),
                     {.dy = own(region_.dy_rows),
                      .dactivated = dactivated_,
@@ -158,21 +153,22 @@ void DeviceLayer::backward(const ConstTensorView& dy, const ConstTensorView& x,
                      .dx_dtype = config_.dtype,
                      .dweights = own_values(region_.dweights)},
                     device_.context);
-  if (shares) {
-    shared_.backward(weights.shared, gradients.shared, gradients.assign, {&all, 1},
-                     shared_buffers(x),
-                     {.dy = dy.data,
-                      .dy_stride = dy.strides[0],
-                      .dactivated = shared_dactivated_,
-                      .dx = more_,
-                      .dx_dtype = DType::f32},
-                     device_.context);
-  }
-  meet("gradients of rows");
+  if (in_messages()) return return_rows("gradients of rows", true, step, round);
+  meet("gradients of rows", device_.context.stream);
+  finish_round(step, round, dweights);
+}
+
+void DeviceLayer::backward(const ConstTensorView& dy, const ConstTensorView& x,
+                           const LayerWeights& weights, const TensorView& dx,
+                           const LayerGradients& gradients, DeviceStep& step, float* dweights) {
   if (dweights == nullptr) dweights = dweights_;
-  pull(dweights, step);
+  for (std::int64_t round = 0; round < step.rounds; ++round) {
+    backward_round(dy, x, weights, gradients, step, round, dweights);
+  }
+  held_ = 0;  // `between` became its gradient
+  if (in_messages()) take_values(step, dweights);
   if (step.routed) route_backward(x, weights, gradients, step, dweights);
-  combine(dx, shares || step.routed, step);
+  combine(dx, config_.shared_ffn > 0 || step.routed, step);
 }
 
 }  // namespace annulus::moe

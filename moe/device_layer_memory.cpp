@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <string>
 
 namespace annulus::moe {
 namespace {
@@ -17,9 +16,9 @@ std::int64_t aligned(std::int64_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-/// For whatever a routing brings.
-std::int64_t capacity_rows(const LayerConfig& c, std::int64_t max_tokens, std::int64_t ranks) {
-  return std::max<std::int64_t>(1, ranks * max_tokens * std::min(c.k, c.experts / ranks));
+std::int64_t capacity_rows(const LayerConfig& c, const DeviceRows& rows, std::int64_t ranks) {
+  const std::int64_t most = ranks * rows.max_tokens * std::min(c.k, c.experts / ranks);
+  return std::max<std::int64_t>(1, rows.capacity > 0 ? std::min(rows.capacity, most) : most);
 }
 
 ExpertShape shape_of(const LayerConfig& c, std::int64_t ffn) {
@@ -27,11 +26,6 @@ ExpertShape shape_of(const LayerConfig& c, std::int64_t ffn) {
 }
 
 LayerConfig checked(const LayerConfig& c, std::int64_t ranks) {
-  const auto refuse = [](const std::string& what) {
-    throw Unsupported("MoE layer on a GPU: " + what + " is not built");
-  };
-  if (c.capacity.factor != 0.0) refuse("dropping by capacity");
-  if (c.balance_alpha != 0.0 || c.z_beta != 0.0) refuse("a balancing loss or z-loss");
   if (c.experts > cuda::kMostExperts || c.k > cuda::kMostSlots || ranks > cuda::kMostRanks) {
     throw Unsupported(
         fmt::format("MoE layer on a GPU: {} experts, {} of them a token, {} ranks: kernels serve "
@@ -44,36 +38,63 @@ LayerConfig checked(const LayerConfig& c, std::int64_t ranks) {
 
 }  // namespace
 
-DeviceLayer::Region DeviceLayer::region_of(const LayerConfig& c, std::int64_t rows) {
-  const std::int64_t matrix = aligned(rows * c.hidden * size_of(c.dtype));
-  const std::int64_t values = aligned(rows * 4);
-  return {.rows = 0,
-          .y_rows = matrix,
-          .dy_rows = 2 * matrix,
-          .weights = 3 * matrix,
-          .dweights = 3 * matrix + values,
-          .bytes = 3 * matrix + 2 * values};
+DeviceLayer::Region DeviceLayer::region_of(const LayerConfig& c, const DeviceRows& rows,
+                                           std::int64_t ranks) {
+  const std::int64_t capacity = capacity_rows(c, rows, ranks);
+  const std::int64_t row = c.hidden * size_of(c.dtype);
+  const bool once = rows.once_a_rank && ranks > 1;
+  Region r{};
+  const auto take = [&r](std::int64_t bytes) {
+    const std::int64_t at = r.bytes;
+    r.bytes += aligned(bytes);
+    return at;
+  };
+  r.rows = take(capacity * row);
+  r.y_rows = take(capacity * row);
+  r.dy_rows = take(capacity * row);
+  r.weights = take(capacity * 4);
+  r.dweights = take(capacity * 4);
+  r.tokens = take(once ? ranks * rows.max_tokens * row : 0);
+  r.source_of = take(once ? capacity * 8 : 0);
+  return r;
 }
 
-std::int64_t DeviceLayer::region_bytes(const LayerConfig& c, std::int64_t max_tokens,
+std::int64_t DeviceLayer::region_bytes(const LayerConfig& c, const DeviceRows& rows,
                                        std::int64_t ranks) {
-  return region_of(c, capacity_rows(c, max_tokens, ranks)).bytes;
+  return region_of(c, rows, ranks).bytes;
 }
 
-DeviceLayer::DeviceLayer(const LayerConfig& config, std::int64_t max_tokens, const Device& device,
+DeviceLayer::DeviceLayer(const LayerConfig& config, const DeviceRows& rows, const Device& device,
                          DevicePeers* peers)
     : config_(checked(config, peers == nullptr ? 1 : peers->group().ranks)),
-      max_tokens_(max_tokens),
+      rows_{rows.max_tokens, rows.capacity,
+            rows.once_a_rank && (peers == nullptr || peers->carrier() == nullptr)},
+      max_tokens_(rows.max_tokens),
       device_(device),
       peers_(peers),
       ranks_(peers == nullptr ? 1 : peers->group().ranks),
       me_(peers == nullptr ? 0 : peers->group().me),
-      capacity_(capacity_rows(config, max_tokens, ranks_)),
-      region_(region_of(config, capacity_)),
+      capacity_(capacity_rows(config, rows, ranks_)),
+      region_(region_of(config, rows, ranks_)),
       experts_(*device.kernel, shape_of(config, config.ffn)),
       shared_(*device.kernel, shape_of(config, config.shared_ffn)) {
   take_routing();
+  take_balance();
   take_rows();
+}
+
+std::int64_t DeviceLayer::loss_words() const {
+  return has_losses(config_) ? sets_of(config_) * (config_.experts + 1) : 0;
+}
+
+void DeviceLayer::take_balance() {
+  const bool drops = config_.capacity.factor != 0.0;
+  const std::int64_t noisy = config_.jitter != 0.0 ? max_tokens_ * config_.hidden : 0;
+  drop_room_ = room_.take<std::int32_t>(device_, drops ? config_.experts * max_tokens_ : 0);
+  bias_counts_ = room_.take<std::int64_t>(device_, config_.experts);
+  loss_terms_ = room_.take<double>(device_, has_losses(config_) ? 2 * max_tokens_ : 0);
+  noisy_x_ = room_.take(device_, noisy * size_of(config_.dtype));
+  noisy_dx_ = room_.take<float>(device_, noisy);
 }
 
 void DeviceLayer::take_routing() {
@@ -94,7 +115,9 @@ void DeviceLayer::take_routing() {
   place_.ranks = place_.sources = static_cast<std::int32_t>(ranks_);
   place_.source = static_cast<std::int32_t>(me_);
   place_.room = room_.take<std::int32_t>(device_, cuda::place_room(place_));
-  place_.counts = room_.take<std::int64_t>(device_, experts + 1);  // and bad tokens
+  // With what one copy to the host brings beside.
+  place_.counts = room_.take<std::int64_t>(device_, counts_width() + loss_words());
+  place_.rank_tokens = place_.counts + experts + 2;
   route_.bad_tokens = reinterpret_cast<unsigned*>(place_.counts + experts);
   matrix_ = room_.take<std::int64_t>(device_, ranks_ * experts);
   place_.matrix = ranks_ == 1 ? place_.counts : matrix_;
@@ -104,14 +127,13 @@ void DeviceLayer::take_routing() {
   place_.unique_first = room_.take<std::int64_t>(device_, ranks_ + 1);
   place_.unique_tokens =
       room_.take<std::int64_t>(device_, max_tokens_ * std::min(config_.k, ranks_));
-  place_.unique_of = room_.take<std::int64_t>(device_, pairs);
 }
 
 void DeviceLayer::take_rows() {
   const std::int64_t element = size_of(config_.dtype);
   const std::int64_t between = hidden_width(config_.activation, config_.ffn);
   const std::int64_t shared = config_.shared_ffn;
-  if (peers_ == nullptr) own_region_ = room_.take(device_, region_.bytes);
+  if (peers_ == nullptr || in_messages()) own_region_ = room_.take(device_, region_.bytes);
   between_ = room_.take(device_, capacity_ * between * element);
   activated_ = room_.take(device_, capacity_ * config_.ffn * element);
   dactivated_ = room_.take(device_, capacity_ * config_.ffn * element);
@@ -119,18 +141,55 @@ void DeviceLayer::take_rows() {
       room_.take(device_, max_tokens_ * hidden_width(config_.activation, shared) * element);
   shared_activated_ = room_.take(device_, max_tokens_ * shared * element);
   shared_dactivated_ = room_.take(device_, max_tokens_ * shared * element);
+  if (in_messages()) take_messages();
+  const std::int64_t pairs = rows_.capacity > 0 || in_messages() ? max_tokens_ * config_.k : 0;
+  back_ = room_.take(device_, pairs * config_.hidden * element);
+  back_at_ = room_.take<std::int64_t>(device_, pairs);
+  round_rows_.reserve(static_cast<std::size_t>(config_.experts / ranks_));
   more_ = room_.take<float>(device_, max_tokens_ * config_.hidden);
+}
+
+void DeviceLayer::take_messages() {
+  const std::int64_t pairs = max_tokens_ * config_.k, experts = config_.experts;
+  sent_ = place_;
+  sent_.ranks = sent_.sources = 1;
+  sent_.source = 0;
+  sent_.room = room_.take<std::int32_t>(device_, cuda::place_room(sent_));
+  sent_.matrix = sent_.counts = room_.take<std::int64_t>(device_, experts);
+  sent_.rank_tokens = nullptr;
+  sent_.rank = room_.take<std::int32_t>(device_, pairs);
+  sent_.expert_first = room_.take<std::int64_t>(device_, 2 * experts);
+  sent_.expert_rows = sent_.expert_first + experts;
+  sent_.rank_rows = room_.take<std::int64_t>(device_, 1);
+  sent_.unique_first = room_.take<std::int64_t>(device_, 2);
+  sent_.unique_tokens = room_.take<std::int64_t>(device_, max_tokens_);
+  sent_.unique_of = room_.take<std::int64_t>(device_, pairs);
+  packed_ = room_.take(device_, pairs * row_bytes());
+  packed_values_ = room_.take<float>(device_, pairs);
+  back_values_ = room_.take<float>(device_, pairs);
 }
 
 DeviceStep DeviceLayer::make_step() const {
   const std::int64_t pairs = max_tokens_ * config_.k;
   DeviceStep step;
   if (config_.router) step.logits = step.room.take<float>(device_, max_tokens_ * config_.experts);
-  step.indices = step.room.take<std::int32_t>(device_, pairs);
-  step.weights = step.room.take<float>(device_, pairs);
+  step.selected = step.indices = step.room.take<std::int32_t>(device_, pairs);
+  step.selected_weights = step.weights = step.room.take<float>(device_, pairs);
+  if (config_.capacity.factor != 0.0) {
+    step.indices = step.room.take<std::int32_t>(device_, pairs);
+    step.weights = step.room.take<float>(device_, pairs);
+  }
+  if (has_losses(config_)) {
+    step.scope = step.room.take<std::int64_t>(device_, loss_words());
+    step.losses = step.room.take<double>(device_, 2);
+    if (sets_of(config_) > 1) step.set_of = step.room.take<std::int32_t>(device_, max_tokens_);
+  }
   step.rank = step.room.take<std::int32_t>(device_, pairs);
   step.row = step.room.take<std::int64_t>(device_, pairs);
-  step.counts.resize(static_cast<std::size_t>(ranks_ * (config_.experts + 1)));
+  step.unique_of = step.room.take<std::int64_t>(device_, pairs);
+  if (in_messages()) step.sent_at = step.room.take<std::int64_t>(device_, pairs);
+  step.counts.resize(static_cast<std::size_t>(ranks_ * counts_width()));
+  step.counts_width = counts_width();
   step.expert_rows.reserve(static_cast<std::size_t>(config_.experts / ranks_));
   return step;
 }

@@ -20,6 +20,12 @@ DevicePeers::DevicePeers(comm::Communicator& communicator, const Group& group, s
   flights_.reserve(2 * static_cast<std::size_t>(group.ranks));
 }
 
+DevicePeers::DevicePeers(comm::Communicator& communicator, const Group& group, std::uint32_t hash,
+                         RowCarrier& carrier)
+    : DevicePeers(communicator, group, hash, std::vector<std::byte*>{}) {
+  carrier_ = &carrier;
+}
+
 void DevicePeers::gather(const char* phase, std::span<const std::int64_t> mine,
                          std::span<std::int64_t> all) {
   const std::int64_t number = meetings_++ % kMeetings;

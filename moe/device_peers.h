@@ -2,6 +2,7 @@
 
 #include "moe/exchange_plan.h"
 #include "moe/flights.h"
+#include "moe/row_carrier.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -18,9 +19,14 @@ class DevicePeers {
   /// `regions`: DeviceLayer::region_bytes of each rank of the group, by rank.
   DevicePeers(comm::Communicator& communicator, const Group& group, std::uint32_t hash,
               std::vector<std::byte*> regions);
+  /// Ranks that do not address each other's memory: `carrier`, which outlives this, moves rows.
+  DevicePeers(comm::Communicator& communicator, const Group& group, std::uint32_t hash,
+              RowCarrier& carrier);
 
   const Group& group() const { return group_; }
   std::byte* region(int rank) const { return regions_[static_cast<std::size_t>(rank)]; }
+
+  RowCarrier* carrier() const { return carrier_; }  ///< null: regions are addressed
 
   /// Everybody's words, by rank. Whoever returns knows that all have come. `phase`: for messages.
   void gather(const char* phase, std::span<const std::int64_t> mine, std::span<std::int64_t> all);
@@ -32,6 +38,7 @@ class DevicePeers {
  private:
   Group group_;
   std::vector<std::byte*> regions_;
+  RowCarrier* carrier_ = nullptr;
   Flights flights_;
   std::int64_t meetings_ = 0;
   std::vector<std::int64_t> words_;

@@ -94,16 +94,6 @@ moe::LayerConfig config_of(const Settings& settings) {
   return config;
 }
 
-/// What experts on a GPU cannot do yet.
-void refuse_on_device(const Settings& settings) {
-  const auto refuse = [&](const char* key, const char* built) {
-    settings.refuse(key, fmt::format("is not built for experts on GPUs; built: {}", built));
-  };
-  if (settings.text("capacity_factor") != "off") refuse("capacity_factor", "off");
-  if (settings.text("receive_factor") != "exact") refuse("receive_factor", "exact");
-  if (settings.text("dispatch") == "tokens") refuse("dispatch", "auto, rows");
-}
-
 }  // namespace
 
 std::string_view name_of(RoutingKind kind) {
@@ -126,10 +116,9 @@ void refuse_device_experts(const Settings& settings) {
   const bool layer = settings.text("op") == "layer";  // attention would take the GPU by itself
   const std::string& transport = settings.text("transport");
   if (settings.text("backend") == "cuda") {
-    if (transport == "nccl" || transport == "composite") {
-      settings.refuse("transport", "is not built for experts; built: auto, peer");
+    if (transport == "composite") {
+      settings.refuse("transport", "is not built for experts; built: auto, peer, nccl");
     }
-    refuse_on_device(settings);
     (void)backend_of(settings);
     return;
   }
@@ -178,6 +167,8 @@ MoeRequest moe_request_of(const Settings& settings, int world, int threads) {
   if (recompute == "dispatch") options.recompute = moe::Recompute::dispatch;
   options.threads = threads;
   options.backend = settings.text("backend") == "cuda" ? "cuda" : "cpu";
+  const std::string& transport = settings.text("transport");
+  if (transport == "peer" || transport == "nccl") options.transport = transport;
   return request;
 }
 

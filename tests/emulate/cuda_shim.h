@@ -23,17 +23,19 @@ inline Index thread_index() { return {static_cast<unsigned>(Machine::current().t
 inline Index block_shape() { return {static_cast<unsigned>(Machine::current().threads()), 1, 1}; }
 inline int lane() { return Machine::current().thread() % 32; }
 
+template <typename T>
+using Bits = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
+
 /// What each lane of the warp gave.
 template <typename T>
 const std::uint64_t* share(unsigned mask, T value) {
-  static_assert(sizeof(T) == 4);
   if (mask != 0xffffffffU) Machine::current().misuse("a shuffle of part of a warp");
-  return Machine::current().share(std::bit_cast<std::uint32_t>(value));
+  return Machine::current().share(std::bit_cast<Bits<T>>(value));
 }
 
 template <typename T>
 T shuffle(unsigned mask, T value, int from) {
-  return std::bit_cast<T>(static_cast<std::uint32_t>(share(mask, value)[from & 31]));
+  return std::bit_cast<T>(static_cast<Bits<T>>(share(mask, value)[from & 31]));
 }
 
 }  // namespace annulus::emulate
@@ -94,6 +96,7 @@ using std::isfinite;
 using std::isnan;
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 
 template <typename T, typename U>

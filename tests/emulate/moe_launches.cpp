@@ -2,12 +2,16 @@
 #include "tests/moe/kernels/launches.h"
 
 #include "moe/kernels/cuda/device/activate.cuh"
+#include "moe/kernels/cuda/device/capacity.cuh"
+#include "moe/kernels/cuda/device/jitter.cuh"
+#include "moe/kernels/cuda/device/losses.cuh"
 #include "moe/kernels/cuda/device/placement.cuh"
 #include "moe/kernels/cuda/device/router.cuh"
 #include "moe/kernels/cuda/device/router_backward.cuh"
 #include "moe/kernels/cuda/device/rows.cuh"
 #include "moe/kernels/cuda/device/split.cuh"
 
+#include <algorithm>
 #include <new>
 
 namespace annulus::testing {
@@ -161,7 +165,50 @@ void launch_activate(const ActivateParams& p, bool backward, bool wide, std::uin
           [&]<typename T, int kWidth>() { activate_as<T, kWidth>(p, backward, seed); });
 }
 
-void launch_pull(const PullParams& p) {
+void launch_count_losses(const LossParams& p, int each, std::uint64_t seed) {
+  by_width(each, [&]<int kEach>() {
+    each_token(p.route.tokens, seed, [&](std::int64_t token) { count_token<kEach>(p, token); });
+  });
+}
+
+void launch_add_losses(const LossParams& p, int each, std::uint64_t seed) {
+  by_width(each, [&]<int kEach>() {
+    each_token(p.route.tokens, seed, [&](std::int64_t token) { add_token<kEach>(p, token); });
+  });
+  if (p.terms == nullptr) return;
+  run_blocks(1, kSumThreads, seed, [&](std::int64_t /*block*/) {
+    sum_terms(p, reinterpret_cast<double*>(Machine::current().shared()));
+  });
+}
+
+void launch_drop(const DropParams& p, std::uint64_t seed) {
+  std::copy_n(p.indices, p.tokens * p.k, p.kept);
+  std::copy_n(p.weights, p.tokens * p.k, p.kept_weights);
+  run_blocks(p.experts, kDropThreads, seed, [&](std::int64_t expert) {
+    drop_of_expert(p, shared_memory<DropShared>(), static_cast<int>(expert));
+  });
+}
+
+void launch_jitter(const JitterParams& p, std::uint64_t seed) {
+  by_type(p.dtype, false, [&]<typename T, int kWidth>() {
+    each_row(p.tokens, kJitterThreads, seed,
+             [&](std::int64_t token) { jitter_token<T>(p, token); });
+  });
+}
+
+void launch_update_bias(const BiasParams& p) {
+  for (int e = 0; e < p.experts; ++e) update_bias_of(p, e);
+}
+
+void launch_fetch(const FetchParams& p, const std::int64_t* /*rows*/, int piece,
+                  std::uint64_t seed) {
+  by_piece(piece, [&]<typename Piece>() {
+    each_row(p.tokens, kRowThreads, seed,
+             [&](std::int64_t token) { fetch_token<Piece>(p, shared_memory<SlotRows>(), token); });
+  });
+}
+
+void launch_pull(const PullParams& p, const std::int64_t* /*rows*/) {
   for (std::int64_t pair = 0; pair < p.pairs; ++pair) pull_value(p, pair);
 }
 

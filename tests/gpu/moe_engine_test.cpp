@@ -1,5 +1,6 @@
 // moe::Layer on GPUs, one rank and several, against float64 and against the CPU's layer. Ranks are
 // threads or processes; there may be fewer GPUs than ranks.
+#include "comm/nccl/nccl_communicator.h"
 #include "runtime/base/clock.h"
 #include "tests/moe_layer/run_layer.h"
 #include "tests/support/each_world.h"
@@ -135,15 +136,132 @@ TEST_F(MoeOnGpu, AddsToMainGradients) {
   });
 }
 
-TEST_F(MoeOnGpu, RefusesWhatIsNotBuilt) {
-  each_world([](Mesh& mesh) {
-    LayerConfig c = routed(DType::f32, RouterConfig::mixtral(24, 2), 0);
-    c.z_beta = 0.1;
-    EXPECT_THROW(moe::Layer(mesh, c, {.max_tokens = 4, .backend = "cuda"}), Unsupported);
-    EXPECT_THROW(moe::Layer(mesh, given(DType::f32),
-                            {.max_tokens = 4, .capacity_factor = 1.0, .backend = "cuda"}),
-                 Unsupported);
+/// Capacities, and losses of each rank, are those of its own tokens; the routes are the CPU's.
+void expect_balanced(LayerCase layer) {
+  each_world([&](Mesh& mesh) {
+    const int degree = degrees(mesh.world()).back();
+    for (const bool empty_rank : {false, true}) {
+      SCOPED_TRACE(layer.describe() + ", degree " + std::to_string(degree));
+      LayerCase own = layer;
+      const LayerResult truth = truth_of_ranks(own, mesh.world(), empty_rank);
+      RunLayer run{.options = {.expert_degree = degree}, .calls = 2, .empty_rank = empty_rank};
+      moe::LayerLoad cpu_load, load;
+      moe::Routing cpu_routing, routing;
+      run_layer(mesh, own, run, &cpu_load, &cpu_routing);
+      run.options.backend = "cuda";
+      expect_near(own, run_layer(mesh, own, run, &load, &routing), truth);
+      EXPECT_EQ(routing.indices, cpu_routing.indices);
+      EXPECT_EQ(load.dropped, cpu_load.dropped);
+    }
   });
+}
+
+LayerConfig balanced(moe::BalanceOver over) {
+  LayerConfig c = routed(DType::f32, RouterConfig::qwen3(24, 3, false), 5);
+  c.balance_alpha = 0.3;
+  c.z_beta = 0.2;
+  c.balance_over = over;
+  c.sequences = 3;
+  return c;
+}
+
+TEST_F(MoeOnGpu, LossesOverRanksSequencesAndEachRank) {
+  expect_balanced(clear_case(1211, balanced(moe::BalanceOver::ranks), 21));
+  expect_balanced(clear_case(1212, balanced(moe::BalanceOver::rank), 21));
+  LayerCase layer = clear_case(1213, balanced(moe::BalanceOver::sequences), 21);
+  for (std::int64_t t = 0; t < layer.tokens; ++t) {
+    layer.loss_set.push_back(static_cast<std::int32_t>(t / 8));
+  }
+  expect_balanced(layer);
+}
+
+TEST_F(MoeOnGpu, DropsOverCapacityByBothPolicies) {
+  RouterConfig v3 = RouterConfig::deepseek_v3(24, 4);
+  v3.groups = 6;
+  v3.groups_kept = 3;
+  LayerConfig config = routed(DType::f32, v3, 5);
+  config.capacity = {0.6, moe::DropPolicy::probability};
+  config.balance_alpha = 0.1;
+  expect_balanced(clear_case(1311, config, 33));
+  LayerConfig position = given(DType::f32);
+  position.capacity = {0.4, moe::DropPolicy::position};
+  expect_balanced(random_layer(1411, position, 31));
+}
+
+TEST_F(MoeOnGpu, TheRouterSeesNoise) {
+  LayerConfig config = routed(DType::f32, RouterConfig::switch_transformer(24), 0);
+  config.jitter = 0.25;
+  expect_balanced(clear_case(1511, config, 19));
+  config.dtype = DType::bf16;
+  config.shared_ffn = 6;
+  expect_balanced(clear_case(1611, config, 17));
+}
+
+/// Copies and tokens once a rank have the same bits; what spills comes in rounds.
+TEST_F(MoeOnGpu, EveryWayToMoveRows) {
+  const LayerCase layer =
+      clear_case(1711, routed(DType::bf16, RouterConfig::qwen3(24, 6), 16), 150);
+  const LayerResult truth = oracle_layer(layer, oracle_routing(layer));
+  each_world([&](Mesh& mesh) {
+    for (const int degree : degrees(mesh.world())) {
+      SCOPED_TRACE(layer.describe() + ", degree " + std::to_string(degree));
+      RunLayer run{
+          .options = {.expert_degree = degree, .dispatch = moe::Dispatch::rows, .backend = "cuda"},
+          .calls = 2};
+      moe::LayerLoad copies, once, spilled;
+      const LayerResult result = run_layer(mesh, layer, run, &copies);
+      expect_near(layer, result, truth);
+      EXPECT_FALSE(copies.sent_tokens);
+      run.options.dispatch = moe::Dispatch::tokens;
+      expect_same(run_layer(mesh, layer, run, &once), result, true);
+      EXPECT_EQ(once.sent_tokens, degree > 1);
+      EXPECT_LE(once.forward_bytes_sent, copies.forward_bytes_sent);
+      run.options.capacity_factor = 0.3;
+      expect_near(layer, run_layer(mesh, layer, run, &spilled), truth);
+      EXPECT_GT(spilled.rounds, 1);
+      EXPECT_FALSE(spilled.sent_tokens);
+    }
+  });
+}
+
+/// NCCL wants a GPU for each rank.
+TEST_F(MoeOnGpu, NcclGivesTheBitsOfStores) {
+  if (const std::string why = comm::nccl::why_not(); !why.empty()) GTEST_SKIP() << why;
+  LayerConfig config = routed(DType::bf16, RouterConfig::qwen3(24, 6), 16);
+  config.z_beta = 0.1;
+  const LayerCase layer = clear_case(1811, config, 61);
+  const LayerResult truth = oracle_layer(layer, oracle_routing(layer));
+  int compared = 0;
+  each_world([&](Mesh& mesh) {
+    if (mesh.world() > device_count()) return;
+    for (const int degree : degrees(mesh.world())) {
+      if (degree == 1) continue;
+      for (const double factor : {0.0, 0.4}) {
+        SCOPED_TRACE(layer.describe() + ", degree " + std::to_string(degree));
+        RunLayer run{.options = {.expert_degree = degree,
+                                 .capacity_factor = factor,
+                                 .dispatch = moe::Dispatch::rows,
+                                 .backend = "cuda",
+                                 .transport = "peer"},
+                     .calls = 2,
+                     .empty_rank = factor > 0};
+        const LayerResult stores = run_layer(mesh, layer, run);
+        run.options.transport = "nccl";
+        const LayerResult messages = run_layer(mesh, layer, run);
+        expect_same(messages, stores, true);
+        expect_near(layer, messages, truth);
+        if (mesh.rank() == 0) ++compared;
+      }
+    }
+  });
+  if (compared == 0) GTEST_SKIP() << "one GPU for each of several ranks is wanted";
+}
+
+TEST_F(MoeOnGpu, RefusesWhatIsNotBuilt) {
+  LayerConfig many = given(DType::f32);
+  many.experts = 1024;
+  Mesh mesh = Mesh::single();
+  EXPECT_THROW(moe::Layer(mesh, many, {.max_tokens = 4, .backend = "cuda"}), Unsupported);
 }
 
 /// A rank that does not come: the others stop at what they wait for, on the host.

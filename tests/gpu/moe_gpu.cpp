@@ -1,6 +1,7 @@
 // MoE kernels on a GPU: against the CPU (gtest), then their times.
 //   moe_gpu              both; exit status 77 without a GPU
 //   moe_gpu --time       times alone
+//   moe_gpu --balance    times of losses, capacity and noise alone
 //   moe_gpu --peers      dispatch and combine between all GPUs, checked and timed
 //   moe_gpu --check      checks alone; gtest's options may follow (compute-sanitizer: this)
 #include "tests/gpu/moe_times.h"
@@ -24,6 +25,10 @@ int main(int argc, char** argv) {
   try {
     if (mode == "--peers") {
       annulus::testing::time_peers();
+      return 0;
+    }
+    if (mode == "--balance") {
+      annulus::testing::time_balance();
       return 0;
     }
     const int failed = mode == "--time" ? 0 : RUN_ALL_TESTS();

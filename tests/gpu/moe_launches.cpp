@@ -68,9 +68,43 @@ void launch_scatter(const moe::cuda::ScatterParams& host, const std::int64_t* ro
   for (std::int64_t r = 0; r < moe::cuda::kMostRanks; ++r) {
     if (host.to[r] == nullptr) continue;
     p.to[r] = mirror.of(host.to[r], rows[r] * p.bytes);
-    p.weights_to[r] = mirror.of(host.weights_to[r], rows[r]);
+    // A place for each pair, where rows come once a rank.
+    const std::int64_t places = host.row != nullptr ? p.tokens * p.k : rows[r];
+    p.weights_to[r] = mirror.of(host.weights_to[r], places);
+    p.source_of[r] = mirror.of(host.source_of[r], places);
   }
+  p.row = mirror.of(host.row, p.tokens * p.k);
+  p.own_rows = mirror.of(host.own_rows, p.tokens * p.k * p.bytes);
   moe::cuda::scatter(p, seed % 2 == 0 ? 0 : 3, nullptr);
+  mirror.download();
+}
+
+void launch_fetch(const moe::cuda::FetchParams& host, const std::int64_t* rows, int /*piece*/,
+                  std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::FetchParams p = host;
+  const std::int64_t pairs = p.tokens * p.k;
+  p.rank = mirror.of(host.rank, pairs);
+  p.place = mirror.of(host.place, pairs);
+  p.to = mirror.of(host.to, pairs * p.bytes);
+  p.at = mirror.of(host.at, pairs);
+  for (std::int64_t r = 0; r < moe::cuda::kMostRanks; ++r) {
+    p.from[r] = host.from[r] == nullptr ? nullptr : mirror.of(host.from[r], rows[r] * p.bytes);
+  }
+  moe::cuda::fetch(p, nullptr);
+  mirror.download();
+}
+
+void launch_pull(const moe::cuda::PullParams& host, const std::int64_t* rows) {
+  Mirror mirror;
+  moe::cuda::PullParams p = host;
+  p.rank = mirror.of(host.rank, p.pairs);
+  p.place = mirror.of(host.place, p.pairs);
+  p.to = mirror.of(host.to, p.pairs);
+  for (std::int64_t r = 0; r < moe::cuda::kMostRanks; ++r) {
+    p.from[r] = host.from[r] == nullptr ? nullptr : mirror.of(host.from[r], rows[r]);
+  }
+  moe::cuda::pull(p, nullptr);
   mirror.download();
 }
 
@@ -120,6 +154,67 @@ void launch_activate(const moe::ActivateParams& host, bool backward, bool /*wide
       mirror.of(static_cast<const std::byte*>(host.dactivated), p.rows * p.ffn * element);
   p.dweights = mirror.of(host.dweights, p.rows);
   moe::cuda::activate_rows(p, backward, nullptr);
+  mirror.download();
+}
+
+namespace {
+
+moe::cuda::LossParams mirrored(Mirror& mirror, const moe::cuda::LossParams& host) {
+  moe::cuda::LossParams p = host;
+  p.route.logits = mirror.of(host.route.logits, p.route.tokens * p.route.experts);
+  p.route.padding = mirror.of(host.route.padding, p.route.tokens);
+  p.set_of = mirror.of(host.set_of, p.route.tokens);
+  p.counts = mirror.of(host.counts, p.sets * (p.route.experts + 1));
+  p.terms = mirror.of(host.terms, 2 * p.route.tokens);
+  p.sums = mirror.of(host.sums, 2);
+  p.dlogits = mirror.of(host.dlogits, p.route.tokens * p.route.experts);
+  return p;
+}
+
+}  // namespace
+
+void launch_count_losses(const moe::cuda::LossParams& host, int /*each*/, std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::count_losses(mirrored(mirror, host), nullptr);
+  mirror.download();
+}
+
+void launch_add_losses(const moe::cuda::LossParams& host, int /*each*/, std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::add_losses(mirrored(mirror, host), nullptr);
+  mirror.download();
+}
+
+void launch_drop(const moe::cuda::DropParams& host, std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::DropParams p = host;
+  const std::int64_t pairs = p.tokens * p.k;
+  p.indices = mirror.of(host.indices, pairs);
+  p.weights = mirror.of(host.weights, pairs);
+  p.kept = mirror.of(host.kept, pairs);
+  p.kept_weights = mirror.of(host.kept_weights, pairs);
+  p.room = mirror.of(host.room, p.experts * p.tokens);
+  p.dropped = mirror.of(host.dropped, 1);
+  moe::cuda::drop_pairs(p, nullptr);
+  mirror.download();
+}
+
+void launch_jitter(const moe::cuda::JitterParams& host, std::uint64_t /*seed*/) {
+  Mirror mirror;
+  moe::cuda::JitterParams p = host;
+  const std::int64_t element = size_of(p.dtype);
+  p.from = mirror.of(static_cast<const std::byte*>(host.from), p.tokens * p.from_stride * element);
+  p.to = mirror.of(static_cast<std::byte*>(host.to), p.tokens * p.hidden * element);
+  moe::cuda::jitter(p, nullptr);
+  mirror.download();
+}
+
+void launch_update_bias(const moe::cuda::BiasParams& host) {
+  Mirror mirror;
+  moe::cuda::BiasParams p = host;
+  p.counts = mirror.of(host.counts, p.experts);
+  p.bias = mirror.of(host.bias, p.experts);
+  moe::cuda::update_bias(p, nullptr);
   mirror.download();
 }
 

@@ -40,7 +40,7 @@ void time_shape(const Shape& s, cudaStream_t stream) {
   config.experts = s.experts;
   config.k = s.k;
   config.router = moe::RouterConfig::mixtral(s.experts, s.k);
-  moe::DeviceLayer layer(config, kTokens, moe::gpu_device(stream));
+  moe::DeviceLayer layer(config, {.max_tokens = kTokens}, moe::gpu_device(stream));
   const Matrix gate(s.experts, s.ffn, s.hidden), up(s.experts, s.ffn, s.hidden),
       down(s.experts, s.hidden, s.ffn);
   const DeviceBuffer x = random_bf16(kTokens * s.hidden), dy = random_bf16(kTokens * s.hidden),

@@ -83,6 +83,7 @@ struct Rank {
   int device;
   CudaStream stream;
   DeviceBuffer x, y, counts, matrix, integers, room, indices, rows;
+  DeviceBuffer tokens, source_of;  ///< what came once a rank, and which row each row is filled from
   PlaceParams place;
   std::vector<std::int64_t> rank_rows, unique_first;
 };
@@ -101,6 +102,12 @@ void on_each(std::vector<std::unique_ptr<Rank>>& ranks, const Work& work) {
 void settle(std::vector<std::unique_ptr<Rank>>& ranks) {
   on_each(ranks,
           [](Rank&) { check_cuda(cudaDeviceSynchronize(), "copies on the default stream"); });
+}
+
+void wait(std::vector<std::unique_ptr<Rank>>& ranks) {
+  on_each(ranks, [](Rank& rank) {
+    check_cuda(cudaStreamSynchronize(rank.stream.get()), "kernels between GPUs");
+  });
 }
 
 void read(std::vector<std::int64_t>& to, const std::int64_t* from, std::size_t count) {
@@ -152,6 +159,8 @@ std::vector<std::unique_ptr<Rank>> made_ranks(const Shape& s, int count) {
     require_all_pairs(s, rank, count);
     const std::int64_t own = rank.rank_rows[static_cast<std::size_t>(rank.device)];
     rank.rows = DeviceBuffer(std::max<std::int64_t>(1, own) * s.hidden * 2);
+    rank.tokens = DeviceBuffer(count * kTokens * s.hidden * 2);
+    rank.source_of = DeviceBuffer(std::max<std::int64_t>(1, own) * 8);
   });
   return ranks;
 }
@@ -199,13 +208,26 @@ ScatterParams scatter_of(const Shape& s, const Rank& rank,
   p.rank = rank.place.rank;
   p.place = once ? rank.place.unique_of : rank.place.row;
   for (std::size_t r = 0; r < ranks.size(); ++r) {
-    p.to[r] = ranks[r]->rows.data();
-    for (int source = 0; once && source < rank.device; ++source) {
-      const auto& first = ranks[static_cast<std::size_t>(source)]->unique_first;
-      p.first[r] += first[r + 1] - first[r];
-    }
+    p.to[r] = once ? ranks[r]->tokens.data() : ranks[r]->rows.data();
+    if (once) p.first[r] = rank.device * kTokens;
+    p.source_of[r] = reinterpret_cast<std::int64_t*>(ranks[r]->source_of.data());
   }
+  if (!once) return p;
+  p.row = rank.place.row;
+  p.own = rank.device;
+  p.own_rows = rank.rows.data();
   return p;
+}
+
+void expand(const Shape& s, const Rank& rank) {
+  copy_rows({.rows = rank.rank_rows[static_cast<std::size_t>(rank.device)],
+             .bytes = s.hidden * 2,
+             .from_at = reinterpret_cast<const std::int64_t*>(rank.source_of.data()),
+             .from = rank.tokens.data(),
+             .from_stride = s.hidden * 2,
+             .to = rank.rows.data(),
+             .to_stride = s.hidden * 2},
+            rank.stream.get());
 }
 
 CombineParams combine_of(const Shape& s, const Rank& rank,
@@ -275,6 +297,21 @@ void time_shape(const Shape& s, int count) {
                 }),
         unique);
   }
+  say("expansion of these", slowest(ranks, [&](Rank& rank) { expand(s, rank); }), copies);
+  on_each(ranks, [&](Rank& rank) {
+    check_cuda(cudaMemsetAsync(rank.rows.data(), 0xff, static_cast<std::size_t>(rank.rows.bytes()),
+                               rank.stream.get()),
+               "rows");
+  });
+  wait(ranks);
+  on_each(ranks,
+          [&](Rank& rank) { scatter(scatter_of(s, rank, ranks, true), 0, rank.stream.get()); });
+  wait(ranks);
+  on_each(ranks, [&](Rank& rank) { expand(s, rank); });
+  wait(ranks);
+  on_each(ranks, [&](Rank& rank) { combine(combine_of(s, rank, ranks), 0, rank.stream.get()); });
+  wait(ranks);
+  check_identity(s, ranks);
 }
 
 }  // namespace

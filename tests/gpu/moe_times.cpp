@@ -247,6 +247,7 @@ void time_moe() {
     time_rows("Mixtral", placed, 4096, "27 us", "27 us", stream);
   }
   time_gates(stream);
+  time_balance();
   try {
     time_products();
     time_layer();

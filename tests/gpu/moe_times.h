@@ -16,6 +16,9 @@ void time_moe();
 void time_products();
 void time_layer();
 
+/// Losses, capacity and noise.
+void time_balance();
+
 /// Dispatch and combine between the GPUs of this host. Throws DeviceError where rows went astray.
 void time_peers();
 

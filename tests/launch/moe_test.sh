@@ -70,8 +70,8 @@ refused "16 experts are no multiple of it" --transport local --world 3 --op moe 
 refused "allowed: 1 to 4" "${threads[@]}" --op moe --seq 8 --hidden 8 --experts 4 --top-k 5 --expert-ffn 8
 refused "needs router" "${threads[@]}" --op moe "${small[@]}" --routing router
 refused "built: f32, bf16" "${threads[@]}" --op moe "${small[@]}" --dtype f16
-refused "is not built for experts; built: auto, peer" --world 4 --transport nccl --op moe "${small[@]}" --backend cuda
-refused "built for experts on GPUs; built: exact" --op moe "${small[@]}" --backend cuda --receive-factor 2
+refused "is not built for experts; built: auto, peer, nccl" --world 4 --transport composite --op moe "${small[@]}" --backend cuda
+CUDA_VISIBLE_DEVICES= refused "no GPU was found" "${threads[@]}" --op moe "${small[@]}" --backend cuda --receive-factor 2
 CUDA_VISIBLE_DEVICES= refused "no GPU was found" "${threads[@]}" --op moe "${small[@]}" --backend cuda
 refused "moves data between GPUs" --world 4 --transport nccl --op moe "${small[@]}"
 refused "needs check = none" "${threads[@]}" --op moe "${small[@]}" --routing router --router mixtral --capacity-factor 1

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <random>
 #include <span>
 
@@ -116,11 +117,27 @@ Routing random_routing(const LayerConfig& c, std::int64_t tokens, std::uint64_t 
   return r;
 }
 
+/// What x is multiplied by before the router sees it. tests/moe/balance_test.cpp holds the noise.
+Values noise_of(const LayerCase& l, std::int64_t token) {
+  std::vector<float> ones(at(l.config.hidden), 1.0F);
+  moe::jitter(ones, l.config.hidden, static_cast<float>(l.config.jitter), l.noise_seed, token);
+  return Values(ones.begin(), ones.end());
+}
+
+Values seen_of(const LayerCase& l, std::int64_t token) {
+  const double* x = l.x.data() + token * l.config.hidden;
+  Values seen(x, x + l.config.hidden);
+  if (l.config.jitter == 0) return seen;
+  const Values noise = noise_of(l, token);
+  for (std::size_t i = 0; i < seen.size(); ++i) seen[i] *= noise[i];
+  return stored(l.config.dtype, seen);
+}
+
 Values logits_of(const LayerCase& l, std::int64_t token) {
   Values z;
+  const Values seen = seen_of(l, token);
   for (std::int64_t e = 0; e < l.config.experts; ++e) {
-    z.push_back(dot(l.x.data() + token * l.config.hidden, l.router.data() + e * l.config.hidden,
-                    l.config.hidden));
+    z.push_back(dot(seen.data(), l.router.data() + e * l.config.hidden, l.config.hidden));
   }
   return z;
 }
@@ -131,30 +148,46 @@ std::vector<std::int64_t> chosen_of(const Routing& r, std::int64_t token) {
   return chosen;
 }
 
-/// Balance and z-loss of the whole batch from the logits of all tokens, [tokens][experts].
-double losses(const LayerCase& l, const std::vector<Values>& logits,
-              const std::vector<std::int64_t>& selections) {
-  const auto tokens = static_cast<double>(l.tokens);
-  const auto experts = static_cast<double>(l.config.experts);
-  double sum = 0;
-  for (const Values& z : logits) {
-    const Values q = moe::testing::oracle_shares(*l.config.router, z);
-    for (std::size_t e = 0; e < q.size(); ++e) {
-      sum += l.config.balance_alpha * experts /
-             (static_cast<double>(l.config.k) * tokens * tokens) *
-             static_cast<double>(selections[e]) * q[e];
-    }
-    sum += l.config.z_beta / tokens * std::pow(moe::testing::oracle_lse(z), 2);
-  }
-  return sum;
+std::size_t set_of(const LayerCase& l, std::int64_t token) {
+  return l.loss_set.empty() ? 0 : at(l.loss_set[at(token)]);
 }
 
-std::vector<std::int64_t> plain_selections(const LayerCase& l, const std::vector<Values>& logits) {
-  std::vector<std::int64_t> n(at(l.config.experts));
-  for (const Values& z : logits) {
-    for (const std::int64_t e : moe::testing::largest(z, l.config.k)) ++n[at(e)];
+/// Of each balancing loss: selections by the plain k largest, and tokens.
+struct LossCounts {
+  std::vector<std::vector<std::int64_t>> selections;
+  std::vector<std::int64_t> tokens;
+};
+
+LossCounts plain_selections(const LayerCase& l, const std::vector<Values>& logits) {
+  const std::size_t sets = l.loss_set.empty() ? 1 : at(std::ranges::max(l.loss_set) + 1);
+  LossCounts n{{sets, std::vector<std::int64_t>(at(l.config.experts))},
+               std::vector<std::int64_t>(sets)};
+  for (std::int64_t t = 0; t < l.tokens; ++t) {
+    ++n.tokens[set_of(l, t)];
+    for (const std::int64_t e : moe::testing::largest(logits[at(t)], l.config.k)) {
+      ++n.selections[set_of(l, t)][at(e)];
+    }
   }
   return n;
+}
+
+/// A token's part of the balancing loss that it is in.
+double balance_of(const LayerCase& l, std::int64_t t, const Values& z, const LossCounts& n) {
+  const Values q = moe::testing::oracle_shares(*l.config.router, z);
+  const auto tokens = static_cast<double>(n.tokens[set_of(l, t)]);
+  const std::vector<std::int64_t>& selections = n.selections[set_of(l, t)];
+  double sum = 0;
+  for (std::size_t e = 0; e < q.size(); ++e) {
+    sum += l.config.balance_alpha * static_cast<double>(l.config.experts) /
+           (static_cast<double>(l.config.k) * tokens * tokens) *
+           static_cast<double>(selections[e]) * q[e];
+  }
+  if (l.config.balance_over != moe::BalanceOver::sequences) return sum;
+  return sum / static_cast<double>(std::ranges::count_if(n.tokens, [](auto m) { return m > 0; }));
+}
+
+double z_of(const LayerCase& l, const Values& z) {
+  return l.config.z_beta / static_cast<double>(l.tokens) * std::pow(moe::testing::oracle_lse(z), 2);
 }
 
 bool has_losses(const LayerConfig& c) { return c.balance_alpha != 0 || c.z_beta != 0; }
@@ -181,19 +214,26 @@ void router_backward(const LayerCase& l, const Routing& r, LayerResult& out) {
   const std::int64_t h = l.config.hidden;
   for (std::int64_t t = 0; t < l.tokens; ++t) {
     const auto chosen = chosen_of(r, t);
+    if (has_losses(l.config)) {
+      out.balance_loss += balance_of(l, t, logits[at(t)], selections);
+      out.z_loss += z_of(l, logits[at(t)]);
+    }
+    const Values noise = noise_of(l, t), seen = seen_of(l, t);
     for (std::int64_t e = 0; e < l.config.experts; ++e) {
       double dz = 0;
       for (const double sign : {1.0, -1.0}) {
         logits[at(t)][at(e)] += sign * kStep;
         const Values w = moe::testing::oracle_weights(*l.config.router, logits[at(t)], chosen);
         double value = dot(w.data(), out.dweights.data() + t * r.k, r.k);
-        if (has_losses(l.config)) value += losses(l, logits, selections);
+        if (has_losses(l.config)) {
+          value += balance_of(l, t, logits[at(t)], selections) + z_of(l, logits[at(t)]);
+        }
         dz += sign * value / (2 * kStep);
         logits[at(t)][at(e)] -= sign * kStep;
       }
       for (std::int64_t i = 0; i < h; ++i) {
-        out.dx[at(t * h + i)] += dz * l.router[at(e * h + i)];
-        out.router[at(e * h + i)] += dz * l.x[at(t * h + i)];
+        out.dx[at(t * h + i)] += dz * l.router[at(e * h + i)] * noise[at(i)];
+        out.router[at(e * h + i)] += dz * seen[at(i)];
       }
     }
   }
@@ -242,7 +282,34 @@ Routing oracle_routing(const LayerCase& l, double* gap) {
   return r;
 }
 
-LayerResult oracle_layer(const LayerCase& l, const Routing& r) {
+Routing oracle_kept(const LayerCase& l, const Routing& r,
+                    const std::vector<std::int64_t>& tokens_by_rank) {
+  Routing kept = r;
+  std::int64_t first = 0;
+  for (const std::int64_t tokens : tokens_by_rank) {
+    const std::int64_t pairs = tokens * r.k;
+    const auto most = static_cast<std::size_t>(std::ceil(
+        static_cast<double>(pairs) * l.config.capacity.factor / static_cast<double>(r.experts)));
+    for (std::int32_t e = 0; e < r.experts; ++e) {
+      std::vector<std::size_t> own;
+      for (std::size_t i = at(first); i < at(first + pairs); ++i) {
+        if (r.indices[i] == e) own.push_back(i);
+      }
+      if (l.config.capacity.policy == moe::DropPolicy::probability) {
+        std::ranges::stable_sort(own, std::greater<>(),
+                                 [&](std::size_t i) { return r.weights[i]; });
+      }
+      for (std::size_t i = most; i < own.size(); ++i) {
+        kept.indices[own[i]] = -1;
+        kept.weights[own[i]] = 0.0F;
+      }
+    }
+    first += pairs;
+  }
+  return kept;
+}
+
+LayerResult oracle_layer(const LayerCase& l, const Routing& r, const Routing* kept) {
   const std::int64_t h = l.config.hidden;
   LayerResult out{.y = Values(l.x.size()),
                   .dx = Values(l.x.size()),
@@ -265,7 +332,7 @@ LayerResult oracle_layer(const LayerCase& l, const Routing& r) {
   for (std::int64_t t = 0; t < l.tokens; ++t) {
     const Values w = weights_of(l, r, t);
     for (std::int64_t s = 0; s < r.k; ++s) {
-      const std::int32_t e = r.indices[at(t * r.k + s)];
+      const std::int32_t e = (kept == nullptr ? r : *kept).indices[at(t * r.k + s)];
       if (e < 0) continue;
       out.dweights[at(t * r.k + s)] = add(t, l.config.ffn, l.experts, e, w[at(s)], out.experts);
     }
@@ -293,7 +360,11 @@ double oracle_loss(const LayerCase& l, const Routing& r) {
   }
   if (!has_losses(l.config)) return sum;
   const auto logits = all_logits(l);
-  return sum + losses(l, logits, plain_selections(l, logits));
+  const auto selections = plain_selections(l, logits);
+  for (std::int64_t t = 0; t < l.tokens; ++t) {
+    sum += balance_of(l, t, logits[at(t)], selections) + z_of(l, logits[at(t)]);
+  }
+  return sum;
 }
 
 }  // namespace annulus::testing

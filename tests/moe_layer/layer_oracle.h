@@ -27,6 +27,9 @@ struct LayerCase {
   Values router{};  ///< [experts][hidden]
   std::vector<float> bias{};
   moe::Routing routing{};  ///< without a router: the caller's
+  /// Which balancing loss a token is in: its sequence, or its rank. Empty: there is one.
+  std::vector<std::int32_t> loss_set{};
+  std::uint64_t noise_seed = 5;
 
   std::string describe() const;
 };
@@ -40,14 +43,20 @@ struct LayerResult {
   OracleExperts experts{}, shared{};
   Values router;
   Values dweights;  ///< [tokens][k]
+  double balance_loss = 0, z_loss = 0;
 };
 
 /// The routing of the case, or what its router decides; `gap` is the smallest lead that decided.
 moe::Routing oracle_routing(const LayerCase& layer, double* gap = nullptr);
 
+/// What is left where each rank drops what is over the capacity of its tokens.
+moe::Routing oracle_kept(const LayerCase& layer, const moe::Routing& routing,
+                         const std::vector<std::int64_t>& tokens_by_rank);
+
 /// The truth, with balance and z-loss in the gradients. Weights are those that the router gives for
-/// these selections.
-LayerResult oracle_layer(const LayerCase& layer, const moe::Routing& routing);
+/// these selections; pairs that are -1 in `kept` were dropped after that.
+LayerResult oracle_layer(const LayerCase& layer, const moe::Routing& routing,
+                         const moe::Routing* kept = nullptr);
 
 /// sum of dy * y + balance loss + z-loss, of the same.
 double oracle_loss(const LayerCase& layer, const moe::Routing& routing);

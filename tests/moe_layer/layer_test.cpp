@@ -1,6 +1,8 @@
 #include "tests/moe_layer/run_layer.h"
 #include "tests/support/each_world.h"
 
+#include <annulus/error.h>
+
 #include <gtest/gtest.h>
 
 #include <string>
@@ -90,6 +92,72 @@ TEST(MoeLayer, LossesReachInputAndRouter) {
   config.balance_alpha = 0.3;
   config.z_beta = 0.2;
   expect_truth(clear_case(321, config, 15));
+}
+
+LayerConfig balanced(moe::BalanceOver over) {
+  LayerConfig c = routed(DType::f32, RouterConfig::qwen3(24, 3, false), 5);
+  c.balance_alpha = 0.3;
+  c.z_beta = 0.2;
+  c.balance_over = over;
+  c.sequences = 4;  // of which one stays empty
+  return c;
+}
+
+LayerCase with_sequences(LayerCase layer) {
+  for (std::int64_t t = 0; t < layer.tokens; ++t) {
+    layer.loss_set.push_back(static_cast<std::int32_t>(t / 8 + (t > 15 ? 1 : 0)));
+  }
+  return layer;
+}
+
+/// Capacities, and losses of each rank, are those of its own tokens.
+void expect_balanced(LayerCase layer) {
+  each_world([&](Mesh& mesh) {
+    for (const int degree : degrees(mesh.world(), layer.config.experts)) {
+      for (const bool empty_rank : {false, true}) {
+        SCOPED_TRACE(layer.describe() + ", degree " + std::to_string(degree));
+        LayerCase own = layer;
+        const LayerResult truth = truth_of_ranks(own, mesh.world(), empty_rank);
+        const RunLayer run{
+            .options = {.expert_degree = degree}, .calls = 2, .empty_rank = empty_rank};
+        expect_near(own, run_layer(mesh, own, run), truth);
+      }
+    }
+  });
+}
+
+TEST(MoeLayer, LossesOverRanksSequencesAndEachRank) {
+  expect_balanced(clear_case(322, balanced(moe::BalanceOver::ranks), 21));
+  expect_balanced(clear_case(323, balanced(moe::BalanceOver::rank), 21));
+  expect_balanced(with_sequences(clear_case(324, balanced(moe::BalanceOver::sequences), 21)));
+}
+
+TEST(MoeLayer, DropsOverCapacityByBothPolicies) {
+  LayerConfig config = routed(DType::f32, deepseek(), 5);
+  config.capacity = {0.6, moe::DropPolicy::probability};
+  config.balance_alpha = 0.1;
+  expect_balanced(clear_case(325, config, 33));
+  LayerConfig position = given();
+  position.capacity = {0.4, moe::DropPolicy::position};
+  expect_balanced(random_layer(326, position, 31));
+}
+
+TEST(MoeLayer, TheRouterSeesNoise) {
+  LayerConfig config = routed(DType::f32, RouterConfig::switch_transformer(24));
+  config.jitter = 0.25;
+  expect_balanced(clear_case(327, config, 19));
+  LayerConfig shared = routed(DType::bf16, RouterConfig::mixtral(24, 2), 6);
+  shared.jitter = 0.1;
+  expect_balanced(clear_case(328, shared, 17));
+}
+
+TEST(MoeLayer, RefusesSequencesThatDoNotFit) {
+  Mesh mesh = Mesh::single();
+  LayerCase layer = with_sequences(clear_case(329, balanced(moe::BalanceOver::sequences), 9));
+  layer.loss_set[3] = 4;
+  EXPECT_THROW(run_layer(mesh, layer, {}), InvalidArgument);
+  layer.loss_set.clear();
+  EXPECT_THROW(run_layer(mesh, layer, {}), InvalidArgument);
 }
 
 TEST(MoeLayer, GradientsEqualFiniteDifferencesThroughTheWholeLayer) {

@@ -164,6 +164,21 @@ std::vector<std::int64_t> split_tokens(std::int64_t tokens, int world, bool empt
   return sizes;
 }
 
+LayerResult truth_of_ranks(LayerCase& layer, int world, bool empty_rank, moe::Routing* kept) {
+  const auto sizes = split_tokens(layer.tokens, world, empty_rank);
+  if (layer.config.balance_over == moe::BalanceOver::rank) {
+    layer.loss_set.clear();
+    for (std::size_t r = 0; r < sizes.size(); ++r) {
+      layer.loss_set.insert(layer.loss_set.end(), at(sizes[r]), static_cast<std::int32_t>(r));
+    }
+  }
+  const moe::Routing routing = oracle_routing(layer);
+  moe::Routing left = routing;
+  if (layer.config.capacity.factor != 0.0) left = oracle_kept(layer, routing, sizes);
+  if (kept != nullptr) *kept = left;
+  return oracle_layer(layer, routing, &left);
+}
+
 LayerResult run_layer(Mesh& mesh, const LayerCase& l, const RunLayer& run, moe::LayerLoad* load,
                       moe::Routing* routing) {
   const moe::LayerConfig& c = l.config;
@@ -216,6 +231,8 @@ LayerResult run_layer(Mesh& mesh, const LayerCase& l, const RunLayer& run, moe::
     }
   }
   moe::Step step = layer.make_step();
+  step.set_jitter(l.noise_seed, first);
+  if (!l.loss_set.empty()) step.set_sequences(std::span(l.loss_set).subspan(at(first), at(tokens)));
   const moe::LayerWeights weights{
       .experts = experts.weights(),
       .shared = shared.weights(),
@@ -253,7 +270,9 @@ LayerResult run_layer(Mesh& mesh, const LayerCase& l, const RunLayer& run, moe::
           .experts = joined(mesh, dexperts, degree),
           .shared = joined(mesh, dshared, 1),
           .router = join(mesh, drouter.values(), 1),
-          .dweights = gather(mesh, dweights.values())};
+          .dweights = gather(mesh, dweights.values()),
+          .balance_loss = join(mesh, {step.balance_loss()}, 1)[0],
+          .z_loss = join(mesh, {step.z_loss()}, 1)[0]};
 }
 
 namespace {
@@ -300,6 +319,8 @@ void expect_near(const LayerCase& l, const LayerResult& got, const LayerResult& 
   near("shared ddown", got.shared.down, truth.shared.down, bound);
   near("drouter", got.router, truth.router, 4 * bound);
   near("dweights", got.dweights, truth.dweights, bound);
+  near("balance loss", {got.balance_loss}, {truth.balance_loss}, bound);
+  near("z-loss", {got.z_loss}, {truth.z_loss}, bound);
 }
 
 void expect_same(const LayerResult& a, const LayerResult& b, bool gradients_of_weights) {

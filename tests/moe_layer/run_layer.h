@@ -20,6 +20,11 @@ struct RunLayer {
 /// How many tokens each of `world` ranks holds: neighbours in the order of the case, uneven.
 std::vector<std::int64_t> split_tokens(std::int64_t tokens, int world, bool empty_rank);
 
+/// The truth where tokens are split so: each rank has its own capacity, and, with
+/// BalanceOver::rank, its own loss (layer.loss_set is set). `kept`: what capacity left.
+LayerResult truth_of_ranks(LayerCase& layer, int world, bool empty_rank,
+                           moe::Routing* kept = nullptr);
+
 /// Runs the layer on the mesh with each rank's part. Results hold every token and expert, on every
 /// rank; expert gradients are summed over groups, shared and router gradients over ranks. Expects
 /// that nothing beside the results was written, and that x gaps (NaN) were not read. With back end

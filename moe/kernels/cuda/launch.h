@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 // What MoE kernels on GPUs are given, all of it in device memory, and their entry points: each
 // enqueues on a stream (cudaStream_t) and returns. No host memory is read after that, so that a
@@ -68,6 +69,7 @@ struct PlaceParams {
   const std::int32_t* indices = nullptr;  ///< [tokens][k]; what is no expert counts as -1
   std::int32_t* room = nullptr;           ///< place_room() values, nothing between calls
   std::int64_t* counts = nullptr;         ///< [experts]: count_selections
+  std::int64_t* rank_tokens = nullptr;    ///< [ranks]: tokens with an expert there; may be null
   const std::int64_t* matrix = nullptr;   ///< [sources][experts]
   // As Placement has them.
   std::int32_t* rank = nullptr;
@@ -100,7 +102,9 @@ struct ScatterParams {
   std::int64_t tokens = 0;
   std::int32_t k = 0;
   bool once_a_rank = false;  ///< of slots with one rank, the first alone (de-duplication)
-  std::int64_t bytes = 0;    ///< of a row
+  std::int64_t low = 0;      ///< places outside [low, high) go nowhere: they are another round's
+  std::int64_t high = std::numeric_limits<std::int64_t>::max();
+  std::int64_t bytes = 0;  ///< of a row
   const std::byte* from = nullptr;
   std::int64_t from_stride = 0;         ///< bytes
   const std::int32_t* rank = nullptr;   ///< [tokens][k]; null: all 0
@@ -109,6 +113,12 @@ struct ScatterParams {
   std::byte* to[kMostRanks] = {};       ///< row 0 on each rank; compact rows
   float* weights_to[kMostRanks] = {};   ///< the same for weights
   std::int64_t first[kMostRanks] = {};  ///< is added to places
+  /// once_a_rank: rows that expanding is to fill, [tokens][k]. Weights go there, and to `source_of`
+  /// where the token's row came to. Those on rank `own` are stored at once, and have source -1.
+  const std::int64_t* row = nullptr;
+  std::int64_t* source_of[kMostRanks] = {};
+  std::int32_t own = -1;
+  std::byte* own_rows = nullptr;
 };
 /// `blocks` 0: as many as the GPU holds; fewer leave SMs to others.
 void scatter(const ScatterParams& params, int blocks, void* stream);
@@ -121,11 +131,28 @@ struct CombineParams {
 };
 void combine(const CombineParams& params, int blocks, void* stream);
 
-/// One value of a row for each pair, from whatever rank has it: to[pair] = from[rank][place].
+/// Rows of a round back to their tokens' rank: to[pair] = from[rank][place - low].
+struct FetchParams {
+  std::int64_t tokens = 0;
+  std::int32_t k = 0;
+  std::int64_t low = 0;  ///< places outside [low, high) are another round's
+  std::int64_t high = 0;
+  std::int64_t bytes = 0;               ///< of a row
+  const std::int32_t* rank = nullptr;   ///< [tokens][k]
+  const std::int64_t* place = nullptr;  ///< [tokens][k]; -1: nowhere
+  const std::byte* from[kMostRanks] = {};
+  std::byte* to = nullptr;     ///< [tokens][k] rows
+  std::int64_t* at = nullptr;  ///< [tokens][k]: the pair, or -1 where it has no place
+};
+void fetch(const FetchParams& params, void* stream);
+
+/// One value of a row for each pair, from whatever rank has it: to[pair] = from[rank][place - low].
 struct PullParams {
   std::int64_t pairs = 0;
   const std::int32_t* rank = nullptr;   ///< [pairs]; null: all 0
   const std::int64_t* place = nullptr;  ///< [pairs]; -1: to is 0
+  std::int64_t low = 0;                 ///< outside [low, high) `to` is left alone
+  std::int64_t high = std::numeric_limits<std::int64_t>::max();
   const float* from[kMostRanks] = {};
   float* to = nullptr;
 };

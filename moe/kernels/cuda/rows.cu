@@ -46,6 +46,14 @@ __global__ void __launch_bounds__(kRowThreads) pull_kernel(const __grid_constant
   if (pair < p.pairs) pull_value(p, pair);
 }
 
+template <typename Piece>
+__global__ void __launch_bounds__(kRowThreads) fetch_kernel(const __grid_constant__ FetchParams p) {
+  __shared__ SlotRows shared;
+  for (std::int64_t token = blockIdx.x; token < p.tokens; token += gridDim.x) {
+    fetch_token<Piece>(p, shared, token);
+  }
+}
+
 template <typename T>
 __global__ void __launch_bounds__(kRowThreads) split_kernel(const __grid_constant__ SplitParams p) {
   const std::int64_t i = std::int64_t{blockIdx.x} * kRowThreads + threadIdx.x;
@@ -71,6 +79,7 @@ int piece_of(const ScatterParams& p) {
   return piece_of([&](const auto& see) {
     see(static_cast<std::uint64_t>(p.bytes | p.from_stride));
     see(bits(p.from));
+    see(bits(p.own_rows));
     for (const std::byte* to : p.to) see(bits(to));
   });
 }
@@ -132,6 +141,21 @@ void combine(const CombineParams& p, int blocks, void* stream) {
     combine_as<float>(p, blocks, on);
   }
   check_launch("combine");
+}
+
+void fetch(const FetchParams& p, void* stream) {
+  check_slots(p.k);
+  if (p.tokens == 0 || p.k == 0) return;
+  const int piece = piece_of([&](const auto& see) {
+    see(static_cast<std::uint64_t>(p.bytes));
+    see(bits(p.to));
+    for (const std::byte* from : p.from) see(bits(from));
+  });
+  const auto kernel = piece == 16  ? &fetch_kernel<uint4>
+                      : piece >= 2 ? &fetch_kernel<std::uint16_t>
+                                   : &fetch_kernel<std::uint8_t>;
+  kernel<<<grid(p.tokens, 0), kRowThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  check_launch("fetch of rows");
 }
 
 void pull(const PullParams& p, void* stream) {

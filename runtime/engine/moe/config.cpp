@@ -31,9 +31,12 @@ void check_config(const LayerConfig& c) {
     throw Unsupported(
         fmt::format("moe layer: dtype {} is not built; built: f32, bf16", name_of(c.dtype)));
   }
+  require(c.sequences >= 1, fmt::format("sequences {}: must be at least 1", c.sequences));
+  require(c.jitter >= 0.0 && c.jitter < 1.0, fmt::format("jitter {}: must be in [0, 1)", c.jitter));
   if (!c.router) {
     require(c.balance_alpha == 0.0 && c.z_beta == 0.0,
             fmt::format("balance_alpha {} and z_beta {} need a router", c.balance_alpha, c.z_beta));
+    require(c.jitter == 0.0, fmt::format("jitter {} needs a router", c.jitter));
     return;
   }
   check(*c.router);
@@ -55,18 +58,10 @@ void check_options(const LayerOptions& o, const LayerConfig& c, int degree, int 
   require(o.threads >= 1, fmt::format("threads {}: must be at least 1", o.threads));
   require(o.backend == "cpu" || o.backend == "auto" || o.backend == "cuda",
           fmt::format("backend {}: auto, cpu or cuda is allowed", o.backend));
-}
-
-/// What the CPU does and a GPU does not yet.
-void check_device(const LayerConfig& c, const LayerOptions& o) {
-  const auto refuse = [](const char* what) {
-    throw Unsupported(
-        fmt::format("moe layer: {} is not built for back end cuda; built: cpu", what));
-  };
-  if (c.balance_alpha != 0.0 || c.z_beta != 0.0) refuse("a balancing loss or z-loss");
-  if (c.capacity.factor != 0.0) refuse("dropping by capacity");
-  if (o.capacity_factor != 0.0) refuse("capacity_factor");
-  if (o.dispatch == Dispatch::tokens) refuse("Dispatch::tokens");
+  const bool gpu = o.backend == "cuda";
+  require(o.transport == "auto" || (gpu && (o.transport == "peer" || o.transport == "nccl")),
+          fmt::format("transport {}: auto{} is allowed", o.transport,
+                      gpu ? ", peer or nccl" : ", with back end cpu,"));
 }
 
 std::int64_t capacity_rows(const LayerConfig& c, const LayerOptions& o, int degree) {
@@ -118,7 +113,6 @@ LayerShape shape_of(const Mesh& mesh, const LayerConfig& config, const LayerOpti
   LayerShape shape{.config = config, .options = options, .group = {}};
   const int degree = options.expert_degree != 0 ? options.expert_degree : mesh.shape().expert;
   check_options(options, config, degree, mesh.world());
-  if (options.backend == "cuda") check_device(config, options);
   shape.options.expert_degree = degree;
   shape.group = {
       .first = mesh.rank() / degree * degree, .ranks = degree, .me = mesh.rank() % degree};
@@ -126,7 +120,7 @@ LayerShape shape_of(const Mesh& mesh, const LayerConfig& config, const LayerOpti
   shape.dedup = options.dispatch == Dispatch::tokens ||
                 (options.dispatch == Dispatch::automatic &&
                  expected_copies(config.experts, config.k, degree) <= kMostCopies);
-  shape.dedup = shape.dedup && degree > 1 && !shape.on_device();
+  shape.dedup = shape.dedup && degree > 1;
   return shape;
 }
 
@@ -135,16 +129,20 @@ std::string summary_of(const LayerShape& shape, int world) {
   const LayerOptions& o = shape.options;
   std::string text = fmt::format(
       "world {}, expert_degree {}, hidden {}, ffn {}, activation {}, dtype {}, experts {}, k {}, "
-      "shared_ffn {}, max_tokens {}, capacity {} rows, {}, recompute {}, drops {} {}, backend {}",
+      "shared_ffn {}, max_tokens {}, capacity {} rows, {}, recompute {}, drops {} {}, backend {} "
+      "by {}",
       world, o.expert_degree, c.hidden, c.ffn, static_cast<int>(c.activation), name_of(c.dtype),
       c.experts, c.k, c.shared_ffn, o.max_tokens, shape.capacity,
       shape.dedup ? "tokens travel" : "rows travel", static_cast<int>(o.recompute),
-      c.capacity.factor, static_cast<int>(c.capacity.policy), shape.on_device() ? "cuda" : "cpu");
+      c.capacity.factor, static_cast<int>(c.capacity.policy), shape.on_device() ? "cuda" : "cpu",
+      o.transport);
   if (c.router) {
-    text += fmt::format(", router score {} renormalize {} scale {} groups {}/{}/{}, losses {} {}",
-                        static_cast<int>(c.router->score), c.router->renormalize, c.router->scale,
-                        c.router->groups, c.router->groups_kept, c.router->group_top,
-                        c.balance_alpha, c.z_beta);
+    text += fmt::format(
+        ", router score {} renormalize {} scale {} groups {}/{}/{}, losses {} {} over {} of {}, "
+        "jitter {}",
+        static_cast<int>(c.router->score), c.router->renormalize, c.router->scale, c.router->groups,
+        c.router->groups_kept, c.router->group_top, c.balance_alpha, c.z_beta,
+        static_cast<int>(c.balance_over), c.sequences, c.jitter);
   }
   return text;
 }

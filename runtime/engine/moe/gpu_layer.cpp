@@ -5,12 +5,14 @@
 #include "runtime/base/cuda_check.h"
 #include "runtime/engine/device_pass.h"
 #include "runtime/engine/moe/layer_impl.h"
+#include "runtime/engine/moe/nccl_carrier.h"
 
 #include <annulus/device_memory.h>
 #include <annulus/error.h>
 
 #include <fmt/format.h>
 
+#include <array>
 #include <optional>
 #include <utility>
 
@@ -42,8 +44,11 @@ class GpuLayer final : public Layer::Impl {
   void synchronize(Stream stream) const override;
   std::int64_t bytes() const override { return layer_->bytes() + (memory_ ? memory_->bytes() : 0); }
   std::string kernel_used() const override { return std::string(functions_.kernel->name); }
+  void update_bias(std::span<const std::int64_t> counts, float step, std::span<float> bias,
+                   Stream stream) const override;
   std::string transport() const override {
-    return shape.group.ranks > 1 ? "peer" : mesh->transport();
+    if (shape.group.ranks == 1) return mesh->transport();
+    return carrier_ ? "nccl" : "peer";
   }
   int device() const override { return device_; }
   std::int64_t device_bytes() const override { return device_memory_used(device_) - used_before_; }
@@ -57,16 +62,28 @@ class GpuLayer final : public Layer::Impl {
   void require_more(const ForwardCall& call) const override;
 
  private:
-  void make_layer(DevicePeers* peers) { layer_.emplace(shape.config, tokens(), functions_, peers); }
-  std::int64_t tokens() const { return shape.options.max_tokens; }
+  void make_layer(DevicePeers* peers) {
+    layer_.emplace(shape.config, rows(), functions_, peers);
+    layer_->set_sum_over_ranks([this](std::span<std::int64_t> words) { sum_over_ranks(words); });
+  }
+  DeviceRows rows() const {
+    return {.max_tokens = shape.options.max_tokens,
+            .capacity = shape.options.capacity_factor == 0.0 ? 0 : shape.capacity,
+            .once_a_rank = shape.dedup};
+  }
   template <typename Fn>
   void each_count(const DeviceStep& step, Fn fn) const;
   std::int64_t rows_between(const DeviceStep& step) const;
   void fill_load(const DeviceStep& step, LayerLoad& load) const;
-  double exposed() const { return peers_ ? peers_->flights().exposed_s() : 0.0; }
+  double exposed() const {
+    return (peers_ ? peers_->flights().exposed_s() : 0.0) + (carrier_ ? carrier_->waited_s() : 0.0);
+  }
   void clear_exposed() {
     if (peers_) peers_->flights().clear_exposed();
+    if (carrier_) carrier_->clear_waited();
   }
+  std::string reach();
+  void connect_by_nccl(const std::string& reason);
 
   std::uint32_t hash_;
   int device_;
@@ -74,27 +91,57 @@ class GpuLayer final : public Layer::Impl {
   Device functions_;
   comm::peer::Driver driver_;
   std::unique_ptr<comm::peer::SymmetricMemory> memory_;
+  std::unique_ptr<NcclCarrier> carrier_;
   std::optional<DevicePeers> peers_;
   std::optional<DeviceLayer> layer_;
 };
+
+/// Makes memory that the ranks of an expert group address; empty, or what one of the mesh's ranks
+/// cannot: the same answer, empty or not, on each.
+std::string GpuLayer::reach() {
+  comm::Communicator& communicator = *mesh->impl().communicator;
+  const std::int64_t bytes = DeviceLayer::region_bytes(shape.config, rows(), shape.group.ranks);
+  memory_ = std::make_unique<comm::peer::SymmetricMemory>(communicator, driver_,
+                                                          communicator.host(), device_, bytes);
+  std::string why;
+  for (int r = 0; r < shape.group.ranks && why.empty(); ++r) {
+    const int other = shape.group.world_rank(r);
+    if (memory_->of(other) != nullptr) continue;
+    why =
+        fmt::format("GPU memory of rank {} cannot be addressed by rank {} of its expert group: {}",
+                    other, mesh->rank(), memory_->why_not(other));
+  }
+  std::array<std::int64_t, 1> far{why.empty() ? 0 : 1};
+  sum_over_ranks(far);
+  if (far[0] > 0 && why.empty()) why = "ranks of another expert group are on several hosts";
+  return why;
+}
+
+void GpuLayer::connect_by_nccl(const std::string& reason) {
+  if (const std::string why_not = comm::nccl::why_not(); !why_not.empty()) {
+    throw Unsupported(fmt::format("moe layer: {}; {}", reason, why_not));
+  }
+  comm::Communicator& communicator = *mesh->impl().communicator;
+  carrier_ = std::make_unique<NcclCarrier>(communicator, shape.group, device_);
+  peers_.emplace(communicator, shape.group, hash_, *carrier_);
+}
 
 void GpuLayer::connect() {
   const Group& group = shape.group;
   if (group.ranks == 1) return;
   const DeviceScope scope(device_);
-  comm::Communicator& communicator = *mesh->impl().communicator;
-  const std::int64_t bytes = DeviceLayer::region_bytes(shape.config, tokens(), group.ranks);
-  memory_ = std::make_unique<comm::peer::SymmetricMemory>(communicator, driver_,
-                                                          communicator.host(), device_, bytes);
-  std::vector<std::byte*> regions;
-  for (int r = 0; r < group.ranks; ++r) {
-    regions.push_back(memory_->of(group.world_rank(r)));
-    if (regions.back() != nullptr) continue;
-    throw Unsupported(fmt::format(
-        "moe layer: GPU memory of rank {} cannot be addressed by rank {} of its expert group: {}",
-        group.world_rank(r), mesh->rank(), memory_->why_not(group.world_rank(r))));
+  const std::string& wanted = shape.options.transport;
+  const std::string why = wanted == "nccl" ? std::string("transport nccl was asked for") : reach();
+  if (why.empty()) {
+    std::vector<std::byte*> regions;
+    for (int r = 0; r < group.ranks; ++r) regions.push_back(memory_->of(group.world_rank(r)));
+    peers_.emplace(*mesh->impl().communicator, group, hash_, std::move(regions));
+  } else if (wanted == "peer") {
+    throw Unsupported("moe layer: " + why);
+  } else {
+    memory_.reset();
+    connect_by_nccl(why);
   }
-  peers_.emplace(communicator, group, hash_, std::move(regions));
   make_layer(&*peers_);
 }
 
@@ -109,6 +156,12 @@ std::unique_ptr<Step::Impl> GpuLayer::make_step() const {
     const auto bytes = static_cast<std::int64_t>(pairs * 4);
     if (pairs > 0) read(of.kept.indices.data(), of.device->indices, bytes, nullptr);
     if (pairs > 0) read(of.kept.weights.data(), of.device->weights, bytes, nullptr);
+    if (of.routed && of.device->losses != nullptr) {
+      std::array<double, 2> losses{};
+      read(losses.data(), of.device->losses, 16, nullptr);
+      of.balance_loss = losses[0];
+      of.z_loss = losses[1];
+    }
     of.is_read = true;
   };
   return step;
@@ -117,6 +170,12 @@ std::unique_ptr<Step::Impl> GpuLayer::make_step() const {
 void GpuLayer::synchronize(Stream stream) const {
   const DeviceScope scope(device_);
   functions_.wait(stream);
+}
+
+void GpuLayer::update_bias(std::span<const std::int64_t> counts, float step, std::span<float> bias,
+                           Stream stream) const {
+  const DeviceScope scope(device_);
+  layer_->update_bias(counts, step, bias.data(), stream);
 }
 
 void GpuLayer::require_more(const ForwardCall& call) const {
@@ -132,18 +191,24 @@ template <typename Fn>
 void GpuLayer::each_count(const DeviceStep& step, Fn fn) const {
   const std::int64_t experts = shape.config.experts;
   for (int source = 0; source < shape.group.ranks; ++source) {
-    const std::int64_t* counts = step.counts.data() + source * (experts + 1);
+    const std::int64_t* counts = step.counts.data() + source * step.counts_width;
     for (std::int64_t e = 0; e < experts; ++e) fn(source, e, e / shape.local_experts(), counts[e]);
   }
 }
 
-/// Pairs that leave this rank, and those that come from others.
+/// What leaves this rank: tokens (or pairs) for experts elsewhere, and results of pairs from there.
 std::int64_t GpuLayer::rows_between(const DeviceStep& step) const {
-  std::int64_t rows = 0;
+  const int me = shape.group.me;
+  std::int64_t out = 0, back = 0;
   each_count(step, [&](int source, std::int64_t, std::int64_t rank, std::int64_t pairs) {
-    if ((source == shape.group.me) != (rank == shape.group.me)) rows += pairs;
+    if (source == me && rank != me) out += pairs;
+    if (source != me && rank == me) back += pairs;
   });
-  return rows;
+  if (!step.sent_tokens) return out + back;
+  const std::int64_t* tokens =
+      step.counts.data() + me * step.counts_width + shape.config.experts + 2;
+  for (int rank = 0; rank < shape.group.ranks; ++rank) back += rank == me ? 0 : tokens[rank];
+  return back;
 }
 
 void GpuLayer::fill_load(const DeviceStep& step, LayerLoad& load) const {
@@ -155,10 +220,10 @@ void GpuLayer::fill_load(const DeviceStep& step, LayerLoad& load) const {
   });
   load.experts = load_of(load.expert_rows);
   load.rank_max_over_mean = load_of(load.rank_rows).max_over_mean;
-  load.dropped = 0;
+  load.dropped = step.dropped;
   load.bad_tokens = step.bad_tokens;
-  load.rounds = 1;
-  load.sent_tokens = false;
+  load.rounds = step.rounds;
+  load.sent_tokens = step.sent_tokens;
 }
 
 void GpuLayer::run(const ForwardCall& call, Step::Impl& step) {
@@ -167,6 +232,8 @@ void GpuLayer::run(const ForwardCall& call, Step::Impl& step) {
   clear_exposed();
   step.load.forward_flops = 0;
   layer_->set_context(call.stream, &step.load.forward_flops);
+  step.device->facts = step.facts;
+  step.balance_loss = step.z_loss = 0.0;
   layer_->forward(call.x, call.weights, call.y, *step.device, call.given);
   step.routed = step.device->routed;
   step.is_read = false;

@@ -50,6 +50,11 @@ HostLayer::HostLayer(Mesh& on, const engine::LayerShape& of, std::uint32_t hash)
     shared_dactivated = Buffer(tokens * c.shared_ffn * element);
   }
   if (c.shared_ffn > 0 || c.router) more = Buffer(tokens * c.hidden * 4);
+  if (c.jitter != 0.0) {
+    noisy_x_ = Buffer(tokens * shape.row_bytes());
+    noisy_dx_.resize(static_cast<std::size_t>(tokens * c.hidden));
+    noisy_row_.resize(static_cast<std::size_t>(c.hidden));
+  }
   row_dweights_.resize(static_cast<std::size_t>(rows));
   dweights_.resize(static_cast<std::size_t>(tokens * c.k));
   if (c.router) dlogits_.resize(static_cast<std::size_t>(tokens * c.experts));
@@ -63,11 +68,12 @@ std::unique_ptr<Step::Impl> HostLayer::make_step() const {
 std::int64_t HostLayer::bytes() const {
   std::int64_t sum = exchange.bytes();
   for (const Buffer* b : {&workspace, &y_rows, &x_rows, &dy_rows, &between, &activated, &dactivated,
-                          &shared_activated, &shared_dactivated, &more}) {
+                          &shared_activated, &shared_dactivated, &more, &noisy_x_}) {
     sum += b->bytes();
   }
   return sum + static_cast<std::int64_t>(
-                   (row_dweights_.size() + dweights_.size() + dlogits_.size()) * sizeof(float));
+                   (row_dweights_.size() + dweights_.size() + dlogits_.size() + noisy_dx_.size()) *
+                   sizeof(float));
 }
 
 LaunchContext HostLayer::context() {

@@ -22,6 +22,10 @@ class HostLayer final : public Layer::Impl {
   std::int64_t bytes() const override;
   std::string kernel_used() const override { return std::string(kernel->name); }
   std::string transport() const override { return mesh->transport(); }
+  void update_bias(std::span<const std::int64_t> counts, float step, std::span<float> bias,
+                   Stream /*stream*/) const override {
+    moe::update_bias(counts, step, bias);
+  }
 
  protected:
   void run(const ForwardCall& call, Step::Impl& step) override;
@@ -54,7 +58,8 @@ class HostLayer final : public Layer::Impl {
 
   // router_pass.cpp
   void route(const ForwardCall& call, Step::Impl& step);
-  void gather_scope(LossScope& scope);
+  /// What the router sees: x, with noise where the layer has some.
+  ConstTensorView router_input(const ConstTensorView& x, const TokenFacts& facts);
   void take_dweights(const Step::Impl& step, std::span<float> out) const;
   void route_backward(const BackwardCall& call, Step::Impl& step);
 
@@ -75,7 +80,10 @@ class HostLayer final : public Layer::Impl {
   Buffer more;                       ///< [max_tokens][hidden] f32: what is summed beside the rows
   std::vector<float> row_dweights_;  ///< [capacity]
   std::vector<float> dweights_, dlogits_;
-  std::vector<std::int64_t> scope_row_, scope_rows_;
+  Buffer noisy_x_;               ///< [max_tokens][hidden], with jitter
+  std::vector<float> noisy_dx_;  ///< the same, f32
+  std::vector<float> noisy_row_;
+  std::vector<std::int64_t> scope_words_;
   LossRoom loss_room_;
   CapacityRoom capacity_room_;
 };

@@ -4,6 +4,10 @@
 #include "runtime/engine/moe/layer_impl.h"
 #include "runtime/engine/session.h"
 
+#include <annulus/error.h>
+
+#include <fmt/format.h>
+
 #include <exception>
 #include <optional>
 #include <string>
@@ -89,6 +93,15 @@ std::string Layer::backend() const { return impl_->shape.on_device() ? "cuda" : 
 int Layer::device() const { return impl_->device(); }
 std::int64_t Layer::device_bytes() const { return impl_->device_bytes(); }
 std::string Layer::transport() const { return impl_->transport(); }
+void Layer::update_bias(std::span<const std::int64_t> counts, float step, std::span<float> bias,
+                        Stream stream) const {
+  const auto experts = static_cast<std::size_t>(impl_->shape.config.experts);
+  if (counts.size() != experts || bias.size() != experts) {
+    throw InvalidArgument(fmt::format("moe layer: update_bias: {} counts, a bias of {}, {} experts",
+                                      counts.size(), bias.size(), experts));
+  }
+  impl_->update_bias(counts, step, bias, stream);
+}
 void Layer::synchronize(Stream stream) const { impl_->synchronize(stream); }
 
 }  // namespace annulus::moe

@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace annulus::moe {
 
 void Layer::Impl::require_tokens(const ConstTensorView& view, const char* name) const {
@@ -60,6 +62,30 @@ void Layer::Impl::require_call(const ForwardCall& call) const {
                        describe(w), name_of(shape.config.dtype), shape.config.experts,
                        shape.config.hidden));
   }
+}
+
+void Layer::Impl::require_sequences(const ForwardCall& call, const TokenFacts& facts) const {
+  const LayerConfig& c = shape.config;
+  if (call.given != nullptr || c.balance_alpha == 0.0 || c.balance_over != BalanceOver::sequences) {
+    return;
+  }
+  const auto tokens = static_cast<std::size_t>(call.x.shape[0]);
+  const auto outside = [&](std::int32_t s) { return s < 0 || s >= c.sequences; };
+  if (facts.sequence_of.size() == tokens && std::ranges::none_of(facts.sequence_of, outside)) {
+    return;
+  }
+  throw InvalidArgument(fmt::format(
+      "rank {}: moe layer: set_sequences brought {} numbers for {} tokens; each must be in [0, {})",
+      mesh->rank(), facts.sequence_of.size(), tokens, c.sequences));
+}
+
+void Layer::Impl::sum_over_ranks(std::span<std::int64_t> words) {
+  comm::Communicator& communicator = *mesh->impl().communicator;
+  rank_words_.resize(words.size() * static_cast<std::size_t>(communicator.size()));
+  communicator.all_gather(std::as_bytes(words), std::as_writable_bytes(std::span(rank_words_)),
+                          "moe loss counts");
+  std::ranges::fill(words, 0);
+  for (std::size_t i = 0; i < rank_words_.size(); ++i) words[i % words.size()] += rank_words_[i];
 }
 
 void Layer::Impl::require_call(const BackwardCall& call, const Step::Impl& step) const {
@@ -119,8 +145,10 @@ void Layer::Impl::fail(const std::exception_ptr& failure) {
 void Layer::Impl::forward(const ForwardCall& call, Step::Impl& step) {
   require_call(call);
   require_more(call);
+  require_sequences(call, step.next);
   guarded([&] {
     step.ready = false;
+    step.facts = step.next;
     run(call, step);
     step.ready = true;
   });

@@ -10,6 +10,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace annulus::moe {
 
@@ -46,6 +47,9 @@ struct Layer::Impl {
 
   virtual std::unique_ptr<Step::Impl> make_step() const = 0;
   virtual void synchronize(Stream /*stream*/) const {}
+  /// Of sizes that fit.
+  virtual void update_bias(std::span<const std::int64_t> counts, float step, std::span<float> bias,
+                           Stream stream) const = 0;
   virtual std::int64_t bytes() const = 0;
   virtual std::string kernel_used() const = 0;
   virtual std::string transport() const = 0;
@@ -57,6 +61,9 @@ struct Layer::Impl {
   bool dead = false;
 
  protected:
+  /// Adds up words over all ranks of the mesh: the counts of losses.
+  void sum_over_ranks(std::span<std::int64_t> words);
+
   /// Of a call that fits.
   virtual void run(const ForwardCall& call, Step::Impl& step) = 0;
   virtual void run(const BackwardCall& call, Step::Impl& step) = 0;
@@ -66,6 +73,7 @@ struct Layer::Impl {
   virtual void require_more(const ForwardCall& /*call*/) const {}
 
  private:
+  std::vector<std::int64_t> rank_words_;  ///< of all ranks
   /// Runs `work`; a failure in it ends the mesh, and the text says where this rank stood.
   template <typename Work>
   void guarded(const Work& work) {
@@ -81,6 +89,7 @@ struct Layer::Impl {
 
   void require_tokens(const ConstTensorView& view, const char* name) const;
   void require_call(const ForwardCall& call) const;
+  void require_sequences(const ForwardCall& call, const TokenFacts& facts) const;
   void require_call(const BackwardCall& call, const Step::Impl& step) const;
 };
 

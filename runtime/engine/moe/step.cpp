@@ -35,13 +35,32 @@ Step::Step(Step&&) noexcept = default;
 Step& Step::operator=(Step&&) noexcept = default;
 Step::~Step() = default;
 
+void Step::Impl::fetch() {
+  if (device && !is_read) read(*this);
+}
+
+void Step::set_jitter(std::uint64_t seed, std::int64_t first_token) {
+  impl_->next.noise_seed = seed;
+  impl_->next.first_token = first_token;
+}
+
+void Step::set_sequences(std::span<const std::int32_t> sequence_of) {
+  impl_->next.sequence_of.assign(sequence_of.begin(), sequence_of.end());
+}
+
 const Routing& Step::routing() const {
-  if (impl_->device && !impl_->is_read) impl_->read(*impl_);
+  impl_->fetch();
   return impl_->kept;
 }
 const LayerLoad& Step::load() const { return impl_->load; }
-double Step::balance_loss() const { return impl_->balance_loss; }
-double Step::z_loss() const { return impl_->z_loss; }
+double Step::balance_loss() const {
+  impl_->fetch();
+  return impl_->balance_loss;
+}
+double Step::z_loss() const {
+  impl_->fetch();
+  return impl_->z_loss;
+}
 std::int64_t Step::bytes() const { return impl_->bytes(); }
 
 }  // namespace annulus::moe

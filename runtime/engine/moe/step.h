@@ -1,5 +1,6 @@
 #pragma once
 
+#include "moe/balance.h"
 #include "moe/device_layer.h"
 #include "moe/exchange.h"
 #include "runtime/base/buffer.h"
@@ -19,11 +20,15 @@ struct Step::Impl {
   explicit Impl(const engine::LayerShape& shape);
 
   std::int64_t bytes() const;
+  void fetch();  ///< what a GPU has of the fields below
 
   Routing selected;  ///< what the router chose, or the caller brought
   Routing kept;      ///< what capacity left of it
   RouterStatus status;
   LossScope scope;
+  std::int64_t scope_tokens = 0;  ///< of all ranks
+  TokenFacts next;                ///< of the forwards that follow
+  TokenFacts facts;               ///< of the last forward
   double balance_loss = 0, z_loss = 0;
   std::vector<float> logits;  ///< [tokens, experts]
 
@@ -38,8 +43,8 @@ struct Step::Impl {
   bool routed = false;  ///< by the layer's router
   LayerLoad load;
 
-  // On a GPU, where the fields of the CPU stay empty but for `kept`, which is read when it is asked
-  // for.
+  // On a GPU, where the fields of the CPU stay empty but for `kept` and the losses, which are read
+  // when they are asked for.
   std::optional<DeviceStep> device;
   bool is_read = false;
   std::function<void(Impl&)> read{};

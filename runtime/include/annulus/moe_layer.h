@@ -15,6 +15,14 @@
 
 namespace annulus::moe {
 
+/// Over which tokens a balancing loss counts selections. The parts of all ranks sum to the loss.
+enum class BalanceOver : std::uint8_t {
+  ranks,  ///< those that all ranks bring to a call: the global loss
+  rank,   ///< each rank's own, a loss for each rank (Switch, Megatron's micro-batch): the sum of
+          ///< these, not their mean
+  sequences,  ///< those of each sequence, whichever ranks hold it: their mean, the sequence loss
+};
+
 /// A mixture-of-experts layer: y = sum over slots of w * expert(x), plus shared(x). The same on
 /// every rank.
 struct LayerConfig {
@@ -29,8 +37,13 @@ struct LayerConfig {
   /// None: the caller brings each Routing. Its experts and k are the layer's.
   std::optional<RouterConfig> router{};
   Capacity capacity{};         ///< what the router drops; by default nothing
-  double balance_alpha = 0.0;  ///< balancing loss over the tokens of all ranks; 0: none
-  double z_beta = 0.0;         ///< z-loss, the same
+  double balance_alpha = 0.0;  ///< of the balancing loss; 0: none
+  double z_beta = 0.0;         ///< z-loss over the tokens of all ranks; 0: none
+  BalanceOver balance_over = BalanceOver::ranks;
+  std::int64_t sequences = 1;  ///< that all ranks together bring to a call; Step::set_sequences
+  /// The router, and it alone, sees x times 1 + jitter (2u - 1), rounded to dtype: moe::jitter.
+  /// In [0, 1); Step::set_jitter.
+  double jitter = 0.0;
 };
 
 /// How rows reach other ranks. Results have the same bits.
@@ -62,12 +75,15 @@ struct LayerOptions {
   Dispatch dispatch = Dispatch::automatic;
   Recompute recompute = Recompute::activation;
   int threads = 1;  ///< per rank
-  /// "cpu", "cuda" (the ranks of an expert group address each other's GPU memory), or "auto": cpu.
-  /// On a GPU not everything is built: losses, dropping by capacity, capacity_factor and
-  /// Dispatch::tokens are Unsupported, and `recompute` decides nothing: a step keeps its routing,
-  /// the layer the rows of its last forward (docs/moe-layer.md).
+  /// "cpu", "cuda", or "auto": cpu.
+  /// On a GPU `recompute` decides nothing: a step keeps its routing, the layer the rows of its last
+  /// forward (docs/moe-layer.md).
   std::string backend = "auto";
   int device = -1;  ///< the GPU of this rank; -1: the ranks of a host take its GPUs in turn
+  /// Between GPUs: "peer" (stores into each other's memory), "nccl" (messages; one GPU for each
+  /// rank, and making and dropping the layer is collective), or "auto": peer where all ranks of all
+  /// expert groups can, else nccl. Results have the same bits.
+  std::string transport = "auto";
 };
 
 struct LayerWeights {
@@ -111,11 +127,18 @@ class ANNULUS_API Step {
   Step& operator=(Step&&) noexcept;
   ~Step();
 
+  /// Of the forwards that follow: noise is a hash of (seed, first_token + token, column), where
+  /// first_token is this rank's. A step's backward has the noise of its forward.
+  void set_jitter(std::uint64_t seed, std::int64_t first_token);
+  /// Of the forwards that follow: the sequence, in [0, LayerConfig::sequences), of each token. Host
+  /// memory, copied. Needed with BalanceOver::sequences.
+  void set_sequences(std::span<const std::int32_t> sequence_of);
+
   /// As it was used: without what capacity dropped. On a GPU the first call after a forward waits
   /// for it.
   const Routing& routing() const;
   const LayerLoad& load() const;
-  /// This rank's parts of the losses; those of all ranks sum to the loss.
+  /// This rank's parts of the losses; those of all ranks sum to the loss. On a GPU as routing().
   double balance_loss() const;
   double z_loss() const;
   std::int64_t bytes() const;  ///< that it holds, touched or not
@@ -165,6 +188,11 @@ class ANNULUS_API Layer {
                 const TensorView& dx, const LayerGradients& gradients, Step& step,
                 std::span<float> dweights = {}, Stream stream = nullptr);
 
+  /// moe::update_bias of a bias that lies where the layer's tensors do; `counts` [experts] of the
+  /// host, summed over ranks and micro-batches.
+  void update_bias(std::span<const std::int64_t> counts, float step, std::span<float> bias,
+                   Stream stream = nullptr) const;
+
   /// Waits until calls on `stream` are over; nothing to do on the CPU.
   void synchronize(Stream stream = nullptr) const;
 
@@ -178,7 +206,7 @@ class ANNULUS_API Layer {
   int device() const;           ///< the GPU; -1 on the CPU
   /// By how much the GPU's used memory grew since the layer was begun, whoever took it; 0: CPU.
   std::int64_t device_bytes() const;
-  /// How rows travel: "peer" between GPUs, else the mesh's own transport.
+  /// How rows travel: "peer" or "nccl" between GPUs, else the mesh's own transport.
   std::string transport() const;
 
   struct Impl;

@@ -5,6 +5,8 @@
 #include "tests/moe/kernels/device_tensor.h"
 #include "tests/moe_layer/run_layer.h"
 
+#include <algorithm>
+#include <array>
 #include <exception>
 #include <numeric>
 #include <optional>
@@ -22,7 +24,8 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 struct Part {
   int rank = 0;
   int ranks = 1;
-  std::int64_t first = 0, tokens = 0, most = 0;
+  std::int64_t first = 0, tokens = 0;
+  moe::DeviceRows rows{};
 };
 
 moe::Routing routing_of(const LayerCase& layer, const Part& part) {
@@ -35,13 +38,74 @@ moe::Routing routing_of(const LayerCase& layer, const Part& part) {
   return r;
 }
 
+void sum_over(comm::Communicator& world, std::span<std::int64_t> words) {
+  std::vector<std::int64_t> all(words.size() * at(world.size()));
+  world.all_gather(std::as_bytes(words), std::as_writable_bytes(std::span(all)), "words");
+  std::ranges::fill(words, 0);
+  for (std::size_t i = 0; i < all.size(); ++i) words[i % words.size()] += all[i];
+}
+
+moe::TokenFacts facts_of(const LayerCase& l, const Part& part) {
+  moe::TokenFacts facts{.noise_seed = l.noise_seed, .first_token = part.first};
+  if (l.loss_set.empty()) return facts;
+  const auto first = l.loss_set.begin() + part.first;
+  facts.sequence_of.assign(first, first + part.tokens);
+  return facts;
+}
+
+/// Over host memory, by the communicators' own transport.
+class HostCarrier final : public moe::RowCarrier {
+ public:
+  HostCarrier(comm::Communicator& communicator, const moe::Device& device, int me)
+      : communicator_(communicator), device_(device), me_(me) {}
+
+  void exchange(const char* phase, std::span<const moe::RowMessage> messages,
+                void* stream) override {
+    device_.wait(stream);
+    moe::Flights flights(communicator_, 99U);
+    flights.begin(phase, 0);
+    std::vector<std::vector<std::byte>> rows;  // on the host
+    std::vector<std::int64_t> numbers(2 * at(communicator_.size()));
+    for (const moe::RowMessage& m : messages) {
+      rows.emplace_back(at(m.bytes));
+      if (m.sends) device_.read(rows.back().data(), m.data, m.bytes, stream);
+    }
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+      const moe::RowMessage& m = messages[i];
+      const std::int64_t number = numbers[at(2 * m.peer + (m.sends ? 1 : 0))]++;
+      if (m.peer == me_) {
+        own_[m.sends ? 1 : 0].push_back(i);
+      } else if (m.sends) {
+        flights.send(m.peer, moe::Cargo::rows, number, rows[i].data(), m.bytes);
+      } else {
+        flights.receive(m.peer, moe::Cargo::rows, number, rows[i].data(), m.bytes);
+      }
+    }
+    flights.wait();
+    for (std::size_t i = 0; i < own_[0].size(); ++i) rows[own_[0][i]] = rows[own_[1][i]];
+    own_[0].clear();
+    own_[1].clear();
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+      if (!messages[i].sends)
+        device_.write(messages[i].data, rows[i].data(), messages[i].bytes, stream);
+    }
+  }
+
+ private:
+  comm::Communicator& communicator_;
+  const moe::Device& device_;
+  int me_;
+  std::vector<std::size_t> own_[2];  ///< messages to itself: received, sent
+};
+
 LayerResult run_rank(const LayerCase& l, const Part& part, const moe::Device& device,
-                     moe::DevicePeers* peers, bool interleaved,
-                     std::vector<std::int32_t>& indices) {
+                     comm::Communicator& world, moe::DevicePeers* peers, bool interleaved,
+                     std::vector<std::int32_t>& indices, std::int64_t& rounds) {
   const moe::LayerConfig& c = l.config;
   const bool gated = c.activation == moe::Activation::swiglu;
   const std::int64_t local = c.experts / part.ranks, routers = c.router ? c.experts : 0;
-  moe::DeviceLayer on(c, part.most, device, peers);
+  moe::DeviceLayer on(c, part.rows, device, peers);
+  on.set_sum_over_ranks([&](std::span<std::int64_t> words) { sum_over(world, words); });
   const auto rows = [&] { return DeviceTensor(device, c.dtype, {part.tokens, c.hidden}); };
   DeviceTensor x = rows(), y = rows(), dy = rows(), dx = rows(), other = rows();
   x.fill(l.x.data() + part.first * c.hidden);
@@ -69,11 +133,14 @@ LayerResult run_rank(const LayerCase& l, const Part& part, const moe::Device& de
   const moe::Routing given = c.router ? moe::Routing{} : routing_of(l, part);
   const moe::Routing* routing = c.router ? nullptr : &given;
   moe::DeviceStep step = on.make_step(), between = on.make_step();
+  step.facts = between.facts = facts_of(l, part);
+  between.facts.noise_seed = 17;
   for (int call = 0; call < 2; ++call) {
     on.forward(x.view(), weights, y.view(), step, routing);
     if (interleaved) on.forward(dy.view(), weights, other.view(), between, routing);
     on.backward(dy.view(), x.view(), weights, dx.view(), gradients, step, dweights.floats());
   }
+  rounds = step.rounds;
   indices.resize(at(part.tokens * c.k));
   device.read(indices.data(), step.indices, part.tokens * c.k * 4, nullptr);
   LayerResult result{y.values(),
@@ -82,6 +149,12 @@ LayerResult run_rank(const LayerCase& l, const Part& part, const moe::Device& de
                      c.shared_ffn > 0 ? dshared.values(gated) : OracleExperts{},
                      drouter.values(),
                      dweights.values()};
+  if (step.losses != nullptr) {
+    std::array<double, 2> losses{};
+    device.read(losses.data(), step.losses, 16, nullptr);
+    result.balance_loss = losses[0];
+    result.z_loss = losses[1];
+  }
   if (peers != nullptr) peers->meet("end");  // nobody loads from this rank any more
   return result;
 }
@@ -106,6 +179,8 @@ LayerResult joined(const std::vector<LayerResult>& parts) {
     add(all.shared.up, p.shared.up);
     add(all.shared.down, p.shared.down);
     add(all.router, p.router);
+    all.balance_loss += p.balance_loss;
+    all.z_loss += p.z_loss;
   }
   return all;
 }
@@ -115,7 +190,9 @@ LayerResult joined(const std::vector<LayerResult>& parts) {
 LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
                            std::vector<std::int32_t>* indices) {
   const auto sizes = split_tokens(l.tokens, run.ranks, run.empty_rank);
-  const std::int64_t most = std::ranges::max(sizes) + run.more_tokens;
+  const moe::DeviceRows rows{.max_tokens = std::ranges::max(sizes) + run.more_tokens,
+                             .capacity = run.capacity,
+                             .once_a_rank = run.once_a_rank};
   auto communicators = comm::make_local_communicators(run.ranks, kTimeoutS);
   std::vector<moe::Device> devices;
   std::vector<std::shared_ptr<void>> memory;
@@ -124,11 +201,12 @@ LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
     use_device(r, run.ranks);
     devices.push_back(test_device());
     memory.push_back(
-        devices.back().allocate(moe::DeviceLayer::region_bytes(l.config, most, run.ranks)));
+        devices.back().allocate(moe::DeviceLayer::region_bytes(l.config, rows, run.ranks)));
     regions.push_back(static_cast<std::byte*>(memory.back().get()));
   }
   std::vector<LayerResult> parts(at(run.ranks));
   std::vector<std::vector<std::int32_t>> chosen(at(run.ranks));
+  std::vector<std::int64_t> rounds(at(run.ranks), 1);
   std::vector<std::exception_ptr> errors(at(run.ranks));
   std::vector<std::thread> threads;
   for (int r = 0; r < run.ranks; ++r) {
@@ -137,14 +215,18 @@ LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
         use_device(r, run.ranks);
         const Part part{r, run.ranks,
                         std::accumulate(sizes.begin(), sizes.begin() + r, std::int64_t{0}),
-                        sizes[at(r)], most};
+                        sizes[at(r)], rows};
         std::optional<moe::DevicePeers> peers;
-        if (run.ranks > 1) {
-          peers.emplace(*communicators[at(r)], moe::Group{.first = 0, .ranks = run.ranks, .me = r},
-                        77U, regions);
+        HostCarrier carrier(*communicators[at(r)], devices[at(r)], r);
+        const moe::Group group{.first = 0, .ranks = run.ranks, .me = r};
+        if (run.ranks > 1 && run.in_messages) {
+          peers.emplace(*communicators[at(r)], group, 77U, carrier);
+        } else if (run.ranks > 1) {
+          peers.emplace(*communicators[at(r)], group, 77U, regions);
         }
-        parts[at(r)] = run_rank(l, part, devices[at(r)], peers ? &*peers : nullptr, run.interleaved,
-                                chosen[at(r)]);
+        parts[at(r)] =
+            run_rank(l, part, devices[at(r)], *communicators[at(r)], peers ? &*peers : nullptr,
+                     run.interleaved, chosen[at(r)], rounds[at(r)]);
       } catch (...) {
         errors[at(r)] = std::current_exception();
         communicators[at(r)]->abort();
@@ -155,6 +237,7 @@ LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
   for (const std::exception_ptr& error : errors) {
     if (error) std::rethrow_exception(error);
   }
+  if (run.most_rounds != nullptr) *run.most_rounds = std::ranges::max(rounds);
   if (indices != nullptr) {
     for (const auto& c : chosen) indices->insert(indices->end(), c.begin(), c.end());
   }

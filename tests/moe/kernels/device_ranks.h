@@ -12,6 +12,10 @@ struct DeviceRanks {
   std::int64_t more_tokens = 0;  ///< that there is room for beside the case's
   bool empty_rank = false;       ///< a rank without tokens
   bool interleaved = false;      ///< another forward, of another step, before each backward
+  std::int64_t capacity = 0;     ///< rows at once; 0: whatever comes
+  bool once_a_rank = false;      ///< how tokens travel
+  bool in_messages = false;      ///< ranks do not address each other's memory
+  std::int64_t* most_rounds = nullptr;
 };
 
 /// Two forwards and backwards of moe::DeviceLayer, of which the second finds what the first left.

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "moe/kernels/cuda/launch.h"
+#include "moe/kernels/cuda/launch_balance.h"
 
 #include <cstdint>
 
@@ -18,7 +18,9 @@ void launch_placement(const moe::cuda::PlaceParams& params, std::uint64_t seed);
 /// Its halves, where the launches are emulated.
 void launch_counts(const moe::cuda::PlaceParams& params, std::uint64_t seed);
 void launch_places(const moe::cuda::PlaceParams& params, std::uint64_t seed);
-void launch_pull(const moe::cuda::PullParams& params);
+void launch_fetch(const moe::cuda::FetchParams& params, const std::int64_t* rows, int piece,
+                  std::uint64_t seed);
+void launch_pull(const moe::cuda::PullParams& params, const std::int64_t* rows);
 /// `rows`: of each rank's memory. `piece` bytes at a time: 16, 2 or 1.
 void launch_scatter(const moe::cuda::ScatterParams& params, const std::int64_t* rows, int piece,
                     std::uint64_t seed);
@@ -31,6 +33,11 @@ void launch_combine(const moe::cuda::CombineParams& params, const std::int64_t* 
 void launch_activate(const moe::ActivateParams& params, bool backward, bool wide,
                      std::uint64_t seed);
 
+void launch_count_losses(const moe::cuda::LossParams& params, int each, std::uint64_t seed);
+void launch_add_losses(const moe::cuda::LossParams& params, int each, std::uint64_t seed);
+void launch_drop(const moe::cuda::DropParams& params, std::uint64_t seed);
+void launch_jitter(const moe::cuda::JitterParams& params, std::uint64_t seed);
+void launch_update_bias(const moe::cuda::BiasParams& params);
 void launch_split(const moe::cuda::SplitParams& params, std::uint64_t seed);
 
 }  // namespace annulus::testing

@@ -3,6 +3,7 @@
 #include "moe/device_layer.h"
 #include "tests/moe/kernels/device.h"
 #include "tests/moe/kernels/device_ranks.h"
+#include "tests/moe/kernels/device_tensor.h"
 #include "tests/moe_layer/run_layer.h"
 
 #include <annulus/error.h>
@@ -151,14 +152,168 @@ TEST(MoeKernelsLayer, RanksInCorners) {
   expect_ranks(random_layer(86, c, 9));
 }
 
-TEST(MoeKernelsLayer, RefusesWhatIsNotBuilt) {
+/// Capacities, and losses of each rank, are those of its own tokens.
+void expect_balanced(LayerCase layer) {
+  const moe::Routing routing = oracle_routing(layer);
+  const bool drops = layer.config.capacity.factor != 0.0;
+  for (const int ranks : {1, 2, 4}) {
+    SCOPED_TRACE(layer.describe() + ", ranks " + std::to_string(ranks));
+    moe::Routing kept;
+    const LayerResult truth = truth_of_ranks(layer, ranks, ranks == 4, &kept);
+    EXPECT_EQ(kept.indices != routing.indices, drops) << "the test shows nothing";
+    std::vector<std::int32_t> indices;
+    const DeviceRanks run{.ranks = ranks, .empty_rank = ranks == 4, .interleaved = ranks == 2};
+    expect_near(layer, run_on_devices(layer, run, &indices), truth);
+    EXPECT_EQ(indices, kept.indices);
+  }
+}
+
+TEST(MoeKernelsLayer, DropsOverCapacityByBothPolicies) {
+  LayerConfig c = config_of(DType::f32, RouterConfig::mixtral(8, 3));
+  c.capacity = {0.8, moe::DropPolicy::probability};
+  expect_balanced(clear_layer(300, c, 29));
+  c.capacity.policy = moe::DropPolicy::position;
+  expect_balanced(random_layer(301, without_router(c), 27));
+  LayerConfig v3 = config_of(DType::f32, RouterConfig::deepseek_v3(32, 4));
+  v3.capacity = {0.5, moe::DropPolicy::probability};
+  v3.shared_ffn = 6;
+  expect_balanced(clear_layer(302, v3, 31));
+}
+
+TEST(MoeKernelsLayer, LossesOverRanksSequencesAndEachRank) {
+  LayerConfig c = config_of(DType::f32, RouterConfig::qwen3(12, 3, false));
+  c.balance_alpha = 0.3;
+  c.z_beta = 0.2;
+  c.shared_ffn = 5;
+  expect_balanced(clear_layer(310, c, 23));
+  c.balance_over = moe::BalanceOver::rank;
+  expect_balanced(clear_layer(311, c, 21));
+  LayerConfig v3 = config_of(DType::f32, RouterConfig::deepseek_v3(32, 4));
+  v3.balance_alpha = 0.4;
+  v3.capacity.factor = 0.9;
+  v3.balance_over = moe::BalanceOver::sequences;
+  v3.sequences = 4;  // of which one stays empty
+  LayerCase layer = clear_layer(312, v3, 26);
+  for (std::int64_t t = 0; t < layer.tokens; ++t) {
+    layer.loss_set.push_back(static_cast<std::int32_t>(t / 11 + (t > 20 ? 1 : 0)));
+  }
+  expect_balanced(layer);
+}
+
+TEST(MoeKernelsLayer, TheRouterSeesNoise) {
+  LayerConfig c = config_of(DType::f32, RouterConfig::switch_transformer(8));
+  c.jitter = 0.25;
+  expect_balanced(clear_layer(320, c, 19));
+  c.shared_ffn = 5;
+  c.z_beta = 0.1;
+  expect_balanced(clear_layer(321, c, 22));
+  LayerConfig half = config_of(DType::bf16, RouterConfig::qwen3(8, 2));
+  half.jitter = 0.1;
+  expect_balanced(clear_layer(322, half, 17));
+}
+
+/// Tokens once a rank: the bits of copies, whoever computes.
+void expect_once_as_copies(const LayerCase& layer) {
+  for (const int ranks : {2, 4, 8}) {
+    for (const bool interleaved : {false, true}) {
+      SCOPED_TRACE(layer.describe() + ", ranks " + std::to_string(ranks));
+      DeviceRanks run{.ranks = ranks, .empty_rank = ranks == 4, .interleaved = interleaved};
+      const LayerResult copies = run_on_devices(layer, run);
+      run.once_a_rank = true;
+      expect_same(run_on_devices(layer, run), copies, true);
+    }
+  }
+}
+
+TEST(MoeKernelsLayer, TokensOnceARankHaveTheBitsOfCopies) {
+  LayerConfig v3 = config_of(DType::bf16, RouterConfig::deepseek_v3(32, 4));
+  v3.shared_ffn = 8;
+  expect_once_as_copies(clear_layer(400, v3, 29));
+  LayerConfig odd = without_router(config_of(DType::f32, RouterConfig::mixtral(24, 5)));
+  odd.hidden = 19;
+  expect_once_as_copies(random_layer(401, odd, 23));
+  expect_once_as_copies(random_layer(402, odd, 0));
+}
+
+/// Messages: the bits of stores into the memory of other ranks, in one round and in several.
+void expect_messages_as_stores(const LayerCase& layer, std::int64_t capacity) {
+  for (const int ranks : {2, 4}) {
+    for (const bool interleaved : {false, true}) {
+      SCOPED_TRACE(layer.describe() + ", ranks " + std::to_string(ranks));
+      DeviceRanks run{.ranks = ranks,
+                      .empty_rank = ranks == 4,
+                      .interleaved = interleaved,
+                      .capacity = capacity};
+      const LayerResult stores = run_on_devices(layer, run);
+      std::int64_t rounds = 0;
+      run.most_rounds = &rounds;
+      run.in_messages = true;
+      expect_same(run_on_devices(layer, run), stores, true);
+      EXPECT_EQ(rounds > 1, capacity > 0);
+    }
+  }
+}
+
+TEST(MoeKernelsLayer, MessagesHaveTheBitsOfStores) {
+  LayerConfig v3 = config_of(DType::bf16, RouterConfig::deepseek_v3(32, 4));
+  v3.shared_ffn = 8;
+  expect_messages_as_stores(clear_layer(420, v3, 29), 0);
+  LayerConfig odd = without_router(config_of(DType::f32, RouterConfig::mixtral(24, 5)));
+  odd.hidden = 19;
+  expect_messages_as_stores(random_layer(421, odd, 23), 11);
+  expect_messages_as_stores(random_layer(422, odd, 0), 0);
+}
+
+/// Rounds: bits of one round where a product's rows do not depend on how many there are.
+void expect_rounds(const LayerCase& layer, std::int64_t capacity) {
+  const bool exact = test_device().kernel->backend == "cpu";
+  for (const int ranks : {1, 2, 4}) {
+    SCOPED_TRACE(layer.describe() + ", ranks " + std::to_string(ranks) + ", capacity " +
+                 std::to_string(capacity));
+    std::int64_t rounds = 1;
+    DeviceRanks run{.ranks = ranks, .empty_rank = ranks == 4, .most_rounds = &rounds};
+    const LayerResult one = run_on_devices(layer, run);
+    ASSERT_EQ(rounds, 1);
+    run.capacity = capacity;
+    run.interleaved = ranks == 2;
+    run.once_a_rank = true;
+    const LayerResult got = run_on_devices(layer, run);
+    ASSERT_GT(rounds, 1) << "the test shows nothing";
+    if (exact) expect_same(got, one, true);
+    expect_near(layer, got, oracle_layer(layer, oracle_routing(layer)));
+  }
+}
+
+TEST(MoeKernelsLayer, WhatDoesNotFitComesInFurtherRounds) {
+  LayerConfig v3 = config_of(DType::bf16, RouterConfig::deepseek_v3(32, 4));
+  v3.shared_ffn = 8;
+  const LayerCase routed = clear_layer(410, v3, 27);
+  expect_rounds(routed, 13);
+  expect_rounds(routed, 26);
+  const LayerConfig given = without_router(config_of(DType::f32, RouterConfig::mixtral(8, 3)));
+  expect_rounds(random_layer(411, given, 3), 1);  // a row at a time
+  LayerCase one_expert = random_layer(412, given, 18);
+  for (std::size_t i = 0; i < one_expert.routing.indices.size(); ++i) {
+    one_expert.routing.indices[i] = i % 3 == 1 ? 5 : -1;
+    one_expert.routing.weights[i] = i % 3 == 1 ? 0.5F : 0.0F;
+  }
+  expect_rounds(one_expert, 7);
+}
+
+TEST(MoeKernelsLayer, MovesABiasInDeviceMemory) {
   const moe::Device device = test_device();
-  LayerConfig c = config_of(DType::f32, RouterConfig::mixtral(4, 2));
-  c.balance_alpha = 0.1;
-  EXPECT_THROW(DeviceLayer(c, 4, device), Unsupported);
-  c.balance_alpha = 0.0;
-  c.capacity.factor = 1.0;
-  EXPECT_THROW(DeviceLayer(c, 4, device), Unsupported);
+  const DeviceLayer layer(config_of(DType::f32, RouterConfig::deepseek_v3(32, 4)),
+                          {.max_tokens = 4}, device);
+  std::vector<std::int64_t> counts(32, 3);
+  counts[1] = 0;
+  counts[2] = 6;  // the mean is 3
+  DeviceTensor bias(device, DType::f32, {32});
+  bias.fill(Values(32, 0.5).data());
+  layer.update_bias(counts, 0.25F, bias.floats(), nullptr);
+  Values want(32, 0.5);
+  want[1] = 0.75;
+  want[2] = 0.25;
+  EXPECT_EQ(bias.values(), want);
 }
 
 }  // namespace

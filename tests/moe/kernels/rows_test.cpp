@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -127,6 +128,126 @@ TEST(MoeKernelsRows, ScatterOnceARankSendsEachTokenOnce) {
   const std::vector<std::int64_t> memory(kRanks, kTokens);
   launch_scatter(p, memory.data(), 16, 6);
   EXPECT_EQ(got, want);
+}
+
+/// What expanding needs: rows of slots, where each token's row came to, and own rows at once.
+TEST(MoeKernelsRows, ScatterOnceARankSaysWhereRowsCameTo) {
+  std::mt19937_64 generator(16);
+  constexpr std::int64_t kTokens = 7, kK = 5, kRanks = 3, kFirst = 4, kRoom = kTokens + kFirst;
+  constexpr std::int32_t kOwn = 1;
+  std::vector<std::int32_t> rank;
+  std::vector<std::int64_t> place, row, next(kRanks, -1), rows(kRanks, 0);
+  std::vector<float> weights;
+  for (std::int64_t t = 0; t < kTokens; ++t) {
+    std::vector<bool> seen(kRanks, false);
+    for (std::int64_t slot = 0; slot < kK; ++slot) {
+      const std::int64_t r = random_between(generator, -1, kRanks - 1);
+      rank.push_back(static_cast<std::int32_t>(r));
+      weights.push_back(static_cast<float>(rank.size()));
+      if (r >= 0 && !seen[at(r)]) ++next[at(r)];
+      if (r >= 0) seen[at(r)] = true;
+      place.push_back(r >= 0 ? next[at(r)] : -1);
+      row.push_back(r >= 0 ? rows[at(r)]++ : -1);
+    }
+  }
+  const auto from = random_bytes(kTokens * 16, generator);
+  const std::vector<std::byte> none(at(kTokens * kK * 16), std::byte{0xff});
+  std::vector<std::vector<std::byte>> tokens(kRanks, none), want = tokens;
+  std::vector<std::byte> own = none, want_own = none;
+  std::vector<std::vector<float>> got_weights(kRanks, std::vector<float>(kTokens * kK, -7.0F));
+  auto want_weights = got_weights;
+  std::vector<std::vector<std::int64_t>> sources(kRanks,
+                                                 std::vector<std::int64_t>(kTokens * kK, -7));
+  auto want_sources = sources;
+  moe::cuda::ScatterParams p;
+  p.tokens = kTokens;
+  p.k = kK;
+  p.once_a_rank = true;
+  p.bytes = p.from_stride = 16;
+  p.from = from.data();
+  p.rank = rank.data();
+  p.place = place.data();
+  p.row = row.data();
+  p.weights = weights.data();
+  p.own = kOwn;
+  p.own_rows = own.data();
+  for (std::size_t r = 0; r < kRanks; ++r) {
+    p.to[r] = tokens[r].data();
+    p.first[r] = kFirst;
+    p.weights_to[r] = got_weights[r].data();
+    p.source_of[r] = sources[r].data();
+  }
+  for (std::size_t pair = 0; pair < rank.size(); ++pair) {
+    if (rank[pair] < 0) continue;
+    const std::size_t r = at(rank[pair]), to = at(row[pair]);
+    const std::byte* token = &from[pair / kK * 16];
+    want_weights[r][to] = weights[pair];
+    want_sources[r][to] = rank[pair] == kOwn ? -1 : place[pair] + kFirst;
+    std::byte* there =
+        rank[pair] == kOwn ? &want_own[to * 16] : &want[r][at((place[pair] + kFirst) * 16)];
+    std::memcpy(there, token, 16);
+  }
+  const std::vector<std::int64_t> memory(kRanks, kRoom);
+  launch_scatter(p, memory.data(), 16, 6);
+  EXPECT_EQ(tokens, want);
+  EXPECT_EQ(own, want_own);
+  EXPECT_EQ(got_weights, want_weights);
+  EXPECT_EQ(sources, want_sources);
+}
+
+/// Rounds out and back: together they move every row once, and a round touches no other's.
+TEST(MoeKernelsRows, RoundsGoOutAndComeBack) {
+  std::mt19937_64 generator(17);
+  constexpr std::int64_t kTokens = 9, kK = 4, kRanks = 3, kCapacity = 5;
+  for (const std::int64_t bytes : {48, 6}) {
+    const Places places(kTokens, kK, kRanks, generator);
+    const auto from = random_bytes(kTokens * bytes, generator);
+    std::vector<std::byte> got(at(kTokens * kK * bytes), std::byte{0xff}), want = got;
+    std::vector<std::int64_t> pair_at(at(kTokens * kK), -7), want_at;
+    std::vector<float> values(at(kTokens * kK), -7.0F), want_values;
+    for (std::int64_t pair = 0; pair < kTokens * kK; ++pair) {
+      const std::int64_t place = places.place[at(pair)];
+      want_at.push_back(place < 0 ? -1 : pair);
+      want_values.push_back(place < 0 ? 0.0F : static_cast<float>(place));
+      if (place < 0) continue;
+      std::memcpy(&want[at(pair * bytes)], &from[at(pair / kK * bytes)], at(bytes));
+    }
+    for (std::int64_t low = 0; low < std::ranges::max(places.rows); low += kCapacity) {
+      moe::cuda::ScatterParams out;
+      moe::cuda::FetchParams back;
+      moe::cuda::PullParams pull;
+      out.tokens = back.tokens = kTokens;
+      out.k = back.k = kK;
+      out.low = back.low = pull.low = low;
+      out.high = back.high = pull.high = low + kCapacity;
+      out.bytes = out.from_stride = back.bytes = bytes;
+      out.from = from.data();
+      out.rank = back.rank = pull.rank = places.rank.data();
+      out.place = back.place = pull.place = places.place.data();
+      back.to = got.data();
+      back.at = pair_at.data();
+      pull.pairs = kTokens * kK;
+      pull.to = values.data();
+      std::vector<std::vector<std::byte>> there(kRanks,
+                                                std::vector<std::byte>(at(kCapacity * bytes)));
+      std::vector<float> numbers;
+      for (std::int64_t i = 0; i < kCapacity; ++i) numbers.push_back(static_cast<float>(low + i));
+      for (std::size_t r = 0; r < kRanks; ++r) {
+        out.to[r] = there[r].data();
+        out.first[r] = -low;
+        back.from[r] = there[r].data();
+        pull.from[r] = numbers.data();
+      }
+      const std::vector<std::int64_t> memory(kRanks, kCapacity);
+      const int piece = bytes % 16 == 0 ? 16 : 2;
+      launch_scatter(out, memory.data(), piece, 8);
+      launch_fetch(back, memory.data(), piece, 9);
+      launch_pull(pull, memory.data());
+    }
+    EXPECT_EQ(got, want);
+    EXPECT_EQ(pair_at, want_at);
+    EXPECT_EQ(values, want_values);
+  }
 }
 
 /// dy to the rows of slots: the same rows, without ranks.

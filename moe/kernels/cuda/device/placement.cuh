@@ -107,6 +107,7 @@ __device__ inline void scan_column(const PlaceParams& p, int column) {
     p.counts[column] = before;
   } else {
     *rank_total(p, column - p.experts) = before;
+    if (p.rank_tokens != nullptr) p.rank_tokens[column - p.experts] = before;
   }
 }
 

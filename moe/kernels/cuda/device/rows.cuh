@@ -32,12 +32,15 @@ __device__ inline bool is_first_of_rank(const ScatterParams& p, std::int64_t tok
 /// Thread `slot` looks its slot up, and sends the weight.
 __device__ inline std::byte* target_of(const ScatterParams& p, std::int64_t token, int slot) {
   const std::int64_t pair = token * p.k + slot;
-  if (p.place[pair] < 0) return nullptr;
+  if (p.place[pair] < p.low || p.place[pair] >= p.high) return nullptr;
   const std::int32_t rank = rank_of(p.rank, pair);
-  const std::int64_t row = p.first[rank] + p.place[pair];
+  const std::int64_t at = p.first[rank] + p.place[pair];
+  const std::int64_t row = p.row != nullptr ? p.row[pair] : at;
   if (p.weights != nullptr) p.weights_to[rank][row] = p.weights[pair];
+  if (p.row != nullptr) p.source_of[rank][row] = rank == p.own ? -1 : at;
+  if (p.row != nullptr && rank == p.own) return p.own_rows + row * p.bytes;
   if (p.once_a_rank && !is_first_of_rank(p, token, slot)) return nullptr;
-  return p.to[rank] + row * p.bytes;
+  return p.to[rank] + at * p.bytes;
 }
 
 template <typename Piece>
@@ -95,7 +98,34 @@ __device__ inline std::byte* source_of(const CombineParams& p, std::int64_t pair
 
 __device__ inline void pull_value(const PullParams& p, std::int64_t pair) {
   const std::int64_t place = p.place[pair];
-  p.to[pair] = place < 0 ? 0.0F : p.from[rank_of(p.rank, pair)][place];
+  if (place >= 0 && (place < p.low || place >= p.high)) return;
+  p.to[pair] = place < 0 ? 0.0F : p.from[rank_of(p.rank, pair)][place - p.low];
+}
+
+/// A slot's row in this round; null: none.
+__device__ inline std::byte* round_row(const FetchParams& p, std::int64_t pair) {
+  const std::int64_t place = p.place[pair];
+  p.at[pair] = place < 0 ? -1 : pair;
+  if (place < p.low || place >= p.high) return nullptr;
+  const std::byte* rows = p.from[rank_of(p.rank, pair)];
+  return const_cast<std::byte*>(rows) + (place - p.low) * p.bytes;
+}
+
+template <typename Piece>
+__device__ void fetch_token(const FetchParams& p, SlotRows& shared, std::int64_t token) {
+  const auto thread = static_cast<int>(threadIdx.x);
+  __syncthreads();  // the slots of the token before
+  if (thread < p.k) shared.at[thread] = round_row(p, token * p.k + thread);
+  __syncthreads();
+  std::byte* to = p.to + token * p.k * p.bytes;
+  const std::int64_t pieces = p.bytes / static_cast<std::int64_t>(sizeof(Piece));
+  for (std::int64_t i = thread; i < pieces; i += kRowThreads) {
+#pragma unroll 4
+    for (int slot = 0; slot < p.k; ++slot) {
+      const auto* from = reinterpret_cast<const Piece*>(shared.at[slot]);
+      if (from != nullptr) reinterpret_cast<Piece*>(to + slot * p.bytes)[i] = from[i];
+    }
+  }
 }
 
 /// Sums in the order of slots, then `more`, rounded once.

@@ -24,7 +24,8 @@ __device__ inline std::int32_t scan_lanes(std::int32_t value) {
 }
 
 /// In the same order on every lane, so that all have the same bits.
-__device__ inline float sum_lanes(float value) {
+template <typename T>
+__device__ T sum_lanes(T value) {
   for (int step = kWarp / 2; step > 0; step /= 2) {
     value += __shfl_xor_sync(kAllLanes, value, step);
   }
