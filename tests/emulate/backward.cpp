@@ -71,12 +71,13 @@ struct Run {
 template <typename T, typename Memory, bool kCapped, bool kOrdered>
 void run_blocks(const Run& run) {
   static_assert(sizeof(Memory) <= emulate::kSharedBytes);
+  const sm90::Factors factors = sm90::factors_of(run.geometry);
   for (unsigned i = 0; i < run.blocks; ++i) {
     emulate::reset_products();
     Machine machine({g_emulation.seed + i, g_emulation.late});
     machine.run(sm90::kThreads, {i, 0, 0}, {run.blocks, 1, 1}, [&] {
       sm90::run_backward_block<T, Memory, kCapped, kOrdered>(
-          run.geometry, run.params, run.maps, run.schedule, run.turns,
+          run.geometry, run.params, run.maps, run.schedule, factors, run.turns,
           reinterpret_cast<unsigned char*>(machine.shared()));
     });
     emulate::require_no_copies();
@@ -168,7 +169,7 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
                  map_of(sm90::key_shape(p.k, p.geometry), keys),
                  map_of(sm90::value_shape(p.v, p.geometry), keys),
                  map_of(sm90::dout_shape(p.dout, p.geometry), rows),
-                 map_of(sm90::gradient_shape(p.dq, p.geometry), rows)},
+                 map_of(sm90::gradient_shape(p.dq, p.geometry), sm90::kBoxRows)},
                 {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads,
                  sections.size, sections.count},
                 turns.data(),

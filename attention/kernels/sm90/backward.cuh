@@ -11,13 +11,13 @@
 //              warpgroups 1, 2: consumers of 64 keys each, 232 registers.
 //   products   S^T = K Q^T and dP^T = V dO^T from shared memory, 64 keys by the rows of the step;
 //              dV += P^T dO and dK += dS^T Q with P^T and dS^T from registers, where the layout of
-//              a product is that of a left operand; dQ = dS K from shared memory, of both
-//              warpgroups' dS: each computes half of it, 64 rows by 64 columns, and leaves it in
+//              a product is that of a left operand; dQ^T = K^T dS^T from shared memory, of both
+//              warpgroups' dS: each computes half of it, 64 columns by 64 rows, and leaves it in
 //              shared memory as boxes of 32 columns.
-//   overlap    exponentials run under dP^T, dS under dV, dQ leaves under dK
-//   shared     K, V; Q, dO, numbers and masks of the rows [2 stages]; dS [2], so that one barrier a
-//              step is enough; dQ (backward_shared.cuh): 200 KB at head_dim 128, 192 at 96, 203 at
-//              64
+//   overlap    dQ is a step behind, so that the warpgroups do not wait for each other; exponentials
+//              run under dP^T and the other warpgroup's products, dQ leaves under dK
+//   shared     K, V; Q, dO, numbers and masks of the rows [2 stages]; dS [3; 2 at head_dim 64], dQ
+//              (backward_shared.cuh): 217 KB at head_dim 128 and 96, 203 at 64
 //   tails      what lies behind a tile is read with it and cleared by the consumers (0 times what
 //              is not finite is no 0): rows of K once an item, of Q and dO in steps of fewer rows
 //   96         is a block of 64 columns and a half; what a box brings beside the tensor is 0. dQ is
@@ -43,31 +43,40 @@ namespace annulus::attn::sm90 {
 template <typename T, typename Memory, bool kCapped>
 struct GradientConsumer : ConsumerBase<Memory> {
   using Base = ConsumerBase<Memory>;
-  using Base::clear_keys, Base::clear_queries, Base::finish_clearing, Base::group, Base::lane,
-      Base::p, Base::reach, Base::release, Base::say_done, Base::shared, Base::step, Base::warp;
+  using Base::at_end, Base::clear_keys, Base::clear_queries, Base::factors, Base::finish_clearing,
+      Base::group, Base::lane, Base::p, Base::reach, Base::release, Base::said, Base::say_done,
+      Base::shared, Base::step, Base::warp;
   using typename Base::Turn;
   static constexpr int kDim = Memory::kDim;
   static constexpr int kRows = Memory::kRows;
   static constexpr int kKeys = Memory::kKeys;
   static constexpr int kScoreCount = kRows / 2;  ///< of a thread
+  /// Of a step's rows, between whose dS the parts of dV but the last are started: all of P beside
+  /// all that P and dS are made of has no place in registers.
+  static constexpr int kPartRows = 64;
+  /// dQ is a step behind, so that no warpgroup waits for the other's dS. Not with steps of 128
+  /// rows: there is no room for a third dS, nor are there registers.
+  static constexpr bool kApart = kRows == kPartRows;
+  static constexpr int kParts = kRows / kPartRows;
 
   float dk[kDim / 2], dv[kDim / 2];
   float s[kScoreCount], dp[kScoreCount], dq[32];
   std::uint32_t probabilities[kScoreCount / 2], gradients[kScoreCount / 2];
 
-  using Base::Base;
+  const int half;  ///< the warpgroup, for what descriptors are made of
+
+  __device__ __forceinline__ GradientConsumer(const BackwardParams& params,
+                                              const Factors& of_scores, Memory& memory)
+      : Base(params, of_scores, memory), half(of_warp(group())) {}
 
   __device__ __forceinline__ static int key() { return 16 * warp(); }  ///< the warp's first
-
-  __device__ __forceinline__ unsigned char* scores() const {
-    return shared.ds[step % Memory::kScores];
-  }
 
   /// The warpgroup's keys times the rows of the step.
   __device__ __forceinline__ void multiply_rows(float (&d)[kScoreCount], const unsigned char* keys,
                                                 const unsigned char* rows) const {
-    const Matrix a = along_rows(shared_address(keys) +
-                                static_cast<std::uint32_t>(group() * kGroupRows * kRowBytes));
+    Matrix a = along_rows(shared_address(keys) +
+                          static_cast<std::uint32_t>(half * kGroupRows * kRowBytes));
+    forget(a.low);  // descriptors of all steps would be held
     const Matrix b = along_rows(shared_address(rows));
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
@@ -75,48 +84,46 @@ struct GradientConsumer : ConsumerBase<Memory> {
     }
   }
 
-  /// sum += scores^T rows, over steps [first, first + kSteps) of 16 rows.
-  template <int kSteps>
+  /// sum += scores^T rows, over the steps of 16 rows of parts [first, last).
   __device__ __forceinline__ void add_rows(float (&sum)[kDim / 2],
                                            const std::uint32_t (&scores)[kScoreCount / 2],
-                                           const unsigned char* rows, int first) const {
+                                           const unsigned char* rows, int first, int last) const {
     fence_products();
     const Matrix b = across_rows(shared_address(rows), kRows);
 #pragma unroll
-    for (int k = first; k < first + kSteps; ++k) {
+    for (int k = kPartRows / 16 * first; k < kPartRows / 16 * last; ++k) {
       multiply_add(sum, scores + 4 * k, b.at(step_across_rows(k)), true, T());
     }
     commit_products();
   }
 
-  /// Waits for Q of the step and starts S^T.
+  /// Starts S^T, and dP^T.
   __device__ __forceinline__ void start_scores(const Turn& at) {
-    wait(&shared.q_full[at.index], at.full);
     drop(s);
     fence_products();
     multiply_rows(s, shared.k, shared.q[at.index]);
     commit_products();
-  }
-  /// The same of dO and dP^T.
-  __device__ __forceinline__ void start_slopes(const Turn& at) {
-    wait(&shared.dout_full[at.index], at.full);
     drop(dp);
     fence_products();
     multiply_rows(dp, shared.v, shared.dout[at.index]);
     commit_products();
   }
 
-  /// dQ is of all keys, so of both warpgroups' dS.
-  __device__ __forceinline__ void start_dq(const unsigned char* ds) {
-    constexpr std::uint32_t kBlock = kKeys * kRowBytes;
-    const auto half = static_cast<std::uint32_t>(group()) * kBlock;
-    const Matrix a = across_rows(shared_address(ds) + (kRows > 64 ? half : 0), kKeys);
-    const Matrix b = across_rows(shared_address(shared.k) + (kDim > 64 ? half : 0), kKeys);
+  /// dQ^T of step n is of all keys, so of both warpgroups' dS: each computes 64 columns of all
+  /// rows, or of all columns half of the rows.
+  __device__ __forceinline__ void start_dq(int n) {
+    const auto part = static_cast<std::uint32_t>(half);
+    Matrix a =
+        across_rows(shared_address(shared.k) + (kDim > 64 ? part * kKeys * kRowBytes : 0), kKeys);
+    forget(a.low);
+    const Matrix b = along_rows(shared_address(shared.ds[n % Memory::kScores]) +
+                                (kRows > 64 ? part * kBoxRows * kRowBytes : 0));
     drop(dq);
     fence_products();
 #pragma unroll
     for (int k = 0; k < kKeys / 16; ++k) {
-      multiply_across(dq, a.at(step_across_rows(k)), b.at(step_across_rows(k)), k > 0, T());
+      multiply_across_along(dq, a.at(step_across_rows(k)), b.at(step_along_rows(k, kRows)), k > 0,
+                            T());
     }
     commit_products();
   }
@@ -124,75 +131,102 @@ struct GradientConsumer : ConsumerBase<Memory> {
   /// Scores and slopes of rows behind the step's are of no account: they are hidden. Q and dO of
   /// those rows are not, in dK and dV.
   __device__ __forceinline__ void clear_tails(const Turn& at) const {
-    const int rows = shared.steps[at.index].rows;
+    const int rows = said().rows;
     if (rows == kRows) return;
     clear_queries(shared.q[at.index], shared.dout[at.index], rows);
     finish_clearing();
   }
 
-  /// From S^T and dP^T, which are under way, to P and dS in registers, and dV under way. Half of dV
-  /// is started before the other half of dS is computed; all of it, and P would be there twice.
+  /// What dS of the step and dQ of the one before need: room, and dS of both warpgroups.
+  template <bool kFirst>
+  __device__ __forceinline__ void await_slopes() const {
+    const Place<Memory::kScores> own(step), last(step - 1);
+    wait(&shared.ds_empty[own.index], own.empty);
+    if constexpr (!kFirst) wait(&shared.ds_full[last.index], last.full);
+  }
+
+  /// S^T and dP^T started, and from them P and dS in registers. What is read from shared memory
+  /// behind products that are started waits until the tensor cores take them: so numbers are read
+  /// before.
+  template <bool kFirst>
   __device__ __forceinline__ void find_scores(const Turn& at) {
     constexpr int kColumns = kScoreCount / 4;
-    const bool masked = shared.steps[at.index].masked != 0;
+    using Numbers = std::conditional_t<kApart && !kCapped, HeldNumbers, RowNumbers<kRows>>;
+    const bool masked = said().masked != 0;
     const std::uint16_t* const seen = shared.seen[at.index][warp()];
-    const float* const lse = shared.lse[at.index];
-    const float* const delta = shared.delta[at.index];
+    const Numbers lse(shared.lse[at.index], lane());
+    start_scores(at);
+    if constexpr (kApart) await_slopes<kFirst>();
     if constexpr (kCapped) {
       wait_products<0>(s);
       hold(dp);
     } else {
       wait_products<1>(s);
       reach(Phase::scores);
-      find_probabilities<kColumns>(s, lse, shared.factors.to_exponent, lane(), 0);
+      find_probabilities<kColumns>(s, lse, factors.to_exponent, lane(), 0);
       // NOTE: the branch also keeps ptxas from moving the wait for dP before the exponentials.
       if (masked) hide<kColumns>(s, seen, lane(), 0);
-      wait_products<0>(dp);
     }
-    clear_tails(at);
+    const Numbers delta(shared.delta[at.index], lane());
+    if constexpr (!kCapped) wait_products<0>(dp);
+    if (masked) clear_tails(at);
     reach(Phase::slopes);
 #pragma unroll
-    for (int part = 0; part < 2; ++part) {
-      constexpr int kPart = kColumns / 2;
+    for (int part = 0; part < kParts; ++part) {
+      constexpr int kPart = kColumns / kParts;
       const int first = part * kPart;
+      const bool hides = kApart ? masked : said().masked != 0;  // registers are few
       if constexpr (kCapped) {
-        find_capped<kPart>(shared.factors, s, dp, lse, delta, lane(), first);
-        if (masked) hide<kPart>(s, seen, lane(), first);
+        find_capped<kPart>(factors, s, dp, lse, delta, lane(), first);
+        if (hides) hide<kPart>(s, seen, lane(), first);
       } else {
         find_gradients<kPart>(s, dp, delta, lane(), first);
       }
-      if (masked) hide<kPart>(dp, seen, lane(), first);
+      if (hides) hide<kPart>(dp, seen, lane(), first);
       pack_columns<T, kPart>(s, probabilities, first);
       pack_columns<T, kPart>(dp, gradients, first);
-      add_rows<kPart / 2>(dv, probabilities, shared.dout[at.index], first / 2);
+      if (part + 1 < kParts) add_rows(dv, probabilities, shared.dout[at.index], part, part + 1);
     }
   }
 
-  /// From scores to dS in shared memory, where both warpgroups see it, and dV, which is under way.
-  __device__ __forceinline__ void exchange_scores(const Turn& at) {
-    find_scores(at);
-    store_packs<kKeys>(shared_address(scores()), key(), 0, lane(), gradients);
+  /// The step's dS to shared memory, where both warpgroups see it, and dQ that is `staged`, if some
+  /// is, to the adder: one fence for both. An earlier one would have the copy engine read
+  /// dQ while S^T and dP^T take all that shared memory gives (docs/notes/08). Starts the last
+  /// part of dV: behind dS, which would else wait for it (see find_scores).
+  __device__ __forceinline__ void keep_slopes(const Turn& at, bool staged) {
+    const int to = step % Memory::kScores;
+    store_by_row<kRows>(shared_address(shared.ds[to]), key(), lane(), gradients);
+    add_rows(dv, probabilities, shared.dout[at.index], kParts - 1, kParts);
     fence_async_shared();
+    __syncwarp();
+    if constexpr (kApart) release(&shared.ds_full[to]);
+    if (staged) release(&shared.dq_full[half]);
     reach(Phase::exchange);
-    // Both halves of dS are there, and the last one is read.
-    barrier_wait(kScoresBarrier, kConsumers);
+    if constexpr (!kApart) barrier_wait(kScoresBarrier, kConsumers);
     reach(Phase::meeting);
   }
 
-  /// Leaves the warpgroup's part of dQ to the adder, while products are under way.
-  __device__ __forceinline__ void leave_dq() {
+  /// Leaves the warpgroup's part of dQ of step n, but for a fence, where the adder takes it from,
+  /// once it is there; kPending: products behind it.
+  template <int kPending>
+  __device__ __forceinline__ void stage(int n) {
+    if constexpr (Memory::kTuning.adds) wait(&shared.dq_empty[half], Place<1>(n).empty);
+    wait_products<kPending>(dq);
+    if constexpr (kApart) release(&shared.ds_empty[n % Memory::kScores]);
     reach(Phase::dq);
     if constexpr (Memory::kTuning.adds) {
-      const int row = key() % kGroupRows + (kRows > 64 ? kGroupRows * group() : 0);
-      constexpr int kBoxes = Memory::kBoxes;
-      const int first = kDim > 64 ? 2 * group() : 0;
-      wait(&shared.dq_empty, Place<1>(step).empty);
-      stage_dq<kRows>(shared.dq + first * Memory::kBoxBytes, kBoxes % 2 == 0 ? 2 : kBoxes - first,
-                      row, lane(), shared.factors.scale, dq);
-      __syncwarp();
-      release(&shared.dq_full);
+      const int column = key() % kGroupRows;
+      if (kDim % kBlockWidth == 0 || kBlockWidth * half + column < kDim) {
+        stage_columns(shared.dq[half], column, lane(), factors.scale, dq);
+      }
     }
     reach(Phase::added);
+  }
+  __device__ __forceinline__ void leave_staged() const {
+    if constexpr (!Memory::kTuning.adds) return;
+    fence_async_shared();
+    __syncwarp();
+    release(&shared.dq_full[half]);
   }
 
   /// Waits for K and V of item n.
@@ -210,29 +244,53 @@ struct GradientConsumer : ConsumerBase<Memory> {
     reach(Phase::item);
   }
 
-  /// All steps of an item, which has some; one after another.
+  /// A step, with dQ of the one before it if the warpgroups are apart: so one has exponentials to
+  /// compute while the other has products. `staged`: some dQ waits for a fence. False where the
+  /// step is the item's last.
+  template <bool kFirst>
+  __device__ __forceinline__ bool run_step(bool staged) {
+    const Turn at(step);
+    wait(&shared.q_full[at.index], at.full);
+    find_scores<kFirst>(at);
+    keep_slopes(at, staged);
+    constexpr bool kAdds = !kFirst || !kApart;
+    const int of = kApart ? step - 1 : step;
+    if constexpr (kAdds) start_dq(of);
+    add_rows(dk, gradients, shared.q[at.index], 0, kParts);
+    if constexpr (kAdds) stage<1>(of);
+    if constexpr (!kApart) leave_staged();
+    const bool more = said().last == 0;
+    wait_products<0>(dk);
+    hold(dv);
+    __syncwarp();  // all lanes have read what the step says
+    release(&shared.empty[at.index]);
+    reach(Phase::done);
+    ++step;
+    return more;
+  }
+
+  /// All steps of an item, which has some, and dQ of its last.
   __device__ __forceinline__ void stream_rows() {
-    for (bool more = true; more; ++step) {
-      const Turn at(step);
-      start_scores(at);
-      start_slopes(at);
-      exchange_scores(at);
-      start_dq(scores());
-      add_rows<kRows / 16>(dk, gradients, shared.q[at.index], 0);
-      wait_products<1>(dq);
-      leave_dq();
-      more = shared.steps[at.index].last == 0;
-      wait_products<0>(dk);
-      hold(dv);
-      __syncwarp();  // all lanes have read what the step says
-      release(&shared.empty[at.index]);
-      reach(Phase::done);
+    if constexpr (!kApart) {
+      while (run_step<false>(false)) {
+      }
+      return;
     }
+    bool more = run_step<true>(false);
+    bool staged = false;
+    while (more) {
+      more = run_step<false>(staged);
+      staged = Memory::kTuning.adds;
+    }
+    await_slopes<false>();
+    start_dq(step - 1);
+    if (staged) leave_staged();
+    stage<0>(step - 1);
+    leave_staged();
   }
 
   __device__ __forceinline__ void store(const KeyRows& to) const {
-    leave_keys<T, kDim>(p.dk, to.dk, key(), to.keys, lane(), shared.factors.scale, p.dkv_assign,
-                        dk);
+    leave_keys<T, kDim>(p.dk, to.dk, key(), to.keys, lane(), factors.scale, p.dkv_assign, dk);
     leave_keys<T, kDim>(p.dv, to.dv, key(), to.keys, lane(), 1.0F, p.dkv_assign, dv);
     say_done(to);
   }
@@ -241,7 +299,7 @@ struct GradientConsumer : ConsumerBase<Memory> {
     for (int n = 0;; ++n) {
       const Turn at(step);
       wait(&shared.q_full[at.index], at.full);
-      if (shared.steps[at.index].rows == 0) return;
+      if (at_end()) return;
       start_item(n);
       stream_rows();
       release(&shared.keys_empty);
@@ -254,24 +312,25 @@ struct GradientConsumer : ConsumerBase<Memory> {
 template <typename T, typename Memory, bool kCapped, bool kOrdered>
 __device__ __forceinline__ void run_backward_block(const cuda::Geometry& g, const BackwardParams& p,
                                                    const BackwardMaps& maps,
-                                                   const KeySchedule& schedule, int* turns,
+                                                   const KeySchedule& schedule,
+                                                   const Factors& factors, int* turns,
                                                    unsigned char* memory) {
   constexpr BackwardTuning kTuning = Memory::kTuning;
   auto& shared = *reinterpret_cast<Memory*>(memory);
-  if (threadIdx.x == 0) init_backward(shared, g);
+  if (threadIdx.x == 0) init_backward(shared);
   __syncthreads();
   if (threadIdx.x < kGroupThreads) {
     give_registers<kTuning.loader_registers>();
     if (threadIdx.x < 32) {
       QueryLoader<Memory, kOrdered>(g, p, maps, schedule, turns, shared).run();
-    } else if (kTuning.adds && threadIdx.x / 32 == kAdderWarp) {
-      QueryAdder<Memory, kOrdered>(g, maps, shared).run();
+    } else if (kTuning.adds && threadIdx.x / 32 < kAdderWarp + (kOrdered ? 1 : kGroups)) {
+      QueryAdder<Memory, kOrdered>(g, maps, shared, static_cast<int>(threadIdx.x) / 32).run();
     }
   } else {
     take_registers<kTuning.consumer_registers>();
     using Consumer = std::conditional_t<Memory::kWide, WideConsumer<T, Memory, kCapped>,
                                         GradientConsumer<T, Memory, kCapped>>;
-    Consumer(p, shared).run();
+    Consumer(p, factors, shared).run();
     if (kTuning.traced && blockIdx.x == 0 && threadIdx.x == kGroupThreads) {
       write_trace(shared.trace, g.flops);
     }

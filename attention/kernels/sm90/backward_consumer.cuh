@@ -14,11 +14,13 @@ struct ConsumerBase {
   using Turn = Place<Memory::kStages>;
 
   const BackwardParams& p;
+  const Factors& factors;
   Memory& shared;
   int step = 0;
 
-  __device__ __forceinline__ ConsumerBase(const BackwardParams& params, Memory& memory)
-      : p(params), shared(memory) {}
+  __device__ __forceinline__ ConsumerBase(const BackwardParams& params, const Factors& of_scores,
+                                          Memory& memory)
+      : p(params), factors(of_scores), shared(memory) {}
 
   // Found again wherever they are needed: held, they would cost registers that there are not.
   __device__ __forceinline__ static int thread() { return thread_again() - kGroupThreads; }
@@ -29,6 +31,9 @@ struct ConsumerBase {
   __device__ __forceinline__ void reach(Phase phase) const {
     mark<Memory::kTuning.traced>(shared.trace, thread(), phase);
   }
+
+  /// What the loader says of the step.
+  __device__ __forceinline__ const QueryStep& said() const { return shared.steps[step % kSaid]; }
 
   /// A warp is done with what `barrier` guards.
   __device__ __forceinline__ void release(std::uint64_t* barrier) const {
@@ -56,6 +61,16 @@ struct ConsumerBase {
   __device__ __forceinline__ void finish_clearing() const {
     fence_async_shared();
     barrier_wait(kTailBarrier, kConsumers);
+  }
+
+  /// A step without rows: there are no more, and the adder is to know.
+  __device__ __forceinline__ bool at_end() const {
+    if (said().rows != 0) return false;
+    if (Memory::kTuning.adds) {
+      wait(&shared.dq_empty[group()], Place<1>(step * Memory::kRounds).empty);
+      release(&shared.dq_full[group()]);
+    }
+    return true;
   }
 
   /// Both warpgroups have stored the item's gradients.

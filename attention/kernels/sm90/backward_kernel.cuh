@@ -17,12 +17,14 @@ __global__ void __launch_bounds__(kThreads, 1)
     hopper_backward_kernel(const __grid_constant__ cuda::Geometry g,
                            const __grid_constant__ BackwardParams p,
                            const __grid_constant__ BackwardMaps maps,
-                           const __grid_constant__ KeySchedule schedule, int* const turns) {
+                           const __grid_constant__ KeySchedule schedule,
+                           const __grid_constant__ Factors factors, int* const turns) {
   extern __shared__ __align__(1024) unsigned char memory[];
-  run_backward_block<T, Memory, kCapped, kOrdered>(g, p, maps, schedule, turns, memory);
+  run_backward_block<T, Memory, kCapped, kOrdered>(g, p, maps, schedule, factors, turns, memory);
 }
 
-using BackwardKernel = void (*)(cuda::Geometry, BackwardParams, BackwardMaps, KeySchedule, int*);
+using BackwardKernel = void (*)(cuda::Geometry, BackwardParams, BackwardMaps, KeySchedule, Factors,
+                                int*);
 
 template <typename Memory>
 void launch_kernel(const BackwardLaunch& launch, BackwardKernel kernel) {
@@ -33,7 +35,7 @@ void launch_kernel(const BackwardLaunch& launch, BackwardKernel kernel) {
   const Overlapped overlapped(static_cast<unsigned>(launch.blocks), kThreads, kBytes, launch.stream,
                               true);
   (void)cudaLaunchKernelEx(overlapped.config(), kernel, launch.geometry, launch.params, launch.maps,
-                           launch.schedule, launch.turns);
+                           launch.schedule, factors_of(launch.geometry), launch.turns);
   cuda::check_launch("hopper backward");
 }
 

@@ -14,8 +14,7 @@ struct QueryLoader {
   static constexpr int kRows = Memory::kRows;
   static constexpr int kKeys = Memory::kKeys;
   static constexpr int kLaneRows = kRows / 32;
-  /// dO of a step has its place when that of the step before is done with.
-  static constexpr bool kLateDout = Memory::kDoutStages < Memory::kStages;
+  static constexpr bool kLateDout = Memory::kLateDout;
   using Across = typename Memory::Across;
 
   const cuda::Geometry& g;
@@ -142,23 +141,23 @@ struct QueryLoader {
                                                bool masked) const {
     const cuda::Step& now = shared.planned;
     const int batch = shared.item.batch;
-    say(now, batch, masked, at_end(), shared.steps[at.index]);
+    say(now, batch, masked, at_end(), shared.steps[step % kSaid]);
     const auto token = static_cast<int>(now.token);
     copy<kRows, Across>(maps.q, shared.q[at.index], &shared.q_full[at.index], token, now.head,
                         batch);
-    if constexpr (!kLateDout) start_dout(Place<Memory::kDoutStages>(step), token, now.head, batch);
-  }
-  __device__ __forceinline__ void start_dout(const Place<Memory::kDoutStages>& at, int token,
-                                             int head, int batch) const {
-    copy<kRows, typename Memory::AcrossV>(maps.dout, shared.dout[at.index],
-                                          &shared.dout_full[at.index], token, head, batch);
+    if constexpr (!kLateDout) {
+      copy<kRows, typename Memory::AcrossV>(maps.dout, shared.dout[at.index],
+                                            &shared.q_full[at.index], token, now.head, batch);
+    }
   }
   /// One lane, once the place of dO is free.
   __device__ __forceinline__ void start_late_dout() const {
     const Place<Memory::kDoutStages> at(step);
     wait(&shared.dout_empty[at.index], at.empty);
     const cuda::Step& now = shared.planned;
-    start_dout(at, static_cast<int>(now.token), now.head, shared.item.batch);
+    copy<kRows, typename Memory::AcrossV>(maps.dout, shared.dout[at.index],
+                                          &shared.dout_full[at.index], static_cast<int>(now.token),
+                                          now.head, shared.item.batch);
   }
 
   /// Of the lane's rows; `missing` for those that the step lacks.
@@ -180,8 +179,9 @@ struct QueryLoader {
 #pragma unroll
     for (int i = 0; i < kLaneRows; ++i) {
       const bool seen = lse[i] != -cuda::kInfinity;
-      shared.lse[stage][lane + 32 * i] = seen ? lse[i] * cuda::kLog2E : cuda::kInfinity;
-      shared.delta[stage][lane + 32 * i] = seen ? delta[i] : 0.0F;
+      const int at = place_of_number<kRows>(lane + 32 * i);
+      shared.lse[stage][at] = seen ? lse[i] * cuda::kLog2E : cuda::kInfinity;
+      shared.delta[stage][at] = seen ? delta[i] : 0.0F;
     }
   }
 
@@ -223,9 +223,8 @@ struct QueryLoader {
     if (lane != 0) return;
     const Place<Memory::kStages> at(step);
     wait(&shared.empty[at.index], at.empty);
-    shared.steps[at.index].rows = 0;
-    arrive(&shared.q_full[at.index]);
-    arrive(&shared.q_full[at.index]);
+    shared.steps[step % kSaid].rows = 0;
+    for (int i = kLateDout ? 1 : 0; i < 3; ++i) arrive(&shared.q_full[at.index]);
   }
 
   __device__ __forceinline__ void run() {

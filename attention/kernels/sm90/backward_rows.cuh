@@ -17,13 +17,13 @@ __device__ __forceinline__ void exchange(float2& a, float2& b, bool swapped) {
   a = first;
 }
 
-/// The warp's 16 rows of dQ, from row `row` of the step on, to `count` boxes of 32 columns and
-/// kRows rows, at most as many as a thread has columns of. Two rows that follow each other have the
-/// same 32 bytes of a swizzled row's in turn, so each lane stores its four pieces of a box in an
-/// order of its own: no two lanes that store at once meet in a bank.
-template <int kRows, int kCount>
-__device__ __forceinline__ void stage_dq(unsigned char* boxes, int count, int row, int lane,
-                                         float scale, const float (&dq)[kCount]) {
+/// The warp's 16 rows of dQ, from row `row` of the step on, to boxes of 32 columns and kBoxRows
+/// rows. Two rows that follow each other have the same 32 bytes of a swizzled row's in turn, so
+/// each lane stores its four pieces of a box in an order of its own: no two lanes that store at
+/// once meet in a bank.
+template <int kCount>
+__device__ __forceinline__ void stage_dq(unsigned char* boxes, int row, int lane, float scale,
+                                         const float (&dq)[kCount]) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int r = row + (lane >> 2) + 8 * h;
@@ -32,7 +32,6 @@ __device__ __forceinline__ void stage_dq(unsigned char* boxes, int count, int ro
     const std::uint32_t first = 16 * chunk + 8 * (lane & 1);
 #pragma unroll
     for (int box = 0; box < kCount / 16; ++box) {
-      if (box >= count) continue;
       float2 pieces[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
@@ -43,7 +42,7 @@ __device__ __forceinline__ void stage_dq(unsigned char* boxes, int count, int ro
       exchange(pieces[2], pieces[3], (r & 1) != 0);
       exchange(pieces[0], pieces[2], (r & 2) != 0);
       exchange(pieces[1], pieces[3], (r & 2) != 0);
-      unsigned char* const at = boxes + (box * kRows + r) * kRowBytes;
+      unsigned char* const at = boxes + (box * kBoxRows + r) * kRowBytes;
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         store_shared(reinterpret_cast<float*>(at + (first ^ (32U * k))), pieces[k]);
@@ -51,6 +50,30 @@ __device__ __forceinline__ void stage_dq(unsigned char* boxes, int count, int ro
     }
   }
   fence_async_shared();
+}
+
+/// The same of dQ^T of 64 columns and kBoxRows rows: the warp's 16 columns, from `column` on. Lanes
+/// that store at once have 8 columns of 4 rows, in 8 chunks: all banks.
+__device__ __forceinline__ void stage_columns(unsigned char* boxes, int column, int lane,
+                                              float scale, const float (&dq)[kBoxRows / 2]) {
+  const int c = column + (lane >> 2);
+  const int row = 2 * (lane & 3);
+  const std::uint32_t first =
+      shared_address(boxes) +
+      static_cast<std::uint32_t>(c / 32 * kBoxRows * kRowBytes + 4 * (c & 3)) +
+      place_in_block(row, c % 32 / 4);
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      // 8 columns are 2 chunks, a row changes the lowest bit of a chunk.
+      const std::uint32_t at = (first ^ (32U * h + 16U * e)) + kRowBytes * e;
+#pragma unroll
+      for (int j = 0; j < kBoxRows / 8; ++j) {
+        store_shared(at + 8 * j * kRowBytes, dq[4 * j + 2 * h + e] * scale);
+      }
+    }
+  }
 }
 
 /// The warp's 16 keys of dK or dV, `key` the first of them, written or added to. What is added to

@@ -10,20 +10,50 @@
 // 8 j + 2 (lane % 4) + e of the step.
 namespace annulus::attn::sm90 {
 
-/// The numbers of a thread's two rows of columns j.
+/// The numbers of a thread's two rows of columns j, of kColumns (place_of_number).
+template <int kRows>
 __device__ __forceinline__ float2 of_rows(const float* numbers, int j, int lane) {
-  return *reinterpret_cast<const float2*>(numbers + 8 * j + 2 * (lane & 3));
+  const int first = kRows > 64 ? 8 * j + 2 * (lane & 3) : j / 2 * 16 + 4 * (lane & 3) + j % 2 * 2;
+  return *reinterpret_cast<const float2*>(numbers + first);
 }
+
+/// The same of a step of kRows rows, read when asked for.
+template <int kRows>
+struct RowNumbers {
+  const float* numbers;
+
+  __device__ __forceinline__ RowNumbers(const float* from, int /*lane*/) : numbers(from) {}
+  __device__ __forceinline__ float2 of(int j, int lane) const {
+    return of_rows<kRows>(numbers, j, lane);
+  }
+};
+
+/// The same of 64 rows, read when this is made. What is read from shared memory behind products
+/// that are started waits until the tensor cores take them: so it is read before.
+struct HeldNumbers {
+  float4 pairs[4];
+
+  __device__ __forceinline__ HeldNumbers(const float* from, int lane) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      pairs[i] = *reinterpret_cast<const float4*>(from + 16 * i + 4 * (lane & 3));
+    }
+  }
+  __device__ __forceinline__ float2 of(int j, int /*lane*/) const {
+    const float4& pair = pairs[j / 2];
+    return j % 2 == 0 ? make_float2(pair.x, pair.y) : make_float2(pair.z, pair.w);
+  }
+};
 
 // All of these work on columns [first, first + kColumns) of 8 rows each.
 
 /// Scores to P. `scale`: what takes a product to exponents of 2.
-template <int kColumns, int kCount>
-__device__ __forceinline__ void find_probabilities(float (&s)[kCount], const float* lse,
+template <int kColumns, int kCount, typename Numbers>
+__device__ __forceinline__ void find_probabilities(float (&s)[kCount], const Numbers& lse,
                                                    float scale, int lane, int first) {
 #pragma unroll
   for (int j = first; j < first + kColumns; ++j) {
-    const float2 shift = of_rows(lse, j, lane);
+    const float2 shift = lse.of(j, lane);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       s[4 * j + 2 * h] = exp2_fast(fmaf(s[4 * j + 2 * h], scale, -shift.x));
@@ -33,12 +63,12 @@ __device__ __forceinline__ void find_probabilities(float (&s)[kCount], const flo
 }
 
 /// dP to dS, without softmax_scale, where s is P.
-template <int kColumns, int kCount>
+template <int kColumns, int kCount, typename Numbers>
 __device__ __forceinline__ void find_gradients(const float (&s)[kCount], float (&dp)[kCount],
-                                               const float* delta, int lane, int first) {
+                                               const Numbers& delta, int lane, int first) {
 #pragma unroll
   for (int j = first; j < first + kColumns; ++j) {
-    const float2 sums = of_rows(delta, j, lane);
+    const float2 sums = delta.of(j, lane);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       dp[4 * j + 2 * h] = s[4 * j + 2 * h] * (dp[4 * j + 2 * h] - sums.x);
@@ -48,14 +78,14 @@ __device__ __forceinline__ void find_gradients(const float (&s)[kCount], float (
 }
 
 /// With a softcap: scores to P and dP to dS at once, for the slope of the cap is not kept.
-template <int kColumns, int kCount>
+template <int kColumns, int kCount, typename Numbers>
 __device__ __forceinline__ void find_capped(const Factors& factors, float (&s)[kCount],
-                                            float (&dp)[kCount], const float* lse,
-                                            const float* delta, int lane, int first) {
+                                            float (&dp)[kCount], const Numbers& lse,
+                                            const Numbers& delta, int lane, int first) {
 #pragma unroll
   for (int j = first; j < first + kColumns; ++j) {
-    const float2 shift = of_rows(lse, j, lane);
-    const float2 sums = of_rows(delta, j, lane);
+    const float2 shift = lse.of(j, lane);
+    const float2 sums = delta.of(j, lane);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       float& x = s[4 * j + i];
@@ -90,6 +120,17 @@ __device__ __forceinline__ void pack_columns(const float (&x)[kCount],
   for (int i = 2 * first; i < 2 * (first + kColumns); ++i) {
     to[i] = pack(x[2 * i], x[2 * i + 1], T());
   }
+}
+
+/// The warp's 16 keys, from `key` on, of a matrix [row][key] of blocks of kRows rows.
+template <int kRows, int kCount>
+__device__ __forceinline__ void store_by_row(std::uint32_t to, int key, int lane,
+                                             const std::uint32_t (&packs)[kCount]) {
+  // Lane 8 i + r names row r of matrix i: keys 8 (i % 2) and rows 8 (i / 2) further on.
+  const int row = 8 * (lane >> 4) + (lane & 7);
+  const std::uint32_t first = to + place_in_matrix(kRows, row, key / 8 + ((lane >> 3) & 1));
+#pragma unroll
+  for (int k = 0; k < kCount / 4; ++k) store_turned(first + 16 * k * kRowBytes, packs + 4 * k);
 }
 
 /// The warp's 16 keys, from `key` on, and the step's rows from chunk `chunk` on, of a matrix

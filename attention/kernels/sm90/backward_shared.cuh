@@ -19,6 +19,9 @@ inline constexpr int kGroups = 2;      ///< consumer warpgroups
 inline constexpr int kThreads = (1 + kGroups) * kGroupThreads;
 inline constexpr int kConsumerWarps = kGroups * 4;
 inline constexpr int kConsumers = kGroups * kGroupThreads;
+/// Steps whose description is kept: consumers are done with one when its stage is given back, and
+/// the adder has taken those before the last that they have left dQ of.
+inline constexpr int kSaid = 4;
 
 /// Query rows that meet the block's key tile: a part of one tile of the list by key, of one head.
 struct QueryStep {
@@ -32,18 +35,19 @@ struct QueryStep {
   std::int32_t token, head, batch;  ///< of the first row
 };
 
-/// What the launch says of scores, where it costs no register.
-struct Factors {
-  float scale;        ///< softmax_scale
-  float to_tanh;      ///< product to the argument of tanh; with a softcap
-  float to_exponent;  ///< product, or tanh, to exponents of 2
-};
-
 /// Where the gradients of an item go.
 struct KeyRows {
   std::int64_t dk, dv;  ///< element 0 of the first key: the loader has no register for its address
   std::int32_t keys, kv_head;
 };
+
+/// Where the number of a step's row lies. In steps of 64 rows those of a thread's columns j and
+/// j + 1 (wgmma.cuh), rows 8 j + 2 c + e, stand together, so that 16 bytes are read at once.
+template <int kRows>
+__device__ __forceinline__ int place_of_number(int row) {
+  if constexpr (kRows > 64) return row;
+  return row / 16 * 16 + row % 8 / 2 * 4 + row / 8 % 2 * 2 + row % 2;
+}
 
 template <int kHeadDim, int kHeadDimV, BackwardTuning kTuned>
 struct BackwardShared {
@@ -58,28 +62,30 @@ struct BackwardShared {
   using AcrossV = Columns<kDimV, kParts>;
   static constexpr int kStages = kTuning.stages;
   static constexpr int kDoutStages = kTuning.dout_stages;
-  static constexpr int kScores = kWide ? 4 : 2;  ///< buffers of dS, or of P and dS in turn
+  /// dO of a step has its place when that of the step before is done with.
+  static constexpr bool kLateDout = kDoutStages < kStages;
+  /// Buffers of dS, or of P and dS in turn. A third lets warpgroups be apart; 64 has no room for
+  /// it.
+  static constexpr int kScores = kWide ? 4 : kRows == 64 ? 3 : 2;
   static constexpr int kScoreBytes = kKeys * kRows * 2;
-  // dQ on its way, in boxes of 32 columns: all at once, or two of each part a round.
-  static constexpr int kPartBoxes = kWide ? 2 : kDim / 32;
-  static constexpr int kBoxes = kParts * kPartBoxes;
-  static constexpr int kRounds = (Across::kPart / 32 + kPartBoxes - 1) / kPartBoxes;
-  static constexpr int kBoxBytes = kRows * kRowBytes;
+  // dQ on its way: of each warpgroup two boxes of 32 columns and kBoxRows rows, a round or two.
+  static constexpr int kRounds = kWide ? (Across::kPart + 63) / 64 : 1;
+  static constexpr int kBoxBytes = kBoxRows * kRowBytes;
   static_assert(kDim % 32 == 0 && kDimV % 32 == 0 && (kWide || kDim == kDimV));
 
   unsigned char k[kKeys * Across::kBlocks * kRowBytes];
   unsigned char v[kKeys * AcrossV::kBlocks * kRowBytes];
   unsigned char q[kStages][kRows * Across::kBlocks * kRowBytes];
   unsigned char dout[kDoutStages][kRows * AcrossV::kBlocks * kRowBytes];
-  unsigned char ds[kScores][kScoreBytes];  ///< transposed, [key][row]
-  unsigned char dq[kBoxes * kBoxBytes];    ///< with the 128-byte swizzle
-  float lse[kStages][kRows];               ///< times log2(e); +inf where P is to be 0
+  unsigned char ds[kScores][kScoreBytes];    ///< [row][key]; wide: P and dS, [key][row]
+  unsigned char dq[kGroups][2 * kBoxBytes];  ///< with the 128-byte swizzle
+  // Of rows as place_of_number says; 16-byte aligned.
+  float lse[kStages][kRows];  ///< times log2(e); +inf where P is to be 0
   float delta[kStages][kRows];
   /// Bit i of seen[.][w][r]: row r sees key 16 w + i. Of masked steps alone.
   std::uint16_t seen[kStages][kKeys / 16][kRows];
-  QueryStep steps[kStages];
+  QueryStep steps[kSaid];  ///< the adder reads one when Q of the step is gone
   KeyRows items[2];
-  Factors factors;
   std::uint32_t aborted;  ///< a wait for a turn was
   // The loader's own, of whose registers there are few.
   KeyItem item;
@@ -87,40 +93,45 @@ struct BackwardShared {
   cuda::StepWalker<kRows> walker;
   cuda::Step planned;
   std::int64_t pairs;
-  // Full: what the loader copied or said is there; that of Q covers all but dO. Empty: every
-  // consumer warp, and the adder, is done with it; dout_empty is of use where dO has fewer stages.
+  // Full: what the loader copied or said is there; that of Q covers all but late dO. Empty: every
+  // consumer warp is done with it; dout_empty is of use where dO has fewer stages.
   std::uint64_t k_full, v_full, keys_empty;
   std::uint64_t q_full[kStages], dout_full[kDoutStages], empty[kStages], dout_empty[kDoutStages];
-  std::uint64_t dq_full, dq_empty;
+  std::uint64_t dq_full[kGroups], dq_empty[kGroups];
+  std::uint64_t ds_full[kScores], ds_empty[kScores];  ///< unless wide, where a barrier does
   Trace<kPhases> trace;
 };
 
-inline constexpr int kAdderWarp = 1;  ///< of the loader's warpgroup
+/// Of the loader's warpgroup: an adder for each consumer warpgroup, or one for both where turns
+/// count.
+inline constexpr int kAdderWarp = 1;
 
 // Named barriers of all consumers; 0 is __syncthreads.
-inline constexpr int kScoresBarrier = 1;  ///< dS of the step is there
+inline constexpr int kScoresBarrier = 1;  ///< wide: P and dS are there; all: an item is stored
 inline constexpr int kTailBarrier = 2;    ///< what lies behind a tile was cleared
 
 /// One thread, before all others use them.
 template <typename Memory>
-__device__ inline void init_backward(Memory& s, const cuda::Geometry& g) {
-  const auto scale = static_cast<float>(g.softmax_scale);
-  const auto softcap = static_cast<float>(g.softcap);
-  const bool capped = softcap != 0.0F;
-  s.factors = {scale, capped ? scale / softcap : 0.0F, (capped ? softcap : scale) * cuda::kLog2E};
+__device__ inline void init_backward(Memory& s) {
   init_barrier(&s.k_full, 1);
   init_barrier(&s.v_full, 1);
   init_barrier(&s.keys_empty, kConsumerWarps);
   for (int i = 0; i < s.kStages; ++i) {
-    init_barrier(&s.q_full[i], 2);  // the copies, and the rows' numbers
-    init_barrier(&s.empty[i], kConsumerWarps + (Memory::kTuning.adds ? 1 : 0));  // and the adder
+    init_barrier(&s.q_full[i], Memory::kLateDout ? 2 : 3);  // copies, and the rows' numbers
+    init_barrier(&s.empty[i], kConsumerWarps);
   }
   for (int i = 0; i < s.kDoutStages; ++i) {
     init_barrier(&s.dout_full[i], 1);
-    if (s.kDoutStages < s.kStages) init_barrier(&s.dout_empty[i], kConsumerWarps);
+    if (s.kLateDout) init_barrier(&s.dout_empty[i], kConsumerWarps);
   }
-  init_barrier(&s.dq_full, kConsumerWarps);
-  init_barrier(&s.dq_empty, 1);
+  for (int i = 0; i < kGroups; ++i) {
+    init_barrier(&s.dq_full[i], kConsumerWarps / kGroups);
+    init_barrier(&s.dq_empty[i], 1);
+  }
+  for (int i = 0; i < s.kScores; ++i) {
+    init_barrier(&s.ds_full[i], kConsumerWarps);
+    init_barrier(&s.ds_empty[i], kConsumerWarps);
+  }
   s.trace = {};
   s.aborted = 0;
   fence_barrier_init();

@@ -28,8 +28,9 @@ namespace annulus::attn::sm90 {
 template <typename T, typename Memory, bool kCapped>
 struct WideConsumer : ConsumerBase<Memory> {
   using Base = ConsumerBase<Memory>;
-  using Base::clear_keys, Base::clear_queries, Base::finish_clearing, Base::group, Base::lane,
-      Base::p, Base::reach, Base::release, Base::say_done, Base::shared, Base::step, Base::warp;
+  using Base::at_end, Base::clear_keys, Base::clear_queries, Base::factors, Base::finish_clearing,
+      Base::group, Base::lane, Base::p, Base::reach, Base::release, Base::said, Base::say_done,
+      Base::shared, Base::step, Base::warp;
   using typename Base::Turn;
   using Across = typename Memory::Across;
   using AcrossV = typename Memory::AcrossV;
@@ -40,7 +41,7 @@ struct WideConsumer : ConsumerBase<Memory> {
   static constexpr int kColumns = kShare / 8;     ///< of scores, as backward_scores.cuh counts them
   static_assert(kKeys == kGroupRows && kRows == kBlockWidth);
   static constexpr int kLastColumns = Across::kPart - kBlockWidth;  ///< of the second round of dQ
-  static_assert(Memory::kRounds == 2 && Memory::kPartBoxes == kBlockWidth / 32);
+  static_assert(Memory::kRounds == 2);
 
   float dk[Across::kPart / 2], dv[AcrossV::kPart / 2];
   float dq[kBlockWidth / 2], last_dq[kLastColumns / 2];
@@ -105,7 +106,7 @@ struct WideConsumer : ConsumerBase<Memory> {
   }
   /// The same of dO and dP^T.
   __device__ __forceinline__ void start_slopes(const DoutTurn& at) {
-    wait(&shared.dout_full[at.index], at.full);
+    if constexpr (Memory::kLateDout) wait(&shared.dout_full[at.index], at.full);
     drop(dp);
     fence_products();
     multiply_rows<AcrossV>(dp, shared.v, shared.dout[at.index]);
@@ -128,7 +129,7 @@ struct WideConsumer : ConsumerBase<Memory> {
 
   /// Rows behind the step's count in dK and dV (backward.cuh).
   __device__ __forceinline__ void clear_tails(const Turn& at) const {
-    const int rows = shared.steps[at.index].rows;
+    const int rows = said().rows;
     if (rows == kRows) return;
     clear_queries(shared.q[at.index], shared.dout[DoutTurn(step).index], rows);
   }
@@ -143,20 +144,20 @@ struct WideConsumer : ConsumerBase<Memory> {
   /// From S^T and dP^T, which are under way, to P and dS in shared memory, where both warpgroups
   /// see them.
   __device__ __forceinline__ void exchange_scores(const Turn& at) {
-    const bool masked = shared.steps[at.index].masked != 0;
+    const bool masked = said().masked != 0;
     const int first = kShare * group();
     const std::uint16_t* const seen = shared.seen[at.index][warp() % 4] + first;
-    const float* const lse = shared.lse[at.index] + first;
-    const float* const delta = shared.delta[at.index] + first;
+    const RowNumbers<kRows> lse(shared.lse[at.index] + first, lane());
+    const RowNumbers<kRows> delta(shared.delta[at.index] + first, lane());
     if constexpr (kCapped) {
       wait_products<0>(dp);
       reach(Phase::scores);
-      find_capped<kColumns>(shared.factors, s, dp, lse, delta, lane(), 0);
+      find_capped<kColumns>(factors, s, dp, lse, delta, lane(), 0);
       if (masked) hide<kColumns>(s, seen, lane(), 0);
       leave_scores(probabilities(), s);
     } else {
       reach(Phase::scores);
-      find_probabilities<kColumns>(s, lse, shared.factors.to_exponent, lane(), 0);
+      find_probabilities<kColumns>(s, lse, factors.to_exponent, lane(), 0);
       // NOTE: the branch also keeps ptxas from moving the wait for dP before the exponentials.
       if (masked) hide<kColumns>(s, seen, lane(), 0);
       leave_scores(probabilities(), s);
@@ -178,11 +179,10 @@ struct WideConsumer : ConsumerBase<Memory> {
   template <int kRound, int kCount>
   __device__ __forceinline__ void leave_dq(const float (&d)[kCount]) {
     if constexpr (Memory::kTuning.adds) {
-      unsigned char* const boxes = shared.dq + group() * Memory::kPartBoxes * Memory::kBoxBytes;
-      wait(&shared.dq_empty, Place<1>(step * Memory::kRounds + kRound).empty);
-      stage_dq<kRows>(boxes, kCount / 16, key(), lane(), shared.factors.scale, d);
+      wait(&shared.dq_empty[group()], Place<1>(step * Memory::kRounds + kRound).empty);
+      stage_dq(shared.dq[group()], key(), lane(), factors.scale, d);
       __syncwarp();
-      release(&shared.dq_full);
+      release(&shared.dq_full[group()]);
     }
   }
 
@@ -220,7 +220,7 @@ struct WideConsumer : ConsumerBase<Memory> {
     start_dq<1>(last_dq);
     add_rows(dk, gradients(), part_of<Across>(shared.q[at.index]));
     wait_products<1>(last_dq);
-    if constexpr (Memory::kDoutStages < Memory::kStages) release(&shared.dout_empty[of_dout.index]);
+    if constexpr (Memory::kLateDout) release(&shared.dout_empty[of_dout.index]);
     if constexpr (kMore) start_scores(Turn(step + 1));
     leave_dq<1>(last_dq);
     reach(Phase::added);
@@ -240,13 +240,13 @@ struct WideConsumer : ConsumerBase<Memory> {
   __device__ __forceinline__ void stream_rows() {
     start_scores(Turn(step));
     wait_products<0>(s);
-    while (shared.steps[Turn(step).index].last == 0) run_step<true>();
+    while (said().last == 0) run_step<true>();
     run_step<false>();
   }
 
   __device__ __forceinline__ void store(const KeyRows& to) const {
     leave_keys<T, Across::kPart>(p.dk, to.dk + group() * Across::kPart, key(), to.keys, lane(),
-                                 shared.factors.scale, p.dkv_assign, dk);
+                                 factors.scale, p.dkv_assign, dk);
     leave_keys<T, AcrossV::kPart>(p.dv, to.dv + group() * AcrossV::kPart, key(), to.keys, lane(),
                                   1.0F, p.dkv_assign, dv);
     say_done(to);
@@ -256,7 +256,7 @@ struct WideConsumer : ConsumerBase<Memory> {
     for (int n = 0;; ++n) {
       const Turn at(step);
       wait(&shared.q_full[at.index], at.full);
-      if (shared.steps[at.index].rows == 0) return;
+      if (at_end()) return;
       start_item(n);
       stream_rows();
       release(&shared.keys_empty);

@@ -32,7 +32,7 @@ BackwardMaps maps_of(const BackwardParams& p) {
   return {encode(query_shape(p.q, g), p.q.dtype, rows), encode(key_shape(p.k, g), p.k.dtype, keys),
           encode(value_shape(p.v, g), p.v.dtype, keys),
           encode(dout_shape(p.dout, g), p.dout.dtype, rows),
-          encode(gradient_shape(p.dq, g), DType::f32, rows)};
+          encode(gradient_shape(p.dq, g), DType::f32, kBoxRows)};
 }
 
 }  // namespace

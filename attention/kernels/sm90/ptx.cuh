@@ -91,6 +91,9 @@ __device__ __forceinline__ void wait_copies() { asm volatile("cp.async.wait_all;
 __device__ __forceinline__ void store_shared(std::uint32_t to, std::uint32_t value) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
 }
+__device__ __forceinline__ void store_shared(std::uint32_t to, float value) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(value) : "memory");
+}
 __device__ __forceinline__ void store_shared(float* to, float2 v) {
   *reinterpret_cast<float2*>(to) = v;
 }
@@ -112,6 +115,13 @@ __device__ __forceinline__ uint4 load_shared16(std::uint32_t from) {
 /// says where row r of matrix i goes, 16 bytes.
 __device__ __forceinline__ void store_matrices(std::uint32_t to, const std::uint32_t* packs) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+               "r"(packs[0]), "r"(packs[1]), "r"(packs[2]), "r"(packs[3])
+               : "memory");
+}
+
+/// The same of matrices turned over: lane 8 i + r says where column r of matrix i goes.
+__device__ __forceinline__ void store_turned(std::uint32_t to, const std::uint32_t* packs) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
                "r"(packs[0]), "r"(packs[1]), "r"(packs[2]), "r"(packs[3])
                : "memory");
 }

@@ -3,6 +3,8 @@
 #include "attention/kernels/cuda/geometry.h"
 #include "attention/kernels/sm90/schedule.h"
 
+#include <numbers>
+
 // What hopper.cpp, hopper_backward.cpp and the variants, one .cu each, say to each other.
 namespace annulus::attn::sm90 {
 
@@ -52,6 +54,20 @@ void prepare(const cuda::Geometry& geometry, const ForwardParams& params, const 
 void merge_parts(const cuda::Geometry& geometry, const ForwardParams& params, const Parts& split,
                  bool overlapped, void* stream);
 
+/// What a backward launch says of scores.
+struct Factors {
+  float scale;        ///< softmax_scale
+  float to_tanh;      ///< product to the argument of tanh; with a softcap
+  float to_exponent;  ///< product, or tanh, to exponents of 2
+};
+inline Factors factors_of(const cuda::Geometry& g) {
+  const auto scale = static_cast<float>(g.softmax_scale);
+  const auto softcap = static_cast<float>(g.softcap);
+  const bool capped = softcap != 0.0F;
+  return {scale, capped ? scale / softcap : 0.0F,
+          (capped ? softcap : scale) * std::numbers::log2e_v<float>};
+}
+
 struct BackwardLaunch {
   const BackwardParams& params;
   cuda::Geometry geometry;
@@ -69,6 +85,8 @@ void launch_backward(BackwardVariant variant, const BackwardParams& params,
 
 /// Query rows of a backward step, and of the boxes of q and dout.
 constexpr int backward_rows(std::int64_t head_dim) { return head_dim == 64 ? 128 : 64; }
+/// Query rows of a box of dQ.
+inline constexpr int kBoxRows = 64;
 /// Keys of an item of the backward, and of the boxes of k and v.
 constexpr int backward_keys(std::int64_t head_dim) { return head_dim > 128 ? 64 : 128; }
 

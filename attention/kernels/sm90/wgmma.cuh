@@ -67,22 +67,23 @@ __device__ __forceinline__ void wait_products() {
   }
 
 /// The same of operands whose rows lie across the contraction: of both (multiply_across, 16 x 64
-/// and 16 x columns), or of B alone (multiply_along_across).
-#define ANNULUS_MULTIPLY_ACROSS(name, a_across, Type, type, kSums, columns, a_name, b_name, \
-                                add_name)                                                   \
-  __device__ __forceinline__ void name(float(&d)[kSums], std::uint64_t a, std::uint64_t b,  \
-                                       bool add, Type) {                                    \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " add_name                               \
-                 ", 0;\n"                                                                   \
-                 "wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type "." type       \
-                 " {" ANNULUS_NAMES_##kSums "}, " a_name ", " b_name ", p, 1, 1, " a_across \
-                                            ", 1;\n}\n"                                     \
-                 : ANNULUS_SUMS_##kSums(d)                                                  \
-                 : "l"(a), "l"(b), "r"(add ? 1 : 0));                                       \
+/// and 16 x columns), of B alone (multiply_along_across) or of A alone (multiply_across_along).
+#define ANNULUS_MULTIPLY_ACROSS(name, a_across, b_across, Type, type, kSums, columns, a_name, \
+                                b_name, add_name)                                             \
+  __device__ __forceinline__ void name(float(&d)[kSums], std::uint64_t a, std::uint64_t b,    \
+                                       bool add, Type) {                                      \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " add_name                                 \
+                 ", 0;\n"                                                                     \
+                 "wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type "." type         \
+                 " {" ANNULUS_NAMES_##kSums "}, " a_name ", " b_name ", p, 1, 1, " a_across   \
+                                            ", " b_across ";\n}\n"                            \
+                 : ANNULUS_SUMS_##kSums(d)                                                    \
+                 : "l"(a), "l"(b), "r"(add ? 1 : 0));                                         \
   }
-#define ANNULUS_MULTIPLY_HALVES(Type, type, kSums, columns, a, b, add)                 \
-  ANNULUS_MULTIPLY_ACROSS(multiply_across, "1", Type, type, kSums, columns, a, b, add) \
-  ANNULUS_MULTIPLY_ACROSS(multiply_along_across, "0", Type, type, kSums, columns, a, b, add)
+#define ANNULUS_MULTIPLY_HALVES(Type, type, kSums, columns, a, b, add)                            \
+  ANNULUS_MULTIPLY_ACROSS(multiply_across, "1", "1", Type, type, kSums, columns, a, b, add)       \
+  ANNULUS_MULTIPLY_ACROSS(multiply_along_across, "0", "1", Type, type, kSums, columns, a, b, add) \
+  ANNULUS_MULTIPLY_ACROSS(multiply_across_along, "1", "0", Type, type, kSums, columns, a, b, add)
 
 /// multiply_add: d = or += A B, A in registers; B in shared memory: 16 x columns, rows across the
 /// contraction.

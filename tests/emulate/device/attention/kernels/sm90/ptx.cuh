@@ -44,6 +44,10 @@ inline void store_shared(std::uint32_t to, std::uint32_t value) {
   std::memcpy(machine().at(to, 4), &value, 4);
   machine().written(to);
 }
+inline void store_shared(std::uint32_t to, float value) {
+  std::memcpy(machine().at(to, 4), &value, 4);
+  machine().written(to);
+}
 inline void store_shared16(std::uint32_t to, uint4 value) {
   std::memcpy(machine().at(to, 16), &value, 16);
   machine().written(to);
@@ -64,6 +68,19 @@ inline void store_matrices(std::uint32_t to, const std::uint32_t* packs) {
   for (int i = 0; i < 4; ++i) {
     const auto row = static_cast<std::uint32_t>(machine().exchange(to, 8 * i + lane / 4));
     store_shared(row + 4 * static_cast<std::uint32_t>(lane % 4), packs[i]);
+  }
+}
+inline void store_turned(std::uint32_t to, const std::uint32_t* packs) {
+  const int lane = machine().thread() % 32;
+  for (int i = 0; i < 4; ++i) {
+    for (int e = 0; e < 2; ++e) {
+      const auto column =
+          static_cast<std::uint32_t>(machine().exchange(to, 8 * i + 2 * (lane % 4) + e)) +
+          2 * static_cast<std::uint32_t>(lane / 4);
+      const auto half = static_cast<std::uint16_t>(packs[i] >> (16 * e));
+      std::memcpy(machine().at(column, 2), &half, 2);
+      machine().written(column);
+    }
   }
 }
 inline void add_box(const CUtensorMap& map, std::uint32_t from, int c0, int c1, int c2, int c3) {

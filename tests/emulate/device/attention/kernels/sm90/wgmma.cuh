@@ -63,6 +63,18 @@ inline void multiply_along_across(float (&d)[kCount], std::uint64_t a, std::uint
 }
 
 template <int kCount, typename T>
+inline void multiply_across_along(float (&d)[kCount], std::uint64_t a, std::uint64_t b, bool add,
+                                  T /*type*/) {
+  emulate::start({.columns = 2 * kCount,
+                  .half = is_half<T>,
+                  .add = add,
+                  .a_rows = a,
+                  .a_across = true,
+                  .b = b},
+                 d);
+}
+
+template <int kCount, typename T>
 inline void multiply_add(float (&d)[kCount], const std::uint32_t* a, std::uint64_t b, bool add,
                          T /*type*/) {
   emulate::start(
