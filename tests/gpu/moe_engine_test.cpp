@@ -62,21 +62,32 @@ std::vector<int> degrees(int world) {
   return list;
 }
 
-/// The truth, and the routes of the CPU's layer.
+struct Loads {
+  moe::LayerLoad cpu, gpu;
+};
+
+/// Two calls on GPUs: the truth, and the routes of the CPU's layer.
+Loads expect_as_on_cpus(Mesh& mesh, const LayerCase& layer, int degree, bool empty_rank,
+                        const LayerResult& truth) {
+  RunLayer run{.options = {.expert_degree = degree}, .calls = 2, .empty_rank = empty_rank};
+  Loads loads;
+  moe::Routing cpu, gpu;
+  run_layer(mesh, layer, run, &loads.cpu, &cpu);
+  run.options.backend = "cuda";
+  expect_near(layer, run_layer(mesh, layer, run, &loads.gpu, &gpu), truth);
+  EXPECT_EQ(gpu.indices, cpu.indices);
+  return loads;
+}
+
+/// And the rows that went to experts and ranks.
 void expect_truth(const LayerCase& layer, bool empty_rank = false) {
   const LayerResult truth = oracle_layer(layer, oracle_routing(layer));
   each_world([&](Mesh& mesh) {
     for (const int degree : degrees(mesh.world())) {
       SCOPED_TRACE(layer.describe() + ", degree " + std::to_string(degree));
-      RunLayer run{.options = {.expert_degree = degree}, .calls = 2, .empty_rank = empty_rank};
-      moe::LayerLoad cpu_load, load;
-      moe::Routing cpu_routing, routing;
-      run_layer(mesh, layer, run, &cpu_load, &cpu_routing);
-      run.options.backend = "cuda";
-      expect_near(layer, run_layer(mesh, layer, run, &load, &routing), truth);
-      EXPECT_EQ(routing.indices, cpu_routing.indices);
-      EXPECT_EQ(load.expert_rows, cpu_load.expert_rows);
-      EXPECT_EQ(load.rank_rows, cpu_load.rank_rows);
+      const Loads loads = expect_as_on_cpus(mesh, layer, degree, empty_rank, truth);
+      EXPECT_EQ(loads.gpu.expert_rows, loads.cpu.expert_rows);
+      EXPECT_EQ(loads.gpu.rank_rows, loads.cpu.rank_rows);
     }
   });
 }
@@ -144,14 +155,8 @@ void expect_balanced(LayerCase layer) {
       SCOPED_TRACE(layer.describe() + ", degree " + std::to_string(degree));
       LayerCase own = layer;
       const LayerResult truth = truth_of_ranks(own, mesh.world(), empty_rank);
-      RunLayer run{.options = {.expert_degree = degree}, .calls = 2, .empty_rank = empty_rank};
-      moe::LayerLoad cpu_load, load;
-      moe::Routing cpu_routing, routing;
-      run_layer(mesh, own, run, &cpu_load, &cpu_routing);
-      run.options.backend = "cuda";
-      expect_near(own, run_layer(mesh, own, run, &load, &routing), truth);
-      EXPECT_EQ(routing.indices, cpu_routing.indices);
-      EXPECT_EQ(load.dropped, cpu_load.dropped);
+      const Loads loads = expect_as_on_cpus(mesh, own, degree, empty_rank, truth);
+      EXPECT_EQ(loads.gpu.dropped, loads.cpu.dropped);
     }
   });
 }

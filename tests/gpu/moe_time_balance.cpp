@@ -16,13 +16,6 @@ namespace {
 using namespace moe::cuda;  // NOLINT
 using moe::RouterConfig;
 
-constexpr std::int64_t kTokens = 4096;
-
-template <typename T>
-T* data_of(const DeviceBuffer& buffer) {
-  return reinterpret_cast<T*>(buffer.data());
-}
-
 void clear(const DeviceBuffer& buffer) {
   check_cuda(cudaMemset(buffer.data(), 0, static_cast<std::size_t>(buffer.bytes())), "cudaMemset");
   check_cuda(cudaDeviceSynchronize(), "cudaMemset");

@@ -18,8 +18,6 @@ struct Shape {
   const char* backward;  ///< predicted
 };
 
-constexpr std::int64_t kTokens = 4096;
-
 /// Values of the layer; a matrix [experts][rows][columns].
 struct Matrix {
   Matrix(std::int64_t e, std::int64_t r, std::int64_t c)

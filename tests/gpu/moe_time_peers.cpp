@@ -22,8 +22,6 @@ namespace {
 
 using namespace moe::cuda;  // NOLINT
 
-constexpr std::int64_t kTokens = 4096;
-
 struct Shape {
   const char* name;
   std::int64_t hidden;

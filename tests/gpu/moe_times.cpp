@@ -22,13 +22,6 @@ namespace {
 using namespace moe::cuda;  // NOLINT
 using moe::RouterConfig;
 
-constexpr std::int64_t kTokens = 4096;
-
-template <typename T>
-T* data_of(const DeviceBuffer& buffer) {
-  return reinterpret_cast<T*>(buffer.data());
-}
-
 template <typename T>
 DeviceBuffer uploaded(const std::vector<T>& values) {
   DeviceBuffer buffer(static_cast<std::int64_t>(values.size() * sizeof(T)));

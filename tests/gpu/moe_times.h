@@ -22,6 +22,13 @@ void time_balance();
 /// Dispatch and combine between the GPUs of this host. Throws DeviceError where rows went astray.
 void time_peers();
 
+inline constexpr std::int64_t kTokens = 4096;  ///< of a GPU
+
+template <typename T>
+T* data_of(const DeviceBuffer& buffer) {
+  return reinterpret_cast<T*>(buffer.data());
+}
+
 /// Normal values, for what a GPU sustains depends on them; a block of them again and again.
 DeviceBuffer random_bf16(std::int64_t count);
 

@@ -54,10 +54,8 @@ struct GradientConsumer : ConsumerBase<Memory> {
   /// Of a step's rows, between whose dS the parts of dV but the last are started: all of P beside
   /// all that P and dS are made of has no place in registers.
   static constexpr int kPartRows = 64;
-  /// dQ is a step behind, so that no warpgroup waits for the other's dS. Not with steps of 128
-  /// rows: there is no room for a third dS, nor are there registers.
-  static constexpr bool kApart = kRows == kPartRows;
-  static constexpr int kParts = kRows / kPartRows;
+  static constexpr int kRowParts = kRows / kPartRows;
+  static constexpr bool kApart = Memory::kApart;
 
   float dk[kDim / 2], dv[kDim / 2];
   float s[kScoreCount], dp[kScoreCount], dq[32];
@@ -172,8 +170,8 @@ struct GradientConsumer : ConsumerBase<Memory> {
     if (masked) clear_tails(at);
     reach(Phase::slopes);
 #pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-      constexpr int kPart = kColumns / kParts;
+    for (int part = 0; part < kRowParts; ++part) {
+      constexpr int kPart = kColumns / kRowParts;
       const int first = part * kPart;
       const bool hides = kApart ? masked : said().masked != 0;  // registers are few
       if constexpr (kCapped) {
@@ -185,7 +183,7 @@ struct GradientConsumer : ConsumerBase<Memory> {
       if (hides) hide<kPart>(dp, seen, lane(), first);
       pack_columns<T, kPart>(s, probabilities, first);
       pack_columns<T, kPart>(dp, gradients, first);
-      if (part + 1 < kParts) add_rows(dv, probabilities, shared.dout[at.index], part, part + 1);
+      if (part + 1 < kRowParts) add_rows(dv, probabilities, shared.dout[at.index], part, part + 1);
     }
   }
 
@@ -196,7 +194,7 @@ struct GradientConsumer : ConsumerBase<Memory> {
   __device__ __forceinline__ void keep_slopes(const Turn& at, bool staged) {
     const int to = step % Memory::kScores;
     store_by_row<kRows>(shared_address(shared.ds[to]), key(), lane(), gradients);
-    add_rows(dv, probabilities, shared.dout[at.index], kParts - 1, kParts);
+    add_rows(dv, probabilities, shared.dout[at.index], kRowParts - 1, kRowParts);
     fence_async_shared();
     __syncwarp();
     if constexpr (kApart) release(&shared.ds_full[to]);
@@ -256,7 +254,7 @@ struct GradientConsumer : ConsumerBase<Memory> {
     constexpr bool kAdds = !kFirst || !kApart;
     const int of = kApart ? step - 1 : step;
     if constexpr (kAdds) start_dq(of);
-    add_rows(dk, gradients, shared.q[at.index], 0, kParts);
+    add_rows(dk, gradients, shared.q[at.index], 0, kRowParts);
     if constexpr (kAdds) stage<1>(of);
     if constexpr (!kApart) leave_staged();
     const bool more = said().last == 0;

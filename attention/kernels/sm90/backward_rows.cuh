@@ -70,7 +70,7 @@ __device__ __forceinline__ void stage_columns(unsigned char* boxes, int column, 
       const std::uint32_t at = (first ^ (32U * h + 16U * e)) + kRowBytes * e;
 #pragma unroll
       for (int j = 0; j < kBoxRows / 8; ++j) {
-        store_shared(at + 8 * j * kRowBytes, dq[4 * j + 2 * h + e] * scale);
+        store_shared(at + 8 * j * kRowBytes, __float_as_uint(dq[4 * j + 2 * h + e] * scale));
       }
     }
   }

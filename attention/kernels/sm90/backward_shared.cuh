@@ -64,9 +64,11 @@ struct BackwardShared {
   static constexpr int kDoutStages = kTuning.dout_stages;
   /// dO of a step has its place when that of the step before is done with.
   static constexpr bool kLateDout = kDoutStages < kStages;
-  /// Buffers of dS, or of P and dS in turn. A third lets warpgroups be apart; 64 has no room for
-  /// it.
-  static constexpr int kScores = kWide ? 4 : kRows == 64 ? 3 : 2;
+  /// dQ is a step behind, so that no warpgroup waits for the other's dS: that takes a third dS. Not
+  /// with steps of 128 rows: there is no room for it, nor are there registers.
+  static constexpr bool kApart = !kWide && kRows == kBoxRows;
+  /// Buffers of dS, or of P and dS in turn.
+  static constexpr int kScores = kWide ? 4 : kApart ? 3 : 2;
   static constexpr int kScoreBytes = kKeys * kRows * 2;
   // dQ on its way: of each warpgroup two boxes of 32 columns and kBoxRows rows, a round or two.
   static constexpr int kRounds = kWide ? (Across::kPart + 63) / 64 : 1;
@@ -93,12 +95,12 @@ struct BackwardShared {
   cuda::StepWalker<kRows> walker;
   cuda::Step planned;
   std::int64_t pairs;
-  // Full: what the loader copied or said is there; that of Q covers all but late dO. Empty: every
-  // consumer warp is done with it; dout_empty is of use where dO has fewer stages.
+  // Full: what the loader copied or said is there; that of Q covers all but late dO, which alone
+  // has barriers of its own. Empty: every consumer warp is done with it.
   std::uint64_t k_full, v_full, keys_empty;
   std::uint64_t q_full[kStages], dout_full[kDoutStages], empty[kStages], dout_empty[kDoutStages];
   std::uint64_t dq_full[kGroups], dq_empty[kGroups];
-  std::uint64_t ds_full[kScores], ds_empty[kScores];  ///< unless wide, where a barrier does
+  std::uint64_t ds_full[kScores], ds_empty[kScores];  ///< if apart; else a barrier does
   Trace<kPhases> trace;
 };
 
@@ -120,15 +122,15 @@ __device__ inline void init_backward(Memory& s) {
     init_barrier(&s.q_full[i], Memory::kLateDout ? 2 : 3);  // copies, and the rows' numbers
     init_barrier(&s.empty[i], kConsumerWarps);
   }
-  for (int i = 0; i < s.kDoutStages; ++i) {
+  for (int i = 0; Memory::kLateDout && i < s.kDoutStages; ++i) {
     init_barrier(&s.dout_full[i], 1);
-    if (s.kLateDout) init_barrier(&s.dout_empty[i], kConsumerWarps);
+    init_barrier(&s.dout_empty[i], kConsumerWarps);
   }
   for (int i = 0; i < kGroups; ++i) {
     init_barrier(&s.dq_full[i], kConsumerWarps / kGroups);
     init_barrier(&s.dq_empty[i], 1);
   }
-  for (int i = 0; i < s.kScores; ++i) {
+  for (int i = 0; Memory::kApart && i < s.kScores; ++i) {
     init_barrier(&s.ds_full[i], kConsumerWarps);
     init_barrier(&s.ds_empty[i], kConsumerWarps);
   }

@@ -91,9 +91,6 @@ __device__ __forceinline__ void wait_copies() { asm volatile("cp.async.wait_all;
 __device__ __forceinline__ void store_shared(std::uint32_t to, std::uint32_t value) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
 }
-__device__ __forceinline__ void store_shared(std::uint32_t to, float value) {
-  asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(value) : "memory");
-}
 __device__ __forceinline__ void store_shared(float* to, float2 v) {
   *reinterpret_cast<float2*>(to) = v;
 }

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Issue C on two GPUs, under 4 minutes but for the matrices, which come last and may run out of BUDGET: what was red,
-# then what changed with it. Predicted (docs/notes/01, "How exact many ranks are", "Between two copies"):
-# masks and widths pass on 2 and on 4 ranks; peer_gpu 4 MiB 191 to 200 GB/s; eager host time of gather 8 us less.
+# Issue C on two GPUs, under 4 minutes but for the matrices, which come last and may run out of BUDGET: masks and
+# widths on 2 and 4 ranks, ways to copy, replays, traces, what stands between two copies, host times.
+# docs/notes/01 has what it said: "How exact many ranks are", "Between two copies".
 . "$(dirname "$0")/common.sh"
 
 gpus=${GPUS:-2}

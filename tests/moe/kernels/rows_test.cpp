@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -93,33 +95,50 @@ TEST(MoeKernelsRows, ScatterPutsEachRowInItsPlace) {
   expect_scatter(3, 32, 64, 5, 1, 5);
 }
 
+/// Where slots go: to rank -1 (dropped) or another, as the place-th token and the row-th slot
+/// there.
+struct TokensOnce {
+  TokensOnce(std::int64_t tokens, std::int64_t k, std::int64_t ranks, std::mt19937_64& generator) {
+    std::vector<std::int64_t> next(at(ranks), -1), rows(at(ranks), 0);
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      std::vector<bool> seen(at(ranks), false);
+      for (std::int64_t slot = 0; slot < k; ++slot) {
+        const std::int64_t r = random_between(generator, -1, ranks - 1);
+        rank.push_back(static_cast<std::int32_t>(r));
+        if (r >= 0 && !seen[at(r)]) ++next[at(r)];
+        if (r >= 0) seen[at(r)] = true;
+        place.push_back(r >= 0 ? next[at(r)] : -1);
+        row.push_back(r >= 0 ? rows[at(r)]++ : -1);
+      }
+    }
+  }
+
+  moe::cuda::ScatterParams scatter(std::int64_t tokens, std::int64_t k,
+                                   const std::vector<std::byte>& from) const {
+    moe::cuda::ScatterParams p;
+    p.tokens = tokens;
+    p.k = static_cast<std::int32_t>(k);
+    p.once_a_rank = true;
+    p.bytes = p.from_stride = 16;
+    p.from = from.data();
+    p.rank = rank.data();
+    p.place = place.data();
+    return p;
+  }
+
+  std::vector<std::int32_t> rank;
+  std::vector<std::int64_t> place, row;
+};
+
 TEST(MoeKernelsRows, ScatterOnceARankSendsEachTokenOnce) {
   std::mt19937_64 generator(6);
   constexpr std::int64_t kTokens = 9, kK = 6, kRanks = 3;
-  std::vector<std::int32_t> rank;
-  std::vector<std::int64_t> place;
-  std::vector<std::int64_t> next(kRanks, -1);
-  for (std::int64_t t = 0; t < kTokens; ++t) {
-    std::vector<bool> seen(kRanks, false);
-    for (std::int64_t slot = 0; slot < kK; ++slot) {
-      const std::int64_t r = random_between(generator, -1, kRanks - 1);
-      rank.push_back(static_cast<std::int32_t>(r));
-      if (r >= 0 && !seen[at(r)]) ++next[at(r)];
-      if (r >= 0) seen[at(r)] = true;
-      place.push_back(r >= 0 ? next[at(r)] : -1);
-    }
-  }
+  const TokensOnce once(kTokens, kK, kRanks, generator);
+  const auto& [rank, place, row] = once;
   const auto from = random_bytes(kTokens * 16, generator);
   std::vector<std::vector<std::byte>> got(kRanks, std::vector<std::byte>(kTokens * 16));
   auto want = got;
-  moe::cuda::ScatterParams p;
-  p.tokens = kTokens;
-  p.k = kK;
-  p.once_a_rank = true;
-  p.bytes = p.from_stride = 16;
-  p.from = from.data();
-  p.rank = rank.data();
-  p.place = place.data();
+  moe::cuda::ScatterParams p = once.scatter(kTokens, kK, from);
   for (std::size_t r = 0; r < kRanks; ++r) p.to[r] = got[r].data();
   for (std::size_t pair = 0; pair < rank.size(); ++pair) {
     if (rank[pair] < 0) continue;
@@ -135,21 +154,10 @@ TEST(MoeKernelsRows, ScatterOnceARankSaysWhereRowsCameTo) {
   std::mt19937_64 generator(16);
   constexpr std::int64_t kTokens = 7, kK = 5, kRanks = 3, kFirst = 4, kRoom = kTokens + kFirst;
   constexpr std::int32_t kOwn = 1;
-  std::vector<std::int32_t> rank;
-  std::vector<std::int64_t> place, row, next(kRanks, -1), rows(kRanks, 0);
-  std::vector<float> weights;
-  for (std::int64_t t = 0; t < kTokens; ++t) {
-    std::vector<bool> seen(kRanks, false);
-    for (std::int64_t slot = 0; slot < kK; ++slot) {
-      const std::int64_t r = random_between(generator, -1, kRanks - 1);
-      rank.push_back(static_cast<std::int32_t>(r));
-      weights.push_back(static_cast<float>(rank.size()));
-      if (r >= 0 && !seen[at(r)]) ++next[at(r)];
-      if (r >= 0) seen[at(r)] = true;
-      place.push_back(r >= 0 ? next[at(r)] : -1);
-      row.push_back(r >= 0 ? rows[at(r)]++ : -1);
-    }
-  }
+  const TokensOnce once(kTokens, kK, kRanks, generator);
+  const auto& [rank, place, row] = once;
+  std::vector<float> weights(rank.size());
+  std::iota(weights.begin(), weights.end(), 1.0F);
   const auto from = random_bytes(kTokens * 16, generator);
   const std::vector<std::byte> none(at(kTokens * kK * 16), std::byte{0xff});
   std::vector<std::vector<std::byte>> tokens(kRanks, none), want = tokens;
@@ -159,14 +167,7 @@ TEST(MoeKernelsRows, ScatterOnceARankSaysWhereRowsCameTo) {
   std::vector<std::vector<std::int64_t>> sources(kRanks,
                                                  std::vector<std::int64_t>(kTokens * kK, -7));
   auto want_sources = sources;
-  moe::cuda::ScatterParams p;
-  p.tokens = kTokens;
-  p.k = kK;
-  p.once_a_rank = true;
-  p.bytes = p.from_stride = 16;
-  p.from = from.data();
-  p.rank = rank.data();
-  p.place = place.data();
+  moe::cuda::ScatterParams p = once.scatter(kTokens, kK, from);
   p.row = row.data();
   p.weights = weights.data();
   p.own = kOwn;

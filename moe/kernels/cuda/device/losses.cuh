@@ -16,17 +16,6 @@ __device__ inline void count(std::int64_t* counter, unsigned more) {
   atomicAdd(reinterpret_cast<unsigned long long*>(counter), static_cast<unsigned long long>(more));
 }
 
-template <int kEach>
-__device__ float most_of(const float (&z)[kEach]) {
-  std::uint32_t key = kNoKey;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    const std::uint32_t other = key_of(z[i]);
-    if (other > key) key = other;
-  }
-  return score_of(__reduce_max_sync(kAllLanes, key));
-}
-
 /// Padding and tokens whose logits are no numbers are in no loss.
 template <int kEach>
 __device__ bool is_in_losses(const RouteParams& p, const float (&z)[kEach], float most,

@@ -58,15 +58,21 @@ struct Softmax {
   __device__ float of(float z) const { return expf(z - most) / sum; }
 };
 
+/// The largest of the warp's.
 template <int kEach>
-__device__ Softmax softmax_of(const float (&z)[kEach]) {
+__device__ float most_of(const float (&z)[kEach]) {
   std::uint32_t key = kNoKey;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
     const std::uint32_t other = key_of(z[i]);
     if (other > key) key = other;
   }
-  const float most = score_of(__reduce_max_sync(kAllLanes, key));
+  return score_of(__reduce_max_sync(kAllLanes, key));
+}
+
+template <int kEach>
+__device__ Softmax softmax_of(const float (&z)[kEach]) {
+  const float most = most_of(z);
   float sum = 0.0F;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) sum += expf(z[i] - most);

@@ -44,10 +44,6 @@ inline void store_shared(std::uint32_t to, std::uint32_t value) {
   std::memcpy(machine().at(to, 4), &value, 4);
   machine().written(to);
 }
-inline void store_shared(std::uint32_t to, float value) {
-  std::memcpy(machine().at(to, 4), &value, 4);
-  machine().written(to);
-}
 inline void store_shared16(std::uint32_t to, uint4 value) {
   std::memcpy(machine().at(to, 16), &value, 16);
   machine().written(to);

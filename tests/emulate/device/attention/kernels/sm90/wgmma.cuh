@@ -32,46 +32,37 @@ inline void wait_products() {
   emulate::wait_products(kPending);
 }
 
-template <int kCount, typename T>
-inline void multiply(float (&d)[kCount], std::uint64_t a, std::uint64_t b, bool add, T /*type*/) {
-  emulate::start({.columns = 2 * kCount, .half = is_half<T>, .add = add, .a_rows = a, .b = b}, d);
-}
-
-template <int kCount, typename T>
-inline void multiply_across(float (&d)[kCount], std::uint64_t a, std::uint64_t b, bool add,
+/// Both operands in shared memory; across: its rows lie across the contraction.
+template <bool kAAcross, bool kBAcross, int kCount, typename T>
+inline void multiply_shared(float (&d)[kCount], std::uint64_t a, std::uint64_t b, bool add,
                             T /*type*/) {
   emulate::start({.columns = 2 * kCount,
                   .half = is_half<T>,
                   .add = add,
                   .a_rows = a,
-                  .a_across = true,
+                  .a_across = kAAcross,
                   .b = b,
-                  .b_across = true},
+                  .b_across = kBAcross},
                  d);
 }
-
+template <int kCount, typename T>
+inline void multiply(float (&d)[kCount], std::uint64_t a, std::uint64_t b, bool add, T type) {
+  multiply_shared<false, false>(d, a, b, add, type);
+}
+template <int kCount, typename T>
+inline void multiply_across(float (&d)[kCount], std::uint64_t a, std::uint64_t b, bool add,
+                            T type) {
+  multiply_shared<true, true>(d, a, b, add, type);
+}
 template <int kCount, typename T>
 inline void multiply_along_across(float (&d)[kCount], std::uint64_t a, std::uint64_t b, bool add,
-                                  T /*type*/) {
-  emulate::start({.columns = 2 * kCount,
-                  .half = is_half<T>,
-                  .add = add,
-                  .a_rows = a,
-                  .b = b,
-                  .b_across = true},
-                 d);
+                                  T type) {
+  multiply_shared<false, true>(d, a, b, add, type);
 }
-
 template <int kCount, typename T>
 inline void multiply_across_along(float (&d)[kCount], std::uint64_t a, std::uint64_t b, bool add,
-                                  T /*type*/) {
-  emulate::start({.columns = 2 * kCount,
-                  .half = is_half<T>,
-                  .add = add,
-                  .a_rows = a,
-                  .a_across = true,
-                  .b = b},
-                 d);
+                                  T type) {
+  multiply_shared<true, false>(d, a, b, add, type);
 }
 
 template <int kCount, typename T>
