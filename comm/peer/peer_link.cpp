@@ -71,24 +71,32 @@ void PeerLink::raise(std::span<const std::int32_t> flags, const LinkStream& on) 
   for (const std::int32_t i : flags) batch.write(raised(at(i)), value_);
 }
 
-void PeerLink::await(std::span<const std::int32_t> transfers, bool over,
-                     const LinkStream& on) const {
+void PeerLink::await(std::span<const std::int32_t> transfers, const LinkStream& on) const {
   StreamBatch& batch = pending(on);
   for (const std::int32_t i : transfers) {
     batch.write(on.awaited, static_cast<std::uint32_t>(i) + 1);
-    batch.consume(awaited(at(i)), value_);
+    batch.await(awaited(at(i)), value_);
   }
-  if (over && !transfers.empty()) batch.write(on.awaited, 0);
 }
+
+/// Behind the copies and not before them, which so start as soon as they may: each write waits
+/// until what was written before it has arrived.
+void PeerLink::consume(std::span<const std::int32_t> transfers, const LinkStream& on) const {
+  for (const std::int32_t i : transfers) pending(on).write(awaited(at(i)), 0);
+}
+
+/// The note, last, is one write with the next one of the same batch.
+void PeerLink::wait_for_none(const LinkStream& on) const { pending(on).write(on.awaited, 0); }
 
 /// The last one stays noted: a kernel waits for the copies, which therefore have a deadline too.
 void PeerLink::await_sources(std::span<const std::int32_t> transfers, const LinkStream& on) const {
-  await(transfers, false, on);
+  await(transfers, on);
 }
 
 void PeerLink::release(std::span<const std::int32_t> transfers, const LinkStream& on) const {
+  consume(transfers, on);  // before their writers may raise them again
   raise(transfers, on);
-  pending(on).write(on.awaited, 0);
+  wait_for_none(on);
 }
 
 void PeerLink::move(std::int32_t transfer, const LinkStream& on) const {
@@ -99,15 +107,17 @@ void PeerLink::move(std::int32_t transfer, const LinkStream& on) const {
 void PeerLink::start(std::int32_t transfer, const LinkStream& on) const {
   const std::vector<std::int32_t>& group = groups_[static_cast<std::size_t>(transfer)];
   if (group.empty()) return;  // starts with its last one
-  if (!by_flag(transfer)) {
-    await(group, true, on);
-    for (const std::int32_t i : group) move(i, on);
-  }
-  raise(group, on);
+  if (by_flag(transfer)) return raise(group, on);
+  await(group, on);
+  for (const std::int32_t i : group) move(i, on);
+  release(group, on);
 }
 
 void PeerLink::await_over(std::span<const std::int32_t> flags, const LinkStream& on) const {
-  await(flags, true, on);
+  if (flags.empty()) return;
+  await(flags, on);
+  consume(flags, on);
+  wait_for_none(on);
 }
 
 void PeerLink::write(std::uint32_t* word, std::uint32_t value, const LinkStream& on) const {

@@ -40,8 +40,11 @@ class PeerLink final : public DeviceLink {
   Signal awaited_signal(std::int32_t transfer) const override;
 
  private:
-  /// Until the other ends of these say so. `over`: then the stream waits for none of them.
-  void await(std::span<const std::int32_t> transfers, bool over, const LinkStream& on) const;
+  /// Until the other ends of these say so. The signals stay; consume() resets them, and
+  /// wait_for_none() says that the stream waits no more.
+  void await(std::span<const std::int32_t> transfers, const LinkStream& on) const;
+  void consume(std::span<const std::int32_t> transfers, const LinkStream& on) const;
+  void wait_for_none(const LinkStream& on) const;
   StreamBatch& pending(const LinkStream& on) const;
   const DeviceTransfer& at(std::int32_t i) const { return transfers_[static_cast<std::size_t>(i)]; }
   const ControlBlock& of(int rank) const { return blocks_[static_cast<std::size_t>(rank)]; }

@@ -7,9 +7,15 @@
 namespace annulus::comm::peer {
 
 void StreamBatch::write(std::uint32_t* word, std::uint32_t value) {
+  const auto address = reinterpret_cast<CUdeviceptr>(word);
+  if (count_ > 0 && ops_[count_ - 1].operation == CU_STREAM_MEM_OP_WRITE_VALUE_32 &&
+      ops_[count_ - 1].writeValue.address == address) {
+    ops_[count_ - 1].writeValue.value = value;
+    return;
+  }
   CUstreamBatchMemOpParams& op = next();
   op.writeValue.operation = CU_STREAM_MEM_OP_WRITE_VALUE_32;
-  op.writeValue.address = reinterpret_cast<CUdeviceptr>(word);
+  op.writeValue.address = address;
   op.writeValue.value = value;
   op.writeValue.flags = CU_STREAM_WRITE_VALUE_DEFAULT;
 }

@@ -17,6 +17,7 @@ class StreamBatch {
   StreamBatch(const Driver& driver, cudaStream_t stream) : driver_(driver), stream_(stream) {}
 
   /// Writes `value`, to our memory, a peer's or the host's, after what is before it in the stream.
+  /// Of writes to one word that follow each other the last is made.
   void write(std::uint32_t* word, std::uint32_t value);
   /// Holds the stream until the word is no less than `value` (see signal_value).
   void await(std::uint32_t* word, std::uint32_t value);
