@@ -1,8 +1,10 @@
 #include "attention/execute/cuda/device_executor.h"
 
 #include "attention/execute/cuda/device_ops.h"
+#include "attention/execute/joined_copies.h"
 #include "runtime/base/cuda_check.h"
 
+#include <array>
 #include <cstddef>
 #include <exception>
 #include <utility>
@@ -36,6 +38,7 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
       report_(report),
       traits_(traits_of(plan, link)),
       schedule_(make_schedule(plan, traits_)),
+      joined_(joined_copies(plan, schedule_)),
       ranges_(plan),
       item_of_(plan.transfers.size()),
       copy_(copies) {
@@ -53,6 +56,7 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
   // There is nothing to count or to watch but FLOPs, which attends alone add.
   begins_with_attend_ = alone_ && launches.zero_flops();
   converts_early_ = alone_ && convert_may_overlap();
+  if (converts_early_) joined_.assign(joined_.size(), 1);
   begin_ = make_event();
   for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
   load_code(memory);
@@ -66,6 +70,9 @@ void DeviceExecutor::load_code(const Memory& memory) {
   std::exception_ptr error;
   try {
     enqueue(memory, copy_, DeviceMode::compute_alone);
+    together_ = false;  // as calls that are noted have it
+    enqueue(memory, copy_, DeviceMode::compute_alone);
+    together_ = true;
   } catch (...) {
     error = std::current_exception();
   }
@@ -94,7 +101,13 @@ void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMo
   context_.stream = stream;
   lanes_ = {comm::LinkStream{stream, report_.awaited[0]},
             comm::LinkStream{mode == DeviceMode::blocking ? stream : copy_, report_.awaited[1]}};
-  if (!begins_with_attend_ || mode == DeviceMode::transfers_alone) {
+  const bool together = together_ && !noted && mode != DeviceMode::transfers_alone;
+  const bool begins = !begins_with_attend_ || mode == DeviceMode::transfers_alone;
+  const bool begins_with_copies = begins && together && !joined_.empty() && joined_.front() > 1 &&
+                                  schedule_.steps.front().lane == Lane::compute;
+  if (begins_with_copies) {
+    copy_together(0, memory, true);
+  } else if (begins) {
     launch_begin(report_.words, report_.pass, stream);
   }
   if (schedule_.copies && mode != DeviceMode::blocking) {
@@ -103,7 +116,15 @@ void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMo
     check_cuda(cudaStreamWaitEvent(copy_, begin_.get(), 0), "cudaStreamWaitEvent");
   }
   if (!noted) {
-    for (const Step& step : schedule_.steps) play(step, memory, mode);
+    std::size_t s = begins_with_copies ? static_cast<std::size_t>(joined_.front()) : 0;
+    for (std::size_t count = 1; s < schedule_.steps.size(); s += count) {
+      count = together ? static_cast<std::size_t>(joined_[s]) : 1;
+      if (count > 1) {
+        copy_together(s, memory, false);
+      } else {
+        play(schedule_.steps[s], memory, mode);
+      }
+    }
     link_.flush();
     return;
   }
@@ -208,6 +229,20 @@ void DeviceExecutor::await_heads(const HeadSpan& heads, const comm::LinkStream& 
   for (std::int32_t h = heads.first; h < heads.end; ++h) {
     link_.await_count(words + h, launches_.done_all(heads.attend), lane);
   }
+}
+
+/// The steps from this one on that are one launch. `begins`: it does what launch_begin() does.
+void DeviceExecutor::copy_together(std::size_t step, const Memory& memory, bool begins) {
+  const HostRange range(range_of(schedule_.steps[step]));
+  std::array<const Prepare*, kMostJoinedCopies> copies{};
+  const auto count = static_cast<std::size_t>(joined_[step]);
+  for (std::size_t i = 0; i < count; ++i) {
+    const Item& item = plan_.items[static_cast<std::size_t>(schedule_.steps[step + i].index)];
+    copies[i] = &plan_.prepares[static_cast<std::size_t>(item.payload)];
+  }
+  link_.flush();
+  enqueue_copies(std::span(copies).first(count), memory, begins ? &report_.words : nullptr,
+                 report_.pass, on(schedule_.steps[step].lane).stream);
 }
 
 void DeviceExecutor::compute(const Item& item, const Memory& memory) {

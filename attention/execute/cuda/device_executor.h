@@ -68,6 +68,7 @@ class DeviceExecutor {
   RangeName range_of(const Step& step) const;
   void tell(const Step& step, const comm::LinkStream& lane);
   void compute(const Item& item, const Memory& memory);
+  void copy_together(std::size_t step, const Memory& memory, bool begins);
   const comm::LinkStream& on(Lane lane) const { return lanes_[static_cast<std::size_t>(lane)]; }
 
   const RankPlan& plan_;
@@ -76,10 +77,12 @@ class DeviceExecutor {
   DeviceReport report_;
   std::vector<TransferTraits> traits_;
   Schedule schedule_;
+  std::vector<std::int32_t> joined_;  ///< by step: joined_copies
   ItemRanges ranges_;
   std::vector<std::int32_t> item_of_;  ///< by transfer
   LaunchContext context_;
   cudaStream_t copy_;
+  bool together_ = true;  ///< joined steps are one launch
   bool alone_ = false;  ///< nothing is sent or received: a kernel waits for the one before it alone
   bool begins_with_attend_ = false;  ///< whose kernel does what launch_begin() does for others
   bool converts_early_ = false;

@@ -1,6 +1,10 @@
 #include "attention/execute/cuda/device_ops.h"
 
 #include "attention/execute/cuda/row_kernels.h"
+#include "attention/execute/joined_copies.h"
+
+#include <array>
+#include <cstddef>
 
 namespace annulus::attn {
 namespace {
@@ -32,6 +36,18 @@ void enqueue_prepare(const Prepare& p, const Memory& memory, cudaStream_t stream
                       rows_of(memory, p.target), shape_of(memory, p.source), stream);
       break;
   }
+}
+
+void enqueue_copies(std::span<const Prepare* const> copies, const Memory& memory,
+                    const CallWords* begin, std::uint32_t pass, cudaStream_t stream) {
+  static_assert(kMostConversions == kMostJoinedCopies);
+  std::array<RowConversion, kMostConversions> conversions;
+  for (std::size_t i = 0; i < copies.size(); ++i) {
+    const Prepare& p = *copies[i];
+    conversions[i] = {rows_of(memory, p.source), rows_of(memory, p.target),
+                      shape_of(memory, p.target)};
+  }
+  launch_conversions(std::span(conversions).first(copies.size()), begin, pass, stream);
 }
 
 void enqueue_reduce(const Reduce& r, const Memory& memory, cudaStream_t stream) {

@@ -112,15 +112,18 @@ struct RowGrid {
   int lanes;
 };
 
-/// The row of this thread; false past the end.
-__device__ inline bool find_row(const RowGrid& grid, Row& row) {
+/// The row of this thread of block `block`; false past the end.
+__device__ inline bool find_row(const RowGrid& grid, unsigned block, Row& row) {
   const RowShape& shape = grid.shape;
-  const std::int64_t i =
-      std::int64_t{blockIdx.x} * (kThreads / grid.lanes) + threadIdx.x / grid.lanes;
+  const std::int64_t i = std::int64_t{block} * (kThreads / grid.lanes) + threadIdx.x / grid.lanes;
   const std::int64_t rows = shape.batch * shape.tokens * shape.heads;
   if (i >= rows) return false;
   split(i, rows, shape.tokens, shape.heads, row.batch, row.token, row.head);
   return true;
+}
+
+__device__ inline bool find_row(const RowGrid& grid, Row& row) {
+  return find_row(grid, blockIdx.x, row);
 }
 
 /// As many rows, `step` apart, from row `first` on; the last one instead of those past the end. How
@@ -207,16 +210,26 @@ inline RowGrid grid_of(const RowShape& shape, int width) {
   return {shape, lanes};
 }
 
+/// Blocks of kThreads that have a row, or a part of one, for each thread.
+inline unsigned blocks_of(const RowGrid& grid) {
+  const std::int64_t rows = grid.shape.batch * grid.shape.tokens * grid.shape.heads;
+  const std::int64_t per_block = kThreads / grid.lanes;
+  return static_cast<unsigned>((rows + per_block - 1) / per_block);
+}
+
+inline void check_launch(const char* what) {
+  const cudaError_t code = cudaGetLastError();
+  if (code == cudaSuccess) return;
+  throw DeviceError(std::string("launch of ") + what + ": " + cudaGetErrorString(code));
+}
+
 /// Calls `launch(blocks, threads)` unless there is nothing to do; `per_block`: rows of a block.
 template <typename Launch>
 void run(const RowShape& shape, int per_block, const char* what, Launch&& launch) {
   const std::int64_t rows = shape.batch * shape.tokens * shape.heads;
   if (rows * shape.dims == 0) return;
   launch(static_cast<unsigned>((rows + per_block - 1) / per_block), kThreads);
-  const cudaError_t code = cudaGetLastError();
-  if (code != cudaSuccess) {
-    throw DeviceError(std::string("launch of ") + what + ": " + cudaGetErrorString(code));
-  }
+  check_launch(what);
 }
 
 template <typename Launch>

@@ -33,6 +33,34 @@ __global__ void convert_rows(DeviceRows from, DeviceRows to, RowGrid grid) {
   });
 }
 
+__device__ void begin_words(const CallWords& words, std::uint32_t pass) {
+  *words.flops = 0;
+  *words.calls += 1;
+  *words.pass = pass;
+  for (int i = 0; i < words.counter_count; ++i) words.counters[i] = 0;
+}
+
+/// Blocks [end[i - 1], end[i]) have the rows of conversion i.
+struct Conversions {
+  DeviceRows from[kMostConversions], to[kMostConversions];
+  RowGrid grid[kMostConversions];
+  unsigned end[kMostConversions];
+  CallWords begin;  ///< none: flops is null
+  std::uint32_t pass;
+};
+
+template <int Width>
+__global__ void convert_several(const __grid_constant__ Conversions c) {
+  if (blockIdx.x == 0 && threadIdx.x == 0 && c.begin.flops != nullptr) begin_words(c.begin, c.pass);
+  int i = 0;
+  while (blockIdx.x >= c.end[i]) ++i;
+  Row row;
+  if (!find_row(c.grid[i], blockIdx.x - (i == 0 ? 0 : c.end[i - 1]), row)) return;
+  each_run<Width>(c.grid[i], [&](std::int64_t d) {
+    store<Width>(c.to[i], at(c.to[i], row) + d, load<Width>(c.from[i], at(c.from[i], row) + d));
+  });
+}
+
 /// Rows of one element, such as lse: a thread each, neighbours along tokens, as callers have them.
 __global__ void convert_elements(DeviceRows from, DeviceRows to, RowShape shape) {
   const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
@@ -130,12 +158,7 @@ __global__ void merge_rows(MergeRows m, RowGrid grid) {
   store<1>(m.lse, at(m.lse, row), Values<1>{{total > 0.0F ? top + logf(total) : -INFINITY}});
 }
 
-__global__ void begin_call(CallWords words, std::uint32_t pass) {
-  *words.flops = 0;
-  *words.calls += 1;
-  *words.pass = pass;
-  for (int i = 0; i < words.counter_count; ++i) words.counters[i] = 0;
-}
+__global__ void begin_call(CallWords words, std::uint32_t pass) { begin_words(words, pass); }
 
 __global__ void fill_words(std::uint32_t* words, int count, std::uint32_t value) {
   for (int i = 0; i < count; ++i) words[i] = value;
@@ -179,6 +202,33 @@ void launch_convert(DeviceRows from, DeviceRows to, const RowShape& given, cudaS
     config.numAttrs = early ? 1U : 0U;
     (void)cudaLaunchKernelEx(&config, kernel, from, to, grid);
   });
+}
+
+void launch_conversions(std::span<const RowConversion> conversions, const CallWords* begin,
+                        std::uint32_t pass, cudaStream_t stream) {
+  Conversions c{};
+  if (begin != nullptr) c.begin = *begin;
+  c.pass = pass;
+  int width = kWidest;
+  for (std::size_t i = 0; i < conversions.size(); ++i) {
+    c.from[i] = conversions[i].from;
+    c.to[i] = conversions[i].to;
+    c.grid[i].shape = recut(conversions[i].shape, {&c.from[i], &c.to[i]});
+    width = std::min(width, width_for(c.grid[i].shape, {c.from[i], c.to[i]}));
+  }
+  unsigned blocks = 0;
+  for (std::size_t i = 0; i < conversions.size(); ++i) {
+    c.grid[i] = grid_of(c.grid[i].shape, width);
+    c.end[i] = blocks += blocks_of(c.grid[i]);
+  }
+  if (blocks == 0) {
+    if (begin != nullptr) launch_begin(*begin, pass, stream);
+    return;
+  }
+  const auto kernel =
+      of_width(width, convert_several<1>, convert_several<kWide>, convert_several<kWidest>);
+  kernel<<<blocks, kThreads, 0, stream>>>(c);
+  check_launch("conversions");
 }
 
 void launch_zero(DeviceRows to, const RowShape& given, cudaStream_t stream) {

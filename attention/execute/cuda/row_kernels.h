@@ -4,7 +4,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace annulus::attn {
 
@@ -54,5 +56,15 @@ struct CallWords {
 };
 void launch_begin(const CallWords& words, std::uint32_t pass, cudaStream_t stream);
 void launch_fill(std::uint32_t* words, int count, std::uint32_t value, cudaStream_t stream);
+
+/// Several conversions in one launch, kMostConversions at most; of more than one element a row.
+/// `begin` and `pass`: as launch_begin's, which this launch then stands for; null: it does not.
+struct RowConversion {
+  DeviceRows from, to;
+  RowShape shape;
+};
+inline constexpr std::size_t kMostConversions = 4;
+void launch_conversions(std::span<const RowConversion> conversions, const CallWords* begin,
+                        std::uint32_t pass, cudaStream_t stream);
 
 }  // namespace annulus::attn
