@@ -46,6 +46,11 @@ class CudaMemory final : public DeviceMemory {
   std::unique_ptr<comm::DeviceLink> make_link(std::vector<comm::DeviceTransfer> transfers,
                                               std::uint32_t hash) const;
 
+  /// The end of the session's last call that was not captured, which its pass owns; null before
+  /// the first. All calls use one arena: whoever runs on a stream of its own waits for it.
+  cudaEvent_t last_call() const { return last_call_; }
+  void set_last_call(cudaEvent_t end) { last_call_ = end; }
+
   /// A number for each pass that is bound, so that a watch can say whose call it found.
   std::uint32_t next_pass() { return ++passes_; }
 
@@ -70,6 +75,7 @@ class CudaMemory final : public DeviceMemory {
   std::string peer_copies_;  ///< SessionOptions::peer_copies
   CudaStream copies_;
   std::uint32_t passes_ = 0;
+  cudaEvent_t last_call_ = nullptr;
 };
 
 }  // namespace annulus::engine

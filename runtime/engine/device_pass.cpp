@@ -74,6 +74,7 @@ class DevicePass final : public BoundPass {
     // Calls may still run that read the lists.
     const DeviceScope scope(memory_.device());
     (void)cudaDeviceSynchronize();
+    if (memory_.last_call() == last_.get()) memory_.set_last_call(nullptr);
   }
 
   const Plan& plan() const override { return plan_; }
@@ -105,6 +106,7 @@ class DevicePass final : public BoundPass {
   CallStats replay(RunMode mode) override {
     require_alive(session_);
     const DeviceScope scope(memory_.device());
+    await_last_call();
     const CudaStream stream = make_stream();
     std::int64_t flops = 0;
     check_cuda(cudaMemcpy(&flops, counter(), sizeof flops, cudaMemcpyDefault), "FLOP counter");
@@ -198,7 +200,17 @@ class DevicePass final : public BoundPass {
   void enqueue(RunMode mode, cudaStream_t stream, bool noted = false) {
     if (!captured_) check_cuda(cudaEventRecord(first_.get(), stream), "cudaEventRecord");
     executor_.enqueue(slots_, stream, mode_of(mode), noted);
-    if (!captured_) check_cuda(cudaEventRecord(last_.get(), stream), "cudaEventRecord");
+    if (captured_) return;
+    check_cuda(cudaEventRecord(last_.get(), stream), "cudaEventRecord");
+    memory_.set_last_call(last_.get());
+  }
+
+  /// The caller's stream may still be busy with a call, whose flags and arena are those of a call
+  /// that this starts on a stream of its own.
+  void await_last_call() {
+    if (memory_.last_call() == nullptr) return;
+    drain([&] { return cudaEventQuery(memory_.last_call()); });
+    require_no_timeout();
   }
 
   CallStats finish() {
