@@ -60,7 +60,7 @@ TEST(Sections, EachItemIsDrawnOnce) {
             const auto g = attn::cuda::geometry_of(launch.geometry, {});
             std::set<std::tuple<int, int, int>> seen;
             for (int i = 0; i < schedule.all; ++i) {
-              const attn::sm90::Item item = attn::sm90::item_of(g, schedule, i, 0);
+              const attn::sm90::Item item = attn::sm90::item_of(g, schedule, i);
               ASSERT_TRUE(seen.emplace(item.tile.row, item.head, item.batch).second) << i;
               ASSERT_TRUE(item.tile.row < count && item.head < heads && item.batch < batch) << i;
             }

@@ -351,15 +351,14 @@ struct Consumer {
 
   __device__ __forceinline__ void run() {
     if (group + 1 == kTuning.groups) pass_turn();  // group 0 begins
-    bool more = is_there(0);
+    const bool some = is_there(0);
     drop(o);
     reach(ForwardPhase::begun);
-    if (!more) return;
+    if (!some) return;
     bool goes_on = enter<true>(0);
     for (int n = 0; goes_on; ++n) {
-      more = is_there(n + 1);  // known since the item before: asked for while there is time
       if (!stream_keys(n)) return;
-      if (!more) return leave_last(n);
+      if (!is_there(n + 1)) return leave_last(n);
       goes_on = enter<false>(n + 1);
     }
   }

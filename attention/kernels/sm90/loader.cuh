@@ -3,6 +3,7 @@
 #include "attention/kernels/sm90/shared.cuh"
 
 #include <cstdint>
+#include <limits>
 
 // The loader: one thread that draws items, says which keys meet them, waits for their segments'
 // counters and has the copy engine bring K and V. Steps run on from item to item. V of a step is
@@ -12,13 +13,17 @@ namespace annulus::attn::sm90 {
 template <int kDim, int kDimV, Tuning kTuning>
 struct Loader {
   using Memory = Shared<kDim, kDimV, kTuning>;
+  static constexpr int kNone = -1;
+  /// With so few steps left of what is said, the next item is drawn; a step later it is said.
+  static constexpr int kLead = 4;
+  static constexpr int kEndless = std::numeric_limits<int>::max();
 
   const cuda::Geometry& g;
   const Maps& maps;
   const Schedule& schedule;
   Memory& shared;
   int step = 0;            ///< the next
-  int drawn = 0;           ///< the item that is not said yet
+  int drawn = kNone;       ///< the item that is to be said next, where it is known
   std::uint32_t seen = 0;  ///< what that segment's counter held
   bool held = false;       ///< V of the last step is not asked for yet
 
@@ -109,8 +114,7 @@ struct Loader {
                of.batch);
   }
 
-  /// Steps of an item. Once its first keys are asked for, the item after the next is said, and the
-  /// one behind that drawn: nobody waits for the answer until then.
+  /// Steps of an item.
   __device__ __forceinline__ bool walk(const Item& item) {
     int left = item.tile.steps;
     int at = item.tile.skip;
@@ -123,24 +127,34 @@ struct Loader {
         load_keys();
         load_values();
         held = true;
+        look_ahead();
         ++step;
-        if (left < item.tile.steps) continue;
-          // After the block's first keys also the item after this.
-#pragma unroll 1
-        for (int n = item.number == 0 ? 1 : item.number + 2; n <= item.number + 2; ++n) {
-          publish(n, drawn);
-          drawn = draw();
-        }
       }
     }
     return true;
   }
 
-  /// Item n of this block is `index` of all.
+  /// Says the items of the next steps. Late, for who draws early takes long items that others, who
+  /// are through by then, could have begun; but in time for their queries to come, and drawn a step
+  /// before, so that nobody waits for the answer.
+  __device__ __forceinline__ void look_ahead() {
+    if (shared.said_steps - step > kLead) return;
+    if (drawn == kNone) drawn = draw();
+    while (shared.said_steps - step < kLead) {
+      publish(shared.said + 1, drawn);
+      drawn = shared.said_steps - step > kLead ? kNone : draw();
+    }
+  }
+
+  /// Item n of this block is `index` of all; where it is none, there is no end of its steps.
   __device__ __forceinline__ void publish(int n, int index) {
     const Place<Memory::kItems> at(n);
     wait(&shared.item_empty[at.index], at.empty);
-    shared.items[at.index] = item_of(g, schedule, index, n);
+    Item& item = shared.items[at.index];
+    item = item_of(g, schedule, index);
+    const int steps = item.tile.steps;
+    shared.said_steps = steps == 0 ? kEndless : shared.said_steps + steps;
+    shared.said = n;
     arrive(&shared.item_full[at.index]);
   }
 
@@ -151,9 +165,7 @@ struct Loader {
   /// Whoever waits for an item that is not said yet when the launch is aborted is told of none.
   __device__ __forceinline__ void say_no_more(int n) {
 #pragma unroll 1
-    for (int next = n + 1; next <= n + 2; ++next) {
-      if (shared.items[next % Memory::kItems].number != next) publish(next, schedule.all);
-    }
+    while (shared.said < n + 2) publish(shared.said + 1, schedule.all);
   }
 
   __device__ __forceinline__ void run() {
@@ -161,9 +173,9 @@ struct Loader {
     prefetch_map(maps.v);
     shared.pairs = 0;
     shared.segment = 0;
+    shared.said_steps = 0;
     await_kernel_before();  // the schedule is its work; consumers wait for items
     publish(0, static_cast<int>(blockIdx.x));
-    drawn = draw();
     for (int n = 0;; ++n) {
       const Item& item = shared.items[n % Memory::kItems];
       if (item.tile.begin == item.tile.end) break;

@@ -135,14 +135,14 @@ __device__ inline ItemOf<Tile> item_of(const ScheduleOf<Tile>& s, int tile_count
   return {s.tiles[tile], head - batch * heads_of_batch, batch};
 }
 
-/// Item `index` of the order, `number` of its block.
-__device__ inline Item item_of(const cuda::Geometry& g, const Schedule& s, int index, int number) {
-  if (index >= s.all) return {{0, 0, 0, 0, 0, 0, 0, 0}, 0, 0, 0, number};
+/// Item `index` of the order; behind the last one there are items without steps.
+__device__ inline Item item_of(const cuda::Geometry& g, const Schedule& s, int index) {
+  if (index >= s.all) return {{0, 0, 0, 0, 0, 0, 0, 0}, 0, 0, 0};
   const ItemOf<QueryTile> item =
       item_of(s, g.row_tile_count * s.parts, static_cast<int>(g.heads), index);
   // Divided once an item and in 32 bits: the loader has few registers.
   const int kv_head = (static_cast<int>(g.head_offset) + item.head) / static_cast<int>(g.group);
-  return {item.tile, item.head, kv_head, item.batch, number};
+  return {item.tile, item.head, kv_head, item.batch};
 }
 
 }  // namespace annulus::attn::sm90

@@ -37,7 +37,6 @@ using KeyItem = ItemOf<KeyTile>;
 struct Item {
   QueryTile tile;
   std::int32_t head, kv_head, batch;
-  std::int32_t number;  ///< of the block's items
 };
 
 template <typename Tile>

@@ -67,6 +67,8 @@ struct Shared {
   // The loader's own, of whose registers there are few.
   std::int64_t pairs;    ///< rows times keys so far
   std::int32_t segment;  ///< of the last step
+  std::int32_t said;     ///< the last item that was said
+  std::int32_t said_steps;  ///< of all items until then
   Trace<kTuning.traced ? kForwardPhases : 1> trace;
 };
 
@@ -95,7 +97,6 @@ __device__ inline void init_barriers(Shared<kDim, kDimV, kTuning>& s) {
     init_barrier(&s.v_empty[i], kConsumerWarps);
   }
   for (int i = 0; i < s.kItems; ++i) {
-    s.items[i].number = -1;  // none yet
     init_barrier(&s.item_full[i], 1);
     init_barrier(&s.item_empty[i], kConsumerWarps + kPorters);
   }
