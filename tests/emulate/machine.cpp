@@ -273,6 +273,10 @@ void Machine::await(std::uint64_t* barrier, std::uint32_t parity) {
   block_until("the mbarrier at ", address_of(barrier), [&] { return (b.phase & 1U) != parity; });
 }
 
+bool Machine::is_over(std::uint64_t* barrier, std::uint32_t parity) {
+  return (counted(barrier).phase & 1U) != parity;
+}
+
 void Machine::later(std::function<void()> work) { pending_.push_back(std::move(work)); }
 
 }  // namespace annulus::emulate

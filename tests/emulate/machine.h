@@ -87,6 +87,7 @@ class Machine {
   void arrive(std::uint64_t* barrier, std::int64_t bytes);
   void complete(std::uint64_t* barrier, std::int64_t bytes);
   void await(std::uint64_t* barrier, std::uint32_t parity);
+  bool is_over(std::uint64_t* barrier, std::uint32_t parity);
 
   /// Happens later: by the draw, or when nobody can go on.
   void later(std::function<void()> work);

@@ -30,6 +30,7 @@
 #pragma once
 
 #include "attention/kernels/sm90/loader.cuh"
+#include "attention/kernels/sm90/next_step.cuh"
 #include "attention/kernels/sm90/porter.cuh"
 #include "attention/kernels/sm90/rows.cuh"
 #include "attention/kernels/sm90/wgmma.cuh"
@@ -59,6 +60,8 @@ struct Consumer {
   float keep[2];
   bool grew;  ///< output so far is to be rescaled by `keep`
   RowSums sums;
+  NextStep<Memory> next;
+  bool cut = false;  ///< the step before is masked: it may have fewer keys than V has rows
 
   __device__ __forceinline__ Consumer(const cuda::Geometry& geometry, const ForwardParams& params,
                                       Memory& memory)
@@ -94,24 +97,14 @@ struct Consumer {
     commit_products();
   }
 
-  /// Keys that a step lacks have probability 0, and 0 times what is not finite is no 0.
-  __device__ __forceinline__ void clear_values(unsigned char* values, int keys) const {
-    constexpr int kChunks = kDimV / 8;
-#pragma unroll 1
-    for (int i = keys * kChunks + at.thread(); i < kTileKeys * kChunks; i += kGroupThreads) {
-      store_shared16(shared_address(values) + place_in_matrix(kTileKeys, i / kChunks, i % kChunks),
-                     make_uint4(0, 0, 0, 0));
-    }
-    fence_async_shared();
-    sync_group(at);
-  }
-
   /// P V of step `of`; the first of an item that resumes nothing makes output anew.
   __device__ __forceinline__ void start_values(int of, bool add) {
     const Place<kStages> place(of);
     wait(&shared.v_full[place.index], place.full);
-    const int keys = shared.steps[of % Memory::kSteps].keys;
-    if (keys < kTileKeys) clear_values(shared.v[place.index], keys);
+    if (cut) {
+      const int real = shared.steps[of % Memory::kSteps].keys;
+      if (real < kTileKeys) clear_values<kTileKeys, kDimV>(at, shared.v[place.index], real);
+    }
     fence_products();
     const Matrix b = across_rows(shared_address(shared.v[place.index]), kTileKeys);
 #pragma unroll
@@ -126,22 +119,27 @@ struct Consumer {
     start_values(step - 1, p.resume || item_at(n)->tile.steps > 1);
   }
 
-  /// What this lane knows of the step's mask: read while its scores are computed.
+  /// What this lane knows of a masked step: read while its scores are computed.
   __device__ __forceinline__ Seen look(const Item& item) const {
-    const Step& now = shared.steps[step % Memory::kSteps];
-    return now.masked != 0 ? seen_by_lane(g, item, now, at.warp_row(), at.lane()) : Seen{0, 0};
+    return seen_by_lane(g, item, shared.steps[step % Memory::kSteps], at.warp_row(), at.lane());
   }
 
-  /// What of the step is seen, and its maxima.
-  template <int kSlack>
-  __device__ __forceinline__ void find_maxima(const Seen& seen) {
+  /// What of the step is seen, and its maxima. Rows that do not see all of a step have no slack:
+  /// of few keys the largest probability is 1 then, and not rounded, whatever order they come in.
+  __device__ __forceinline__ void find_maxima(bool is_masked, const Seen& seen, float slack) {
     if constexpr (kCapped) cap_scores(g, s);
-    if (shared.steps[step % Memory::kSteps].masked != 0) mask_scores(seen, at.lane(), s);
-    grew = raise_maxima<kSlack>(s, sums, scale, keep);
+    float most[2] = {slack, slack};
+    if (is_masked) {
+      bool some[2];
+      mask_scores(seen, shared.steps[step % Memory::kSteps].keys, at.lane(), s, some);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) most[h] = some[h] ? 0.0F : slack;
+    }
+    grew = raise_maxima(s, sums, scale, most, keep);
   }
 
   __device__ __forceinline__ void rescale() {
-    if (kTuning.slack > 0 && !grew) return;
+    if (!grew) return;
 #pragma unroll
     for (int j = 0; j < kDimV / 8; ++j) {
 #pragma unroll
@@ -155,18 +153,8 @@ struct Consumer {
   }
   __device__ __forceinline__ void pass_turn() const {
     if (!kTuning.turns) return;
-    const int next = group + 1 == kTuning.groups ? 0 : group + 1;
-    barrier_arrive(kTurnBarrier + next, 2 * kGroupThreads);
-  }
-
-  /// Waits for K of the step.
-  __device__ __forceinline__ void await_keys() const {
-    const Place<kStages> place(step);
-    wait(&shared.k_full[place.index], place.full);
-  }
-  /// Said of the step, whose K has been awaited: the launch was aborted.
-  __device__ __forceinline__ bool aborted() const {
-    return shared.steps[step % Memory::kSteps].keys == kAborted;
+    const int after = group + 1 == kTuning.groups ? 0 : group + 1;
+    barrier_arrive(kTurnBarrier + after, 2 * kGroupThreads);
   }
 
   /// No copy may be under way when the block ends: takes back V of the step before.
@@ -181,12 +169,13 @@ struct Consumer {
   template <bool kFirst>
   __device__ __forceinline__ bool enter(int n) {
     const Item& item = *item_at(n);
+    const bool here = are_queries_there(n);
     // Without turns before all waits: it needs nothing of this item.
     if constexpr (!kFirst && !kTuning.turns) start_last_values(n - 1);
-    await_queries(n);
+    if (!here) await_queries(n);
     reach(ForwardPhase::queries);
-    await_keys();
-    if (aborted()) {
+    next.await(shared, step);
+    if (next.aborted()) {
       take_back_values();
       if constexpr (!kFirst && !kTuning.turns) wait_products<0>(o);
       give_up(kFirst ? 0 : n - 1);
@@ -200,7 +189,8 @@ struct Consumer {
     pass_turn();
     reach(ForwardPhase::started);
     if constexpr (!kFirst) finish_rows(n - 1);
-    const Seen seen = look(item);
+    cut = next.is_masked();
+    const Seen seen = cut ? look(item) : Seen{0, 0};
     wait_products<0>(s);
     if constexpr (!kFirst) hold(o);
     reach(ForwardPhase::scores);
@@ -210,8 +200,9 @@ struct Consumer {
     begin_sums(g, p, item, Lane(thread_again()), scale, sums);
     // No slack: there is no output to rescale, and behind a state the largest probability is 1 and
     // not rounded, as it is where nothing came before.
-    find_maxima<0>(seen);
+    find_maxima(cut, seen, 0.0F);
     exponentiate(s, sums, scale, keep, 0);
+    next.look_ahead(shared, step + 1);
     exponentiate(s, sums, scale, keep, 1);
     pack_scores<T>(s, probabilities);
     ++step;
@@ -222,8 +213,8 @@ struct Consumer {
   /// Waits for K of the item's next step, and starts its scores. False where the launch was
   /// aborted; `waiting`: the item whose output porters wait for.
   __device__ __forceinline__ bool go_on(const Matrix& rows, int waiting) {
-    await_keys();
-    if (aborted()) {
+    next.await(shared, step);
+    if (next.aborted()) {
       take_back_values();
       give_up(waiting);
       return false;
@@ -235,22 +226,34 @@ struct Consumer {
 
   /// From scores of a step to probabilities, while P V of the step before is computed. `left`:
   /// steps of the item that had none before.
+  template <bool kMasked>
   __device__ __forceinline__ void take_step(const Item& item, int left) {
-    const Seen seen = look(item);
+    const Seen seen = kMasked ? look(item) : Seen{0, 0};
     wait_products<1>(s);
     release(&shared.k_empty[Place<kStages>(step).index]);
     release_queries(left);
-    find_maxima<kTuning.slack>(seen);
+    find_maxima(kMasked, seen, static_cast<float>(kTuning.slack));
     exponentiate(s, sums, scale, keep, 0);
     // By now P V is nearly done; packing and rescaling fit beside the other exponentials.
     finish_before(sums.sum[0]);
     wait_products<0>(o);
     release(&shared.v_empty[Place<kStages>(step - 1).index]);
+    cut = kMasked;
+    next.look_ahead(shared, step + 1);
     exponentiate(s, sums, scale, keep, 1);
     rescale();
     pack_scores<T>(s, probabilities);
     ++step;
     reach(ForwardPhase::step);
+  }
+
+  /// Most steps are not masked: they have code of their own, without a question in it.
+  __device__ __forceinline__ void take_step(const Item& item, int left) {
+    if (next.is_masked()) {
+      take_step<true>(item, left);
+    } else {
+      take_step<false>(item, left);
+    }
   }
 
   /// The other steps of an item, but for the last P V. Scores of the second are computed while
@@ -294,6 +297,10 @@ struct Consumer {
     return tile.begin != tile.end;
   }
 
+  __device__ __forceinline__ bool are_queries_there(int n) const {
+    const Place<Memory::kQueries> place(n);
+    return is_over(&shared.q_full[place.index], place.full);
+  }
   __device__ __forceinline__ void await_queries(int n) const {
     const Place<Memory::kQueries> place(n);
     wait(&shared.q_full[place.index], place.full);

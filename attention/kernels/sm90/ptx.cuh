@@ -59,6 +59,21 @@ __device__ __forceinline__ void wait(std::uint64_t* barrier, std::uint32_t parit
       : "memory");
 }
 
+/// Whether the phase of this parity is over: does not wait.
+__device__ __forceinline__ bool is_over(std::uint64_t* barrier, std::uint32_t parity) {
+  std::uint32_t over;
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n"
+      "}\n"
+      : "=r"(over)
+      : "r"(shared_address(barrier)), "r"(parity)
+      : "memory");
+  return over != 0;
+}
+
 // Bulk tensor copies.
 
 __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {

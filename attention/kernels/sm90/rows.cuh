@@ -203,4 +203,18 @@ __device__ __forceinline__ void store_out_at_once(const cuda::Geometry& g, const
   }
 }
 
+/// Rows of V behind the step's `keys`: these have probability 0, and 0 times what is not finite is
+/// no 0. The warpgroup's threads together.
+template <int kTileKeys, int kDimV>
+__device__ __forceinline__ void clear_values(const Lane& at, unsigned char* values, int keys) {
+  constexpr int kChunks = kDimV / 8;
+#pragma unroll 1
+  for (int i = keys * kChunks + at.thread(); i < kTileKeys * kChunks; i += kGroupThreads) {
+    store_shared16(shared_address(values) + place_in_matrix(kTileKeys, i / kChunks, i % kChunks),
+                   make_uint4(0, 0, 0, 0));
+  }
+  fence_async_shared();
+  sync_group(at);
+}
+
 }  // namespace annulus::attn::sm90

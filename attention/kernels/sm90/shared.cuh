@@ -65,9 +65,9 @@ struct Shared {
   std::uint64_t q_empty;  ///< the only queries may be overwritten (kQueries = 1)
   std::uint32_t aborted;  ///< no output comes any more
   // The loader's own, of whose registers there are few.
-  std::int64_t pairs;    ///< rows times keys so far
-  std::int32_t segment;  ///< of the last step
-  std::int32_t said;     ///< the last item that was said
+  std::int64_t pairs;       ///< rows times keys so far
+  std::int32_t segment;     ///< of the last step
+  std::int32_t said;        ///< the last item that was said
   std::int32_t said_steps;  ///< of all items until then
   Trace<kTuning.traced ? kForwardPhases : 1> trace;
 };

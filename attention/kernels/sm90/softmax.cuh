@@ -43,17 +43,21 @@ __device__ __forceinline__ std::uint32_t bits_of(const Seen& seen, int key) {
   return cuda::low_bits(seen.end - key) & ~cuda::low_bits(seen.begin - key);
 }
 
-/// Scores that are not to be seen become -inf. `mine`: seen_by_lane.
+/// Scores that are not to be seen become -inf. `mine`: seen_by_lane; some[h]: of the step's keys
+/// the thread's row h does not see all.
 template <int kScores>
-__device__ __forceinline__ void mask_scores(const Seen& mine, int lane, float (&s)[kScores]) {
+__device__ __forceinline__ void mask_scores(const Seen& mine, int keys, int lane,
+                                            float (&s)[kScores], bool (&some)[2]) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     Seen seen[2];
+    some[h] = true;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int from = 16 * i + 8 * h + (lane >> 2);
       seen[i].begin = __shfl_sync(0xffffffffU, mine.begin, from);
       seen[i].end = __shfl_sync(0xffffffffU, mine.end, from);
+      if (seen[i].begin <= 0 && seen[i].end >= keys) some[h] = false;
     }
 #pragma unroll
     for (int key = 0; key < 2 * kScores; key += 32) {
@@ -101,31 +105,26 @@ __device__ __forceinline__ float kept(float before, float now, float scale) {
 }
 
 /// The scores' part in the maxima; keep[h]: what these leave of what was summed so far. `scale`:
-/// what takes a score to exponents of 2. False where the warp's maxima stay, for none grew by more
-/// than kSlack exponents: nothing is to be rescaled then.
-template <int kSlack, int kScores>
+/// what takes a score to exponents of 2. A row's maximum stays where it would grow by slack[h]
+/// exponents at most. False where all maxima of the warp stay: nothing is to be rescaled then.
+template <int kScores>
 __device__ __forceinline__ bool raise_maxima(const float (&s)[kScores], RowSums& rows, float scale,
-                                             float (&keep)[2]) {
+                                             const float (&slack)[2], float (&keep)[2]) {
   float top[2] = {top_of_row(s, rows, 0), top_of_row(s, rows, 1)};
-  bool grew = true;
-  if constexpr (kSlack > 0) {
-    // Each row decides for itself, so that its bits do not depend on which rows share its warp.
-    bool any = false;
+  // Each row decides for itself, so that its bits do not depend on which rows share its warp.
+  bool any = false;
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const bool row =
-          (top[h] - rows.max[h]) * scale > static_cast<float>(kSlack);  // no NaN counts
-      if (!row) top[h] = rows.max[h];
-      any = any || row;
-    }
-    grew = __any_sync(0xffffffffU, any) != 0;
+  for (int h = 0; h < 2; ++h) {
+    const bool row = (top[h] - rows.max[h]) * scale > slack[h];  // no NaN counts
+    if (!row) top[h] = rows.max[h];
+    any = any || row;
   }
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     keep[h] = kept(rows.max[h], top[h], scale);
     rows.max[h] = top[h];
   }
-  return grew;
+  return __any_sync(0xffffffffU, any) != 0;
 }
 
 /// Scores of the thread's row h, whose maximum is known, to probabilities, and these to its sum.

@@ -29,6 +29,10 @@ inline void arrive_expecting(std::uint64_t* barrier, std::uint32_t bytes) {
 }
 inline void wait(std::uint64_t* barrier, std::uint32_t parity) { machine().await(barrier, parity); }
 
+inline bool is_over(std::uint64_t* barrier, std::uint32_t parity) {
+  return machine().is_over(barrier, parity);
+}
+
 inline void prefetch_map(const CUtensorMap& /*map*/) {}
 inline void copy_box(std::uint32_t to, const CUtensorMap& map, std::uint64_t* barrier, int c0,
                      int c1, int c2, int c3) {
