@@ -14,8 +14,10 @@ template <int kDim, int kDimV, Tuning kTuning>
 struct Loader {
   using Memory = Shared<kDim, kDimV, kTuning>;
   static constexpr int kNone = -1;
-  /// With so few steps left of what is said, the next item is drawn; a step later it is said.
-  static constexpr int kLead = 4;
+  /// With so few steps left of what is said, the next item is drawn; a step later it is said. Of
+  /// short items so many at most, or the loader would wait for output that waits for its next K.
+  static constexpr int kLead = 8;
+  static constexpr int kMostSaid = Memory::kItems - 3;
   static constexpr int kEndless = std::numeric_limits<int>::max();
 
   const cuda::Geometry& g;
@@ -114,8 +116,8 @@ struct Loader {
                of.batch);
   }
 
-  /// Steps of an item.
-  __device__ __forceinline__ bool walk(const Item& item) {
+  /// Steps of item n of this block.
+  __device__ __forceinline__ bool walk(const Item& item, int n) {
     int left = item.tile.steps;
     int at = item.tile.skip;
     for (int i = item.tile.begin; left > 0; ++i, at = 0) {
@@ -127,20 +129,20 @@ struct Loader {
         load_keys();
         load_values();
         held = true;
-        look_ahead();
+        look_ahead(n);
         ++step;
       }
     }
     return true;
   }
 
-  /// Says the items of the next steps. Late, for who draws early takes long items that others, who
-  /// are through by then, could have begun; but in time for their queries to come, and drawn a step
-  /// before, so that nobody waits for the answer.
-  __device__ __forceinline__ void look_ahead() {
-    if (shared.said_steps - step > kLead) return;
+  /// Says the items of the next steps, during item n. Late, for who draws early takes long items
+  /// that others, who are through by then, could have begun; but in time for their queries to come,
+  /// and drawn a step before, so that nobody waits for the answer.
+  __device__ __forceinline__ void look_ahead(int n) {
+    if (shared.said_steps - step > kLead || shared.said == n + kMostSaid) return;
     if (drawn == kNone) drawn = draw();
-    while (shared.said_steps - step < kLead) {
+    while (shared.said_steps - step < kLead && shared.said < n + kMostSaid) {
       publish(shared.said + 1, drawn);
       drawn = shared.said_steps - step > kLead ? kNone : draw();
     }
@@ -176,10 +178,11 @@ struct Loader {
     shared.said_steps = 0;
     await_kernel_before();  // the schedule is its work; consumers wait for items
     publish(0, static_cast<int>(blockIdx.x));
+    drawn = draw();
     for (int n = 0;; ++n) {
       const Item& item = shared.items[n % Memory::kItems];
       if (item.tile.begin == item.tile.end) break;
-      if (!walk(item)) {
+      if (!walk(item, n)) {
         say_no_more(n);
         say_aborted();
         break;
