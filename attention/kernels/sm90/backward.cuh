@@ -149,7 +149,7 @@ struct GradientConsumer : ConsumerBase<Memory> {
   template <bool kFirst>
   __device__ __forceinline__ void find_scores(const Turn& at) {
     constexpr int kColumns = kScoreCount / 4;
-    using Numbers = std::conditional_t<kApart && !kCapped, HeldNumbers, RowNumbers<kRows>>;
+    using Numbers = std::conditional_t<kApart && !kCapped, HeldNumbers<kRows>, RowNumbers<kRows>>;
     const bool masked = said().masked != 0;
     const std::uint16_t* const seen = shared.seen[at.index][warp()];
     const Numbers lse(shared.lse[at.index], lane());

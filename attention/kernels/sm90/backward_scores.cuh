@@ -28,14 +28,15 @@ struct RowNumbers {
   }
 };
 
-/// The same of 64 rows, read when this is made. What is read from shared memory behind products
-/// that are started waits until the tensor cores take them: so it is read before.
+/// The same of kRows of a step's 64 rows, read when this is made. What is read from shared memory
+/// behind products that are started waits until the tensor cores take them: so it is read before.
+template <int kRows>
 struct HeldNumbers {
-  float4 pairs[4];
+  float4 pairs[kRows / 16];
 
   __device__ __forceinline__ HeldNumbers(const float* from, int lane) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kRows / 16; ++i) {
       pairs[i] = *reinterpret_cast<const float4*>(from + 16 * i + 4 * (lane & 3));
     }
   }

@@ -47,7 +47,11 @@ struct WideConsumer : ConsumerBase<Memory> {
   float dq[kBlockWidth / 2], last_dq[kLastColumns / 2];
   float s[kShare / 2], dp[kShare / 2];
 
-  using Base::Base;
+  const int half;  ///< the warpgroup, for what descriptors are made of
+
+  __device__ __forceinline__ WideConsumer(const BackwardParams& params, const Factors& of_scores,
+                                          Memory& memory)
+      : Base(params, of_scores, memory), half(of_warp(group())) {}
 
   __device__ __forceinline__ static int key() { return 16 * (warp() % 4); }  ///< the warp's first
   __device__ __forceinline__ unsigned char* probabilities() const { return scores(0); }
@@ -58,10 +62,9 @@ struct WideConsumer : ConsumerBase<Memory> {
 
   /// The warpgroup's part of a matrix of kKeys or kRows rows.
   template <typename Parts>
-  __device__ __forceinline__ static Matrix part_of(const unsigned char* matrix) {
+  __device__ __forceinline__ Matrix part_of(const unsigned char* matrix) const {
     constexpr std::uint32_t kBytes = Parts::kPartBlocks * kRows * kRowBytes;
-    return across_rows(shared_address(matrix) + static_cast<std::uint32_t>(group()) * kBytes,
-                       kRows);
+    return across_rows(shared_address(matrix) + static_cast<std::uint32_t>(half) * kBytes, kRows);
   }
 
   /// The keys times the warpgroup's rows of the step.
@@ -70,7 +73,7 @@ struct WideConsumer : ConsumerBase<Memory> {
                                                 const unsigned char* rows) const {
     const Matrix a = along_rows(shared_address(keys));
     const Matrix b =
-        along_rows(shared_address(rows) + static_cast<std::uint32_t>(group() * kShare * kRowBytes));
+        along_rows(shared_address(rows) + static_cast<std::uint32_t>(half * kShare * kRowBytes));
     constexpr std::uint32_t kPartBytes = Parts::kPartBlocks * kRows * kRowBytes;
 #pragma unroll
     for (int part = 0; part < kGroups; ++part) {
@@ -141,14 +144,15 @@ struct WideConsumer : ConsumerBase<Memory> {
     store_packs<kKeys>(shared_address(to), key(), kColumns * group(), lane(), packs);
   }
 
-  /// From S^T and dP^T, which are under way, to P and dS in shared memory, where both warpgroups
-  /// see them.
-  __device__ __forceinline__ void exchange_scores(const Turn& at) {
+  /// Starts dP^T, and from it and S^T, which is there, to P and dS in shared memory, where both
+  /// warpgroups see them.
+  __device__ __forceinline__ void exchange_scores(const Turn& at, const DoutTurn& of_dout) {
     const bool masked = said().masked != 0;
-    const int first = kShare * group();
+    const int first = kShare * half;
     const std::uint16_t* const seen = shared.seen[at.index][warp() % 4] + first;
-    const RowNumbers<kRows> lse(shared.lse[at.index] + first, lane());
-    const RowNumbers<kRows> delta(shared.delta[at.index] + first, lane());
+    const HeldNumbers<kShare> lse(shared.lse[at.index] + first, lane());
+    const HeldNumbers<kShare> delta(shared.delta[at.index] + first, lane());
+    start_slopes(of_dout);
     if constexpr (kCapped) {
       wait_products<0>(dp);
       reach(Phase::scores);
@@ -210,8 +214,7 @@ struct WideConsumer : ConsumerBase<Memory> {
   __device__ __forceinline__ void run_step() {
     const Turn at(step);
     const DoutTurn of_dout(step);
-    start_slopes(of_dout);
-    exchange_scores(at);
+    exchange_scores(at, of_dout);
     start_dq<0>(dq);
     add_rows(dv, probabilities(), part_of<AcrossV>(shared.dout[of_dout.index]));
     wait_products<1>(dq);
