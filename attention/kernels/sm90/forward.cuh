@@ -226,34 +226,24 @@ struct Consumer {
 
   /// From scores of a step to probabilities, while P V of the step before is computed. `left`:
   /// steps of the item that had none before.
-  template <bool kMasked>
-  __device__ __forceinline__ void take_step(const Item& item, int left) {
-    const Seen seen = kMasked ? look(item) : Seen{0, 0};
+  __device__ __forceinline__ void take_step(const Item& item, int left, bool is_masked) {
+    const Seen seen = is_masked ? look(item) : Seen{0, 0};
     wait_products<1>(s);
     release(&shared.k_empty[Place<kStages>(step).index]);
     release_queries(left);
-    find_maxima(kMasked, seen, static_cast<float>(kTuning.slack));
+    find_maxima(is_masked, seen, static_cast<float>(kTuning.slack));
     exponentiate(s, sums, scale, keep, 0);
     // By now P V is nearly done; packing and rescaling fit beside the other exponentials.
     finish_before(sums.sum[0]);
     wait_products<0>(o);
     release(&shared.v_empty[Place<kStages>(step - 1).index]);
-    cut = kMasked;
+    cut = is_masked;
     next.look_ahead(shared, step + 1);
     exponentiate(s, sums, scale, keep, 1);
     rescale();
     pack_scores<T>(s, probabilities);
     ++step;
     reach(ForwardPhase::step);
-  }
-
-  /// Most steps are not masked: they have code of their own, without a question in it.
-  __device__ __forceinline__ void take_step(const Item& item, int left) {
-    if (next.is_masked()) {
-      take_step<true>(item, left);
-    } else {
-      take_step<false>(item, left);
-    }
   }
 
   /// The other steps of an item, but for the last P V. Scores of the second are computed while
@@ -276,12 +266,18 @@ struct Consumer {
       begin_output<kDimV>(g, p, item, Lane(thread_again()), scale, sums, o);
     }
     start_values(step - 1, p.resume);
-    take_step(item, left);
+    take_step(item, left, next.is_masked());
     while (--left > 0) {
       if (!go_on(rows, n)) return false;
       start_values(step - 1, true);
       pass_turn();
-      take_step(item, left);
+      // Most steps are not masked: they have code of their own, without a question in it. The
+      // second has not, for code that is not in its cache yet is what short sequences wait for.
+      if (next.is_masked()) {
+        take_step(item, left, true);
+      } else {
+        take_step(item, left, false);
+      }
     }
     return true;
   }

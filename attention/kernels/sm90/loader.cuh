@@ -13,9 +13,8 @@ namespace annulus::attn::sm90 {
 template <int kDim, int kDimV, Tuning kTuning>
 struct Loader {
   using Memory = Shared<kDim, kDimV, kTuning>;
-  static constexpr int kNone = -1;
-  /// With so few steps left of what is said, the next item is drawn; a step later it is said. Of
-  /// short items so many at most, or the loader would wait for output that waits for its next K.
+  /// With so few steps left of what is said, the next item is said, and one drawn. Of short items
+  /// so many at most, or the loader would wait for output that waits for its next K.
   static constexpr int kLead = 8;
   static constexpr int kMostSaid = Memory::kItems - 3;
   static constexpr int kEndless = std::numeric_limits<int>::max();
@@ -25,7 +24,7 @@ struct Loader {
   const Schedule& schedule;
   Memory& shared;
   int step = 0;            ///< the next
-  int drawn = kNone;       ///< the item that is to be said next, where it is known
+  int drawn = 0;           ///< the item that is to be said next
   std::uint32_t seen = 0;  ///< what that segment's counter held
   bool held = false;       ///< V of the last step is not asked for yet
 
@@ -117,7 +116,7 @@ struct Loader {
   }
 
   /// Steps of item n of this block.
-  __device__ __forceinline__ bool walk(const Item& item, int n) {
+  __device__ __forceinline__ bool walk(const Item& item) {
     int left = item.tile.steps;
     int at = item.tile.skip;
     for (int i = item.tile.begin; left > 0; ++i, at = 0) {
@@ -129,23 +128,20 @@ struct Loader {
         load_keys();
         load_values();
         held = true;
-        look_ahead(n);
+        look_ahead();
         ++step;
       }
     }
     return true;
   }
 
-  /// Says the items of the next steps, during item n. Late, for who draws early takes long items
-  /// that others, who are through by then, could have begun; but in time for their queries to come,
-  /// and drawn a step before, so that nobody waits for the answer.
-  __device__ __forceinline__ void look_ahead(int n) {
-    if (shared.said_steps - step > kLead || shared.said == n + kMostSaid) return;
-    if (drawn == kNone) drawn = draw();
-    while (shared.said_steps - step < kLead && shared.said < n + kMostSaid) {
-      publish(shared.said + 1, drawn);
-      drawn = shared.said_steps - step > kLead ? kNone : draw();
-    }
+  /// Says the next item. Late, for who draws early takes long items that others, who are through by
+  /// then, could have begun; but in time for its queries to come. One a step at most, and drawn
+  /// when the one before it was said, so that no copy waits for the answer.
+  __device__ __forceinline__ void look_ahead() {
+    if (shared.said_steps - step > kLead || shared.said == shared.walked + kMostSaid) return;
+    publish(shared.said + 1, drawn);
+    drawn = draw();
   }
 
   /// Item n of this block is `index` of all; where it is none, there is no end of its steps.
@@ -182,7 +178,8 @@ struct Loader {
     for (int n = 0;; ++n) {
       const Item& item = shared.items[n % Memory::kItems];
       if (item.tile.begin == item.tile.end) break;
-      if (!walk(item, n)) {
+      shared.walked = n;
+      if (!walk(item)) {
         say_no_more(n);
         say_aborted();
         break;

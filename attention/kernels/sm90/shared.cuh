@@ -67,6 +67,7 @@ struct Shared {
   // The loader's own, of whose registers there are few.
   std::int64_t pairs;       ///< rows times keys so far
   std::int32_t segment;     ///< of the last step
+  std::int32_t walked;      ///< the item whose steps it asks for
   std::int32_t said;        ///< the last item that was said
   std::int32_t said_steps;  ///< of all items until then
   Trace<kTuning.traced ? kForwardPhases : 1> trace;
