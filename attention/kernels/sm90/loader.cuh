@@ -13,8 +13,8 @@ namespace annulus::attn::sm90 {
 template <int kDim, int kDimV, Tuning kTuning>
 struct Loader {
   using Memory = Shared<kDim, kDimV, kTuning>;
-  /// With so few steps left of what is said, the next item is said, and one drawn. Of short items
-  /// so many at most, or the loader would wait for output that waits for its next K.
+  /// With so few steps left of what is said, the next item is said. Of short items so many at most,
+  /// or the loader would wait for output that waits for its next K.
   static constexpr int kLead = 8;
   static constexpr int kMostSaid = Memory::kItems - 3;
   static constexpr int kEndless = std::numeric_limits<int>::max();
@@ -24,7 +24,7 @@ struct Loader {
   const Schedule& schedule;
   Memory& shared;
   int step = 0;            ///< the next
-  int drawn = 0;           ///< the item that is to be said next
+  int drawn = 0;           ///< the item to be said next, from a step before that on
   std::uint32_t seen = 0;  ///< what that segment's counter held
   bool held = false;       ///< V of the last step is not asked for yet
 
@@ -135,13 +135,17 @@ struct Loader {
     return true;
   }
 
-  /// Says the next item. Late, for who draws early takes long items that others, who are through by
-  /// then, could have begun; but in time for its queries to come. One a step at most, and drawn
-  /// when the one before it was said, so that no copy waits for the answer.
+  /// Draws the next item, and a step later says it. Late, for who draws early takes long items that
+  /// others, who are through by then, could have begun; but in time for its queries to come, and so
+  /// that no copy waits for what is drawn.
   __device__ __forceinline__ void look_ahead() {
-    if (shared.said_steps - step > kLead || shared.said == shared.walked + kMostSaid) return;
-    publish(shared.said + 1, drawn);
-    drawn = draw();
+    int ahead = shared.said_steps - step;
+    if (ahead <= kLead) {
+      if (shared.said == shared.walked + kMostSaid) return;
+      publish(shared.said + 1, drawn);
+      ahead = shared.said_steps - step;
+    }
+    if (ahead <= kLead + 1) drawn = draw();
   }
 
   /// Item n of this block is `index` of all; where it is none, there is no end of its steps.
@@ -174,7 +178,7 @@ struct Loader {
     shared.said_steps = 0;
     await_kernel_before();  // the schedule is its work; consumers wait for items
     publish(0, static_cast<int>(blockIdx.x));
-    drawn = draw();
+    if (shared.said_steps <= kLead) drawn = draw();
     for (int n = 0;; ++n) {
       const Item& item = shared.items[n % Memory::kItems];
       if (item.tile.begin == item.tile.end) break;
