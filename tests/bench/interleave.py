@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Our local attention and PyTorch's back ends, interleaved in one process; prints ratios.
 
-    interleave.py LIBANNULUS [--shapes B,S,H,HKV,D[/DV] ...] [--repeats 20] [--pass forward|backward|both] [--kernel NAME]
-                             [--fa3 LIBRARY] [--graphs]
+    interleave.py LIBANNULUS [--shapes B,S,H,HKV,D[/DV] ...] [--repeats 20]
+                             [--pass forward|backward|both|together] [--kernel NAME] [--fa3 LIBRARY] [--graphs]
 
 Every repetition times each of them once, behind a stream that is held until all is enqueued, with
 events around the call; medians on random normal bf16 data. FLOPs: forward 2 B H S^2 (D + DV), backward
 2 B H S^2 (3 D + 2 DV), halved when causal. `ratio` is ours over the peer: above 1 we are faster; nan
 where the peer does not serve the shape. `spread` is the distance of the quartiles over the median, the
-largest of all. --fa3: FlashAttention-3 too (fa3_peer.py). --graphs: each call is captured once, and replays are
-timed, of the forward alone (PyTorch's backward runs on the stream of its forward).
+largest of all. --pass both: a line for each pass; together: a line for the two in sequence, timed as one. --fa3:
+FlashAttention-3 too (fa3_peer.py). --graphs: each call is captured once, and replays are timed; nan where a peer
+cannot be captured, and why on stderr.
 """
 import argparse
 import math
@@ -23,6 +24,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 SHAPES = ["8,2048,16,16,128", "4,4096,16,16,128", "2,8192,16,16,128", "1,16384,16,16,128", "1,32768,16,16,128",
           "8,2048,16,16,64", "2,8192,16,16,64", "1,16384,32,32,64", "1,32768,16,16,64", "1,16384,32,8,128"]
+PASSES = {"forward": ["forward"], "backward": ["backward"], "both": ["forward", "backward"], "together": ["together"]}
+# Cycles that a stream is held while calls are enqueued: about 0.2 ms, and 1 ms for both passes of PyTorch.
+SLEEP = {"forward": 400_000, "backward": 400_000, "together": 2_000_000}
 PEERS = {"fa2": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 
 
@@ -56,9 +60,9 @@ def rows_of_head(q, k, v, causal, head, rows):
     return scores.softmax(-1) @ values
 
 
-def timed(work):
+def timed(work, cycles):
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda._sleep(400_000)  # about 0.2 ms: the call is enqueued before the device gets to it
+    torch.cuda._sleep(cycles)  # the call is enqueued before the device gets to it
     begin.record()
     work()
     end.record()
@@ -66,20 +70,35 @@ def timed(work):
     return begin.elapsed_time(end) * 1e-3
 
 
-def captured(work):
-    """Replays of the call."""
+def captured(work, stream):
+    """Replays of the call, which the stream is current for."""
+    work()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        work()
+    return lambda kept=work: graph.replay()  # what it reads must live: saved tensors of PyTorch's forward
+
+
+def replays(make):
+    """Of the calls that make() gives, less those of peers that cannot be captured. All is done on one stream: PyTorch's
+    backward runs on that of its forward."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
+    graphs = {}
     with torch.cuda.stream(stream):
-        work()
-        stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            work()
-    return graph.replay
+        for name, work in make().items():
+            try:
+                graphs[name] = captured(work, stream)
+            except RuntimeError as error:
+                if name == "ours":
+                    raise
+                print(f"# {name} cannot be captured: {error!r:.200}", file=sys.stderr)
+    torch.cuda.synchronize()
+    return graphs
 
 
-def interleaved(works, repeats):
+def interleaved(works, repeats, cycles):
     """Seconds of each, by repetition."""
     for work in works.values():
         for _ in range(3):
@@ -87,7 +106,7 @@ def interleaved(works, repeats):
     times = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
-            times[name].append(timed(work))
+            times[name].append(timed(work, cycles))
     return times
 
 
@@ -102,6 +121,7 @@ class Case:
         b, s, h, hk, d, dv = shape
         products = 2.0 * b * h * s * s * (0.5 if causal else 1.0)
         self.flops = {"forward": products * (d + dv), "backward": products * (3 * d + 2 * dv)}
+        self.flops["together"] = sum(self.flops.values())
         self.causal = causal
         new = lambda heads, dim: torch.randn(b, s, heads, dim, device="cuda", dtype=torch.bfloat16)
         self.q, self.k, self.v, self.dout = new(h, d), new(hk, d), new(hk, dv), new(h, dv)
@@ -127,6 +147,9 @@ class Case:
             if not error < 0.02:
                 sys.exit(f"out differs from PyTorch's by {error:.3f} of its largest value")
 
+    def leaves(self):
+        return [t.detach().requires_grad_() for t in (self.q, self.k, self.v)]
+
     def forward(self):
         works = {"ours": lambda: self.ours.forward(self.q, self.k, self.v, self.out, self.lse)}
         for peer in self.peers:
@@ -139,7 +162,7 @@ class Case:
         works = {"ours": lambda: self.ours.backward(self.dout, self.q, self.k, self.v, self.out, self.lse,
                                                     self.dq, self.dk, self.dv)}
         for peer in self.peers:
-            inputs = [t.detach().requires_grad_() for t in (self.q, self.k, self.v)]
+            inputs = self.leaves()
             try:  # head dims may be served in the forward alone
                 out = sdpa(peer, *inputs, self.causal)
                 torch.autograd.grad(out, inputs, self.dout, retain_graph=True)
@@ -149,6 +172,18 @@ class Case:
         if self.fa3 and self.fa3.has(self, backward=True):
             works["fa3"] = self.fa3.backward(self)
         return works
+
+    def together(self):
+        """Of those that have both passes."""
+        def in_sequence(first, second):
+            return lambda: (first(), second())
+
+        def of_peer(peer, inputs):
+            return lambda: torch.autograd.grad(sdpa(peer, *inputs, self.causal), inputs, self.dout)
+
+        forward = self.forward()
+        return {name: of_peer(name, self.leaves()) if name in PEERS else in_sequence(forward[name], backward)
+                for name, backward in self.backward().items()}
 
     def close(self):
         torch.cuda.synchronize()
@@ -166,13 +201,11 @@ def main():
     parser.add_argument("library")
     parser.add_argument("--shapes", nargs="+", default=SHAPES)
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--pass", dest="which", default="both", choices=["forward", "backward", "both"])
+    parser.add_argument("--pass", dest="which", default="both", choices=PASSES)
     parser.add_argument("--kernel", default="auto")
     parser.add_argument("--fa3")
     parser.add_argument("--graphs", action="store_true")
     args = parser.parse_args()
-    if args.graphs and args.which != "forward":
-        parser.error("--graphs wants --pass forward")
     fa3 = fa3_peer.Fa3(args.fa3) if args.fa3 else None
     peers = [*PEERS, *(["fa3"] if fa3 else [])]
     torch.manual_seed(0)
@@ -184,11 +217,9 @@ def main():
         for causal in (False, True):
             case = Case(library, parse(text), causal, args.kernel, fa3)
             case.check()
-            for name, works in (("forward", case.forward), ("backward", case.backward)):
-                if args.which not in (name, "both"):
-                    continue
-                calls = {n: captured(w) if args.graphs else w for n, w in works().items()}
-                times = interleaved(calls, args.repeats)
+            for name in PASSES[args.which]:
+                make = getattr(case, name)
+                times = interleaved(replays(make) if args.graphs else make(), args.repeats, SLEEP[name])
                 rate = {n: case.flops[name] / statistics.median(t) * 1e-12 for n, t in times.items()}
                 rate |= {p: math.nan for p in peers if p not in rate}
                 columns = " ".join(f"{rate[p]:7.0f} {rate['ours'] / rate[p]:6.3f}" for p in peers)

@@ -9,6 +9,7 @@
 //                               shapes whose name, such as "bf16 128 causal 16384", contains TEXT;
 //                               once: for profilers
 //   kernels_gpu --time hopper decode  few rows and many keys, split over keys and whole
+//   kernels_gpu --ratios [TEXT]       hopper's launches as rings want them, beside the plain ones
 #include "attention/kernels/cuda/table.h"
 #include "tests/gpu/contract_cases.h"
 #include "tests/gpu/device_kernel.h"
@@ -20,6 +21,7 @@
 #include "tests/gpu/suite_cases.h"
 #include "tests/gpu/time_decode.h"
 #include "tests/gpu/time_kernels.h"
+#include "tests/gpu/time_ratios.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -269,6 +271,10 @@ int main(int argc, char** argv) {
       }
       return 0;
     }
+    if (!arguments.empty() && arguments[0] == "--ratios" && arguments.size() <= 2) {
+      annulus::testing::time_ratios(arguments.size() == 2 ? arguments[1] : "");
+      return 0;
+    }
     if (arguments.size() >= 2 && arguments[0] == "--only" && arguments.size() <= 4) {
       annulus::testing::Filter filter{.only = arguments[1]};
       for (std::size_t i = 2; i < arguments.size(); ++i) {
@@ -281,7 +287,7 @@ int main(int argc, char** argv) {
     std::fprintf(
         stderr,
         "kernels_gpu [--host-oracle] [--time [hopper] [TEXT] [deterministic] [forward] [once] | "
-        "--only TEXT [forward] [REPEATS]]\n");
+        "--ratios [TEXT] | --only TEXT [forward] [REPEATS]]\n");
     return 2;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

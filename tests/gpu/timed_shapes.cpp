@@ -15,25 +15,30 @@ std::string name_of(const TimedShape& s) {
   return name + std::to_string(s.seq);
 }
 
-TimedSequences::TimedSequences(const TimedShape& c, const attn::Kernel& kernel, bool backward) {
+TimedSequences::TimedSequences(const TimedShape& c, const attn::Kernel& kernel, bool backward,
+                               int segments) {
   const std::int64_t seq = c.seq;
+  const std::int64_t part = seq / segments;
   const attn::TileLimits most =
       attn::tiles_for(kernel, {c.dtype, c.dim, c.values(), backward, kernel.backend});
   for (std::int64_t i = 0; i < seq; ++i) {
     intervals.push_back({KeyInterval{0, c.causal ? i + 1 : seq}, KeyInterval{}});
   }
+  for (int s = 0; s < segments; ++s) keys.push_back({s * part, s * part, 1, part});
   for (std::int64_t row = 0; row < seq; row += most.rows) {
     const std::int64_t rows = std::min(most.rows, seq - row);
     const std::int64_t end = c.causal ? row + rows : seq;
-    for (std::int64_t key = 0; key < end; key += most.keys) {
-      const std::int64_t count = std::min(most.keys, seq - key);
-      const bool full = !c.causal || key + count <= row + 1;
-      tiles.push_back({static_cast<std::int32_t>(row), static_cast<std::int32_t>(rows), 0,
-                       static_cast<std::int32_t>(count), key, full});
+    for (int s = 0; s < segments; ++s) {
+      const std::int64_t first = s * part;
+      for (std::int64_t key = 0; key < std::min(part, end - first); key += most.keys) {
+        const std::int64_t count = std::min(most.keys, part - key);
+        const bool full = !c.causal || first + key + count <= row + 1;
+        tiles.push_back({static_cast<std::int32_t>(row), static_cast<std::int32_t>(rows), s,
+                         static_cast<std::int32_t>(count), key, full});
+      }
     }
   }
   queries = {{0, 0, seq}};
-  keys = {{0, 0, 1, seq}};
   geometry = {.batch = std::max<std::int64_t>(1, 16384 / seq),
               .heads = 16,
               .head_dim = c.dim,

@@ -21,9 +21,10 @@ struct TimedShape {
 std::string name_of(const TimedShape& shape);  ///< as "bf16 128 causal 16384", "bf16 192:128 ..."
 
 /// Geometry of whole sequences with the tiles, as the kernel wants them in this pass, that a causal
-/// or full mask leaves.
+/// or full mask leaves; keys in that many segments of one length.
 struct TimedSequences {
-  TimedSequences(const TimedShape& shape, const attn::Kernel& kernel, bool backward = false);
+  TimedSequences(const TimedShape& shape, const attn::Kernel& kernel, bool backward = false,
+                 int segments = 1);
   TimedSequences(const TimedSequences&) = delete;
   TimedSequences& operator=(const TimedSequences&) = delete;
 

@@ -105,28 +105,6 @@ int run_variants(int argc, char** argv, Variants (*all)(),
   }
 }
 
-TestStream::TestStream() {
-  check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
-}
-TestStream::~TestStream() { cudaStreamDestroy(stream); }
-
-LaunchTimes::LaunchTimes() {
-  check_cuda(cudaEventCreate(&begin_), "cudaEventCreate");
-  check_cuda(cudaEventCreate(&end_), "cudaEventCreate");
-}
-LaunchTimes::~LaunchTimes() {
-  cudaEventDestroy(begin_);
-  cudaEventDestroy(end_);
-}
-void LaunchTimes::mark(cudaEvent_t event, cudaStream_t stream) {
-  check_cuda(cudaEventRecord(event, stream), "cudaEventRecord");
-}
-void LaunchTimes::note() {
-  float ms = 0.0F;
-  check_cuda(cudaEventElapsedTime(&ms, begin_, end_), "cudaEventElapsedTime");
-  ms_.push_back(ms);
-}
-
 Said said_by(attn::LaunchContext& context, std::size_t phases,
              const std::function<void()>& launch) {
   Said said(1 + 2 * phases);
