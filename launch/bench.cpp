@@ -168,6 +168,7 @@ class BenchRank {
     report.transport_reason = session.transport_reason();
     report.kernel_used = attention.kernel_used();
     report.fallback_reason = attention.fallback_reason();
+    report.sm_limit = request_.attention.sm_limit;
     report.command_line = request_.call.command_line;
     report.mpi = mpi_version();
     report.threads = request_.threads;

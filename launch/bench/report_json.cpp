@@ -37,7 +37,8 @@ ordered_json parallel_json(const BenchReport& report) {
           {"layout", report.layout},
           {"transport", report.transport},
           {"transport_reason", report.transport_reason},
-          {"ulysses_degree", report.mesh.ulysses}};
+          {"ulysses_degree", report.mesh.ulysses},
+          {"sm_limit", report.sm_limit}};
 }
 
 ordered_json comm_json(const BenchReport& report) {

@@ -45,6 +45,12 @@ std::string check_text(const std::optional<CheckReport>& check) {
   return text;
 }
 
+std::string sm_limit_text(const BenchReport& r) {
+  if (r.sm_limit == 0) return {};
+  if (r.kernel_used != "hopper") return "; sm_limit is ignored: only hopper keeps to one";
+  return fmt::format("; at most {} multiprocessors a launch", r.sm_limit);
+}
+
 std::string comm_text(const BenchReport& r) {
   const double mib = static_cast<double>(std::ranges::max(r.bytes_sent)) / (1 << 20);
   std::string text = fmt::format(
@@ -85,7 +91,8 @@ std::string to_text(const BenchReport& r) {
   if (r.backend != "cpu") {
     text += fmt::format("device     {}; {}: {}\n", r.device, r.transport, r.transport_reason);
   }
-  text += fmt::format("kernel     {}, {} threads a rank{}{}\n", r.kernel_used, r.threads,
+  text += fmt::format("kernel     {}, {} threads a rank{}{}{}\n", r.kernel_used, r.threads,
+                      sm_limit_text(r),
                       r.fallback_reason.empty() ? "" : "; fallback: ", r.fallback_reason);
   text += fmt::format("  {:<9} {:>10} {:>10} {:>10} {:>10} {:>14}\n", "pass", "median s", "min s",
                       "max s", "p99 s", "TFLOP/s a rank");

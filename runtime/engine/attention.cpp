@@ -57,6 +57,10 @@ struct Attention::Impl {
   }
 
   void bind(const Problem& p) {
+    if (options.sm_limit < 0) {
+      throw InvalidArgument(fmt::format(
+          "attention sm_limit {}: must be >= 1, or 0 for all multiprocessors", options.sm_limit));
+    }
     problem = resolved(p);
     const bool both = session.impl().options.backward;
     decision = engine::decide(problem, options.layout, options.algorithm, session.mesh(), both);
@@ -76,7 +80,7 @@ struct Attention::Impl {
     Session::Impl& on = session.impl();
     if (on.device) {
       return engine::make_device_pass(on, std::move(plan), std::move(rank), *choice.kernel,
-                                      options.deterministic);
+                                      options.deterministic, options.sm_limit);
     }
     return engine::make_host_pass(on, std::move(plan), std::move(rank), *choice.kernel);
   }

@@ -25,6 +25,8 @@ annulus::SessionOptions options_of(const annulus_session_options* given) {
   if (o.transport != nullptr) options.transport = o.transport;
   options.device = o.device;
   options.ranks_per_host = o.ranks_per_host;
+  options.nccl = o.nccl;
+  if (o.peer_copies != nullptr) options.peer_copies = o.peer_copies;
   if (o.arena != nullptr) {
     options.arena = {static_cast<std::byte*>(o.arena), static_cast<std::size_t>(o.arena_bytes)};
   }
@@ -44,6 +46,7 @@ annulus::AttentionOptions options_of(const annulus_attention_options* given) {
   options.blocking_transfers = o.blocking_transfers != 0;
   options.gather_at_once = o.gather_at_once != 0;
   options.ulysses_slices = o.ulysses_slices;
+  options.sm_limit = o.sm_limit;
   return options;
 }
 

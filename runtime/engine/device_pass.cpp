@@ -49,7 +49,7 @@ bool is_capturing(cudaStream_t stream) {
 class DevicePass final : public BoundPass {
  public:
   DevicePass(Session::Impl& session, Plan plan, RankPlan rank, const attn::Kernel& kernel,
-             bool deterministic)
+             bool deterministic, int sm_limit)
       : session_(session),
         memory_(dynamic_cast<CudaMemory&>(*session.device)),
         plan_(std::move(plan)),
@@ -63,7 +63,7 @@ class DevicePass final : public BoundPass {
             plan_.hash())),
         executor_(rank_, slots_, launches_, *link_,
                   memory_.arena().subspan(static_cast<std::size_t>(rank_.arena_bytes)), report(),
-                  memory_.copies(), deterministic),
+                  memory_.copies(), deterministic, sm_limit),
         first_(make_event(true)),
         last_(make_event(true)) {
     memory_.watch().expect(id_, awaited_signals());
@@ -342,10 +342,11 @@ std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator& communicato
 }
 
 std::unique_ptr<BoundPass> make_device_pass(Session::Impl& session, Plan plan, RankPlan rank,
-                                            const attn::Kernel& kernel, bool deterministic) {
+                                            const attn::Kernel& kernel, bool deterministic,
+                                            int sm_limit) {
   const DeviceScope scope(session.device->device());
   return std::make_unique<DevicePass>(session, std::move(plan), std::move(rank), kernel,
-                                      deterministic);
+                                      deterministic, sm_limit);
 }
 
 }  // namespace annulus::engine

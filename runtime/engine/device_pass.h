@@ -24,6 +24,7 @@ std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator& communicato
 std::vector<std::string> device_transports();
 
 std::unique_ptr<BoundPass> make_device_pass(Session::Impl& session, Plan plan, RankPlan rank,
-                                            const attn::Kernel& kernel, bool deterministic);
+                                            const attn::Kernel& kernel, bool deterministic,
+                                            int sm_limit);
 
 }  // namespace annulus::engine

@@ -19,7 +19,7 @@ std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator&, const Sess
 }
 
 std::unique_ptr<BoundPass> make_device_pass(Session::Impl&, Plan, RankPlan, const attn::Kernel&,
-                                            bool) {
+                                            bool, int) {
   throw Unsupported("back end cuda is not built; built: cpu");
 }
 

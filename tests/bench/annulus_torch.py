@@ -33,13 +33,14 @@ class SessionOptions(c.Structure):
                 ("outer", c.c_int32), ("layout", c.c_void_p), ("backward", c.c_int32),
                 ("threads", c.c_int32), ("kernel", c.c_char_p), ("arena", c.c_void_p),
                 ("arena_bytes", c.c_int64), ("backend", c.c_char_p), ("transport", c.c_char_p),
-                ("device", c.c_int32), ("ranks_per_host", c.c_int32)]
+                ("device", c.c_int32), ("ranks_per_host", c.c_int32), ("nccl", c.c_void_p), ("peer_copies", c.c_char_p)]
 
 
 class AttentionOptions(c.Structure):
     _fields_ = [("size", c.c_size_t), ("algorithm", c.c_int32), ("outer", c.c_int32), ("layout", c.c_void_p),
                 ("kernel", c.c_char_p), ("tile_q", c.c_int64), ("tile_k", c.c_int64), ("deterministic", c.c_int32),
-                ("blocking_transfers", c.c_int32), ("gather_at_once", c.c_int32), ("ulysses_slices", c.c_int32)]
+                ("blocking_transfers", c.c_int32), ("gather_at_once", c.c_int32), ("ulysses_slices", c.c_int32),
+                ("sm_limit", c.c_int32), ("reserved", c.c_int32)]
 
 
 class Tensor(c.Structure):
@@ -80,7 +81,7 @@ class Attention:
     """One GPU's attention; distributed calls differ in the mesh alone."""
 
     def __init__(self, library, batch, seq, heads, heads_kv, head_dim, dtype, causal=True, backward=True,
-                 backend="cuda", kernel="auto", head_dim_v=None):
+                 backend="cuda", kernel="auto", head_dim_v=None, sm_limit=0):
         self.library, lib = library, library.lib
         self.session, self.handle, self.mask = c.c_void_p(), c.c_void_p(), c.c_void_p()
         if causal:
@@ -100,7 +101,7 @@ class Attention:
         options.kernel = kernel.encode()
         how = AttentionOptions()
         lib.annulus_attention_options_init(c.byref(how), c.c_size_t(c.sizeof(how)))
-        how.kernel = kernel.encode()
+        how.kernel, how.sm_limit = kernel.encode(), sm_limit
         if backend == "cuda":
             options.device = torch.cuda.current_device()
         library.call(lib.annulus_session_create, library.mesh, c.byref(options), c.byref(self.session))

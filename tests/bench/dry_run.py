@@ -48,6 +48,13 @@ def main():
     if attention.positions(0) != list(range(seq)):
         sys.exit(f"positions: {attention.positions(0)}")
     attention.close()
+    try:
+        library.attention(1, seq, heads, heads, dim, "float32", backend="cpu", sm_limit=-3)
+    except RuntimeError as refused:
+        if "sm_limit -3" not in str(refused):
+            sys.exit(f"sm_limit -3: {refused}")
+    else:
+        sys.exit("sm_limit -3 was accepted")
 
     def near(name, got, wanted):
         if not abs(got - wanted) < 1e-5:

@@ -139,6 +139,20 @@ TEST(Errors, NameTensorAndShapeThatDoNotFit) {
   EXPECT_THROW(Attention(session, small(4096)), InvalidArgument);  // the arena is too small
 }
 
+TEST(SmLimit, IsRefusedOnEveryRankWhereItIsNegativeAndIgnoredOnTheCpu) {
+  each_world([](Mesh& mesh) {
+    Session session(mesh, {.max_problem = small(), .backend = "cpu"});
+    try {
+      Attention attention(session, small(),
+                          {.algorithm = Algorithm::ring, .sm_limit = mesh.rank() == 0 ? -3 : 0});
+      FAIL() << "rank " << mesh.rank() << " accepted";
+    } catch (const InvalidArgument& error) {
+      EXPECT_THAT(error.what(), HasSubstr("sm_limit -3"));
+    }
+    Attention attention(session, small(), {.algorithm = Algorithm::ring, .sm_limit = 1});
+  });
+}
+
 TEST(Cost, ExecutedEqualsPlannedAndCoversExact) {
   const Problem p{.batch = 2,
                   .seq = 150,

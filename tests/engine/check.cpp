@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <optional>
 
 namespace annulus::testing {
@@ -52,6 +53,7 @@ class Expectation {
       const RankResult result = run_rank(alone, problem, inputs_, options);
       single_.push_back(errors_of(alone, problem, solve_layout(options.layout, problem, 1), result,
                                   truth_, sizes()));
+      expect_numbers(single_.back(), options);
     }
   }
 
@@ -65,6 +67,13 @@ class Expectation {
 
  private:
   const OracleResult* sizes() const { return sizes_ ? &*sizes_ : nullptr; }
+
+  /// Next to an infinite error of one rank, every error of many would be small.
+  void expect_numbers(const Errors& single, const RunOptions& options) const {
+    for (const ResultError* e : {&single.out, &single.lse, &single.dq, &single.dk, &single.dv}) {
+      EXPECT_TRUE(std::isfinite(e->largest)) << "a NaN of " << describe(problem_, options, 1);
+    }
+  }
 
   void expect(std::size_t i, int world, const Errors& e) const {
     const std::string what = describe(problem_, runs_[i], world) + " seed " + std::to_string(seed_);

@@ -47,7 +47,8 @@ struct RankResult {
 };
 
 /// Shards the full inputs, runs this rank's part with strided tensors whose padding and outputs are
-/// NaN, checks that the padding is still NaN. Collective.
+/// NaN, in an arena that is NaN all over before the first call, checks that the padding is still
+/// NaN. Collective.
 RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inputs,
                     const RunOptions& options);
 

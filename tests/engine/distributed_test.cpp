@@ -137,13 +137,19 @@ TEST(Distributed, ServesCallerGivenArenas) {
   check(p, runs, 151);
 }
 
-TEST(Distributed, MatchesSingleRankOnHybridMeshes) {
+std::vector<RunOptions> every_hybrid() {
   std::vector<RunOptions> runs;
   for (const Algorithm outer : {Algorithm::ring, Algorithm::gather}) {
-    for (const Layout& layout : {Layout::zigzag(), Layout::balanced(), Layout::striped()}) {
+    for (const Layout& layout :
+         {Layout::contiguous(), Layout::zigzag(), Layout::striped(), Layout::balanced()}) {
       runs.push_back({.algorithm = Algorithm::hybrid, .layout = layout, .outer = outer});
     }
   }
+  return runs;
+}
+
+TEST(Distributed, MatchesSingleRankOnHybridMeshes) {
+  const std::vector<RunOptions> runs = every_hybrid();
   std::uint64_t seed = 90;
   for (const MeshShape shape :
        {MeshShape{.ring = 2, .ulysses = 2}, MeshShape{.ring = 2, .ulysses = 4},
@@ -154,6 +160,18 @@ TEST(Distributed, MatchesSingleRankOnHybridMeshes) {
     Problem grouped{
         .batch = 1, .seq = 53, .heads = 6, .heads_kv = 2, .head_dim = 8, .dtype = DType::bf16};
     check_on(shape, grouped, runs, seed++);
+  }
+}
+
+TEST(Distributed, MatchesSingleRankForEveryMaskOnHybridMeshes) {
+  std::uint64_t seed = 160;
+  for (const Mask& mask : every_mask(61)) {
+    Problem p{.batch = 1, .seq = 61, .heads = 4, .heads_kv = 2, .head_dim = 8, .mask = mask};
+    for (const MeshShape shape :
+         {MeshShape{.ring = 2, .ulysses = 2}, MeshShape{.ring = 4, .ulysses = 2}}) {
+      check_on(shape, p, every_hybrid(), seed);
+    }
+    ++seed;
   }
 }
 

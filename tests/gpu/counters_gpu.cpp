@@ -122,6 +122,32 @@ void tensor_kernels(HardwareCounters& counters, const Shape& shape, Tally& tally
   check("backward", count(counters, attention, [&] { attention.backward(); }), 10 * dim);
 }
 
+/// The Hopper forward: every product is a warpgroup's, of whole tiles. `whole`: the length is a
+/// multiple of the tile, so that hardware does what the kernel says, no more.
+void hopper_forward(HardwareCounters& counters, std::int64_t seq, bool whole, Tally& tally) {
+  const attn::Kernel& hopper = kernel_of("hopper");
+  for (const bool causal : {false, true}) {
+    const Shape shape{.head_dim = 128, .seq = seq, .causal = causal};
+    if (const std::string why = hopper.refuses(shape.query()); !why.empty()) {
+      std::printf("skipped: hopper %s\n", why.c_str());
+      return;
+    }
+    const DeviceAttention attention(shape, hopper);
+    const Counted c = count(counters, attention, [&] { attention.forward(); });
+    const std::int64_t seen = c.read.tensor_ops.value_or(-1);
+    const std::int64_t padded = 4 * shape.head_dim * attention.padded_pairs();
+    const std::string line = "hopper " + name_of(shape) + " forward : executed " +
+                             text(c.executed) + " hardware " + text(seen) + " " +
+                             percent(seen, c.executed) + ", by wgmma " +
+                             text(c.read.wgmma_ops.value_or(-1)) + ", DRAM " +
+                             text(c.read.dram_bytes()) + " B " + c.read.unavailable;
+    tally.check(c.executed == 4 * shape.head_dim * attention.tile_pairs() &&
+                    near(seen, whole ? c.executed : padded, 0.01) && near(seen, padded, 0.01) &&
+                    c.read.wgmma_ops.value_or(-1) == seen,
+                line);
+  }
+}
+
 CostReport report_of(const Shape& shape, const Counted& counted) {
   CostRequest request;
   request.heads = request.heads_kv = shape.heads;
@@ -183,6 +209,9 @@ int run() {
       }
     }
     if (dtype != DType::bf16) continue;
+    hopper_forward(counters, 4096, true, tally);   // steps of 128 keys
+    hopper_forward(counters, 10240, true, tally);  // of 160
+    hopper_forward(counters, 1000, false, tally);
     copied_bytes(counters, tally);
     claim_of_kernels(counters, tally);
   }

@@ -32,13 +32,13 @@ std::vector<RowIntervals> intervals_of(const Shape& s) {
   return rows;
 }
 
-std::vector<attn::Tile> tiles_of(const Shape& s, const attn::Kernel& kernel) {
+std::vector<attn::Tile> tiles_of(const Shape& s, const attn::TileLimits& grid) {
   std::vector<attn::Tile> tiles;
-  for (std::int64_t row = 0; row < s.seq; row += kernel.tile_q) {
-    const std::int64_t rows = std::min(kernel.tile_q, s.seq - row);
+  for (std::int64_t row = 0; row < s.seq; row += grid.rows) {
+    const std::int64_t rows = std::min(grid.rows, s.seq - row);
     const std::int64_t end = s.causal ? row + rows : s.seq;
-    for (std::int64_t key = 0; key < end; key += kernel.tile_k) {
-      const std::int64_t keys = std::min(kernel.tile_k, s.seq - key);
+    for (std::int64_t key = 0; key < end; key += grid.keys) {
+      const std::int64_t keys = std::min(grid.keys, s.seq - key);
       tiles.push_back({static_cast<std::int32_t>(row), static_cast<std::int32_t>(rows), 0,
                        static_cast<std::int32_t>(keys), key, !s.causal || key + keys <= row + 1});
     }
@@ -47,6 +47,11 @@ std::vector<attn::Tile> tiles_of(const Shape& s, const attn::Kernel& kernel) {
 }
 
 }  // namespace
+
+attn::KernelQuery Shape::query() const {
+  return {
+      .dtype = dtype, .head_dim = head_dim, .head_dim_v = head_dim, .backend = "cuda", .keys = seq};
+}
 
 attn::AttendGeometry DeviceAttention::host_geometry() {
   for (const attn::Tile& tile : tiles_) {
@@ -57,6 +62,7 @@ attn::AttendGeometry DeviceAttention::host_geometry() {
           .head_dim = shape_.head_dim,
           .head_dim_v = shape_.head_dim,
           .softmax_scale = 1.0 / std::sqrt(static_cast<double>(shape_.head_dim)),
+          .sequence_keys = shape_.seq,
           .rows = shape_.seq,
           .queries = queries_,
           .keys = keys_,
@@ -69,9 +75,10 @@ attn::AttendGeometry DeviceAttention::host_geometry() {
 DeviceAttention::DeviceAttention(const Shape& shape, const attn::Kernel& kernel)
     : shape_(shape),
       kernel_(kernel),
+      grid_(attn::tiles_for(kernel, shape.query())),
       queries_{{0, 0, shape.seq}},
       keys_{{0, 0, 1, shape.seq}},
-      tiles_(tiles_of(shape, kernel)),
+      tiles_(tiles_of(shape, grid_)),
       intervals_(intervals_of(shape)),
       host_(host_geometry()),
       geometry_(host_, kernel),
@@ -149,7 +156,7 @@ std::int64_t DeviceAttention::executed_flops() const {
 
 std::int64_t DeviceAttention::padded_pairs() const {
   const auto tiles = static_cast<std::int64_t>(tiles_.size());
-  return tiles * kernel_.tile_q * kernel_.tile_k * shape_.heads;
+  return tiles * grid_.rows * grid_.keys * shape_.heads;
 }
 
 std::int64_t DeviceAttention::exact_pairs() const {

@@ -7,13 +7,16 @@
 
 namespace annulus::testing {
 
-/// One call of self-attention with as many key/value as query heads, in whole tiles of a kernel.
+/// One call of self-attention with as many key/value as query heads, in the tiles that a kernel's
+/// forward wants.
 struct Shape {
   DType dtype = DType::bf16;
   std::int64_t head_dim = 128;
   std::int64_t seq = 4096;
   std::int64_t heads = 16;
   bool causal = false;
+
+  attn::KernelQuery query() const;
 };
 
 /// Its operands in device memory, as standard normal values, and launches of one CUDA kernel on the
@@ -43,6 +46,7 @@ class DeviceAttention {
 
   Shape shape_;
   const attn::Kernel& kernel_;
+  attn::TileLimits grid_;
   std::vector<attn::QuerySegment> queries_;
   std::vector<attn::KeySegment> keys_;
   std::vector<attn::Tile> tiles_;

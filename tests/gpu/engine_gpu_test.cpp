@@ -6,8 +6,8 @@
 #include "runtime/base/cuda_check.h"
 #include "runtime/base/cuda_handles.h"
 #include "runtime/base/device_buffer.h"
-#include "runtime/base/dtype.h"
 #include "tests/engine/distributed.h"
+#include "tests/gpu/gpu_rank.h"
 #include "tests/support/each_world.h"
 
 #include <annulus/annulus.h>
@@ -21,10 +21,8 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <cmath>
 #include <cstdlib>
-#include <cstring>
-#include <random>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
@@ -32,119 +30,11 @@
 namespace annulus::testing {
 namespace {
 
-using Bytes = std::vector<std::byte>;
-
 class OnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
     if (device_count() == 0) GTEST_SKIP() << "no GPU";
   }
-};
-
-Problem problem() {
-  return resolved(
-      {.batch = 1, .seq = 1031, .heads = 8, .heads_kv = 4, .head_dim = 128, .dtype = DType::bf16});
-}
-
-/// A compact tensor on a GPU with random numbers, or NaN.
-class GpuTensor {
- public:
-  GpuTensor(int device, DType dtype, std::initializer_list<std::int64_t> shape)
-      : view_(nullptr, dtype, shape), bytes_(view_.elements() * size_of(dtype), device) {
-    view_.data = bytes_.data();
-  }
-
-  void randomize(unsigned seed) {
-    Bytes host(static_cast<std::size_t>(bytes_.bytes()));
-    std::mt19937 engine(seed);
-    std::normal_distribution<double> normal;
-    for (std::int64_t i = 0; i < view_.elements(); ++i) {
-      store_f64(host.data(), view_.dtype, i, normal(engine));
-    }
-    bytes_.upload(host);
-  }
-  void poison() { bytes_.upload(Bytes(static_cast<std::size_t>(bytes_.bytes()), std::byte{0xff})); }
-  Bytes read() const {
-    Bytes host(static_cast<std::size_t>(bytes_.bytes()));
-    bytes_.download(host);
-    return host;
-  }
-  const TensorView& view() const { return view_; }
-
- private:
-  TensorView view_;
-  DeviceBytes bytes_;
-};
-
-/// One rank's session, attention and tensors.
-class Rank {
- public:
-  Rank(Mesh& mesh, Algorithm algorithm)
-      : mesh_(mesh),
-        p_(problem()),
-        session_(mesh, {.max_problem = p_,
-                        .algorithm = algorithm,
-                        .backend = "cuda",
-                        .transport = test_place().transport,
-                        .peer_copies = test_place().peer_copies,
-                        .ranks_per_host = test_place().ranks_per_host}),
-        attention_(session_, p_,
-                   {.algorithm = algorithm, .deterministic = true, .ulysses_slices = 2}),
-        rows_(attention_.layout().seq_local(mesh.rank())),
-        keys_(attention_.layout().seq_kv_local(mesh.rank())),
-        stream_(session_.device()) {
-    for (const bool poisoned : {false, true}) renew(7, poisoned);
-    barrier(mesh_, "tensors are there");
-  }
-  /// Nobody frees while others wait on the same GPU.
-  ~Rank() {
-    try {
-      barrier(mesh_, "all are done");
-    } catch (const Error&) {
-      // the test has seen why
-    }
-  }
-
-  /// New inputs, and NaN in every output.
-  void renew(unsigned seed, bool poisoned = true) {
-    const auto rank = static_cast<unsigned>(mesh_.rank());
-    for (GpuTensor* t : {&q_, &k_, &v_, &dout_}) t->randomize(seed++ * 64 + rank);
-    if (!poisoned) return;
-    for (GpuTensor* t : {&out_, &lse_, &dq_, &dk_, &dv_}) t->poison();
-  }
-
-  void call(cudaStream_t stream) {
-    attention_.forward(q_.view(), k_.view(), v_.view(), out_.view(), lse_.view(), stream);
-    attention_.backward(dout_.view(), q_.view(), k_.view(), v_.view(), out_.view(), lse_.view(),
-                        dq_.view(), dk_.view(), dv_.view(), stream);
-  }
-
-  std::vector<Bytes> results() {
-    attention_.synchronize(stream());
-    barrier(mesh_, "results are there");
-    return {out_.read(), lse_.read(), dq_.read(), dk_.read(), dv_.read()};
-  }
-
-  cudaStream_t stream() const { return static_cast<cudaStream_t>(stream_.get()); }
-  Attention& attention() { return attention_; }
-  int device() const { return session_.device(); }
-
- private:
-  Mesh& mesh_;
-  Problem p_;
-  Session session_;
-  Attention attention_;
-  std::int64_t rows_, keys_;
-  DeviceStream stream_;
-  GpuTensor q_{session_.device(), p_.dtype, {1, rows_, p_.heads, 128}};
-  GpuTensor k_{session_.device(), p_.dtype, {1, keys_, *p_.heads_kv, 128}};
-  GpuTensor v_{session_.device(), p_.dtype, {1, keys_, *p_.heads_kv, 128}};
-  GpuTensor dout_{session_.device(), p_.dtype, {1, rows_, p_.heads, 128}};
-  GpuTensor out_{session_.device(), p_.dtype, {1, rows_, p_.heads, 128}};
-  GpuTensor lse_{session_.device(), DType::f32, {1, p_.heads, rows_}};
-  GpuTensor dq_{session_.device(), p_.dtype, {1, rows_, p_.heads, 128}};
-  GpuTensor dk_{session_.device(), p_.dtype, {1, keys_, *p_.heads_kv, 128}};
-  GpuTensor dv_{session_.device(), p_.dtype, {1, keys_, *p_.heads_kv, 128}};
 };
 
 const std::vector<Algorithm> kAlgorithms{Algorithm::ring, Algorithm::gather, Algorithm::ulysses};
@@ -175,41 +65,56 @@ bool shares_gpu(Mesh& mesh, int device) {
   return std::count(all.begin(), all.end(), mine) > 1;
 }
 
-/// Refused where ranks are threads on one GPU.
+/// A captured call, ready to be played again. Null where a graph may not capture it: where ranks
+/// are threads on one GPU.
+cudaGraphExec_t captured(Mesh& mesh, Rank& rank) {
+  cudaGraph_t graph = nullptr;
+  check_cuda(cudaStreamBeginCapture(rank.stream(), cudaStreamCaptureModeThreadLocal), "begin");
+  if (shares_gpu(mesh, rank.device())) {
+    EXPECT_THROW(rank.call(rank.stream()), Unsupported);
+    (void)cudaStreamEndCapture(rank.stream(), &graph);
+    (void)cudaGetLastError();
+    return nullptr;
+  }
+  rank.call(rank.stream());
+  check_cuda(cudaStreamEndCapture(rank.stream(), &graph), "end");
+  cudaGraphExec_t ready = nullptr;
+  check_cuda(cudaGraphInstantiate(&ready, graph, 0), "instantiate");
+  check_cuda(cudaGraphDestroy(graph), "destroy");
+  return ready;
+}
+
+/// 100 replays, each with other inputs than the one before it and NaN in its outputs. Ten of them
+/// are enqueued at a time, which nobody waits for in between; then the last one's results are
+/// compared. Seven sets of inputs: each is compared.
 TEST_F(OnGpu, ReplaysACapturedCallWithNewInputs) {
+  constexpr unsigned kSets = 7;
   for (const Algorithm algorithm : kAlgorithms) {
     each_world(
         [&](Mesh& mesh) {
           Rank rank(mesh, algorithm);
           const DeviceScope scope(rank.device());
-          cudaGraph_t graph = nullptr;
-          check_cuda(cudaStreamBeginCapture(rank.stream(), cudaStreamCaptureModeThreadLocal),
-                     "begin");
-          if (shares_gpu(mesh, rank.device())) {
-            EXPECT_THROW(rank.call(rank.stream()), Unsupported);
-            (void)cudaStreamEndCapture(rank.stream(), &graph);
-            (void)cudaGetLastError();
-            return;
-          }
-          rank.call(rank.stream());
-          check_cuda(cudaStreamEndCapture(rank.stream(), &graph), "end");
-          cudaGraphExec_t ready = nullptr;
-          check_cuda(cudaGraphInstantiate(&ready, graph, 0), "instantiate");
-          for (unsigned replay = 0; replay < 100; ++replay) {
-            const bool compared = replay % 25 == 0;
-            if (compared) rank.renew(100 + replay);
-            barrier(mesh, "renewed");
-            check_cuda(cudaGraphLaunch(ready, rank.stream()), "replay");
-            if (!compared) continue;
-            const auto replayed = rank.results();
-            rank.renew(100 + replay);
-            barrier(mesh, "renewed");
+          std::vector<Rank::Inputs> sets;
+          for (unsigned s = 0; s < kSets; ++s) sets.push_back(rank.inputs(100 + 4 * s));
+          barrier(mesh, "inputs are there");
+          cudaGraphExec_t ready = captured(mesh, rank);
+          if (ready == nullptr) return;
+          barrier(mesh, "captured");
+          std::vector<std::vector<Bytes>> expected;
+          for (const Rank::Inputs& inputs : sets) {
+            rank.take(inputs);
             rank.call(rank.stream());
-            EXPECT_EQ(rank.results(), replayed) << name_of(algorithm) << " replay " << replay;
+            expected.push_back(rank.results());
           }
-          rank.results();
+          EXPECT_NE(expected[0], expected[1]);
+          for (unsigned replay = 0; replay < 100; ++replay) {
+            rank.take(sets[replay % kSets]);
+            check_cuda(cudaGraphLaunch(ready, rank.stream()), "replay");
+            if (replay % 10 != 9) continue;
+            EXPECT_EQ(rank.results(), expected[replay % kSets])
+                << name_of(algorithm) << " replay " << replay;
+          }
           check_cuda(cudaGraphExecDestroy(ready), "destroy");
-          check_cuda(cudaGraphDestroy(graph), "destroy");
         },
         {}, 2);
   }
@@ -267,7 +172,7 @@ TEST_F(OnGpu, TurnsAnotherPlansSignalIntoAnError) {
   std::atomic<int> named{0};
   each_world(
       [&](Mesh& mesh) {
-        Problem p = problem();
+        Problem p = problem_of_ranks();
         Session session(mesh, {.max_problem = p,
                                .algorithm = Algorithm::ring,
                                .backward = false,
@@ -346,12 +251,57 @@ TEST_F(OnGpu, RunsBesideAForeignNcclCollective) {
   }
 }
 
+/// One rank's forward and backward of `hopper`, by the second call.
+struct Limited {
+  std::vector<Bytes> results;
+  double forward_s = 0, backward_s = 0;
+};
+
+std::optional<Limited> limited_to(int sm_limit) {
+  Mesh mesh = Mesh::single();
+  const Problem p = resolved({.seq = 4099, .heads = 8, .head_dim = 128, .dtype = DType::bf16});
+  Session session(mesh, {.max_problem = p, .backend = "cuda"});
+  Attention attention(session, p, {.deterministic = true, .sm_limit = sm_limit});
+  if (attention.kernel_used() != "hopper") return std::nullopt;
+  const int device = session.device();
+  const auto tensor = [&] { return GpuTensor(device, p.dtype, {1, p.seq, p.heads, 128}); };
+  GpuTensor q = tensor(), dout = tensor(), out = tensor(), dq = tensor(), dk = tensor(),
+            dv = tensor(), lse(device, DType::f32, {1, p.heads, p.seq});
+  q.randomize(3);
+  dout.randomize(4);
+  const DeviceStream stream(device);
+  for (int call = 0; call < 2; ++call) {
+    attention.forward(q.view(), q.view(), q.view(), out.view(), lse.view(), stream.get());
+    attention.backward(dout.view(), q.view(), q.view(), q.view(), out.view(), lse.view(), dq.view(),
+                       dk.view(), dv.view(), stream.get());
+    attention.synchronize(stream.get());
+  }
+  return Limited{{out.read(), lse.read(), dq.read(), dk.read(), dv.read()},
+                 attention.stats(Pass::forward).total_s,
+                 attention.stats(Pass::backward).total_s};
+}
+
+/// One multiprocessor has 1 / 132 of an H100's tensor cores: some 80 and more times as long.
+TEST_F(OnGpu, TakesNoMoreMultiprocessorsThanItMay) {
+  if (std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr) GTEST_SKIP() << "times are of a GPU alone";
+  const auto all = limited_to(0);
+  if (!all) GTEST_SKIP() << "hopper does not run here";
+  const auto one = limited_to(1), three = limited_to(3);
+  EXPECT_GT(one->forward_s, 20 * all->forward_s);
+  EXPECT_GT(one->backward_s, 20 * all->backward_s);
+  EXPECT_GT(one->forward_s, 2 * three->forward_s);
+  EXPECT_LT(one->forward_s, 4 * three->forward_s);
+  EXPECT_EQ(one->results, all->results);
+  EXPECT_EQ(three->results, all->results);
+}
+
 TEST_F(OnGpu, NamesWhatCannotBe) {
   Mesh mesh = Mesh::single();
-  EXPECT_THROW(Session(mesh, {.max_problem = problem(), .backend = "cuda", .device = 99}),
+  EXPECT_THROW(Session(mesh, {.max_problem = problem_of_ranks(), .backend = "cuda", .device = 99}),
                InvalidArgument);
-  EXPECT_THROW(Session(mesh, {.max_problem = problem(), .backend = "cuda", .transport = "pigeons"}),
-               Error);
+  EXPECT_THROW(
+      Session(mesh, {.max_problem = problem_of_ranks(), .backend = "cuda", .transport = "pigeons"}),
+      Error);
 }
 
 }  // namespace

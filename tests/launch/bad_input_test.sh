@@ -126,6 +126,7 @@ cut.json: is not a JSON object|cut off|cost --seq 8 --model cut.json
 --kernel: 'auto'|flash2, which cannot serve|bench --seq 8 --head-dim 600 --strict
 --seq: 'x' of the list|allowed|bench --seq 8,x
 --heads-kv: heads 4|no multiple of heads_kv 3|bench --seq 8,16 --heads 4 --heads-kv 2,3
+--sm-limit: '-1'|a whole number from 0|bench --seq 8 --sm-limit -1
 --ulysses-degree: '3'|a divisor|plan --seq 8 --world 4 --algorithm hybrid --ulysses-degree 2,3
 --seq: '8,16' is a list|one value|mask --seq 8,16
 --tile: '0'|allowed|mask --seq 8 --tile 0

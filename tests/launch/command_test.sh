@@ -169,6 +169,10 @@ for call in "--kernel hopper" "--head-dim 600"; do
 done
 "$annulus" bench --seq 16 --iterations 1 --kernel flash2 --strict --quiet --json "$scratch/f.json" || fail "strict: exit $?"
 has '"kernel":{"used":"flash2","fallback_reason":null}' "$scratch/f.json"
+has '"sm_limit":0}' "$scratch/f.json"
+"$annulus" bench --seq 16 --iterations 1 --kernel flash2 --sm-limit 8 --json "$scratch/f.json" >"$scratch/out" || fail "sm_limit: exit $?"
+has '"sm_limit":8}' "$scratch/f.json"
+grep -q '^kernel .*sm_limit is ignored' "$scratch/out" || fail "sm_limit: the report does not say that flash2 has none"
 
 value() { tr -d ' \n' <"$1" | grep -oE "\"$2\":\{[^}]*\}"; }
 "$annulus" cost --config "$source/configs/seq80_sp1.cfg" --quiet --json "$scratch/a.json"

@@ -49,6 +49,20 @@ TEST(Request, MeshFollowsTheAlgorithm) {
             (MeshShape{.ring = 3, .ulysses = 2}));
 }
 
+TEST(Request, AttentionOptionsTakeEveryKey) {
+  const AttentionOptions preset = attention_options_of(with({}));
+  EXPECT_TRUE(preset.gather_at_once);
+  EXPECT_EQ(preset.ulysses_slices, 0);
+  EXPECT_EQ(preset.sm_limit, 0);
+  const AttentionOptions asked =
+      attention_options_of(with({"--gather-at-once", "false", "--ulysses-slices", "3", "--sm-limit",
+                                 "116", "--tile-q", "64"}));
+  EXPECT_FALSE(asked.gather_at_once);
+  EXPECT_EQ(asked.ulysses_slices, 3);
+  EXPECT_EQ(asked.sm_limit, 116);
+  EXPECT_EQ(asked.tile_q, 64);
+}
+
 TEST(Request, WorldIsTheRanksThatWereStarted) {
   const World none;
   const World four{.rank = 0, .size = 4, .launcher = "mpirun"};

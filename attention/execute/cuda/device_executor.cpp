@@ -31,7 +31,7 @@ std::span<const std::int32_t> listed(const std::vector<std::int32_t>& list, cons
 DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
                                const DeviceLaunches& launches, const comm::DeviceLink& link,
                                std::span<std::byte> workspace, const DeviceReport& report,
-                               cudaStream_t copies, bool deterministic)
+                               cudaStream_t copies, bool deterministic, int sm_limit)
     : plan_(plan),
       launches_(launches),
       link_(link),
@@ -46,6 +46,7 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
   context_.flops = report.words.flops;
   context_.abort = report.abort;
   context_.deterministic = deterministic;
+  context_.sm_limit = sm_limit;
   report_.words.counters = launches.words();
   report_.words.counter_count = launches.word_count();
   for (std::size_t i = 0; i < plan.items.size(); ++i) {

@@ -46,9 +46,10 @@ class DeviceExecutor {
   /// streams are dear, since those that wait hold hardware queues. References must outlive this.
   /// Loads the device code that calls run: a launch that had to load its own would wait for the
   /// whole GPU, whose streams may wait for a rank that this very call has not told yet.
+  /// `sm_limit`: LaunchContext's.
   DeviceExecutor(const RankPlan& plan, const Memory& memory, const DeviceLaunches& launches,
                  const comm::DeviceLink& link, std::span<std::byte> workspace,
-                 const DeviceReport& report, cudaStream_t copies, bool deterministic);
+                 const DeviceReport& report, cudaStream_t copies, bool deterministic, int sm_limit);
 
   /// `noted`: with events of clock() around each step, which must be there. Not for a capture.
   void enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode, bool noted = false);

@@ -203,6 +203,10 @@ typedef struct annulus_session_options {
   const char* transport;  /* between GPUs: "peer", "nccl", "composite"; NULL: auto */
   int32_t device;         /* the GPU; -1: the ranks of a host take its GPUs in turn */
   int32_t ranks_per_host; /* 0; else so many ranks count as one host */
+  /* ncclComm_t of the mesh's ranks in rank order, on the ranks' GPUs; NULL: made where needed. It
+     stays the caller's, but after ANNULUS_TIMEOUT it was aborted and may not be used again. */
+  void* nccl;
+  const char* peer_copies; /* who moves data over peer: "pull", "push"; NULL: auto */
 } annulus_session_options;
 ANNULUS_API void annulus_session_options_init(annulus_session_options* options, size_t size);
 
@@ -225,6 +229,8 @@ typedef struct annulus_attention_options {
   int32_t blocking_transfers;
   int32_t gather_at_once; /* nonzero: gather between GPUs is one launch; 0: one a slice */
   int32_t ulysses_slices; /* launches of a pass of ulysses; 0: chosen */
+  int32_t sm_limit;       /* multiprocessors that a launch takes at most (`hopper`); 0: all */
+  int32_t reserved;
 } annulus_attention_options;
 ANNULUS_API void annulus_attention_options_init(annulus_attention_options* options, size_t size);
 

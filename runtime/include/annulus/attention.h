@@ -94,6 +94,11 @@ struct AttentionOptions {
   /// key/value head). 0: forward chosen from sizes where copies run beside kernels, elsewhere 1.
   /// The same on all ranks.
   int ulysses_slices = 0;
+  /// Multiprocessors that a launch of an attention kernel takes at most, to leave some to kernels
+  /// of communication, NCCL's or the caller's; 0: all. `hopper` keeps to it, whose blocks stay for
+  /// the whole launch; other kernels' blocks come and go, and they and the CPU ignore it. Results
+  /// do not depend on it, but for bits of `hopper` without `deterministic`.
+  int sm_limit = 0;
 };
 
 /// Figures of the last forward or backward on this rank, in seconds and bytes.
