@@ -340,6 +340,8 @@ class BenchRank {
     request.softmax_factor = asked.softmax_factor;
     request.mode = asked.mode;
     request.mode_source = asked.mode_source;
+    request.policy = asked.policy;
+    request.layer_kinds = asked.layer_kinds;
     request.peak_tflops = asked.peak_tflops;
     request.peak_source = asked.peak_source;
     CostReport report = price(request);
