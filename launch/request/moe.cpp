@@ -142,6 +142,10 @@ MoeRequest moe_request_of(const Settings& settings, int world, int threads) {
   const Problem problem = problem_of(settings);
   request.tokens = problem.batch * problem.seq;
   request.routing = routing_of(settings);
+  request.dense_ffn = settings.has("ffn") ? width(settings, "ffn") : config.ffn;
+  request.mode = settings.text("mode") == "original" ? CostMode::original : CostMode::corrected;
+  request.mode_source = settings.source("mode");
+  request.policy = policy_of(settings);
   request.shared_experts = settings.maybe_integer("shared_experts").value_or(0);
   if (request.routing == RoutingKind::router) {
     if (!settings.has("router")) settings.refuse("routing", "needs router");

@@ -2,6 +2,7 @@
 
 #include "launch/options/settings.h"
 
+#include <annulus/cost.h>
 #include <annulus/moe_layer.h>
 
 #include <cstdint>
@@ -26,6 +27,10 @@ struct MoeRequest {
   RoutingKind routing = RoutingKind::uniform;
   std::string router;  ///< its name; empty: none
   std::int64_t shared_experts = 0;
+  std::int64_t dense_ffn = 0;  ///< width of the model's dense FFN; without one, of an expert
+  CostMode mode = CostMode::corrected;
+  std::string mode_source = "default";
+  CostPolicy policy = CostPolicy::uniform;
   moe::LayerConfig config;
   moe::LayerOptions options;  ///< without max_tokens
 };

@@ -49,8 +49,13 @@ for routing in balanced zipf one_hot; do
 done
 # 301 tokens, three experts of rank 0 each: all rows there, and four times the mean.
 has '"rank_rows":[903,0,0,0]' '"rank_max_over_mean":4.0' '"unused_experts":13'
+# 903 rows of 6·48·32 = 9216 FLOPs there and nothing elsewhere; backward twice that.
+has '"exact":{"flops_rank_layer":[8322048,0,0,0],"backward_flops_rank_layer":[16644096,0,0,0]}' \
+  '"executed":{"flops_rank_layer":[8322048,0,0,0],"backward_flops_rank_layer":[16644096,0,0,0]}' '"policy":"uniform"' \
+  '"bytes":{"sent_rank_layer":['
 checked "${ranks[@]}" --op moe "${small[@]}" --check full --routing one_hot --receive-factor 0.9 --recompute dispatch
-has '"rounds":5' '"dropped_pairs":0'
+# The two first products of every row run again: 4·48·32 FLOPs.
+has '"rounds":5' '"dropped_pairs":0' '"backward_flops_rank_layer":[22192128,0,0,0]' 'executedbackward>exact:rowscameinrounds'
 checked "$annulus" bench "${threads[@]}" --op moe "${small[@]}" --routing uniform --capacity-factor 0.5 --activation gelu
 tr -d ' ' <"$scratch/out" | grep -qE '"dropped_pairs":[1-9]' || fail "a capacity of half drops nothing"
 for router in mixtral qwen3 deepseek_v3; do
@@ -58,6 +63,11 @@ for router in mixtral qwen3 deepseek_v3; do
     --expert-degree 2
 done
 has '"weights_rel_err"' '"drouter_rel_err"'
+# Without anything computed again, executed is exact: rows, shared experts and the router.
+for pass in flops backward_flops; do
+  counts=$(grep -oE "\"${pass}_rank_layer\":\[[0-9,]*\]" "$scratch/packed" | sort | uniq -c | awk '{print $1}')
+  [ "$counts" = 2 ] || fail "executed $pass are not the exact ones"
+done
 checked "${ranks[@]}" --op layer "${small[@]}" --heads 4 --head-dim 12 --check full
 has '"op":"layer"' '"moe":' '"lse_rel_err"' '"ddown_rel_err"'
 checked "$annulus" bench "${threads[@]}" --op moe --model "$source/configs/models/mixtral_8x7b.json" --seq 8k --shrink 64 \

@@ -54,6 +54,7 @@ MoeReport measure_moe(Mesh& mesh, MoeRun& run, const MoeTimes& times, bool forwa
   report.expert_rows = sum_expert_rows(mesh, run);
   report.rank_rows =
       gather_one(mesh, load.rank_rows[static_cast<std::size_t>(run.layer().expert_rank())]);
+  report.rank_tokens = gather_one(mesh, static_cast<std::int64_t>(run.tokens().size()));
   for (const std::int64_t n : gather_one(mesh, load.dropped)) report.dropped += n;
   for (const std::int64_t n : gather_one(mesh, load.bad_tokens)) report.bad_tokens += n;
   report.rounds = std::ranges::max(gather_one(mesh, load.rounds));

@@ -24,6 +24,7 @@ struct MoeReport {
   std::vector<std::int64_t> forward_bytes, backward_bytes;    ///< sent, by rank
   std::vector<std::int64_t> expert_rows;                      ///< of all groups
   std::vector<std::int64_t> rank_rows;                        ///< by rank of the world
+  std::vector<std::int64_t> rank_tokens;                      ///< by rank of the world
   std::int64_t dropped = 0, bad_tokens = 0;
   std::int64_t rounds = 1;
   bool sent_tokens = false;

@@ -1,4 +1,4 @@
-#include "launch/bench/moe/report.h"
+#include "launch/bench/moe/cost.h"
 
 #include <annulus/annulus.h>
 
@@ -104,16 +104,16 @@ std::string to_text(const MoeReport& r) {
   text += "  slowest rank of each call; mean of the ranks' executed FLOPs over the median\n";
   text += load_lines(r);
   text += check_text(r.check);
-  text +=
-      fmt::format("memory     {:.1f} MiB a rank planned, {:.1f} MiB measured (growth of VmHWM)\n",
-                  static_cast<double>(r.planned_peak_bytes) / (1 << 20),
-                  static_cast<double>(r.measured_peak_bytes) / (1 << 20));
+  text += fmt::format("memory     {:.1f} MiB a rank planned, {:.1f} MiB measured ({})\n",
+                      static_cast<double>(r.planned_peak_bytes) / (1 << 20),
+                      static_cast<double>(r.measured_peak_bytes) / (1 << 20),
+                      r.backend == "cpu" ? "growth of VmHWM" : "the layer's memory on the GPU");
   text += fmt::format(
       "comm       {:.2f} MiB forward, {:.2f} MiB backward sent by the busiest rank; {:.4f} s "
       "exposed\n",
       static_cast<double>(std::ranges::max(r.forward_bytes)) / (1 << 20),
       static_cast<double>(std::ranges::max(r.backward_bytes)) / (1 << 20), r.exposed_s);
-  return text;
+  return text + cost_text(r);
 }
 
 }  // namespace annulus::launch
