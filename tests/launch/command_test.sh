@@ -75,7 +75,6 @@ ANNULUS_SEQ=nan refused "ANNULUS_SEQ: 'nan'" cost
 refused "--system: required" cost --seq 80 --compare-modes
 refused "--hidden: required" cost --seq 80 --compare-modes --system h100
 refused "is not known; allowed: a100_40gb" cost --seq 80 --system h1000
-refused "GenZ's latencies know one width" cost --seq 80 --compare-modes --system h100 --model "$source/configs/models/deepseek_v3.json"
 printf '{"num_attention_heads": 4, "head_dim": 8, "num_hidden_layers": 8, "num_experts": 16, "attn_layer_period": 8, "attn_layer_offset": 4}' >"$scratch/jamba.json"
 refused "layers 0 to 3: nobody prices kind 'mamba'" cost --seq 80 --model "$scratch/jamba.json"
 for call in "bench --op attention" "bench --op local" "bench --op layer" "bench --op moe" "bench --suite accounting" \
@@ -120,6 +119,13 @@ passes annulus.cost/1 cost --config "$source/configs/deepseek_v3_4n8g_with_sp.cf
 passes annulus.sizes/1 cost --model "$source/configs/models/deepseek_v3.json" \
   --legacy-model "$source/configs/models/deepseek_v3_genz.json"
 grep -qF '"weights":671025397760' "$scratch/out" || fail "deepseek_v3 has not 671025397760 weights"
+# 61 layers of a prefill of 32k on sp = 4 and 16 heads a rank: 32768 · 8192 keys · (192 + 128) against · 2 · 56
+passes annulus.latency/1 cost --config "$source/configs/deepseek_v3_4n8g_with_sp.cfg" --compare-modes --system h100
+grep -qF '"attention_macs_rank":83837761617920' "$scratch/out" || fail "deepseek_v3 has not 61·16·2^28·320 MACs of attention"
+passes annulus.models/1 cost --config "$source/configs/deepseek_v3_4n8g_with_sp.cfg" --compare-modes --system h100 \
+  --legacy-model "$source/configs/models/deepseek_v3_genz.json"
+grep -qF '"attention":{"macs_rank":83837761617920,' "$scratch/out" || fail "models: the true attention is missing"
+grep -qF '"attention":{"macs_rank":29343216566272,' "$scratch/out" || fail "models: GenZ's attention is missing"
 passes annulus.cost/1 cost --seq 8k --system h200
 passes annulus.plan/1 plan --seq 8k --system h200 --world 4
 passes annulus.accounting/1 bench --suite accounting --seq 256 --mask full --iterations 1 --svg "$scratch/a.svg"
