@@ -210,7 +210,7 @@ class BenchRank {
     for (std::int64_t call = -warmup; call < calls; ++call) {
       const CallTime f = place.time(attention, Pass::forward);
       if (call >= 0) forward.add(f);
-      if (experts) time_moe(*experts, call, request_.backward, false, times);
+      if (experts) time_moe(*experts, call, request_.backward, MoeRun::Given::asked, times);
       if (request_.backward) {
         const CallTime b = place.time(attention, Pass::backward);
         if (call >= 0) backward.add(b);

@@ -85,6 +85,19 @@ TEST(MoeCost, SaysWhyMoreRan) {
   EXPECT_THAT(cost_of(report).reasons, Contains(HasSubstr("> exact: rows came in rounds")));
 }
 
+TEST(MoeCost, ImbalanceIsWithoutTheRoutersTime) {
+  MoeReport report = routed();
+  EXPECT_FALSE(report.forward_slowdown());
+  report.forward = Timing{.median_s = 9};
+  report.balanced_forward = Timing{.median_s = 2};
+  EXPECT_EQ(report.forward_slowdown(), 4.5);
+  report.kept_forward = Timing{.median_s = 6};
+  EXPECT_EQ(report.forward_slowdown(), 3);
+  report.backward = Timing{.median_s = 8};
+  report.balanced_backward = Timing{.median_s = 4};
+  EXPECT_EQ(report.backward_slowdown(), 2);
+}
+
 TEST(MoeCost, JsonHasEveryAccountingAndThePolicy) {
   MoeReport report = routed();
   report.request.policy = CostPolicy::legacy;

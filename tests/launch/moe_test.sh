@@ -63,6 +63,7 @@ for router in mixtral qwen3 deepseek_v3; do
     --expert-degree 2
 done
 has '"weights_rel_err"' '"drouter_rel_err"'
+tr -d ' ' <"$scratch/out" | grep -qE '"without_router_forward":{"median_s":' || fail "imbalance has the router's time"
 # Without anything computed again, executed is exact: rows, shared experts and the router.
 for pass in flops backward_flops; do
   counts=$(grep -oE "\"${pass}_rank_layer\":\[[0-9,]*\]" "$scratch/packed" | sort | uniq -c | awk '{print $1}')
@@ -70,6 +71,12 @@ for pass in flops backward_flops; do
 done
 checked "${ranks[@]}" --op layer "${small[@]}" --heads 4 --head-dim 12 --check full
 has '"op":"layer"' '"moe":' '"lse_rel_err"' '"ddown_rel_err"'
+# Attention over all four ranks, by heads and in a ring; experts over two groups of two.
+checked "${ranks[@]}" --op layer "${small[@]}" --heads 4 --head-dim 12 --check full --algorithm ulysses --expert-degree 2
+has '"ulysses_degree":4' '"expert_degree":2' '"dq_rel_err"' '"ddown_rel_err"'
+checked "$annulus" bench "${threads[@]}" --op layer "${small[@]}" --heads 3 --head-dim 12 --check full --algorithm ring \
+  --expert-degree 2 --dtype bf16 --routing zipf
+has '"algorithm":"ring"' '"expert_degree":2' '"dq_rel_err"' '"ddown_rel_err"'
 checked "$annulus" bench "${threads[@]}" --op moe --model "$source/configs/models/mixtral_8x7b.json" --seq 8k --shrink 64 \
   --routing router --iterations 1
 has '"tokens":128' '"hidden":64' '"experts":8' '"top_k":2' '"expert_ffn":224' '"router":"mixtral"'

@@ -26,8 +26,8 @@ std::vector<std::int64_t> sum_expert_rows(Mesh& mesh, const MoeRun& run) {
 
 }  // namespace
 
-void time_moe(MoeRun& run, std::int64_t call, bool backward, bool balanced, MoeTimes& times) {
-  const double f = run.forward(balanced);
+void time_moe(MoeRun& run, std::int64_t call, bool backward, MoeRun::Given given, MoeTimes& times) {
+  const double f = run.forward(given);
   if (call >= 0) times.forward.push_back(f);
   if (!backward) return;
   const double b = run.backward();
@@ -70,10 +70,17 @@ MoeReport measure_moe(Mesh& mesh, MoeRun& run, const MoeTimes& times, bool forwa
 void time_balanced(Mesh& mesh, MoeRun& run, std::int64_t calls, bool forward, bool backward,
                    MoeReport& report) {
   if (run.request().routing == RoutingKind::balanced) return;
-  MoeTimes times;
-  for (std::int64_t call = -1; call < calls; ++call) time_moe(run, call, backward, true, times);
-  if (forward) report.balanced_forward = timing_over_ranks(mesh, times.forward);
-  if (backward) report.balanced_backward = timing_over_ranks(mesh, times.backward);
+  const auto timed = [&](MoeRun::Given given, std::optional<Timing>& f, std::optional<Timing>& b) {
+    MoeTimes times;
+    for (std::int64_t call = -1; call < calls; ++call) time_moe(run, call, backward, given, times);
+    if (forward) f = timing_over_ranks(mesh, times.forward);
+    if (backward) b = timing_over_ranks(mesh, times.backward);
+  };
+  if (run.request().routing == RoutingKind::router) {
+    run.keep_routing();
+    timed(MoeRun::Given::kept, report.kept_forward, report.kept_backward);
+  }
+  timed(MoeRun::Given::balanced, report.balanced_forward, report.balanced_backward);
 }
 
 }  // namespace annulus::launch

@@ -49,10 +49,12 @@ ordered_json load_json(const MoeReport& r) {
 
 /// What imbalance cost: the same layer and tokens with a balanced routing.
 ordered_json imbalance_json(const MoeReport& r) {
-  return {{"balanced_forward", timing_json(r.balanced_forward)},
+  return {{"without_router_forward", timing_json(r.kept_forward)},
+          {"without_router_backward", timing_json(r.kept_backward)},
+          {"balanced_forward", timing_json(r.balanced_forward)},
           {"balanced_backward", timing_json(r.balanced_backward)},
-          {"forward_over_balanced", maybe(slowdown(r.forward, r.balanced_forward))},
-          {"backward_over_balanced", maybe(slowdown(r.backward, r.balanced_backward))}};
+          {"forward_over_balanced", maybe(r.forward_slowdown())},
+          {"backward_over_balanced", maybe(r.backward_slowdown())}};
 }
 
 ordered_json comm_json(const MoeReport& r) {

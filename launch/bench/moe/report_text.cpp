@@ -10,6 +10,12 @@
 namespace annulus::launch {
 namespace {
 
+std::optional<double> slowdown(const std::optional<Timing>& timing,
+                               const std::optional<Timing>& balanced) {
+  if (!timing || !balanced || balanced->median_s <= 0) return std::nullopt;
+  return timing->median_s / balanced->median_s;
+}
+
 std::string problem_lines(const MoeReport& r) {
   const moe::LayerConfig& c = r.request.config;
   const std::string shared = c.shared_ffn > 0
@@ -45,8 +51,8 @@ std::string load_lines(const MoeReport& r) {
         fmt::format("WARNING    {} tokens have logits that are no numbers: their weights are 0\n",
                     r.bad_tokens);
   }
-  const auto forward = slowdown(r.forward, r.balanced_forward);
-  const auto backward = slowdown(r.backward, r.balanced_backward);
+  const auto forward = r.forward_slowdown();
+  const auto backward = r.backward_slowdown();
   if (!forward && !backward) return text;
   text += "imbalance ";
   if (forward) {
@@ -57,7 +63,7 @@ std::string load_lines(const MoeReport& r) {
     text += fmt::format("{} backward {:.2f} x {:.4f} s", forward ? ";" : "", *backward,
                         r.balanced_backward->median_s);
   }
-  return text + "\n";
+  return text + (r.kept_forward || r.kept_backward ? ", both without the router\n" : "\n");
 }
 
 std::string check_text(const std::optional<CheckReport>& check) {
@@ -78,10 +84,12 @@ std::string check_text(const std::optional<CheckReport>& check) {
 double MoeReport::expert_max_over_mean() const { return moe::load_of(expert_rows).max_over_mean; }
 double MoeReport::rank_max_over_mean() const { return moe::load_of(rank_rows).max_over_mean; }
 
-std::optional<double> slowdown(const std::optional<Timing>& timing,
-                               const std::optional<Timing>& balanced) {
-  if (!timing || !balanced || balanced->median_s <= 0) return std::nullopt;
-  return timing->median_s / balanced->median_s;
+std::optional<double> MoeReport::forward_slowdown() const {
+  return slowdown(kept_forward ? kept_forward : forward, balanced_forward);
+}
+
+std::optional<double> MoeReport::backward_slowdown() const {
+  return slowdown(kept_backward ? kept_backward : backward, balanced_backward);
 }
 
 double tflops_per_rank(const std::optional<Timing>& timing,
