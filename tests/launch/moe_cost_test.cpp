@@ -1,5 +1,6 @@
 // The cost of a layer of experts; every number here was worked out by hand.
 #include "launch/bench/moe/cost.h"
+#include "launch/bench/moe/kinds.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -96,6 +97,49 @@ TEST(MoeCost, ImbalanceIsWithoutTheRoutersTime) {
   report.backward = Timing{.median_s = 8};
   report.balanced_backward = Timing{.median_s = 4};
   EXPECT_EQ(report.backward_slowdown(), 2);
+}
+
+/// A dense FFN of 14: the shared experts alone.
+MoeReport dense() {
+  MoeReport r = routed();
+  r.request.routing = RoutingKind::none;
+  r.request.config = {.hidden = 5, .ffn = 16, .experts = 1, .k = 1, .shared_ffn = 14};
+  r.request.shared_experts = 1;
+  r.request.dense_ffn = 14;
+  r.request.options.expert_degree = 1;
+  r.request.policy = CostPolicy::legacy;
+  r.rank_rows = {0, 0, 0, 0};
+  r.forward_flops = {2940, 3360, 2940, 3360};  // 6·5·14 = 420 a token
+  r.backward_flops = {5880, 6720, 5880, 6720};
+  return r;
+}
+
+TEST(MoeCost, DenseLayersAreGenzsDenseLayers) {
+  const MoeCost cost = cost_of(dense());
+  EXPECT_THAT(cost.exact, ElementsAre(2940, 3360, 2940, 3360));
+  EXPECT_EQ(cost.original.ffn_macs(), 30 / 4 * 3 * 14 * 5);
+  EXPECT_EQ(cost.original_chunked.ffn_macs(), 1470);
+  EXPECT_EQ(cost.mode, CostMode::corrected);  // of dense layers
+}
+
+TEST(MoeCost, ModelsAreSumsByCount) {
+  std::vector<KindReport> kinds(2);
+  kinds[0].kind = LayerKind::dense;
+  kinds[0].layers = 3;
+  kinds[0].ffn = dense();
+  kinds[0].forward = Timing{.median_s = 0.5};
+  kinds[1].layers = 58;
+  kinds[1].ffn = routed();
+  kinds[1].forward = Timing{.median_s = 2};
+  kinds[1].backward = Timing{.median_s = 4};
+  const ModelSums sums =
+      sums_of(kinds, {.flops_rank_layer = {1, 2}, .backward_flops_rank_layer = {10, 20}});
+  EXPECT_EQ(sums.layers, 61);
+  EXPECT_EQ(sums.forward_s, 3 * 0.5 + 58 * 2);
+  EXPECT_EQ(sums.backward_s, 58 * 4);
+  EXPECT_EQ(sums.forward_flops, 61 * 3 + 3 * 12600 + 58 * 19200);
+  EXPECT_EQ(sums.backward_flops, 61 * 30 + 3 * 25200 + 58 * 38400);
+  EXPECT_EQ(sums.bytes_sent, 61 * (1000 + 1040));
 }
 
 TEST(MoeCost, JsonHasEveryAccountingAndThePolicy) {

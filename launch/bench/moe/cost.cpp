@@ -18,6 +18,8 @@ std::int64_t sum(const Counts& counts) {
 
 bool gated(const MoeReport& r) { return r.request.config.activation == moe::Activation::swiglu; }
 
+bool dense(const MoeReport& r) { return r.request.routing == RoutingKind::none; }
+
 /// The layer alone: what GenZ wants to know beside it changes none of the rows that are read.
 LatencyRequest genz_request(const MoeReport& r, Stage stage) {
   const moe::LayerConfig& c = r.request.config;
@@ -28,29 +30,33 @@ LatencyRequest genz_request(const MoeReport& r, Stage stage) {
                    .ffn_inputs = gated(r) ? 2 : 1,
                    .vocab = 1,
                    .layers = 1};
+  request.system.tflops = request.system.memory_gib = 1;
+  request.system.memory_gib_s = request.system.link_gib_s = 1;
+  request.seq = r.request.tokens;
+  if (stage == Stage::chunked) request.chunks = {{.past = 0, .fresh = r.request.tokens}};
+  if (dense(r)) {
+    request.sp = r.world;
+    return request;
+  }
   request.model.moe = {.experts = c.experts, .per_token = c.k, .ffn = c.ffn};
   if (c.shared_ffn > 0) {
     request.model.moe.shared = r.request.shared_experts;
     request.model.moe.shared_ffn = c.shared_ffn / r.request.shared_experts;
   }
-  request.model.layer_kinds = {{.kind = LayerKind::moe, .count = 1}};
-  request.system.tflops = request.system.memory_gib = 1;
-  request.system.memory_gib_s = request.system.link_gib_s = 1;
   request.ep = r.request.options.expert_degree;
   request.sp = r.world / request.ep;
-  request.seq = r.request.tokens;
-  if (stage == Stage::chunked) request.chunks = {{.past = 0, .fresh = r.request.tokens}};
   return request;
 }
 
 GenzExperts genz(const MoeReport& r, Stage stage) {
   GenzExperts counts;
-  if (r.request.config.experts == 1) return counts;  // GenZ has no such model
+  if (r.request.config.experts == 1 && !dense(r)) return counts;  // GenZ has no such model
   for (const OperatorRow& row : estimate_latency(genz_request(r, stage)).rows) {
     const std::int64_t macs = row.repeat * row.macs;
     if (row.name == "Gate") counts.router_macs += macs;
-    if (row.name == "up+gate" || row.name == "up" || row.name == "down") counts.expert_macs += macs;
-    if (row.name.starts_with("shared ")) counts.shared_macs += macs;
+    const bool mlp = row.name == "up+gate" || row.name == "up" || row.name == "down";
+    if (mlp && !dense(r)) counts.expert_macs += macs;
+    if ((mlp && dense(r)) || row.name.starts_with("shared ")) counts.shared_macs += macs;
   }
   return counts;
 }
@@ -90,6 +96,7 @@ std::string why_again(const MoeReport& r) {
 void explain_genz(const MoeReport& r, std::vector<std::string>& reasons) {
   const MoeRequest& q = r.request;
   const moe::LayerConfig& c = q.config;
+  if (dense(r)) return;
   if (c.experts == 1) {
     reasons.emplace_back("GenZ knows no layer of one expert: original is 0.");
     return;
@@ -127,7 +134,8 @@ MoeCost cost_of(const MoeReport& r) {
   MoeCost cost;
   cost.original = genz(r, Stage::prefill);
   cost.original_chunked = genz(r, Stage::chunked);
-  cost.mode = mode_of(r.request.mode, r.request.policy, LayerKind::moe);
+  cost.mode =
+      mode_of(r.request.mode, r.request.policy, dense(r) ? LayerKind::dense : LayerKind::moe);
   for (std::size_t rank = 0; rank < r.rank_rows.size(); ++rank) {
     cost.exact.push_back(exact_flops(r, r.rank_rows[rank], r.rank_tokens[rank]));
     cost.backward_exact.push_back(2 * cost.exact.back());

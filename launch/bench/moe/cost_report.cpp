@@ -46,8 +46,8 @@ std::string cost_text(const MoeReport& r) {
   const auto back = [&](const Counts& counts) {
     return r.backward ? std::optional(sum(counts)) : std::nullopt;
   };
-  std::string text = fmt::format("cost       {:<40} {:>22} {:>20}\n", "of one layer of experts",
-                                 "forward", "backward");
+  std::string text =
+      fmt::format("cost       {:<40} {:>22} {:>20}\n", "of one layer's FFN", "forward", "backward");
   text += line("original", "MAC of a rank, GenZ's prefill", cost.original.ffn_macs(), {});
   text += line("original chunked", "MAC of a rank, its chunked step",
                cost.original_chunked.ffn_macs(), {});
@@ -60,8 +60,10 @@ std::string cost_text(const MoeReport& r) {
                 ? fmt::format("  check      {}: ok\n", check.claim)
                 : fmt::format("  WARNING:   not {}: {}\n", check.claim, check.detail);
   }
-  return text + fmt::format("  policy     {}: moe layers {} (which changes attention alone)\n",
-                            name_of(r.request.policy), name_of(cost.mode));
+  return text + fmt::format("  policy     {}: {} layers {} (which changes attention alone)\n",
+                            name_of(r.request.policy),
+                            r.request.routing == RoutingKind::none ? "dense" : "moe",
+                            name_of(cost.mode));
 }
 
 std::string cost_json(const MoeReport& r) {

@@ -69,14 +69,15 @@ MoeReport measure_moe(Mesh& mesh, MoeRun& run, const MoeTimes& times, bool forwa
 
 void time_balanced(Mesh& mesh, MoeRun& run, std::int64_t calls, bool forward, bool backward,
                    MoeReport& report) {
-  if (run.request().routing == RoutingKind::balanced) return;
+  const RoutingKind routing = run.request().routing;
+  if (routing == RoutingKind::balanced || routing == RoutingKind::none) return;
   const auto timed = [&](MoeRun::Given given, std::optional<Timing>& f, std::optional<Timing>& b) {
     MoeTimes times;
     for (std::int64_t call = -1; call < calls; ++call) time_moe(run, call, backward, given, times);
     if (forward) f = timing_over_ranks(mesh, times.forward);
     if (backward) b = timing_over_ranks(mesh, times.backward);
   };
-  if (run.request().routing == RoutingKind::router) {
+  if (routing == RoutingKind::router) {
     run.keep_routing();
     timed(MoeRun::Given::kept, report.kept_forward, report.kept_backward);
   }

@@ -14,7 +14,6 @@ namespace annulus::launch {
 /// What `bench` found out about a mixture of experts: a part of op layer's report, all of op moe's.
 struct MoeReport {
   MoeRequest request;
-  bool attention = false;  ///< beside attention, in one mesh
   int world = 1;
   std::string backend = "cpu";
   std::string transport, device, kernel, command_line, mpi;

@@ -22,6 +22,12 @@ std::string problem_lines(const MoeReport& r) {
                                  ? fmt::format(", {} shared of {}", r.request.shared_experts,
                                                c.shared_ffn / r.request.shared_experts)
                                  : "";
+  if (r.request.routing == RoutingKind::none) {
+    return fmt::format("dense      {} tokens, hidden {}, one FFN of {}, {}, {}\n", r.request.tokens,
+                       c.hidden, c.shared_ffn,
+                       c.activation == moe::Activation::swiglu ? "swiglu" : "gelu",
+                       name_of(c.dtype));
+  }
   const std::string routing = r.request.router.empty() ? std::string(name_of(r.request.routing))
                                                        : fmt::format("router {}", r.request.router);
   return fmt::format(
@@ -110,7 +116,7 @@ std::string to_text(const MoeReport& r) {
   text += timing_line("forward", r.forward, tflops_per_rank(r.forward, r.forward_flops));
   text += timing_line("backward", r.backward, tflops_per_rank(r.backward, r.backward_flops));
   text += "  slowest rank of each call; mean of the ranks' executed FLOPs over the median\n";
-  text += load_lines(r);
+  if (r.request.routing != RoutingKind::none) text += load_lines(r);
   text += check_text(r.check);
   text += fmt::format("memory     {:.1f} MiB a rank planned, {:.1f} MiB measured ({})\n",
                       static_cast<double>(r.planned_peak_bytes) / (1 << 20),
