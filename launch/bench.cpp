@@ -4,8 +4,6 @@
 #include "launch/bench/hidden.h"
 #include "launch/bench/measure.h"
 #include "launch/bench/moe/bench_moe.h"
-#include "launch/bench/moe/check.h"
-#include "launch/bench/moe/measure.h"
 #include "launch/bench/output.h"
 #include "launch/bench/place.h"
 #include "launch/bench/report.h"
@@ -26,6 +24,7 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace annulus::launch {
@@ -42,7 +41,7 @@ struct BenchRequest {
   int threads = 1;
   bool forward = true;  ///< timed; it runs in any case, since backward needs out and lse
   bool backward = true;
-  std::optional<MoeRequest> moe{};  ///< op layer
+  std::vector<KindRequest> kinds{};  ///< op layer
 };
 
 /// Everything that can be found wrong with one point, before any of them runs.
@@ -68,7 +67,7 @@ BenchRequest request_of(const Call& call, const GridPoint& point) {
   request.backward = settings.text("pass") != "forward";
   if (settings.text("op") == "layer") {
     refuse_device_experts(settings);
-    request.moe = moe_request_of(settings, request.world, request.threads);
+    request.kinds = kind_requests_of(settings, request.world, request.threads);
   }
   return request;
 }
@@ -110,13 +109,8 @@ class BenchRank {
                                       request_.backward, fillers(mesh_.world(), request_.threads));
     const Place place(mesh_, session, shards);
     BenchReport report = describe(session, attention);
-    MoeTimes times;
-    std::optional<MoeRun> experts;
-    if (request_.moe) {
-      experts.emplace(mesh_, *request_.moe, seed(), tokens_of(attention.layout()),
-                      request_.backward);
-    }
-    time(attention, place, experts, times, report);
+    KindRuns kinds(mesh_, request_.kinds, seed(), tokens_of(attention.layout()), request_.backward);
+    const auto [forward, backward] = time(attention, place, kinds, report);
     measure_memory(attention, session, report);
     place.download(attention);
     report.cost = priced(attention.cost());
@@ -136,7 +130,8 @@ class BenchRank {
     const std::vector<CallStats> timed = last_calls(attention);
     trace(attention, place, report);
     measure_comm(attention, timed, report);  // voids the results: last
-    if (experts) finish_experts(*experts, times, report);
+    report.kinds =
+        kinds.finish(settings_, forward.device_s, backward.device_s, report.measured_peak_bytes);
     if (mesh_.rank() == 0) {
       output_.add(settings_, request_.label, to_text(report), to_json(report));
     }
@@ -187,22 +182,9 @@ class BenchRank {
     return tokens;
   }
 
-  /// Figures and check of the experts, then what a balanced routing takes.
-  void finish_experts(MoeRun& experts, const MoeTimes& times, BenchReport& report) {
-    report.moe = measure_moe(mesh_, experts, times, request_.forward, request_.backward);
-    report.moe->attention = true;
-    report.moe->measured_peak_bytes = report.measured_peak_bytes;
-    if (settings_.text("check") != "none") {
-      report.moe->check =
-          check_moe(mesh_, experts, request_.backward, settings_.text("check") == "sample");
-    }
-    time_balanced(mesh_, experts, settings_.integer("iterations"), request_.forward,
-                  request_.backward, *report.moe);
-  }
-
-  /// A step's order: attention, experts, and the same back.
-  void time(Attention& attention, const Place& place, std::optional<MoeRun>& experts,
-            MoeTimes& times, BenchReport& report) {
+  /// A step's order: attention, the FFN of each kind, and the same back. Attention's samples.
+  std::pair<Samples, Samples> time(Attention& attention, const Place& place, KindRuns& kinds,
+                                   BenchReport& report) {
     const std::int64_t warmup = settings_.integer("warmup");
     const std::int64_t calls = settings_.integer("iterations");
     Progress progress("bench", warmup + calls, mesh_.rank() == 0);
@@ -211,7 +193,7 @@ class BenchRank {
     for (std::int64_t call = -warmup; call < calls; ++call) {
       const CallTime f = place.time(attention, Pass::forward);
       if (call >= 0) forward.add(f);
-      if (experts) time_moe(*experts, call, request_.backward, false, times);
+      kinds.time(call);
       if (request_.backward) {
         const CallTime b = place.time(attention, Pass::backward);
         if (call >= 0) backward.add(b);
@@ -220,11 +202,10 @@ class BenchRank {
     }
     if (request_.forward) report.forward = timing_over_ranks(mesh_, forward.device_s);
     if (request_.backward) report.backward = timing_over_ranks(mesh_, backward.device_s);
-    if (experts) time_layer(forward.device_s, backward.device_s, times, report);
     fill_throughput(report);
     report.forward_transfers = most_transfers(attention, Pass::forward);
     if (request_.backward) report.backward_transfers = most_transfers(attention, Pass::backward);
-    if (!place.on_device()) return;
+    if (!place.on_device()) return {forward, backward};
     if (short_enough(report.forward)) {
       report.forward_hidden = hidden_costs(mesh_, attention, Pass::forward, place, forward.host_s);
     }
@@ -232,6 +213,7 @@ class BenchRank {
       report.backward_hidden =
           hidden_costs(mesh_, attention, Pass::backward, place, backward.host_s);
     }
+    return {forward, backward};
   }
 
   /// What the host costs is lost in longer calls.
@@ -242,14 +224,6 @@ class BenchRank {
   std::int64_t most_transfers(const Attention& attention, Pass pass) const {
     const std::int64_t mine = attention.plan(pass).rank(mesh_.rank()).transfer_count;
     return std::ranges::max(gather_one(mesh_, mine));
-  }
-
-  void time_layer(std::vector<double> forward_s, std::vector<double> backward_s,
-                  const MoeTimes& times, BenchReport& report) {
-    for (std::size_t i = 0; i < forward_s.size(); ++i) forward_s[i] += times.forward[i];
-    for (std::size_t i = 0; i < backward_s.size(); ++i) backward_s[i] += times.backward[i];
-    if (request_.forward) report.layer_forward = timing_over_ranks(mesh_, forward_s);
-    if (request_.backward) report.layer_backward = timing_over_ranks(mesh_, backward_s);
   }
 
   void fill_throughput(BenchReport& report) const {
@@ -341,6 +315,8 @@ class BenchRank {
     request.softmax_factor = asked.softmax_factor;
     request.mode = asked.mode;
     request.mode_source = asked.mode_source;
+    request.policy = asked.policy;
+    request.layer_kinds = asked.layer_kinds;
     request.peak_tflops = asked.peak_tflops;
     request.peak_source = asked.peak_source;
     CostReport report = price(request);

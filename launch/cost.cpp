@@ -19,12 +19,21 @@ namespace {
 
 /// A point of a grid is a line.
 std::string one_line(const std::string& json) { return nlohmann::ordered_json::parse(json).dump(); }
-/// One of the three reports.
+/// One of the four reports.
 struct Rendered {
   std::string text, json;
 };
 
 Rendered render(const Settings& settings) {
+  if (settings.has("legacy_model") && settings.flag("compare_modes")) {
+    const std::vector<LatencyRequest> model = latency_requests_of(settings);
+    const std::vector<LatencyRequest> legacy = legacy_requests_of(settings);
+    std::vector<ModelComparison> stages;
+    for (std::size_t i = 0; i < model.size(); ++i) {
+      stages.push_back({compare_modes(model[i]), compare_modes(legacy[i])});
+    }
+    return {to_text(stages), to_json(stages)};
+  }
   if (settings.has("legacy_model")) {
     const SizeComparison sizes = size_comparison_of(settings);
     return {to_text(sizes), to_json(sizes)};
@@ -45,19 +54,15 @@ Rendered render(const Settings& settings) {
 int run_cost(const Call& call) {
   const Settings& settings = call.settings;
   const bool speaks = call.started.rank == 0;
-  if (settings.has("legacy_model") && settings.flag("compare_modes")) {
-    settings.refuse("legacy_model", "cannot go with compare_modes: one report at a time");
-  }
   const std::vector<GridPoint> points = grid_of(settings);
   for (const GridPoint& point : points) {
     refuse_unbuilt_prediction(point.settings);
     // Every point is found wrong before the first is priced.
-    if (point.settings.has("legacy_model"))
-      size_comparison_of(point.settings);
-    else if (point.settings.flag("compare_modes"))
-      latency_requests_of(point.settings);
-    else
-      cost_request_of(point.settings);
+    const bool legacy = point.settings.has("legacy_model");
+    const bool modes = point.settings.flag("compare_modes");
+    if (legacy) size_comparison_of(point.settings);
+    if (modes) latency_requests_of(point.settings);
+    if (!legacy && !modes) cost_request_of(point.settings);
   }
   OutputFile json(speaks && settings.has("json") ? settings.path("json") : "",
                   settings.where("json"));

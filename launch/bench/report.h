@@ -3,11 +3,12 @@
 #include "launch/bench/check.h"
 #include "launch/bench/hidden.h"
 #include "launch/bench/measure.h"
-#include "launch/bench/moe/report.h"
+#include "launch/bench/moe/kinds.h"
 #include "launch/bench/trace.h"
 
 #include <annulus/annulus.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -46,11 +47,12 @@ struct BenchReport {
   int threads = 1;
   bool hardware_counters = false;
   std::optional<TraceFigures> trace;
-  /// op layer: the experts beside attention, and both together by call.
-  std::optional<MoeReport> moe;
-  std::optional<Timing> layer_forward, layer_backward;
+  std::vector<KindReport> kinds;  ///< op layer
 
-  bool passed() const { return (!check || check->passed()) && (!moe || moe->passed()); }
+  bool passed() const {
+    return (!check || check->passed()) &&
+           std::ranges::all_of(kinds, [](const KindReport& k) { return k.ffn.passed(); });
+  }
 };
 
 std::string to_text(const BenchReport& report);

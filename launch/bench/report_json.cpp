@@ -59,20 +59,12 @@ ordered_json trace_json(const TraceFigures& trace) {
           {"clock_error_s", trace.clock_error_s}};
 }
 
-/// Attention and experts of one call after another, as a step runs them.
-ordered_json layer_json(const BenchReport& report) {
-  return {{"timing",
-           {{"forward", timing_json(report.layer_forward)},
-            {"backward", timing_json(report.layer_backward)}}},
-          {"moe", ordered_json::parse(moe_json(*report.moe))}};
-}
-
 }  // namespace
 
 std::string to_json(const BenchReport& report) {
   ordered_json json{
       {"schema", "annulus.bench/1"},
-      {"op", report.moe ? "layer" : "attention"},
+      {"op", !report.kinds.empty() ? "layer" : "attention"},
       {"problem", ordered_json::parse(problem_json(report.problem))},
       {"parallel", parallel_json(report)},
       {"device", {{"backend", report.backend}, {"name", report.device}, {"count", report.world}}},
@@ -95,7 +87,9 @@ std::string to_json(const BenchReport& report) {
       {"cost", ordered_json::parse(to_json(report.cost))},
       {"environment", environment_json(report.mpi, report.threads, report.command_line)}};
   if (report.trace) json["trace"] = trace_json(*report.trace);
-  if (report.moe) json["layer"] = layer_json(report);
+  if (!report.kinds.empty()) {
+    json["layer"] = ordered_json::parse(kinds_json(report.kinds, report.cost.executed));
+  }
   return json.dump();  // one line, so that the points of a grid are lines
 }
 

@@ -68,19 +68,6 @@ std::string trace_text(const TraceFigures& t) {
   return text + fmt::format("; clocks within {:.0f} us\n", t.clock_error_s * 1e6);
 }
 
-std::string layer_text(const BenchReport& r) {
-  std::string text;
-  const auto line = [&](const char* pass, const std::optional<Timing>& all,
-                        const std::optional<Timing>& experts) {
-    if (!all || !experts || all->median_s <= 0) return;
-    text += fmt::format("layer      {} {:.4f} s, {:.0f} % of it experts\n", pass, all->median_s,
-                        100 * experts->median_s / all->median_s);
-  };
-  line("forward", r.layer_forward, r.moe->forward);
-  line("backward", r.layer_backward, r.moe->backward);
-  return text;
-}
-
 }  // namespace
 
 std::string to_text(const BenchReport& r) {
@@ -111,11 +98,7 @@ std::string to_text(const BenchReport& r) {
   if (r.hardware_counters && !r.cost.hardware.available()) {
     text += "hardware   counters unavailable: " + r.cost.hardware_unavailable + "\n";
   }
-  if (r.moe) {
-    text += "\n";
-    text += to_text(*r.moe);
-    text += layer_text(r);
-  }
+  if (!r.kinds.empty()) text += to_text(r.kinds, r.cost.executed);
   return text + "\n" + to_text(r.cost);
 }
 

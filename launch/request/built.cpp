@@ -38,6 +38,7 @@ void refuse_unbuilt_run(const Settings& settings) {
   refuse_unbuilt(settings);
   if (!settings.has("suite")) leave_out(settings, "svg");
   allow(settings, "op", {"attention", "local", "moe", "layer"});
+  layer_kinds_of(settings);  // a layer that nobody runs ends here
   allow(settings, "transport", {"auto", "local", "mpi", "peer", "nccl", "composite"});
 }
 
@@ -56,6 +57,7 @@ void refuse_unbuilt_prediction(const Settings& settings) {
   refuse_unbuilt(settings);
   refuse_typed_trace(settings);
   leave_out(settings, "svg");
+  layer_kinds_of(settings);
 }
 
 void refuse_fallback(const Settings& settings, const Problem& problem) {

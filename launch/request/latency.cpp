@@ -29,34 +29,26 @@ ModelShape shape_of(const Settings& settings) {
   model.vocab = width(settings, "vocab", "vocab_size");
   model.moe = experts_of(settings);
   model.layer_kinds = layer_kinds_of(settings);
+  model.head_dim_v = settings.maybe_integer("head_dim_v").value_or(0);
+  model.latent = {.q_rank = settings.maybe_integer("q_lora_rank").value_or(0),
+                  .kv_rank = settings.maybe_integer("kv_lora_rank").value_or(0),
+                  .rope = settings.maybe_integer("qk_rope_head_dim").value_or(0)};
   return model;
 }
 
-/// GenZ knows one width of a head.
-ModelShape model_of(const Settings& settings) {
-  if (settings.maybe_integer("head_dim_v").value_or(settings.integer("head_dim")) !=
-      settings.integer("head_dim")) {
-    settings.refuse("head_dim_v",
-                    "differs from head_dim: GenZ's latencies know one width "
-                    "(configs/models/deepseek_v3_genz.json is GenZ's DeepSeek-V3)");
-  }
-  return shape_of(settings);
-}
+ModelSizeRequest size_request_of(const Settings& settings) { return {.model = shape_of(settings)}; }
 
-ModelSizeRequest size_request_of(const Settings& settings) {
-  ModelSizeRequest request;
-  request.model = shape_of(settings);
-  request.head_dim_v = settings.maybe_integer("head_dim_v").value_or(0);
-  request.latent = {.q_rank = settings.maybe_integer("q_lora_rank").value_or(0),
-                    .kv_rank = settings.maybe_integer("kv_lora_rank").value_or(0),
-                    .rope = settings.maybe_integer("qk_rope_head_dim").value_or(0)};
-  return request;
+/// GenZ has one width of a head and no latents: a model with others is priced by its own.
+DimsRule rule_of(const Settings& settings, const ModelShape& model) {
+  const bool others = model.value_dim() != model.head_dim || model.latent.kv_rank > 0;
+  return others || settings.has("legacy_model") ? DimsRule::model : DimsRule::genz;
 }
 
 LatencyRequest shared_part(const Settings& settings) {
   if (!settings.has("system")) settings.refuse("system", "required by --compare-modes");
   LatencyRequest request;
-  request.model = model_of(settings);
+  request.model = shape_of(settings);
+  request.rule = rule_of(settings, request.model);
   request.system = system_of(settings);
   request.precision = precision_of(settings);
   request.batch = settings.integer("batch");
@@ -80,6 +72,17 @@ SizeComparison size_comparison_of(const Settings& settings) {
   Settings legacy;
   read_model(settings.path("legacy_model"), legacy);
   return {.model = size_request_of(settings), .legacy = size_request_of(legacy)};
+}
+
+std::vector<LatencyRequest> legacy_requests_of(const Settings& settings) {
+  Settings legacy;
+  read_model(settings.path("legacy_model"), legacy);
+  std::vector<LatencyRequest> requests = latency_requests_of(settings);
+  for (LatencyRequest& request : requests) {
+    request.model = shape_of(legacy);
+    request.rule = DimsRule::genz;
+  }
+  return requests;
 }
 
 std::vector<LatencyRequest> latency_requests_of(const Settings& settings) {

@@ -12,6 +12,9 @@ namespace annulus::launch {
 /// and `generated` tokens; with stage = chunked, that step. Throws UsageError naming the key.
 std::vector<LatencyRequest> latency_requests_of(const Settings& settings);
 
+/// The same steps of GenZ's model (`legacy_model`), by GenZ's rules.
+std::vector<LatencyRequest> legacy_requests_of(const Settings& settings);
+
 /// The model, and GenZ's in its place (`legacy_model`): a shape of weights, no deployment.
 SizeComparison size_comparison_of(const Settings& settings);
 

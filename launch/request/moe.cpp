@@ -94,6 +94,24 @@ moe::LayerConfig config_of(const Settings& settings) {
   return config;
 }
 
+/// A dense FFN is the MLP of a layer's shared experts, in a layer whose only expert nobody selects.
+MoeRequest dense_of(const MoeRequest& experts, std::int64_t ffn) {
+  MoeRequest dense = experts;
+  dense.routing = RoutingKind::none;
+  dense.router.clear();
+  dense.shared_experts = 1;
+  dense.dense_ffn = ffn;
+  dense.config.experts = dense.config.k = 1;
+  dense.config.ffn = kLeastWidth;
+  dense.config.shared_ffn = ffn;
+  dense.config.router.reset();
+  dense.config.capacity = {};
+  dense.options.expert_degree = 1;
+  dense.options.capacity_factor = 0;
+  dense.options.dispatch = moe::Dispatch::automatic;
+  return dense;
+}
+
 }  // namespace
 
 std::string_view name_of(RoutingKind kind) {
@@ -108,6 +126,8 @@ std::string_view name_of(RoutingKind kind) {
       return "zipf";
     case RoutingKind::one_hot:
       return "one_hot";
+    case RoutingKind::none:
+      return "none";
   }
   return {};
 }
@@ -142,6 +162,10 @@ MoeRequest moe_request_of(const Settings& settings, int world, int threads) {
   const Problem problem = problem_of(settings);
   request.tokens = problem.batch * problem.seq;
   request.routing = routing_of(settings);
+  request.dense_ffn = settings.has("ffn") ? width(settings, "ffn") : config.ffn;
+  request.mode = settings.text("mode") == "original" ? CostMode::original : CostMode::corrected;
+  request.mode_source = settings.source("mode");
+  request.policy = policy_of(settings);
   request.shared_experts = settings.maybe_integer("shared_experts").value_or(0);
   if (request.routing == RoutingKind::router) {
     if (!settings.has("router")) settings.refuse("routing", "needs router");
@@ -170,6 +194,25 @@ MoeRequest moe_request_of(const Settings& settings, int world, int threads) {
   const std::string& transport = settings.text("transport");
   if (transport == "peer" || transport == "nccl") options.transport = transport;
   return request;
+}
+
+std::vector<KindRequest> kind_requests_of(const Settings& settings, int world, int threads) {
+  std::int64_t dense = 0;
+  std::int64_t moe = 0;
+  const std::vector<LayerGroup> groups = layer_kinds_of(settings);
+  for (const LayerGroup& group : groups) {
+    (group.kind == LayerKind::dense ? dense : moe) += group.count;
+  }
+  if (groups.empty()) moe = settings.integer("layers");
+  const MoeRequest experts = moe_request_of(settings, world, threads);
+  std::vector<KindRequest> kinds;
+  if (dense > 0) {
+    kinds.push_back({.kind = LayerKind::dense,
+                     .layers = dense,
+                     .ffn = dense_of(experts, width(settings, "ffn"))});
+  }
+  if (moe > 0) kinds.push_back({.kind = LayerKind::moe, .layers = moe, .ffn = experts});
+  return kinds;
 }
 
 }  // namespace annulus::launch

@@ -27,46 +27,36 @@ void validate_sizes(const ModelSizeRequest& r) {
   at_least("heads", m.heads, 1);
   at_least("heads_kv", m.heads_kv, 1);
   at_least("head_dim", m.head_dim, 1);
-  at_least("head_dim_v", r.head_dim_v, 0);
   at_least("ffn", m.ffn, 1);
   at_least("ffn_inputs", m.ffn_inputs, 1);
   at_least("vocab", m.vocab, 1);
   at_least("layers", m.layers, 1);
-  at_least("q_lora_rank", r.latent.q_rank, 0);
-  at_least("kv_lora_rank", r.latent.kv_rank, 0);
-  at_least("qk_rope_head_dim", r.latent.rope, 0);
-  if (r.latent.rope > m.head_dim) {
-    throw InvalidArgument(
-        fmt::format("qk_rope_head_dim {}: head_dim is {}", r.latent.rope, m.head_dim));
-  }
+  cost::validate_widths(m);
   cost::validate_experts(m.moe, 1);
   cost::validate_kinds(m);
 }
 
-std::int64_t value_width(const ModelSizeRequest& r) {
-  return r.head_dim_v == 0 ? r.model.head_dim : r.head_dim_v;
-}
-
 std::int64_t attention_weights(const ModelSizeRequest& r) {
   const ModelShape& m = r.model;
-  const std::int64_t out = product({m.heads, value_width(r), m.hidden});
+  const std::int64_t out = product({m.heads, r.model.value_dim(), m.hidden});
   const std::int64_t queries = times(m.heads, m.head_dim);
-  if (r.latent.kv_rank == 0) {
-    const std::int64_t pairs = times(m.heads_kv, plus(m.head_dim, value_width(r)));
+  if (r.model.latent.kv_rank == 0) {
+    const std::int64_t pairs = times(m.heads_kv, plus(m.head_dim, r.model.value_dim()));
     return plus(out, times(m.hidden, plus(queries, pairs)));
   }
-  const LatentShape& l = r.latent;
+  const LatentShape& l = m.latent;
   const std::int64_t q =
       l.q_rank == 0 ? times(m.hidden, queries) : times(l.q_rank, plus(m.hidden, queries));
   const std::int64_t down = times(m.hidden, plus(l.kv_rank, l.rope));
-  const std::int64_t up = product({l.kv_rank, m.heads, plus(m.head_dim - l.rope, value_width(r))});
+  const std::int64_t up =
+      product({l.kv_rank, m.heads, plus(m.head_dim - l.rope, r.model.value_dim())});
   return plus(plus(out, q), plus(down, up));
 }
 
 /// Elements that one layer keeps of a token.
 std::int64_t cached(const ModelSizeRequest& r) {
-  if (r.latent.kv_rank > 0) return plus(r.latent.kv_rank, r.latent.rope);
-  return times(r.model.heads_kv, plus(r.model.head_dim, value_width(r)));
+  if (r.model.latent.kv_rank > 0) return plus(r.model.latent.kv_rank, r.model.latent.rope);
+  return times(r.model.heads_kv, plus(r.model.head_dim, r.model.value_dim()));
 }
 
 KindSize size_of_kind(const ModelSizeRequest& r, const LayerGroup& group) {
@@ -79,17 +69,17 @@ KindSize size_of_kind(const ModelSizeRequest& r, const LayerGroup& group) {
     size.ffn = size.active_ffn = mlp(m.ffn);
     return size;
   }
-  const bool own = r.rule == SizeRule::model && m.moe.ffn > 0;
+  const bool own = r.rule == DimsRule::model && m.moe.ffn > 0;
   const std::int64_t expert = mlp(own ? m.moe.ffn : m.ffn);
   std::int64_t always = times(m.hidden, m.moe.experts);  // the router
-  if (r.rule == SizeRule::model) always = plus(always, times(m.moe.shared, mlp(m.moe.shared_ffn)));
+  if (r.rule == DimsRule::model) always = plus(always, times(m.moe.shared, mlp(m.moe.shared_ffn)));
   size.ffn = plus(always, times(m.moe.experts, expert));
   size.active_ffn = plus(always, times(m.moe.per_token, expert));
   return size;
 }
 
 std::vector<LayerGroup> groups_of(const ModelSizeRequest& r) {
-  if (r.rule == SizeRule::model || r.model.moe.experts == 1) return cost::kinds_of(r.model);
+  if (r.rule == DimsRule::model || r.model.moe.experts == 1) return cost::kinds_of(r.model);
   return {{.kind = LayerKind::moe, .count = r.model.layers}};
 }
 

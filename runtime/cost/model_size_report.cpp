@@ -21,9 +21,9 @@ struct Sizes {
 
 Sizes sizes_of(const SizeComparison& c) {
   ModelSizeRequest genz = c.legacy;
-  genz.rule = SizeRule::genz;
+  genz.rule = DimsRule::genz;
   ModelSizeRequest chunked = c.legacy;
-  chunked.rule = SizeRule::model;
+  chunked.rule = DimsRule::model;
   return {size_of(c.model), size_of(genz), size_of(chunked)};
 }
 
@@ -35,14 +35,10 @@ std::string kinds_text(const ModelShape& m) {
   return fmt::format("{}", fmt::join(parts, " + "));
 }
 
-std::int64_t value_width(const ModelSizeRequest& r) {
-  return r.head_dim_v == 0 ? r.model.head_dim : r.head_dim_v;
-}
-
 std::string head_text(const ModelSizeRequest& r) {
-  return value_width(r) == r.model.head_dim
+  return r.model.value_dim() == r.model.head_dim
              ? fmt::format("{}", r.model.head_dim)
-             : fmt::format("{} (values {})", r.model.head_dim, value_width(r));
+             : fmt::format("{} (values {})", r.model.head_dim, r.model.value_dim());
 }
 
 std::string ratio(std::int64_t a, std::int64_t b) {
@@ -66,8 +62,9 @@ void add_cache(const SizeComparison& c, const Sizes& s, std::vector<std::string>
   lines.push_back(fmt::format(
       "{} cached elements a token and layer against {}: {} against {} key/value heads of head_dim.",
       layer(s.model.cache_elements, c.model.model), layer(s.genz.cache_elements, c.legacy.model),
-      c.model.latent.kv_rank > 0
-          ? fmt::format("one latent of {} + {}", c.model.latent.kv_rank, c.model.latent.rope)
+      c.model.model.latent.kv_rank > 0
+          ? fmt::format("one latent of {} + {}", c.model.model.latent.kv_rank,
+                        c.model.model.latent.rope)
           : fmt::format("{}", c.model.model.heads_kv),
       c.legacy.model.heads_kv));
 }

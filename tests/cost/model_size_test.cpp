@@ -26,16 +26,16 @@ ModelSizeRequest deepseek() {
            .vocab = 129280,
            .layers = 61,
            .moe = {.experts = 256, .per_token = 8, .ffn = 2048, .shared = 1, .shared_ffn = 2048},
-           .layer_kinds = parse_layer_kinds("dense:3,moe:58")},
-      .head_dim_v = 128,
-      .latent = {.q_rank = 1536, .kv_rank = 512, .rope = 64}};
+           .layer_kinds = parse_layer_kinds("dense:3,moe:58"),
+           .head_dim_v = 128,
+           .latent = {.q_rank = 1536, .kv_rank = 512, .rope = 64}}};
 }
 
 ModelSizeRequest in_genz(const char* point) {
-  return {.model = request_called(point).model, .head_dim_v = 0};
+  return {.model = request_called(point).model};
 }
 
-double total(ModelSizeRequest request, SizeRule rule = SizeRule::model) {
+double total(ModelSizeRequest request, DimsRule rule = DimsRule::model) {
   request.rule = rule;
   return static_cast<double>(size_of(request).weights);
 }
@@ -62,20 +62,20 @@ TEST(ModelSize, ByKindByHand) {
 
 TEST(ModelSize, GenzIsWhatItsLatencyModelWeighs) {
   const ModelSizeRequest legacy = in_genz("U-020");
-  EXPECT_NEAR(total(legacy, SizeRule::genz), 6.20e12, 0.005e12);
-  EXPECT_NEAR(total(legacy, SizeRule::model), 0.720e12, 0.0005e12);
+  EXPECT_NEAR(total(legacy, DimsRule::genz), 6.20e12, 0.005e12);
+  EXPECT_NEAR(total(legacy, DimsRule::model), 0.720e12, 0.0005e12);
   LatencyRequest request = request_called("U-020");
   request.tp = request.ep = 1;
   request.precision = Precision::fp8;  // a byte a weight
-  EXPECT_EQ(estimate_latency(request).weight_bytes, total(legacy, SizeRule::genz));
+  EXPECT_EQ(estimate_latency(request).weight_bytes, total(legacy, DimsRule::genz));
   request.stage = Stage::decode;
   request.prompt = 80;
   // decode has no embedding row
   EXPECT_EQ(estimate_latency(request).weight_bytes,
-            total(legacy, SizeRule::genz) - static_cast<double>(size_of(legacy).embedding));
+            total(legacy, DimsRule::genz) - static_cast<double>(size_of(legacy).embedding));
   request.stage = Stage::chunked;
   request.chunks = {{0, 512}};
-  EXPECT_EQ(estimate_latency(request).weight_bytes, total(legacy, SizeRule::model));
+  EXPECT_EQ(estimate_latency(request).weight_bytes, total(legacy, DimsRule::model));
 }
 
 TEST(ModelSize, DifferencesSayWhichAndBy) {
@@ -109,7 +109,7 @@ TEST(ModelSize, RefusesWhatCannotBe) {
   request.model.hidden = 0;
   EXPECT_THROW(size_of(request), InvalidArgument);
   request = deepseek();
-  request.latent.rope = 193;
+  request.model.latent.rope = 193;
   EXPECT_THROW(size_of(request), InvalidArgument);
   request = deepseek();
   request.model.layers = 60;

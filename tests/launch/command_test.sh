@@ -75,9 +75,13 @@ ANNULUS_SEQ=nan refused "ANNULUS_SEQ: 'nan'" cost
 refused "--system: required" cost --seq 80 --compare-modes
 refused "--hidden: required" cost --seq 80 --compare-modes --system h100
 refused "is not known; allowed: a100_40gb" cost --seq 80 --system h1000
-refused "GenZ's latencies know one width" cost --seq 80 --compare-modes --system h100 --model "$source/configs/models/deepseek_v3.json"
 printf '{"num_attention_heads": 4, "head_dim": 8, "num_hidden_layers": 8, "num_experts": 16, "attn_layer_period": 8, "attn_layer_offset": 4}' >"$scratch/jamba.json"
 refused "layers 0 to 3: nobody prices kind 'mamba'" cost --seq 80 --model "$scratch/jamba.json"
+for call in "bench --op attention" "bench --op local" "bench --op layer" "bench --op moe" "bench --suite accounting" \
+  "bench --suite classic --op local" plan; do
+  # shellcheck disable=SC2086
+  refused "layers 0 to 3: nobody prices kind 'mamba'; built: dense, moe" $call --seq 80 --model "$scratch/jamba.json"
+done
 refused "cannot go with policy = legacy" cost --seq 80 --policy legacy --mode corrected
 refused "needs --op local" bench --suite classic
 refused "does not fit" bench --op local --suite accounting
@@ -96,6 +100,12 @@ passes annulus.cost/1 cost --stage decode --prompt 1000 --generated 37 --beam 4 
 passes annulus.cost/1 cost --stage chunked --chunks 0:300,2048:212 --decode-kv 80,4x2048,1/4/1000/37 --heads 8
 passes annulus.plan/1 plan --seq 613 --world 5
 passes annulus.plan/1 plan --seq 613 --world 4 --compare --ulysses-degree 2 --heads 8
+# bench prices by the policy that was asked for. Causal or not, one of 2 ranks: a product is 2·64·64·8 = 65536 MACs
+# corrected and half of that original, so (1 dense · 131072 + 2 moe · 65536) = 262144.
+passes annulus.bench/1 bench --seq 64 --heads 2 --head-dim 8 --layers 3 --layer-kinds dense:1,moe:2 --experts 4 --system h100 \
+  --policy legacy --transport local --world 2 --iterations 1 --warmup 0
+tr -d ' ' <"$scratch/out" | grep -qF '"policy":"legacy"' || fail "bench does not say which policy it took"
+tr -d ' ' <"$scratch/out" | grep -qF '"accounting":"legacy","macs_rank_model":262144,' || fail "bench prices by another policy"
 for config in "$source"/configs/*.cfg; do passes annulus.cost/1 cost --config "$config"; done
 passes annulus.latency/1 cost --compare-modes --system h100 --model "$source/configs/models/llama2_7b.json" --seq 80
 grep -qF '"latency_s":0.003811175' "$scratch/out" || fail "llama2_7b at 80 tokens is not 3.8112 ms"
@@ -109,6 +119,13 @@ passes annulus.cost/1 cost --config "$source/configs/deepseek_v3_4n8g_with_sp.cf
 passes annulus.sizes/1 cost --model "$source/configs/models/deepseek_v3.json" \
   --legacy-model "$source/configs/models/deepseek_v3_genz.json"
 grep -qF '"weights":671025397760' "$scratch/out" || fail "deepseek_v3 has not 671025397760 weights"
+# 61 layers of a prefill of 32k on sp = 4 and 16 heads a rank: 32768 · 8192 keys · (192 + 128) against · 2 · 56
+passes annulus.latency/1 cost --config "$source/configs/deepseek_v3_4n8g_with_sp.cfg" --compare-modes --system h100
+grep -qF '"attention_macs_rank":83837761617920' "$scratch/out" || fail "deepseek_v3 has not 61·16·2^28·320 MACs of attention"
+passes annulus.models/1 cost --config "$source/configs/deepseek_v3_4n8g_with_sp.cfg" --compare-modes --system h100 \
+  --legacy-model "$source/configs/models/deepseek_v3_genz.json"
+grep -qF '"attention":{"macs_rank":83837761617920,' "$scratch/out" || fail "models: the true attention is missing"
+grep -qF '"attention":{"macs_rank":29343216566272,' "$scratch/out" || fail "models: GenZ's attention is missing"
 passes annulus.cost/1 cost --seq 8k --system h200
 passes annulus.plan/1 plan --seq 8k --system h200 --world 4
 passes annulus.accounting/1 bench --suite accounting --seq 256 --mask full --iterations 1 --svg "$scratch/a.svg"

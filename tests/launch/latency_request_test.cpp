@@ -107,6 +107,27 @@ TEST_F(SystemFile, MixturesOfExpertsBringTheirExpertsAndLayers) {
   EXPECT_EQ(request.model.layer_kinds[0].count, 2);
   EXPECT_EQ(request.model.layer_kinds[1].kind, LayerKind::moe);
   EXPECT_THAT(refusal([&] { latency_requests_of(settings("9")); }), HasSubstr("--ep: '9'"));
+  EXPECT_EQ(request.rule, DimsRule::genz);
+}
+
+TEST_F(SystemFile, ModelsThatGenzCannotDescribeGoByTheirOwnDimensions) {
+  const std::vector<std::string> words{
+      "--system", kH100, "--seq", "80", "--model", kSource + "/configs/models/deepseek_v3.json"};
+  const LatencyRequest request = latency_requests_of(settings_of(words))[0];
+  EXPECT_EQ(request.rule, DimsRule::model);
+  EXPECT_EQ(request.model.head_dim_v, 128);
+  EXPECT_EQ(request.model.latent.q_rank, 1536);
+  EXPECT_EQ(request.model.latent.kv_rank, 512);
+  EXPECT_EQ(request.model.latent.rope, 64);
+  std::vector<std::string> beside = words;
+  beside.insert(beside.end(),
+                {"--legacy-model", kSource + "/configs/models/deepseek_v3_genz.json"});
+  const std::vector<LatencyRequest> legacy = legacy_requests_of(settings_of(beside));
+  ASSERT_EQ(legacy.size(), 2U);
+  EXPECT_EQ(legacy[1].stage, Stage::decode);
+  EXPECT_EQ(legacy[1].rule, DimsRule::genz);
+  EXPECT_EQ(legacy[1].model.head_dim, 56);
+  EXPECT_EQ(legacy[1].model.value_dim(), 56);
 }
 
 TEST_F(SystemFile, PolicyGoesWithoutAMode) {

@@ -50,6 +50,31 @@ TEST(MoeRequest, TakesEveryKey) {
   EXPECT_EQ(r.options.threads, 3);
 }
 
+TEST(MoeRequest, EachKindOfLayerHasItsFfn) {
+  const std::vector<KindRequest> kinds =
+      kind_requests_of(with({"--top-k", "3", "--expert-ffn", "100", "--ffn", "300", "--layers", "6",
+                             "--layer-kinds", "dense:2,moe:3,dense:1", "--expert-degree", "2",
+                             "--routing", "router", "--router", "mixtral"}),
+                       4, 1);
+  ASSERT_EQ(kinds.size(), 2U);
+  EXPECT_EQ(kinds[0].kind, LayerKind::dense);
+  EXPECT_EQ(kinds[0].layers, 3);
+  EXPECT_EQ(kinds[0].ffn.routing, RoutingKind::none);
+  EXPECT_EQ(kinds[0].ffn.config.shared_ffn, 300);
+  EXPECT_FALSE(kinds[0].ffn.config.router);
+  EXPECT_EQ(kinds[0].ffn.options.expert_degree, 1);
+  EXPECT_EQ(kinds[1].kind, LayerKind::moe);
+  EXPECT_EQ(kinds[1].layers, 3);
+  EXPECT_EQ(kinds[1].ffn.options.expert_degree, 2);
+  EXPECT_TRUE(kinds[1].ffn.config.router);
+  const MoeSource source(kinds[0].ffn, 1);
+  EXPECT_EQ(source.routing(RoutingKind::none, {0, 5}).indices, (std::vector<std::int32_t>{-1, -1}));
+  const auto alike =
+      kind_requests_of(with({"--top-k", "3", "--expert-ffn", "100", "--layers", "6"}), 1, 1);
+  ASSERT_EQ(alike.size(), 1U);
+  EXPECT_EQ(alike[0].layers, 6);
+}
+
 TEST(MoeRequest, ShrinkDividesWidthsDownToSixteen) {
   const MoeRequest r =
       moe_request_of(with({"--top-k", "2", "--expert-ffn", "100", "--shrink", "16"}), 1, 1);

@@ -49,8 +49,13 @@ for routing in balanced zipf one_hot; do
 done
 # 301 tokens, three experts of rank 0 each: all rows there, and four times the mean.
 has '"rank_rows":[903,0,0,0]' '"rank_max_over_mean":4.0' '"unused_experts":13'
+# 903 rows of 6·48·32 = 9216 FLOPs there and nothing elsewhere; backward twice that.
+has '"exact":{"flops_rank_layer":[8322048,0,0,0],"backward_flops_rank_layer":[16644096,0,0,0]}' \
+  '"executed":{"flops_rank_layer":[8322048,0,0,0],"backward_flops_rank_layer":[16644096,0,0,0]}' '"policy":"uniform"' \
+  '"bytes":{"sent_rank_layer":['
 checked "${ranks[@]}" --op moe "${small[@]}" --check full --routing one_hot --receive-factor 0.9 --recompute dispatch
-has '"rounds":5' '"dropped_pairs":0'
+# The two first products of every row run again: 4·48·32 FLOPs.
+has '"rounds":5' '"dropped_pairs":0' '"backward_flops_rank_layer":[22192128,0,0,0]' 'executedbackward>exact:rowscameinrounds'
 checked "$annulus" bench "${threads[@]}" --op moe "${small[@]}" --routing uniform --capacity-factor 0.5 --activation gelu
 tr -d ' ' <"$scratch/out" | grep -qE '"dropped_pairs":[1-9]' || fail "a capacity of half drops nothing"
 for router in mixtral qwen3 deepseek_v3; do
@@ -58,8 +63,36 @@ for router in mixtral qwen3 deepseek_v3; do
     --expert-degree 2
 done
 has '"weights_rel_err"' '"drouter_rel_err"'
+tr -d ' ' <"$scratch/out" | grep -qE '"without_router_forward":{"median_s":' || fail "imbalance has the router's time"
+# Without anything computed again, executed is exact: rows, shared experts and the router.
+for pass in flops backward_flops; do
+  counts=$(grep -oE "\"${pass}_rank_layer\":\[[0-9,]*\]" "$scratch/packed" | sort | uniq -c | awk '{print $1}')
+  [ "$counts" = 2 ] || fail "executed $pass are not the exact ones"
+done
 checked "${ranks[@]}" --op layer "${small[@]}" --heads 4 --head-dim 12 --check full
 has '"op":"layer"' '"moe":' '"lse_rel_err"' '"ddown_rel_err"'
+# Attention over all four ranks, by heads and in a ring; experts over two groups of two.
+checked "${ranks[@]}" --op layer "${small[@]}" --heads 4 --head-dim 12 --check full --algorithm ulysses --expert-degree 2
+has '"ulysses_degree":4' '"expert_degree":2' '"dq_rel_err"' '"ddown_rel_err"'
+checked "$annulus" bench "${threads[@]}" --op layer "${small[@]}" --heads 3 --head-dim 12 --check full --algorithm ring \
+  --expert-degree 2 --dtype bf16 --routing zipf
+has '"algorithm":"ring"' '"expert_degree":2' '"dq_rel_err"' '"ddown_rel_err"'
+# Each kind of layer runs: a dense FFN is 6·48·40 = 11520 FLOPs for each of 301 tokens, and an expert has its 903 rows of
+# 9216. The model has 2 and 3 of them: 2·3467520 + 3·8322048, and attention five times.
+checked "${ranks[@]}" --op layer "${small[@]}" --heads 4 --head-dim 12 --check full --algorithm ring --layers 5 \
+  --layer-kinds dense:1,moe:3,dense:1 --ffn 40
+has '"dense":{' '"shared_ddown_rel_err"' '"kind":"dense","layers":2' '"kind":"moe","layers":3' '"layers":5,"forward_s":'
+! command -v python3 >/dev/null || python3 - "$scratch/out" <<'END' || fail "the sums by count are wrong"
+import json, sys
+report = json.load(open(sys.argv[1]))
+layer, attention = report["layer"], sum(report["cost"]["executed"]["flops_rank_layer"])
+of = lambda kind: sum(layer[kind]["cost"]["executed"]["flops_rank_layer"])
+assert of("dense") == 301 * 11520 and of("moe") == 903 * 9216, layer
+assert layer["model"]["executed_flops"] == 5 * attention + 2 * 3467520 + 3 * 8322048, layer["model"]
+median = [kind["timing"]["forward"]["median_s"] for kind in layer["kinds"]]
+assert abs(layer["model"]["forward_s"] - 2 * median[0] - 3 * median[1]) < 1e-9
+END
+refused "--ffn: required by --op layer" "${threads[@]}" --op layer "${small[@]}" --layers 2 --layer-kinds dense:1,moe:1
 checked "$annulus" bench "${threads[@]}" --op moe --model "$source/configs/models/mixtral_8x7b.json" --seq 8k --shrink 64 \
   --routing router --iterations 1
 has '"tokens":128' '"hidden":64' '"experts":8' '"top_k":2' '"expert_ffn":224' '"router":"mixtral"'

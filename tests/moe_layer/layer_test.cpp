@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -290,6 +292,38 @@ TEST(MoeLayer, AllTokensToOneExpert) {
     layer.routing.weights[i] = i % 3 == 1 ? 0.5F : 0.0F;
   }
   expect_corner(layer);
+}
+
+/// Expert e with weight 1 / (e + 1), k different ones a token.
+void make_zipf(LayerCase& layer) {
+  std::vector<double> weights;
+  for (std::int64_t e = 0; e < layer.config.experts; ++e) {
+    weights.push_back(1.0 / static_cast<double>(e + 1));
+  }
+  std::mt19937_64 generator(layer.seed);
+  std::discrete_distribution<std::int32_t> draw(weights.begin(), weights.end());
+  moe::Routing& r = layer.routing;
+  for (auto token = r.indices.begin(); token != r.indices.end(); token += r.k) {
+    for (auto slot = token; slot != token + r.k; ++slot) {
+      do *slot = draw(generator);
+      while (std::find(token, slot, *slot) != slot);
+    }
+  }
+  std::ranges::fill(r.weights, 0.25F);
+}
+
+TEST(MoeLayer, ZipfRouting) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    LayerCase layer = random_layer(389, given(dtype), 61);
+    make_zipf(layer);
+    // The first has the most of 61 · 3 pairs, several times the mean of 7.6; some have none.
+    const auto rows = [&](std::int32_t e) { return std::ranges::count(layer.routing.indices, e); };
+    EXPECT_GT(rows(0), 30) << "the test shows nothing";
+    EXPECT_LT(rows(23), 8);
+    expect_corner(layer);
+    // The busiest ranks spill into rounds.
+    expect_bits_of_one_rank(layer, {.options = {.capacity_factor = 0.8}});
+  }
 }
 
 TEST(MoeLayer, NoSelectionsAtAll) {

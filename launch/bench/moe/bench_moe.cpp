@@ -70,7 +70,7 @@ MoeReport run_point(Mesh& mesh, const Point& point) {
   const std::int64_t calls = settings.integer("iterations");
   Progress progress("bench", warmup + calls, mesh.rank() == 0);
   for (std::int64_t call = -warmup; call < calls; ++call) {
-    time_moe(run, call, point.backward, false, times);
+    time_moe(run, call, point.backward, MoeRun::Given::asked, times);
     progress.step(call < 0 ? "warm-up" : "timed");
   }
   MoeReport report = measure_moe(mesh, run, times, point.forward, point.backward);

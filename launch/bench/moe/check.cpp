@@ -348,7 +348,8 @@ CheckReport check_moe(Mesh& mesh, const MoeRun& run, bool backward, bool sampled
     }
     if (worst.elements == 0) continue;  // not of this run
     report.lines.push_back({.name = kNames[o],
-                            .rel_err = worst.error / worst.scale,
+                            // Zeros for zeros: no row came to it.
+                            .rel_err = worst.error == 0.0 ? 0.0 : worst.error / worst.scale,
                             .bound = bound(static_cast<Output>(o), run.request()),
                             .elements = static_cast<std::int64_t>(worst.elements)});
   }

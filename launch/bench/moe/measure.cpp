@@ -26,8 +26,8 @@ std::vector<std::int64_t> sum_expert_rows(Mesh& mesh, const MoeRun& run) {
 
 }  // namespace
 
-void time_moe(MoeRun& run, std::int64_t call, bool backward, bool balanced, MoeTimes& times) {
-  const double f = run.forward(balanced);
+void time_moe(MoeRun& run, std::int64_t call, bool backward, MoeRun::Given given, MoeTimes& times) {
+  const double f = run.forward(given);
   if (call >= 0) times.forward.push_back(f);
   if (!backward) return;
   const double b = run.backward();
@@ -54,6 +54,7 @@ MoeReport measure_moe(Mesh& mesh, MoeRun& run, const MoeTimes& times, bool forwa
   report.expert_rows = sum_expert_rows(mesh, run);
   report.rank_rows =
       gather_one(mesh, load.rank_rows[static_cast<std::size_t>(run.layer().expert_rank())]);
+  report.rank_tokens = gather_one(mesh, static_cast<std::int64_t>(run.tokens().size()));
   for (const std::int64_t n : gather_one(mesh, load.dropped)) report.dropped += n;
   for (const std::int64_t n : gather_one(mesh, load.bad_tokens)) report.bad_tokens += n;
   report.rounds = std::ranges::max(gather_one(mesh, load.rounds));
@@ -68,11 +69,19 @@ MoeReport measure_moe(Mesh& mesh, MoeRun& run, const MoeTimes& times, bool forwa
 
 void time_balanced(Mesh& mesh, MoeRun& run, std::int64_t calls, bool forward, bool backward,
                    MoeReport& report) {
-  if (run.request().routing == RoutingKind::balanced) return;
-  MoeTimes times;
-  for (std::int64_t call = -1; call < calls; ++call) time_moe(run, call, backward, true, times);
-  if (forward) report.balanced_forward = timing_over_ranks(mesh, times.forward);
-  if (backward) report.balanced_backward = timing_over_ranks(mesh, times.backward);
+  const RoutingKind routing = run.request().routing;
+  if (routing == RoutingKind::balanced || routing == RoutingKind::none) return;
+  const auto timed = [&](MoeRun::Given given, std::optional<Timing>& f, std::optional<Timing>& b) {
+    MoeTimes times;
+    for (std::int64_t call = -1; call < calls; ++call) time_moe(run, call, backward, given, times);
+    if (forward) f = timing_over_ranks(mesh, times.forward);
+    if (backward) b = timing_over_ranks(mesh, times.backward);
+  };
+  if (routing == RoutingKind::router) {
+    run.keep_routing();
+    timed(MoeRun::Given::kept, report.kept_forward, report.kept_backward);
+  }
+  timed(MoeRun::Given::balanced, report.balanced_forward, report.balanced_backward);
 }
 
 }  // namespace annulus::launch

@@ -1,5 +1,5 @@
 #include "launch/bench/json_parts.h"
-#include "launch/bench/moe/report.h"
+#include "launch/bench/moe/cost.h"
 
 #include <annulus/annulus.h>
 
@@ -49,10 +49,12 @@ ordered_json load_json(const MoeReport& r) {
 
 /// What imbalance cost: the same layer and tokens with a balanced routing.
 ordered_json imbalance_json(const MoeReport& r) {
-  return {{"balanced_forward", timing_json(r.balanced_forward)},
+  return {{"without_router_forward", timing_json(r.kept_forward)},
+          {"without_router_backward", timing_json(r.kept_backward)},
+          {"balanced_forward", timing_json(r.balanced_forward)},
           {"balanced_backward", timing_json(r.balanced_backward)},
-          {"forward_over_balanced", maybe(slowdown(r.forward, r.balanced_forward))},
-          {"backward_over_balanced", maybe(slowdown(r.backward, r.balanced_backward))}};
+          {"forward_over_balanced", maybe(r.forward_slowdown())},
+          {"backward_over_balanced", maybe(r.backward_slowdown())}};
 }
 
 ordered_json comm_json(const MoeReport& r) {
@@ -67,21 +69,19 @@ ordered_json comm_json(const MoeReport& r) {
 }
 
 ordered_json parts(const MoeReport& r) {
-  return {
-      {"problem", problem_json(r)},
-      {"timing", {{"forward", timing_json(r.forward)}, {"backward", timing_json(r.backward)}}},
-      {"throughput",
-       {{"forward_tflops_per_rank", tflops_per_rank(r.forward, r.forward_flops)},
-        {"backward_tflops_per_rank", tflops_per_rank(r.backward, r.backward_flops)}}},
-      {"check", check_json(r.check)},
-      {"load", load_json(r)},
-      {"imbalance", imbalance_json(r)},
-      {"memory",
-       {{"planned_peak_bytes", r.planned_peak_bytes},
-        {"measured_peak_bytes", r.measured_peak_bytes}}},
-      {"comm", comm_json(r)},
-      {"executed",
-       {{"flops_rank_layer", r.forward_flops}, {"backward_flops_rank_layer", r.backward_flops}}}};
+  return {{"problem", problem_json(r)},
+          {"timing", {{"forward", timing_json(r.forward)}, {"backward", timing_json(r.backward)}}},
+          {"throughput",
+           {{"forward_tflops_per_rank", tflops_per_rank(r.forward, r.forward_flops)},
+            {"backward_tflops_per_rank", tflops_per_rank(r.backward, r.backward_flops)}}},
+          {"check", check_json(r.check)},
+          {"load", load_json(r)},
+          {"imbalance", imbalance_json(r)},
+          {"memory",
+           {{"planned_peak_bytes", r.planned_peak_bytes},
+            {"measured_peak_bytes", r.measured_peak_bytes}}},
+          {"comm", comm_json(r)},
+          {"cost", ordered_json::parse(cost_json(r))}};
 }
 
 }  // namespace
@@ -102,10 +102,9 @@ std::string to_json(const MoeReport& r) {
   json["device"] = {{"backend", r.backend}, {"name", r.device}, {"count", r.world}};
   json["kernel"] = {{"used", r.kernel}, {"fallback_reason", nullptr}};
   for (const char* part :
-       {"timing", "throughput", "check", "load", "imbalance", "memory", "comm"}) {
+       {"timing", "throughput", "check", "load", "imbalance", "memory", "comm", "cost"}) {
     json[part] = all.at(part);
   }
-  json["cost"] = {{"executed", all.at("executed")}};
   json["environment"] = environment_json(r.mpi, r.request.options.threads, r.command_line);
   return json.dump();  // one line, so that the points of a grid are lines
 }

@@ -1,4 +1,4 @@
-#include "launch/bench/moe/report.h"
+#include "launch/bench/moe/cost.h"
 
 #include <annulus/annulus.h>
 
@@ -10,12 +10,24 @@
 namespace annulus::launch {
 namespace {
 
+std::optional<double> slowdown(const std::optional<Timing>& timing,
+                               const std::optional<Timing>& balanced) {
+  if (!timing || !balanced || balanced->median_s <= 0) return std::nullopt;
+  return timing->median_s / balanced->median_s;
+}
+
 std::string problem_lines(const MoeReport& r) {
   const moe::LayerConfig& c = r.request.config;
   const std::string shared = c.shared_ffn > 0
                                  ? fmt::format(", {} shared of {}", r.request.shared_experts,
                                                c.shared_ffn / r.request.shared_experts)
                                  : "";
+  if (r.request.routing == RoutingKind::none) {
+    return fmt::format("dense      {} tokens, hidden {}, one FFN of {}, {}, {}\n", r.request.tokens,
+                       c.hidden, c.shared_ffn,
+                       c.activation == moe::Activation::swiglu ? "swiglu" : "gelu",
+                       name_of(c.dtype));
+  }
   const std::string routing = r.request.router.empty() ? std::string(name_of(r.request.routing))
                                                        : fmt::format("router {}", r.request.router);
   return fmt::format(
@@ -45,8 +57,8 @@ std::string load_lines(const MoeReport& r) {
         fmt::format("WARNING    {} tokens have logits that are no numbers: their weights are 0\n",
                     r.bad_tokens);
   }
-  const auto forward = slowdown(r.forward, r.balanced_forward);
-  const auto backward = slowdown(r.backward, r.balanced_backward);
+  const auto forward = r.forward_slowdown();
+  const auto backward = r.backward_slowdown();
   if (!forward && !backward) return text;
   text += "imbalance ";
   if (forward) {
@@ -57,7 +69,7 @@ std::string load_lines(const MoeReport& r) {
     text += fmt::format("{} backward {:.2f} x {:.4f} s", forward ? ";" : "", *backward,
                         r.balanced_backward->median_s);
   }
-  return text + "\n";
+  return text + (r.kept_forward || r.kept_backward ? ", both without the router\n" : "\n");
 }
 
 std::string check_text(const std::optional<CheckReport>& check) {
@@ -78,10 +90,12 @@ std::string check_text(const std::optional<CheckReport>& check) {
 double MoeReport::expert_max_over_mean() const { return moe::load_of(expert_rows).max_over_mean; }
 double MoeReport::rank_max_over_mean() const { return moe::load_of(rank_rows).max_over_mean; }
 
-std::optional<double> slowdown(const std::optional<Timing>& timing,
-                               const std::optional<Timing>& balanced) {
-  if (!timing || !balanced || balanced->median_s <= 0) return std::nullopt;
-  return timing->median_s / balanced->median_s;
+std::optional<double> MoeReport::forward_slowdown() const {
+  return slowdown(kept_forward ? kept_forward : forward, balanced_forward);
+}
+
+std::optional<double> MoeReport::backward_slowdown() const {
+  return slowdown(kept_backward ? kept_backward : backward, balanced_backward);
 }
 
 double tflops_per_rank(const std::optional<Timing>& timing,
@@ -102,18 +116,18 @@ std::string to_text(const MoeReport& r) {
   text += timing_line("forward", r.forward, tflops_per_rank(r.forward, r.forward_flops));
   text += timing_line("backward", r.backward, tflops_per_rank(r.backward, r.backward_flops));
   text += "  slowest rank of each call; mean of the ranks' executed FLOPs over the median\n";
-  text += load_lines(r);
+  if (r.request.routing != RoutingKind::none) text += load_lines(r);
   text += check_text(r.check);
-  text +=
-      fmt::format("memory     {:.1f} MiB a rank planned, {:.1f} MiB measured (growth of VmHWM)\n",
-                  static_cast<double>(r.planned_peak_bytes) / (1 << 20),
-                  static_cast<double>(r.measured_peak_bytes) / (1 << 20));
+  text += fmt::format("memory     {:.1f} MiB a rank planned, {:.1f} MiB measured ({})\n",
+                      static_cast<double>(r.planned_peak_bytes) / (1 << 20),
+                      static_cast<double>(r.measured_peak_bytes) / (1 << 20),
+                      r.backend == "cpu" ? "growth of VmHWM" : "the layer's memory on the GPU");
   text += fmt::format(
       "comm       {:.2f} MiB forward, {:.2f} MiB backward sent by the busiest rank; {:.4f} s "
       "exposed\n",
       static_cast<double>(std::ranges::max(r.forward_bytes)) / (1 << 20),
       static_cast<double>(std::ranges::max(r.backward_bytes)) / (1 << 20), r.exposed_s);
-  return text;
+  return text + cost_text(r);
 }
 
 }  // namespace annulus::launch

@@ -161,14 +161,14 @@ moe::LayerWeights MoeRun::weights() const {
   return w;
 }
 
-double MoeRun::forward(bool balanced) {
+double MoeRun::forward(Given given) {
   barrier(mesh_, "before a timed call");
   const TensorView x = place_.view(flat(x_)), y = place_.view(flat(y_));
   const moe::LayerWeights w = weights();
   const double start = seconds();
-  if (balanced) {
+  if (given == Given::balanced) {
     layer_.forward(x, w, balanced_, y, step_, place_.stream());
-  } else if (request_.routing == RoutingKind::router) {
+  } else if (given == Given::asked && request_.routing == RoutingKind::router) {
     layer_.forward(x, w, y, step_, place_.stream());
   } else {
     layer_.forward(x, w, routing_, y, step_, place_.stream());

@@ -18,11 +18,18 @@ class MoeRun {
   MoeRun(Mesh& mesh, const MoeRequest& request, std::uint64_t seed,
          std::vector<std::int64_t> tokens, bool backward);
 
+  /// What a timed forward is given.
+  enum class Given : std::uint8_t {
+    asked,  ///< what the request says: a routing, or none with a router
+    kept,   ///< the routing of the last forward before keep_routing(): no router runs
+    balanced
+  };
   /// Seconds on this rank, from a barrier until the results are there. Collective.
-  double forward(bool balanced = false);
+  double forward(Given given = Given::asked);
   double backward();
   /// Before results are read: where a GPU has them, they come to the host.
   void fetch();
+  void keep_routing() { routing_ = step_.routing(); }
 
   const MoeRequest& request() const { return request_; }
   const MoeSource& source() const { return source_; }

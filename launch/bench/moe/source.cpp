@@ -63,7 +63,7 @@ moe::Routing MoeSource::routing(RoutingKind kind, const std::vector<std::int64_t
     std::uint64_t draw = 0;
     const auto begin = static_cast<std::ptrdiff_t>(r.indices.size());
     for (std::int64_t slot = 0; slot < k; ++slot) {
-      std::int64_t expert = slot;
+      std::int64_t expert = kind == RoutingKind::none ? -1 : slot;
       if (kind == RoutingKind::balanced) expert = (token * k + slot) % experts;
       while (kind == RoutingKind::uniform || kind == RoutingKind::zipf) {
         const double u = uniform(mix(key, draw++));
@@ -76,8 +76,11 @@ moe::Routing MoeSource::routing(RoutingKind kind, const std::vector<std::int64_t
       }
       r.indices.push_back(static_cast<std::int32_t>(expert));
       r.weights.push_back(
-          static_cast<float>((0.5 + uniform(mix(key, 77777 + static_cast<std::uint64_t>(slot)))) /
-                             static_cast<double>(k)));
+          kind == RoutingKind::none
+              ? 0.0F
+              : static_cast<float>(
+                    (0.5 + uniform(mix(key, 77777 + static_cast<std::uint64_t>(slot)))) /
+                    static_cast<double>(k)));
     }
   }
   return r;

@@ -15,6 +15,10 @@ struct Routed {
   std::int64_t tokens = 0;  ///< of each active one
 };
 
+bool own_widths(const LatencyRequest& r) {
+  return r.rule == DimsRule::model || r.stage == Stage::chunked;
+}
+
 bool is_deepseek_step(const LatencyRequest& r) {
   return r.stage == Stage::chunked && r.model.moe.ffn > 0;
 }
@@ -23,7 +27,7 @@ Routed routed_of(const LatencyRequest& r, std::int64_t tokens, std::int64_t step
   const ExpertShape& moe = r.model.moe;
   Routed routed;
   routed.held = moe.experts / r.ep;
-  routed.width = ceil_div(is_deepseek_step(r) ? moe.ffn : r.model.ffn, r.tp);
+  routed.width = ceil_div(own_widths(r) && moe.ffn > 0 ? moe.ffn : r.model.ffn, r.tp);
   if (r.stage == Stage::decode) {
     routed.active = std::max<std::int64_t>(1, ceil_div(moe.per_token, r.ep));
     routed.tokens = 1;
@@ -63,11 +67,12 @@ void mlp(const LatencyRequest& r, std::int64_t experts, std::int64_t width, std:
 void shared_experts(const LatencyRequest& r, std::int64_t tokens, std::int64_t layers,
                     RowList& rows) {
   const ExpertShape& moe = r.model.moe;
-  if (!is_deepseek_step(r) || moe.shared == 0) return;
+  if (moe.shared == 0 || (r.rule == DimsRule::genz && !is_deepseek_step(r))) return;
+  const Place place = r.stage == Stage::decode ? Place::both_on_chip : Place::off_chip;
   const std::int64_t width = times(moe.shared, ceil_div(moe.shared_ffn, r.tp));
   rows.gemm(r.model.ffn_inputs > 1 ? "shared up+gate" : "shared up",
-            times(width, r.model.ffn_inputs), tokens, r.model.hidden, Place::off_chip, layers);
-  rows.gemm("shared down", r.model.hidden, tokens, width, Place::off_chip, layers);
+            times(width, r.model.ffn_inputs), tokens, r.model.hidden, place, layers);
+  rows.gemm("shared down", r.model.hidden, tokens, width, place, layers);
 }
 
 void add_experts(const LatencyRequest& r, std::int64_t tokens, std::int64_t step,

@@ -16,15 +16,28 @@ Json experts_json(const ModelShape& m) {
           {"shared_ffn", m.moe.shared_ffn}};
 }
 
+Json latent_json(const ModelShape& m) {
+  if (m.latent.kv_rank == 0) return nullptr;
+  return {{"q_rank", m.latent.q_rank}, {"kv_rank", m.latent.kv_rank}, {"rope", m.latent.rope}};
+}
+
 Json model_json(const ModelShape& m) {
   Json kinds = Json::array();
   for (const LayerGroup& group : cost::kinds_of(m)) {
     kinds.push_back({{"kind", name_of(group.kind)}, {"layers", group.count}});
   }
-  return {{"hidden", m.hidden},     {"heads", m.heads},   {"heads_kv", m.heads_kv},
-          {"head_dim", m.head_dim}, {"ffn", m.ffn},       {"ffn_inputs", m.ffn_inputs},
-          {"vocab", m.vocab},       {"layers", m.layers}, {"layer_kinds", kinds},
-          {"moe", experts_json(m)}};
+  return {{"hidden", m.hidden},
+          {"heads", m.heads},
+          {"heads_kv", m.heads_kv},
+          {"head_dim", m.head_dim},
+          {"ffn", m.ffn},
+          {"ffn_inputs", m.ffn_inputs},
+          {"vocab", m.vocab},
+          {"layers", m.layers},
+          {"layer_kinds", kinds},
+          {"moe", experts_json(m)},
+          {"head_dim_v", m.value_dim()},
+          {"latent", latent_json(m)}};
 }
 
 Json system_json(const SystemRates& s) {
@@ -114,6 +127,7 @@ std::string to_json(const std::vector<ModeComparison>& stages) {
     const LatencyRequest& r = stages.front().original.request;
     json["system"] = system_json(r.system);
     json["model"] = model_json(r.model);
+    json["dims"] = name_of(r.rule);
     json["precision"] = name_of(r.precision);
     json["tp"] = r.tp;
     json["ep"] = r.ep;

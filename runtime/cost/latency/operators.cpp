@@ -19,7 +19,9 @@ class Builder {
         prompt_batch_(micro_batch),
         ranks_(times(request.tp, request.ep)),
         heads_(ceil_div(request.model.heads, ranks_)),
-        heads_kv_(ceil_div(request.model.heads_kv, ranks_)),
+        latent_(request.rule == DimsRule::model && request.model.latent.kv_rank > 0),
+        absorbed_(latent_ && request.stage != Stage::prefill),
+        heads_kv_(absorbed_ ? 1 : ceil_div(request.model.heads_kv, ranks_)),
         rows_(batch_) {}
 
   std::vector<OperatorRow> build() {
@@ -77,9 +79,16 @@ class Builder {
     std::int64_t batch = 1, heads = 1, heads_kv = 1, queries = 1, keys = 0;
   };
 
+  /// Of one head in a product. Absorbed: queries meet the cached latent itself.
+  std::int64_t width(OperatorKind kind) const {
+    const LatentShape& l = r_.model.latent;
+    if (absorbed_) return kind == OperatorKind::logit ? plus(l.kv_rank, l.rope) : l.kv_rank;
+    return kind == OperatorKind::logit ? r_.model.head_dim : r_.model.value_dim();
+  }
+
   void attention(OperatorKind kind, const char* name, const Scores& s, Place place,
                  std::int64_t repeat) {
-    const std::int64_t dim = r_.model.head_dim;
+    const std::int64_t dim = width(kind);
     const std::int64_t vectors = product({s.batch, s.heads, s.queries, dim});
     const std::int64_t scores = product({s.batch, s.heads, s.queries, s.keys});
     OperatorRow row;
@@ -89,6 +98,8 @@ class Builder {
     row.macs = scaled_count(times(scores, dim), r_.softmax_factor);
     row.input_elements = kind == OperatorKind::logit ? vectors : scores;
     row.weight_elements = product({s.batch, s.heads_kv, s.keys, dim});
+    // The latent of a token is its keys and its values: Logit has read it.
+    if (absorbed_ && kind == OperatorKind::attend) row.weight_elements = 0;
     row.output_elements = kind == OperatorKind::logit ? scores : vectors;
     rows_.put(std::move(row), place);
   }
@@ -111,15 +122,32 @@ class Builder {
     rows_.sync("classifier_AG", Collective::all_gather, ranks_, tokens, r_.model.vocab, 1);
   }
 
+  void project(std::int64_t tokens, Place place, std::int64_t layers) {
+    const ModelShape& m = r_.model;
+    const std::int64_t queries = times(heads_, m.head_dim);
+    if (!latent_) {
+      const std::int64_t pairs = times(heads_kv_, plus(m.head_dim, m.value_dim()));
+      rows_.gemm("QKV", plus(queries, pairs), tokens, m.hidden, place, layers);
+      return;
+    }
+    // Every rank has the narrow projections whole. Absorbed, the wide one of keys and values is
+    // applied to queries and outputs instead: as many MACs and weights for a token.
+    const LatentShape& l = m.latent;
+    if (l.q_rank > 0) rows_.gemm("Q down", l.q_rank, tokens, m.hidden, place, layers);
+    rows_.gemm("Q up", queries, tokens, l.q_rank > 0 ? l.q_rank : m.hidden, place, layers);
+    rows_.gemm("KV down", plus(l.kv_rank, l.rope), tokens, m.hidden, place, layers);
+    rows_.gemm("KV up", times(heads_, plus(m.head_dim - l.rope, m.value_dim())), tokens, l.kv_rank,
+               place, layers);
+  }
+
   void decoder(const Tokens& tokens, const LayerGroup& group) {
     const ModelShape& m = r_.model;
     const std::int64_t layers = group.count;
     const Place projections = r_.stage == Stage::prefill ? Place::off_chip : Place::both_on_chip;
-    const std::int64_t qkv = times(plus(heads_, times(2, heads_kv_)), m.head_dim);
-    rows_.gemm("QKV", qkv, tokens.projected, m.hidden, projections, layers);
+    project(tokens.projected, projections, layers);
     mode_ = mode_of(r_.mode, r_.policy, group.kind);
     attend(layers);
-    rows_.gemm("Out Proj", m.hidden, tokens.projected, times(heads_, m.head_dim), projections,
+    rows_.gemm("Out Proj", m.hidden, tokens.projected, times(heads_, m.value_dim()), projections,
                layers);
     all_reduce("MHA AR", tokens.projected, layers);
     add_ffn(r_, group.kind, tokens.ffn, r_.stage == Stage::decode ? 1 : step_tokens(), layers,
@@ -183,6 +211,8 @@ class Builder {
   std::int64_t prompt_batch_;
   std::int64_t ranks_;
   std::int64_t heads_;
+  bool latent_;
+  bool absorbed_;  ///< keys come from the cache of latents, which one head stands for
   std::int64_t heads_kv_;
   CostMode mode_ = CostMode::original;  ///< of the layers that are being added
   RowList rows_;

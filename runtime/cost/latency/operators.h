@@ -18,6 +18,8 @@ double bytes_of(std::int64_t elements, Precision precision);
 void validate(const LatencyRequest& request);
 void validate_experts(const ExpertShape& moe, std::int64_t ep);
 void validate_kinds(const ModelShape& model);
+/// Of values and latents.
+void validate_widths(const ModelShape& model);
 
 /// Layers of each pipeline stage.
 std::vector<std::int64_t> layers_by_stage(const LatencyRequest& request);

@@ -51,6 +51,8 @@ std::string_view name_of(OperatorKind kind) {
   return kNames.at(static_cast<std::size_t>(kind));
 }
 
+std::string_view name_of(DimsRule rule) { return rule == DimsRule::model ? "model" : "genz"; }
+
 std::string_view name_of(Bound bound) {
   constexpr std::array<std::string_view, 4> kNames{"none", "compute", "memory", "communication"};
   return kNames.at(static_cast<std::size_t>(bound));

@@ -28,7 +28,19 @@ std::string what_of(const LatencyRequest& r) {
   return {};
 }
 
-std::string experts_text(const ModelShape& m) {
+/// "128", or "192 (values 128), latent 512 + 64".
+std::string head_text(const LatencyRequest& r) {
+  const ModelShape& m = r.model;
+  std::string text = std::to_string(m.head_dim);
+  if (m.value_dim() != m.head_dim) text += fmt::format(" (values {})", m.value_dim());
+  if (r.rule == DimsRule::model && m.latent.kv_rank > 0) {
+    text += fmt::format(", latent {} + {}", m.latent.kv_rank, m.latent.rope);
+  }
+  return text;
+}
+
+std::string experts_text(const LatencyRequest& r) {
+  const ModelShape& m = r.model;
   if (m.moe.experts == 1) return {};
   std::vector<std::string> kinds;
   for (const LayerGroup& group : cost::kinds_of(m)) {
@@ -36,7 +48,11 @@ std::string experts_text(const ModelShape& m) {
   }
   std::string text = fmt::format("  experts     {} of {} a token; layers: {}", m.moe.per_token,
                                  m.moe.experts, fmt::join(kinds, ", "));
-  if (m.moe.ffn > 0) {
+  if (m.moe.ffn > 0 && r.rule == DimsRule::model) {
+    text += fmt::format(
+        "\n              {} wide, {} shared of {}: the model's dimensions, GenZ has others",
+        m.moe.ffn, m.moe.shared, m.moe.shared_ffn);
+  } else if (m.moe.ffn > 0) {
     text +=
         fmt::format("\n              {} wide in chunked steps, {} in prefill and decode, as GenZ",
                     m.moe.ffn, m.ffn);
@@ -56,8 +72,8 @@ std::string header(const LatencyReport& report) {
       "  model       {} layers, hidden {}, heads {}:{} x {}, ffn {}, vocab {}; {}\n{}"
       "  ranks       tp {}, ep {}, sp {}, pp {}\n",
       s.name, s.tflops, s.memory_gib, s.memory_gib_s, s.link_gib_s, s.link_latency_us, s.efficiency,
-      m.layers, m.hidden, m.heads, m.heads_kv, m.head_dim, m.ffn, m.vocab, name_of(r.precision),
-      experts_text(m), r.tp, r.ep, r.sp, r.pp);
+      m.layers, m.hidden, m.heads, m.heads_kv, head_text(r), m.ffn, m.vocab, name_of(r.precision),
+      experts_text(r), r.tp, r.ep, r.sp, r.pp);
 }
 
 std::string flops(std::int64_t macs) {

@@ -27,6 +27,7 @@ void validate_model(const ModelShape& m) {
   at_least("heads", m.heads, 1);
   at_least("heads_kv", m.heads_kv, 1);
   at_least("head_dim", m.head_dim, 1);
+  validate_widths(m);
   at_least("ffn", m.ffn, 1);
   at_least("ffn_inputs", m.ffn_inputs, 1);
   at_least("vocab", m.vocab, 1);
@@ -68,6 +69,17 @@ void validate_sizes(const LatencyRequest& r) {
 }
 
 }  // namespace
+
+void validate_widths(const ModelShape& m) {
+  at_least("head_dim_v", m.head_dim_v, 0);
+  at_least("q_lora_rank", m.latent.q_rank, 0);
+  at_least("kv_lora_rank", m.latent.kv_rank, 0);
+  at_least("qk_rope_head_dim", m.latent.rope, 0);
+  if (m.latent.rope > m.head_dim) {
+    throw InvalidArgument(
+        fmt::format("qk_rope_head_dim {}: head_dim is {}", m.latent.rope, m.head_dim));
+  }
+}
 
 void validate_experts(const ExpertShape& moe, std::int64_t ep) {
   at_least("experts", moe.experts, 1);

@@ -18,6 +18,7 @@
 #include <annulus/machine.h>
 #include <annulus/mask_tiles.h>
 #include <annulus/mesh.h>
+#include <annulus/model_comparison.h>
 #include <annulus/model_size.h>
 #include <annulus/moe.h>
 #include <annulus/moe_experts.h>

@@ -24,12 +24,27 @@ ANNULUS_API int bits_of(Precision precision);
 /// Time of one MAC over that of a bf16 MAC: 2 for f32, 0.5 for 8 bits and 6, 0.25 for 4.
 ANNULUS_API double compute_weight(Precision precision);
 
+/// Multi-head latent attention (DeepSeek-V2, V3). kv_rank 0: there is none. The widths of a head
+/// are ModelShape's: head_dim holds `rope` dimensions, head_dim_v is the values'.
+struct LatentShape {
+  std::int64_t q_rank = 0;  ///< 0: queries are projected at once
+  std::int64_t kv_rank = 0;
+  std::int64_t rope = 0;
+};
+
+/// Which dimensions are taken.
+enum class DimsRule : std::uint8_t {
+  model,  ///< expert_ffn and shared experts, latent projections
+  genz    ///< as GenZ in prefill and decode: experts ModelShape::ffn wide, none shared, no latent
+};
+ANNULUS_API std::string_view name_of(DimsRule rule);
+
 /// The experts of a layer. `experts` 1: there are none, and the other fields mean nothing.
 struct ExpertShape {
   std::int64_t experts = 1;
   std::int64_t per_token = 1;
   /// Width of one expert; 0: ModelShape::ffn. GenZ looks at it, and at shared experts, only in
-  /// chunked steps: prefill and decode take ModelShape::ffn. Kept, and one of its flaws.
+  /// chunked steps: prefill and decode take ModelShape::ffn. Kept under DimsRule::genz.
   std::int64_t ffn = 0;
   std::int64_t shared = 0;      ///< experts that every token passes
   std::int64_t shared_ffn = 0;  ///< width of one of them
@@ -48,6 +63,10 @@ struct ModelShape {
   ExpertShape moe = {};
   /// Their counts sum to `layers`. Empty: all of one kind, moe where there are experts.
   std::vector<LayerGroup> layer_kinds = {};
+  std::int64_t head_dim_v = 0;  ///< width of values; 0: head_dim, as GenZ has it
+  LatentShape latent = {};
+
+  std::int64_t value_dim() const { return head_dim_v == 0 ? head_dim : head_dim_v; }
 };
 
 /// One device and its link. GiB are 2^30 bytes, as GenZ takes them; tflops are 1e12, dense bf16.
@@ -69,6 +88,7 @@ struct LatencyRequest {
   Stage stage = Stage::prefill;
   ModelShape model;
   SystemRates system;
+  DimsRule rule = DimsRule::genz;
   Precision precision = Precision::bf16;
   std::int64_t batch = 1;
   std::int64_t seq = 0;

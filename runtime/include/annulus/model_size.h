@@ -9,25 +9,10 @@
 
 namespace annulus {
 
-/// Multi-head latent attention (DeepSeek-V2, V3). kv_rank 0: there is none. The widths of a head
-/// are ModelSizeRequest's: head_dim holds `rope` dimensions, head_dim_v is the values'.
-struct LatentShape {
-  std::int64_t q_rank = 0;  ///< 0: queries are projected at once
-  std::int64_t kv_rank = 0;
-  std::int64_t rope = 0;
-};
-
-/// Which widths experts have.
-enum class SizeRule : std::uint8_t {
-  model,  ///< expert_ffn and shared experts, dense layers where the list says so
-  genz,   ///< as GenZ in prefill and decode: ModelShape::ffn wide, none shared, every layer moe
-};
-
 struct ModelSizeRequest {
   ModelShape model;
-  std::int64_t head_dim_v = 0;  ///< 0: head_dim
-  LatentShape latent = {};
-  SizeRule rule = SizeRule::model;
+  /// genz: every layer is moe too, where there are experts.
+  DimsRule rule = DimsRule::model;
 };
 
 /// Weights of the matrices of one layer. A weight is one MAC for a token that passes it, so
