@@ -139,13 +139,11 @@ struct Loader {
   /// others, who are through by then, could have begun; but in time for its queries to come, and so
   /// that no copy waits for what is drawn.
   __device__ __forceinline__ void look_ahead() {
-    int ahead = shared.said_steps - step;
-    if (ahead <= kLead) {
+    if (shared.said_steps - step <= kLead) {
       if (shared.said == shared.walked + kMostSaid) return;
       publish(shared.said + 1, drawn);
-      ahead = shared.said_steps - step;
     }
-    if (ahead <= kLead + 1) drawn = draw();
+    if (shared.said_steps - step <= kLead + 1) drawn = draw();
   }
 
   /// Item n of this block is `index` of all; where it is none, there is no end of its steps.
@@ -165,9 +163,9 @@ struct Loader {
   }
 
   /// Whoever waits for an item that is not said yet when the launch is aborted is told of none.
-  __device__ __forceinline__ void say_no_more(int n) {
+  __device__ __forceinline__ void say_no_more() {
 #pragma unroll 1
-    while (shared.said < n + 2) publish(shared.said + 1, schedule.all);
+    while (shared.said < shared.walked + 2) publish(shared.said + 1, schedule.all);
   }
 
   __device__ __forceinline__ void run() {
@@ -179,12 +177,11 @@ struct Loader {
     await_kernel_before();  // the schedule is its work; consumers wait for items
     publish(0, static_cast<int>(blockIdx.x));
     if (shared.said_steps <= kLead) drawn = draw();
-    for (int n = 0;; ++n) {
-      const Item& item = shared.items[n % Memory::kItems];
+    for (shared.walked = 0;; ++shared.walked) {
+      const Item& item = shared.items[shared.walked % Memory::kItems];
       if (item.tile.begin == item.tile.end) break;
-      shared.walked = n;
       if (!walk(item)) {
-        say_no_more(n);
+        say_no_more();
         say_aborted();
         break;
       }

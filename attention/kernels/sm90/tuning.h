@@ -62,8 +62,8 @@ constexpr Tuning default_tuning(std::int64_t head_dim, std::int64_t head_dim_v, 
             .query_buffers = 1,
             .turns = false,
             .slack = 8,
-            .loader_registers = 24,
-            .consumer_registers = 240};
+            .loader_registers = capped ? 32 : 24,
+            .consumer_registers = capped ? 232 : 240};
   }
   // With a softcap, three consumer warpgroups have too few registers.
   if (capped) return {.stages = head_dim == 64 ? 4 : 2};
