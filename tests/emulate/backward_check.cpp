@@ -55,6 +55,7 @@ RunResult expect_right(const std::vector<TestLaunch>& chain, const BackwardOptio
   EXPECT_LE(shares.dk, 1.0);
   EXPECT_LE(shares.dv, 1.0);
   EXPECT_TRUE(result.gaps_untouched);
+  EXPECT_EQ(unseen_not_zero(chain.front(), result.values), "");
   EXPECT_EQ(result.backward_flops, 2 * pairs_of(chain) * (3 * p.head_dim + 2 * p.head_dim_v));
   return result;
 }

@@ -25,7 +25,7 @@ RunResult run_backward(const std::vector<TestLaunch>& chain, const OracleInputs&
                        const BackwardOptions& options);
 
 /// The emulated backward of the launches, one after the other, is within its bounds of the oracle,
-/// writes nothing between rows, and counts its FLOPs.
+/// writes nothing between rows, zeros where nothing is seen, and counts its FLOPs.
 RunResult expect_right(const std::vector<TestLaunch>& chain, const BackwardOptions& options = {});
 RunResult expect_right(const OracleProblem& p, const BackwardOptions& options = {});
 RunResult expect_right(const OracleProblem& p, const BackwardOptions& options,

@@ -31,6 +31,7 @@ void expect_right(const std::vector<TestLaunch>& chain, const Emulation& emulati
   EXPECT_LE(shares.out, 1.0);
   EXPECT_LE(shares.lse, 1.0);
   EXPECT_TRUE(result.gaps_untouched);
+  EXPECT_EQ(unseen_not_zero(chain.front(), result.values), "");
   EXPECT_EQ(result.forward_flops, 2 * pairs_of(chain) * (p.head_dim + p.head_dim_v));
 }
 

@@ -350,5 +350,31 @@ TEST(Launch, AddsGradientsUnlessToldToAssign) {
   }
 }
 
+/// The check of exact zeros finds what it is for: a row that sees nothing, a key that nobody sees.
+TEST(Launch, KnowsWhatNothingIsSeenOf) {
+  OracleProblem p = problem_of();
+  Mask::Rows rows;
+  rows.intervals.assign(145, {KeyInterval{3, 20}});
+  rows.intervals[7] = {};
+  p.terms = {rows};
+  const TestLaunch launch = make_launch(p, one_segment(p));
+  const OracleResult truth = oracle_attention(p, random_inputs(p, 1));
+  EXPECT_EQ(unseen_not_zero(launch, truth), "");
+  const auto found = [&](std::vector<double> OracleResult::*tensor, std::int64_t token) {
+    OracleResult wrong = truth;
+    std::vector<double>& values = wrong.*tensor;
+    // The last element of the token in the second of two batches.
+    values[values.size() / 2 + static_cast<std::size_t>(token + 1) * values.size() / 290 - 1] =
+        -1e-30;
+    return unseen_not_zero(launch, wrong);
+  };
+  EXPECT_NE(found(&OracleResult::out, 7), "");
+  EXPECT_NE(found(&OracleResult::dq, 7), "");
+  EXPECT_NE(found(&OracleResult::dk, 20), "");
+  EXPECT_NE(found(&OracleResult::dv, 2), "");
+  EXPECT_EQ(found(&OracleResult::dq, 8), "");
+  EXPECT_EQ(found(&OracleResult::dk, 19), "");
+}
+
 }  // namespace
 }  // namespace annulus::testing

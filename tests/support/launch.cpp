@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <numeric>
 #include <stdexcept>
+#include <string>
 
 namespace annulus::testing {
 
@@ -109,6 +110,20 @@ std::vector<double> heads_first(const std::vector<double>& values, const OracleP
     }
   }
   return to;
+}
+
+/// Where values of a token that nothing is is seen of are not zero; compact [batch, token, ...].
+std::string not_zero(const char* name, const std::vector<double>& values,
+                     const std::vector<bool>& unseen, std::int64_t batch) {
+  if (values.empty() || unseen.empty()) return "";
+  const std::size_t of_token = values.size() / unseen.size() / at(batch);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::size_t token = i / of_token % unseen.size();
+    if (unseen[token] && values[i] != 0.0) {
+      return std::string(" ") + name + " of token " + std::to_string(token);
+    }
+  }
+  return "";
 }
 
 class Runner {
@@ -252,8 +267,11 @@ bool TestTensor::gaps_untouched() const {
   std::vector<bool> element(at(batch_ * batch_stride_), false);
   for_each(all_tokens(tokens_),
            [&](std::size_t, std::int64_t place) { element[at(place)] = true; });
-  for (std::size_t i = 0; i < bytes_.size(); ++i) {
-    if (!element[i / at(size_of(dtype_))] && bytes_[i] != std::byte{0xff}) return false;
+  const auto size = static_cast<std::ptrdiff_t>(size_of(dtype_));
+  auto bytes = bytes_.begin();
+  for (const bool is_element : element) {
+    if (!is_element && std::count(bytes, bytes + size, std::byte{0xff}) != size) return false;
+    bytes += size;
   }
   return true;
 }
@@ -330,6 +348,21 @@ std::vector<attn::KeySegment> striped_segments(std::int64_t keys, std::int64_t s
 
 std::vector<attn::KeySegment> one_segment(const OracleProblem& problem) {
   return {{0, 0, 1, problem.seq_kv}};
+}
+
+std::string unseen_not_zero(const TestLaunch& launch, const OracleResult& values) {
+  const OracleProblem& p = launch.problem;
+  std::vector<bool> rows(at(p.seq), true), keys(at(p.seq_kv), true);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    for (const KeyInterval& interval : launch.intervals[i]) {
+      for (std::int64_t j = interval.begin; j < interval.end; ++j) {
+        rows[i] = false;
+        keys[at(j)] = false;
+      }
+    }
+  }
+  return not_zero("out", values.out, rows, p.batch) + not_zero("dq", values.dq, rows, p.batch) +
+         not_zero("dk", values.dk, keys, p.batch) + not_zero("dv", values.dv, keys, p.batch);
 }
 
 RunResult run_kernel(const attn::Kernel& kernel, const std::vector<TestLaunch>& chain,

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 // Direct kernel launches, without plan or transport.
@@ -88,6 +89,11 @@ struct RunResult {
   std::int64_t polls = 0;
   bool gaps_untouched = true;
 };
+
+/// Rows that see no key must have exact zeros in out and dq, keys that no row sees in dk and dv.
+/// Which of them has not, and where first; empty: all have. `launch` says what rows see, and names
+/// all keys of its problem. Gradients may be absent.
+std::string unseen_not_zero(const TestLaunch& launch, const OracleResult& values);
 
 /// The launches one after another, each resuming from the last; then their backward passes. The
 /// first assigns dq, the others add to it; each assigns the dk and dv of its keys, unless told to
