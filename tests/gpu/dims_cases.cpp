@@ -1,6 +1,12 @@
 #include "tests/gpu/dims_cases.h"
 
 #include "attention/kernels/cuda/table.h"
+#include "tests/support/mask_list.h"
+
+#include <cmath>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 namespace annulus::testing {
 
@@ -64,6 +70,8 @@ void masks(const Cases& cases, const OracleProblem& base) {
   OracleProblem p = base;
   p.terms = {Mask::Window{100, 0}};
   run(cases, "dims window", p);
+  p.terms = {Mask::Prefix{150}};
+  run(cases, "dims prefix", p);
   Mask::Rows rows;  // half of the rows see nothing, others two intervals
   for (std::int64_t i = 0; i < p.seq; ++i) {
     rows.intervals.push_back(
@@ -80,6 +88,56 @@ void masks(const Cases& cases, const OracleProblem& base) {
   run(cases, "dims softcap", p);
 }
 
+/// Of 97 queries. Masks take turns with the head dims: the emulated kernels have each with each.
+void small_problems(const Cases& cases, const OracleProblem& base, std::size_t turn) {
+  OracleProblem p = base;
+  p.heads = 2;
+  p.heads_kv = 1;
+  p.seq = p.seq_kv = 97;
+  const auto all = masks_of_97();
+  for (std::size_t i = 2; i < all.size(); ++i) {  // behind full and causal, which lengths() has
+    if (i % 4 != turn) continue;
+    p.terms = all[i];
+    run(cases, "dims masks", p);
+  }
+  p.terms = {Mask::Causal{}};
+  p.seq_kv = 0;
+  run(cases, "dims no key", p);
+  // Aligned at the top left, later keys are seen by nobody; at the bottom right, first rows see
+  // nothing.
+  p.seq_kv = turn % 2 == 0 ? 200 : 30;
+  p.terms = {Mask::Causal{turn % 2 == 0 ? CausalAlign::top_left : CausalAlign::bottom_right}};
+  run(cases, "dims other keys", p);
+  p.seq_kv = 97;
+  p.terms = {Mask::Causal{}};
+  p.softmax_scale = turn % 2 == 0 ? 0.0 : -0.3;  // the plain path's
+  run(cases, "dims scale", p);
+  p.softmax_scale = 100.0 / std::sqrt(static_cast<double>(p.head_dim));
+  run(cases, "dims large logits", p);
+}
+
+/// Later keys are seen by half of the rows only, and come in the last launch or in the first.
+void half_unvisited(const Cases& cases, OracleProblem p, bool first) {
+  p.heads = 2;
+  p.heads_kv = 1;
+  p.seq = p.seq_kv = 613;
+  std::vector<std::vector<KeySegment>> halves;
+  for (const KeySegment& segment : segments_cut_at(p.seq_kv, {300})) halves.push_back({segment});
+  if (first) std::swap(halves[0], halves[1]);
+  run(cases, first ? "dims half unvisited first" : "dims half unvisited last", p, halves);
+}
+
+/// Two launches name all keys, each with its part of the tiles: dk and dv add up.
+void added(const Cases& cases, const OracleProblem& p) {
+  Case c{name_of("dims added key gradients", p), {}};
+  c.chain.assign(2, make_launch(p, one_segment(p), own_grid(p, true)));
+  for (std::size_t i = 0; i < 2; ++i) {
+    std::erase_if(c.chain[i].tiles, [&](const attn::Tile& t) { return (t.key < 128) != (i == 0); });
+  }
+  c.options.add_key_gradients = true;
+  cases.run(c, kHopper);
+}
+
 void cuts(const Cases& cases, const OracleProblem& base) {
   OracleProblem p = base;
   const std::int64_t n = p.seq_kv;
@@ -92,6 +150,9 @@ void cuts(const Cases& cases, const OracleProblem& base) {
     parts.push_back({segment});
   run(cases, "dims resumed", p, parts);
   run(cases, "dims misaligned", p, {one_segment(p)}, {.gap = 3});
+  run(cases, "dims heads first", p, {one_segment(p)},
+      {.gap = 8, .gap_step = 8, .heads_first = true});
+  added(cases, p);
   Case queries{name_of("dims query segments", p),
                {make_launch(p, one_segment(p), own_grid(p, true))}};
   queries.chain[0].queries = {{0, 0, 100}, {100, 100, 1}, {101, 101, p.seq - 101}};
@@ -101,12 +162,16 @@ void cuts(const Cases& cases, const OracleProblem& base) {
 }  // namespace
 
 void dims_cases(const Cases& cases) {
+  std::size_t turn = 0;
   for (const auto& [dim, dim_v] : {std::pair{96, 96}, {192, 128}, {192, 192}, {256, 256}}) {
     OracleProblem p = problem_of(DType::bf16, 300, dim);
     p.head_dim_v = dim_v;
     lengths(cases, p);
     masks(cases, p);
     cuts(cases, p);
+    small_problems(cases, p, turn);
+    half_unvisited(cases, p, turn % 2 == 1);
+    ++turn;
   }
 }
 

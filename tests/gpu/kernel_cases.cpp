@@ -80,6 +80,10 @@ void check(const Case& c, const std::vector<std::string_view>& names, const Filt
       shares = shares_of(result.values, truth, naive);
       if (!(shares.worst() <= 1.0)) problems += " ERROR";
       if (!(shares_of(free.values, truth, naive).worst() <= 1.0)) problems += " UNORDERED";
+      for (const OracleResult* r : {&result.values, &free.values}) {
+        const std::string unseen = unseen_not_zero(c.chain.front(), *r);
+        if (!unseen.empty()) problems += " UNSEEN" + unseen;
+      }
       if (!result.gaps_untouched || !free.gaps_untouched) problems += " GAPS";
       if (result.forward_flops != 2 * pairs * (p.head_dim + p.head_dim_v) ||
           free.forward_flops != result.forward_flops ||
