@@ -69,6 +69,10 @@ run() {
     exec env -u ANNULUS_TEST_BACKEND "${variables[@]}" bash "$here/../launch/fault_test.sh" "$path" mpirun
   fi
   path=$(program "$name" "$2") || exit 2
+  if [ "$name" = kernels_gpu ]; then
+    read -r times text <<<"$filter"
+    exec "$path" --only "$text" "$times"
+  fi
   variables+=("ANNULUS_TEST_BACKEND=$backend")
   if [ "$ranks" -eq 0 ]; then exec env "${variables[@]}" "$path" "--gtest_filter=$filter"; fi
   exec bash "$here/session/common.sh" ranks "$ranks" "${variables[@]}" "$path" "--gtest_filter=$filter"
