@@ -115,7 +115,7 @@ struct Loader {
                of.batch);
   }
 
-  /// Steps of item n of this block.
+  /// Steps of an item.
   __device__ __forceinline__ bool walk(const Item& item) {
     int left = item.tile.steps;
     int at = item.tile.skip;
