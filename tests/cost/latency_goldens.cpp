@@ -121,6 +121,20 @@ LatencyRequest request_called(const std::string& id) {
   throw std::invalid_argument("no point " + id);
 }
 
+ModelShape deepseek_v3() {
+  return {.hidden = 7168,
+          .heads = 128,
+          .heads_kv = 128,
+          .head_dim = 192,
+          .ffn = 18432,
+          .vocab = 129280,
+          .layers = 61,
+          .moe = {.experts = 256, .per_token = 8, .ffn = 2048, .shared = 1, .shared_ffn = 2048},
+          .layer_kinds = parse_layer_kinds("dense:3,moe:58"),
+          .head_dim_v = 128,
+          .latent = {.q_rank = 1536, .kv_rank = 512, .rope = 64}};
+}
+
 std::size_t for_each_whole_model(
     const std::function<void(const LatencyRequest&, std::int64_t, const std::string&)>& check) {
   std::size_t rows = 0;

@@ -17,6 +17,9 @@ LatencyRequest request_of(const Json& point);
 /// The point called `id`.
 LatencyRequest request_called(const std::string& id);
 
+/// config.json of DeepSeek-V3, arXiv 2412.19437.
+ModelShape deepseek_v3();
+
 /// Calls `check` with every row of genz_attention.json: what GenZ was asked, its up_all_macs_model,
 /// and the row in words. Returns their number.
 std::size_t for_each_whole_model(

@@ -14,21 +14,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-/// config.json of DeepSeek-V3, arXiv 2412.19437.
-ModelSizeRequest deepseek() {
-  return {.model = {
-              .hidden = 7168,
-              .heads = 128,
-              .heads_kv = 128,
-              .head_dim = 192,
-              .ffn = 18432,
-              .vocab = 129280,
-              .layers = 61,
-              .moe = {.experts = 256, .per_token = 8, .ffn = 2048, .shared = 1, .shared_ffn = 2048},
-              .layer_kinds = parse_layer_kinds("dense:3,moe:58"),
-              .head_dim_v = 128,
-              .latent = {.q_rank = 1536, .kv_rank = 512, .rope = 64}}};
-}
+ModelSizeRequest deepseek() { return {.model = deepseek_v3()}; }
 
 ModelSizeRequest in_genz(const char* point) { return {.model = request_called(point).model}; }
 

@@ -19,18 +19,7 @@ LatencyRequest deepseek(Stage stage) {
   request.tp = request.ep = request.sp = request.pp = 1;
   request.precision = Precision::fp8;
   request.rule = DimsRule::model;
-  request.model = {
-      .hidden = 7168,
-      .heads = 128,
-      .heads_kv = 128,
-      .head_dim = 192,
-      .ffn = 18432,
-      .vocab = 129280,
-      .layers = 61,
-      .moe = {.experts = 256, .per_token = 8, .ffn = 2048, .shared = 1, .shared_ffn = 2048},
-      .layer_kinds = parse_layer_kinds("dense:3,moe:58"),
-      .head_dim_v = 128,
-      .latent = {.q_rank = 1536, .kv_rank = 512, .rope = 64}};
+  request.model = deepseek_v3();
   request.stage = stage;
   request.batch = 1;
   request.seq = request.prompt = 64;  // 64 · 8 = 2 tokens for each of 256 experts
