@@ -149,6 +149,8 @@ class ANNULUS_API Attention {
 
   /// Plays the transfers of the last call again with nothing computed, to compare exposed time
   /// with. The tensors of that call must still be there; outputs and gradients become void.
+  /// On a GPU it first waits for the session's last call; replays of graphs are for the caller to
+  /// wait for.
   CallStats transfers_alone(Pass pass);
   /// The same with nothing moved; GPU only. total_s of the call minus this is exposed_s.
   CallStats compute_alone(Pass pass);
