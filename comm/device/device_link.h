@@ -25,8 +25,9 @@ struct DeviceTransfer {
   bool pulls = true;  ///< where one end moves the data: its receiver does; false: its sender
 };
 
-/// A stream that transfers are enqueued on, and the mapped host word that says what it waits for:
-/// 1 + transfer, 0: nothing. A watch reads it.
+/// A stream that transfers are enqueued on, and the word that says what it waits for: 1 + transfer,
+/// 0: nothing. A watch reads it. In memory of this GPU: a write to the host's holds up the copy
+/// behind it by 0.8 us more (docs/notes/01).
 struct LinkStream {
   cudaStream_t stream = nullptr;
   std::uint32_t* awaited = nullptr;

@@ -18,8 +18,8 @@ constexpr std::uint32_t signal_value(std::uint32_t hash) {
   return value == 0 ? 1 : value;
 }
 
-/// What stands in each rank's control memory: signals, then the abort word and counters. A signal
-/// has one writer and one waiter: the entry is named by the writer, what it says, and the
+/// What stands in each rank's control memory: signals, then the abort word, notes and counters. A
+/// signal has one writer and one waiter: the entry is named by the writer, what it says, and the
 /// transfer's tag, so that whatever plan comes next can never meet a signal of the last one:
 /// `ready` entries are consumed before their writer's call ends, and `free` entries before this
 /// rank's call ends, without which the writer gets no further `ready`.
@@ -47,6 +47,12 @@ class ControlBlock {
   std::uint32_t* abort() const {
     return reinterpret_cast<std::uint32_t*>(base_ + signal_bytes(world_));
   }
+  /// What this rank's stream of that lane waits for (LinkStream::awaited). Only its GPU writes it.
+  std::uint32_t* awaited(int lane) const { return abort() + kFirstNote + lane; }
+  /// The abort word and the notes, as one copy takes them.
+  static constexpr int kFirstNote = 8;  ///< in another sector than the word that kernels read
+  static constexpr int kLanes = 2;
+  static constexpr int kToldWords = kFirstNote + kLanes;
   /// Executed FLOPs, by pass.
   std::int64_t* counter(int index) const {
     return reinterpret_cast<std::int64_t*>(base_ + signal_bytes(world_) + 64) + index;

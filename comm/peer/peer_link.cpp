@@ -113,10 +113,13 @@ void PeerLink::start(std::int32_t transfer, const LinkStream& on) const {
   release(group, on);
 }
 
+/// No copy stands behind these: each is reset while the next one is awaited.
 void PeerLink::await_over(std::span<const std::int32_t> flags, const LinkStream& on) const {
   if (flags.empty()) return;
-  await(flags, on);
-  consume(flags, on);
+  for (std::size_t i = 0; i < flags.size(); ++i) {
+    await(flags.subspan(i, 1), on);
+    consume(flags.subspan(i, 1), on);
+  }
   wait_for_none(on);
 }
 

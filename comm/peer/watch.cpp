@@ -1,5 +1,6 @@
 #include "comm/peer/watch.h"
 
+#include "comm/device/queues.h"
 #include "comm/peer/stream_ops.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/cuda_check.h"
@@ -13,32 +14,27 @@
 namespace annulus::comm::peer {
 namespace {
 
-Watch::Words read(const volatile Watch::Words* words) {
-  return {words->calls, words->pass, {words->awaited[0], words->awaited[1]}};
-}
-
-bool waits(const Watch::Words& w) { return w.awaited[0] != 0 || w.awaited[1] != 0; }
-
-bool same(const Watch::Words& a, const Watch::Words& b) {
-  return std::memcmp(&a, &b, sizeof a) == 0;
-}
+// Of pinned memory: the streams' words, then what is copied from the device.
+constexpr std::size_t kPinnedBytes = 256;
+constexpr std::size_t kCopyAt = 128;
 
 }  // namespace
 
 Watch::Watch(const Driver& driver, int rank, int device, std::vector<ControlBlock> blocks,
-             double timeout_s)
+             double timeout_s, int queues)
     : driver_(driver),
       rank_(rank),
       device_(device),
       blocks_(std::move(blocks)),
-      timeout_s_(timeout_s) {
+      timeout_s_(timeout_s),
+      notes_on_host_(queues < kStreamsARank) {
   const DeviceScope scope(device);
   void* pinned = nullptr;
-  check_cuda(cudaHostAlloc(&pinned, 256, cudaHostAllocMapped | cudaHostAllocPortable),
+  check_cuda(cudaHostAlloc(&pinned, kPinnedBytes, cudaHostAllocMapped | cudaHostAllocPortable),
              "cudaHostAlloc");
-  std::memset(pinned, 0, 256);
-  words_ = static_cast<Words*>(pinned);
-  word_copy_ = reinterpret_cast<std::uint32_t*>(static_cast<std::byte*>(pinned) + 128);
+  std::memset(pinned, 0, kPinnedBytes);
+  words_ = static_cast<Notes*>(pinned);
+  word_copy_ = reinterpret_cast<std::uint32_t*>(static_cast<std::byte*>(pinned) + kCopyAt);
   int least = 0;
   int greatest = 0;
   check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "stream priorities");
@@ -58,17 +54,30 @@ Watch::~Watch() {
   if (words_ != nullptr) (void)cudaFreeHost(words_);
 }
 
-std::uint32_t Watch::read_word(const std::uint32_t* word) const {
+template <std::size_t kCount>
+std::array<std::uint32_t, kCount> Watch::read_words(const std::uint32_t* words) const {
+  static_assert(kCount * sizeof *words <= kPinnedBytes - kCopyAt);
   const std::scoped_lock lock(mutex_);
   const DeviceScope scope(device_);
-  check_cuda(cudaMemcpyAsync(word_copy_, word, sizeof *word, cudaMemcpyDeviceToHost, stream_),
+  std::array<std::uint32_t, kCount> copy;
+  check_cuda(cudaMemcpyAsync(word_copy_, words, sizeof copy, cudaMemcpyDeviceToHost, stream_),
              "read of a signal");
   check_cuda(cudaStreamSynchronize(stream_), "read of a signal");
-  return *word_copy_;
+  std::memcpy(copy.data(), word_copy_, sizeof copy);
+  return copy;
 }
 
-bool Watch::aborted() const {
-  return read_word(blocks_[static_cast<std::size_t>(rank_)].abort()) != 0;
+bool Watch::aborted() const { return read_words<1>(own().abort())[0] != 0; }
+
+Notes Watch::host_notes() const {
+  const volatile Notes* words = words_;
+  return {words->calls, words->pass, {words->awaited[0], words->awaited[1]}};
+}
+
+Seen Watch::see() const {
+  return look_at([&] { return host_notes(); },
+                 [&] { return read_words<ControlBlock::kToldWords>(own().abort()); },
+                 notes_on_host_);
 }
 
 void Watch::expect(std::uint32_t pass, std::vector<DeviceLink::Signal> signals) {
@@ -81,7 +90,7 @@ void Watch::forget(std::uint32_t pass) {
   expected_.erase(pass);
 }
 
-Watch::Stranger Watch::find_stranger(const Words& now) const {
+Watch::Stranger Watch::find_stranger(const Notes& now) const {
   for (const std::uint32_t awaited : now.awaited) {
     DeviceLink::Signal signal;
     {
@@ -91,7 +100,7 @@ Watch::Stranger Watch::find_stranger(const Words& now) const {
       signal = pass->second[awaited - 1];
     }
     if (signal.word == nullptr) continue;
-    const std::uint32_t value = read_word(signal.word);
+    const std::uint32_t value = read_words<1>(signal.word)[0];
     if (value != 0 && value != signal.value) return {awaited - 1, value, signal.value};
   }
   return {};
@@ -106,9 +115,8 @@ void Watch::release() const {
     abort.write(block.abort(), static_cast<std::uint32_t>(rank_) + 1);
     abort.enqueue();
   }
-  const ControlBlock& own = blocks_[static_cast<std::size_t>(rank_)];
-  check_cuda(cudaMemsetAsync(own.signals(), kRaisedByte,
-                             static_cast<std::size_t>(own.signal_words()) * 4, stream_),
+  check_cuda(cudaMemsetAsync(own().signals(), kRaisedByte,
+                             static_cast<std::size_t>(own().signal_words()) * 4, stream_),
              "raise of all signals");
 }
 
@@ -120,9 +128,9 @@ void Watch::let_go() noexcept {
   wake_.notify_all();
 }
 
-void Watch::fire() noexcept {
+void Watch::fire(const Notes& now) noexcept {
   if (!fired()) {
-    found_ = read(words_);
+    found_ = now;
     fired_.store(true, std::memory_order_release);  // after what callers read once it is set
   }
   try {
@@ -133,15 +141,15 @@ void Watch::fire() noexcept {
   if (let_go_) let_go_();
 }
 
-bool Watch::told_to_stop() const noexcept {
+Seen Watch::see_if_alive() const noexcept {
   try {
-    return aborted();
+    return see();
   } catch (...) {
-    return false;  // the device is gone: calls say so
+    return {host_notes(), false};  // the device is gone: calls say so
   }
 }
 
-Watch::Stranger Watch::find_stranger_if_alive(const Words& now) const noexcept {
+Watch::Stranger Watch::find_stranger_if_alive(const Notes& now) const noexcept {
   try {
     return find_stranger(now);
   } catch (...) {
@@ -150,8 +158,11 @@ Watch::Stranger Watch::find_stranger_if_alive(const Words& now) const noexcept {
 }
 
 void Watch::look() {
+  // Whoever captures a graph meanwhile does not mind the copies.
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  (void)cudaThreadExchangeStreamCaptureMode(&mode);
   const double period = std::clamp(timeout_s_ / 20, 0.005, 0.25);
-  Words last = read(words_);
+  Notes last{};
   Stranger suspect;
   std::optional<Deadline> deadline;
   for (;;) {
@@ -163,33 +174,35 @@ void Watch::look() {
       if (stop_) return;
       asked = asked_;
     }
-    if (asked || fired()) {
-      fire();  // calls that were enqueued behind wait again
+    if (fired()) {
+      fire(found_);  // calls that were enqueued behind wait again
       continue;
     }
-    const Words now = read(words_);
-    if (waits(now) && told_to_stop()) {
-      fire();
+    if (!asked && blocks_.size() == 1) continue;
+    const Seen seen = see_if_alive();
+    const Notes& now = seen.notes;
+    if (asked || (now.waits() && seen.told)) {
+      fire(now);
       continue;
     }
-    if (!waits(now) || !same(now, last)) {
+    if (!now.waits() || !(now == last)) {
       last = now;
       suspect = {};
       deadline.reset();
       continue;
     }
     // Twice at the same wait: what a stream has just passed may already be the next call's.
-    const Stranger seen = find_stranger_if_alive(now);
-    if (seen.found != 0 && seen.found == suspect.found && same(now, read(words_))) {
-      stranger_ = seen;
-      fire();
+    const Stranger stranger = find_stranger_if_alive(now);
+    if (stranger.found != 0 && stranger.found == suspect.found && now == see_if_alive().notes) {
+      stranger_ = stranger;
+      fire(now);
       continue;
     }
-    suspect = seen;
+    suspect = stranger;
     if (!deadline) deadline.emplace(timeout_s_);
     if (!deadline->expired()) continue;
     waited_s_ = deadline->elapsed_s();
-    fire();
+    fire(now);
   }
 }
 

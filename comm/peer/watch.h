@@ -3,11 +3,14 @@
 #include "comm/device/device_link.h"
 #include "comm/peer/control_block.h"
 #include "comm/peer/driver.h"
+#include "comm/peer/notes.h"
 
 #include <cuda_runtime_api.h>
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -19,20 +22,19 @@
 
 namespace annulus::comm::peer {
 
-/// Gives the waits of a GPU's streams a deadline. A thread looks at mapped host words that say what
-/// each stream waits for. When nothing has changed for `timeout_s`, it raises every signal of this
-/// rank and the abort words of all ranks, so that streams and spinning kernels go on; results are
-/// void. The same when another rank raised our abort word, and at once when a stream stands at a
-/// signal that holds another plan's value.
+/// Gives the waits of a GPU's streams a deadline. A thread looks at words that say what each stream
+/// waits for. When nothing has changed for `timeout_s`, it raises every signal of this rank and the
+/// abort words of all ranks, so that streams and spinning kernels go on; results are void. The same
+/// when another rank raised our abort word, and at once when a stream stands at a signal that holds
+/// another plan's value.
+///
+/// What is awaited is noted between copies, so it stands in memory of the GPU, next to the abort
+/// word: a look copies both, some twenty times a deadline, on a stream of its own. Copies to the
+/// host start beside a kernel that holds every SM (docs/notes/05). Whether they start behind a
+/// stream that waits in the same hardware queue was not measured: a process with fewer queues than
+/// a rank has streams keeps the notes in mapped host memory. A rank alone is not looked at.
 class Watch {
  public:
-  /// What the streams of one rank say, in mapped host memory. Written in stream order.
-  struct Words {
-    std::uint32_t calls;       ///< counts calls, replays of a graph included
-    std::uint32_t pass;        ///< of the call that runs: an index of the caller's
-    std::uint32_t awaited[2];  ///< by lane: 1 + transfer, 0: none
-  };
-
   /// A signal that holds what is not of the plan that waits for it.
   struct Stranger {
     std::uint32_t transfer = 0;  ///< of the pass in found()
@@ -40,23 +42,28 @@ class Watch {
     std::uint32_t wanted = 0;
   };
 
-  /// `blocks`: of every rank; empty ones cannot be told.
+  /// `blocks`: of every rank; empty ones cannot be told. `queues`: hardware queues of this process.
   Watch(const Driver& driver, int rank, int device, std::vector<ControlBlock> blocks,
-        double timeout_s);
+        double timeout_s, int queues);
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
   ~Watch();
 
-  Words* words() const { return words_; }
+  /// Of these, calls and pass are to be written.
+  Notes* words() const { return words_; }
+  /// Where a lane's stream says what it waits for (LinkStream::awaited).
+  std::uint32_t* awaited(int lane) const {
+    return notes_on_host_ ? &words_->awaited[lane] : own().awaited(lane);
+  }
 
   /// True once the streams were let go.
   bool fired() const { return fired_.load(std::memory_order_acquire); }
   /// What the streams waited for when it happened; awaited 0 both: another rank gave up.
-  Words found() const { return found_; }
+  Notes found() const { return found_; }
   double waited_s() const { return waited_s_; }
   const Stranger& stranger() const { return stranger_; }
 
-  /// The signals that calls of `pass` (Words::pass) wait for, by transfer; until forget().
+  /// The signals that calls of `pass` (Notes::pass) wait for, by transfer; until forget().
   void expect(std::uint32_t pass, std::vector<DeviceLink::Signal> signals);
   void forget(std::uint32_t pass);
 
@@ -74,14 +81,18 @@ class Watch {
   }
 
  private:
-  /// Lets everything go, here and on the other ranks.
-  void fire() noexcept;
+  const ControlBlock& own() const { return blocks_[static_cast<std::size_t>(rank_)]; }
+  /// Lets everything go, here and on the other ranks; they waited for `now`.
+  void fire(const Notes& now) noexcept;
   void look();
-  /// Reads a word of device memory, beside whatever runs.
-  std::uint32_t read_word(const std::uint32_t* word) const;
-  Stranger find_stranger(const Words& now) const;
-  Stranger find_stranger_if_alive(const Words& now) const noexcept;
-  bool told_to_stop() const noexcept;
+  /// Reads words of device memory, beside whatever runs.
+  template <std::size_t kCount>
+  std::array<std::uint32_t, kCount> read_words(const std::uint32_t* words) const;
+  Notes host_notes() const;
+  Seen see() const;
+  Seen see_if_alive() const noexcept;
+  Stranger find_stranger(const Notes& now) const;
+  Stranger find_stranger_if_alive(const Notes& now) const noexcept;
   void release() const;
 
   const Driver& driver_;
@@ -89,10 +100,11 @@ class Watch {
   int device_;
   std::vector<ControlBlock> blocks_;
   double timeout_s_;
-  Words* words_ = nullptr;
+  bool notes_on_host_;
+  Notes* words_ = nullptr;
   std::uint32_t* word_copy_ = nullptr;  ///< pinned
   cudaStream_t stream_ = nullptr;       ///< highest priority: runs where others wait
-  Words found_{};
+  Notes found_{};
   double waited_s_ = 0;
   Stranger stranger_;
   std::map<std::uint32_t, std::vector<DeviceLink::Signal>> expected_;  ///< by pass

@@ -1,6 +1,7 @@
 #include "runtime/engine/cuda_memory.h"
 
 #include "comm/composite/composite_link.h"
+#include "comm/device/queues.h"
 #include "comm/nccl/nccl_link.h"
 #include "comm/peer/peer_link.h"
 #include "runtime/base/cuda_check.h"
@@ -10,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <utility>
 
 namespace annulus::engine {
@@ -49,8 +51,9 @@ CudaMemory::CudaMemory(comm::Communicator& communicator, const SessionOptions& o
     blocks_.emplace_back(control_.of(r), communicator.size());
   }
   choose_transport(communicator, options);
-  watch_ = std::make_unique<comm::peer::Watch>(driver_, rank_, device, blocks_,
-                                               communicator.timeout_s());
+  watch_ = std::make_unique<comm::peer::Watch>(
+      driver_, rank_, device, blocks_, communicator.timeout_s(),
+      comm::hardware_queues(std::getenv("CUDA_DEVICE_MAX_CONNECTIONS")));
   if (nccl_) watch_->also([nccl = nccl_.get()] { nccl->abort(); });
 }
 

@@ -190,11 +190,11 @@ class DevicePass final : public BoundPass {
   }
 
   attn::DeviceReport report() {
-    comm::peer::Watch::Words* words = memory_.watch().words();
+    comm::peer::Notes* words = memory_.watch().words();
     return {.words = {counter(), &words->calls, &words->pass},
             .pass = id_,
             .abort = memory_.control().abort(),
-            .awaited = {&words->awaited[0], &words->awaited[1]}};
+            .awaited = {memory_.watch().awaited(0), memory_.watch().awaited(1)}};
   }
 
   void enqueue(RunMode mode, cudaStream_t stream, bool noted = false) {

@@ -1,11 +1,15 @@
-// What signals between GPUs hold, and when a stream's wait for one is over.
+// What signals between GPUs hold, when a stream's wait for one is over, and what a watch sees of
+// it.
 
 #include "comm/peer/control_block.h"
+#include "comm/peer/notes.h"
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <random>
+#include <vector>
 
 namespace annulus::comm::peer {
 namespace {
@@ -38,6 +42,93 @@ TEST(Signal, OfTwoPlansHoldsUpOneOfTheRanks) {
     if (a == b) continue;
     ASSERT_NE(ends_wait(a, b), ends_wait(b, a)) << a << " " << b;
   }
+}
+
+TEST(Notes, LieInWhatALookCopiesAndBesideEverythingElse) {
+  for (const int world : {1, 2, 8}) {
+    std::vector<std::byte> memory(static_cast<std::size_t>(ControlBlock::bytes(world)));
+    const ControlBlock block(memory.data(), world);
+    const auto at = [&](const void* word) {
+      return static_cast<const std::byte*>(word) - memory.data();
+    };
+    const std::ptrdiff_t signals_end = 4 * block.signal_words();
+    const std::ptrdiff_t told_end = at(block.abort()) + 4 * ControlBlock::kToldWords;
+    EXPECT_EQ(at(block.abort()), signals_end);
+    for (int lane = 0; lane < ControlBlock::kLanes; ++lane) {
+      EXPECT_EQ(block.awaited(lane), block.abort() + ControlBlock::kFirstNote + lane);
+      EXPECT_GE(at(block.awaited(lane)), signals_end + 32);
+      EXPECT_LT(at(block.awaited(lane)), told_end);
+    }
+    EXPECT_LE(told_end, at(block.counter(0)));
+    EXPECT_LE(at(block.counter(ControlBlock::kCounters)), ControlBlock::bytes(world));
+    EXPECT_LT(at(block.ready(world - 1, ControlBlock::kTags - 1)), signals_end);
+    EXPECT_LT(at(block.free(world - 1, ControlBlock::kTags - 1)), signals_end);
+  }
+}
+
+/// Streams that call pass 10 + n in call n and wait for transfer n there. The next call begins
+/// before or after each of the first `moves` copies.
+struct Streams {
+  int moves = 0;
+  bool before = false;
+  std::uint32_t abort = 0;
+  std::uint32_t on_host = 0;  ///< what the second lane waits for, where hosts are told
+  std::uint32_t call = 5;
+  int copies = 0;
+
+  Notes host() const { return {call, 10 + call, {0, on_host}}; }
+  ToldWords device() {
+    const bool moves_on = copies++ < moves;
+    if (moves_on && before) ++call;
+    ToldWords told{};
+    told[0] = abort;
+    told[ControlBlock::kFirstNote + 1] = 1 + call;
+    if (moves_on && !before) ++call;
+    return told;
+  }
+  Seen seen(bool notes_on_host = false) {
+    return look_at([&] { return host(); }, [&] { return device(); }, notes_on_host);
+  }
+};
+
+TEST(Notes, AreOfTheCallThatTheyAreSeenWith) {
+  for (const bool before : {false, true}) {
+    for (const int moves : {0, 1, 2, 3}) {
+      Streams streams{.moves = moves, .before = before};
+      const Seen seen = streams.seen();
+      EXPECT_EQ(streams.copies, moves + 1);
+      EXPECT_EQ(seen.notes.calls, 5U + static_cast<std::uint32_t>(moves));
+      EXPECT_EQ(seen.notes.pass, 10 + seen.notes.calls);
+      EXPECT_EQ(seen.notes.awaited[0], 0U);
+      EXPECT_EQ(seen.notes.awaited[1], 1 + seen.notes.calls);
+      EXPECT_TRUE(seen.notes.waits());
+      EXPECT_FALSE(seen.told);
+    }
+  }
+}
+
+TEST(Notes, OfStreamsThatGoOnAreLeftForTheNextLook) {
+  Streams streams{.moves = 1000};
+  const Notes first = streams.seen().notes;
+  EXPECT_LE(streams.copies, 8);
+  EXPECT_FALSE(first == streams.seen().notes);
+}
+
+TEST(Notes, TellOfAnAbort) {
+  Streams streams{.abort = 3};
+  EXPECT_TRUE(streams.seen().told);
+}
+
+/// Nothing is copied from a device whose streams wait for nothing.
+TEST(Notes, AreTheHostsWhereTheyStandThere) {
+  Streams idle{.abort = 3};
+  EXPECT_FALSE(idle.seen(true).notes.waits());
+  EXPECT_EQ(idle.copies, 0);
+  Streams waiting{.abort = 3, .on_host = 9};
+  const Seen seen = waiting.seen(true);
+  EXPECT_TRUE(seen.told);
+  EXPECT_EQ(seen.notes.awaited[1], 9U);
+  EXPECT_EQ(waiting.copies, 1);
 }
 
 }  // namespace

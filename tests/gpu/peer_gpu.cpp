@@ -1,7 +1,8 @@
 // Rates of the peer transport, signals included, beside the bare copy engine in the same run. Rank
 // r receives from rank r - 1, all ranks at once.
 //   mpirun -np N peer_gpu [--copies pull|push] [--mib 4,16,64] [--transfers 64] [--gaps]
-//   --gaps: also what memory operations between two copies take
+//   --gaps: also what memory operations between two copies take: each kind; those of a transfer;
+//   the same with the note in the host's memory, as it was; and without a note
 //   peer_gpu --threads N [--given] ...   ranks are threads; --given: memory of cudaMalloc, as a
 //   caller
 //                                        may give it, whose reads the driver orders (notes/05)

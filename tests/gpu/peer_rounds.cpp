@@ -73,6 +73,23 @@ PeerRounds::PeerRounds(comm::Communicator& communicator, int device, const PeerO
 
 PeerRounds::~PeerRounds() { (void)cudaFreeHost(words_); }
 
+std::uint32_t* PeerRounds::noted(int stream) const {
+  if (stream == comm::peer::ControlBlock::kLanes) return words_ + 5;
+  return blocks_[static_cast<std::size_t>(communicator_.rank())].awaited(stream);
+}
+
+std::uint32_t PeerRounds::read_note(int stream) const {
+  check_cuda(
+      cudaMemcpyAsync(words_ + 6, noted(stream), sizeof *words_, cudaMemcpyDefault, reader_.get()),
+      "read of a note");
+  const Deadline deadline(1.0);
+  while (cudaStreamQuery(reader_.get()) == cudaErrorNotReady) {
+    if (deadline.expired()) return 0;
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+  return words_[6];
+}
+
 std::int64_t PeerRounds::place(int transfer, std::int64_t bytes) const {
   return transfer % (room_ / bytes) * bytes;
 }
@@ -122,7 +139,7 @@ double PeerRounds::timed(const std::function<void()>& enqueue) {
   }
   if (code == cudaErrorNotReady) {
     throw Timeout("rank " + std::to_string(communicator_.rank()) + ": a round hangs, waiting for " +
-                  std::to_string(words_[2]) + " and " + std::to_string(words_[3]) +
+                  std::to_string(read_note(0)) + " and " + std::to_string(read_note(1)) +
                   " (1 + transfer; flags, copies)");
   }
   check_cuda(code, "a round");
@@ -138,9 +155,9 @@ double PeerRounds::timed(const std::function<void()>& enqueue) {
 /// As a session does: flags on one stream, what moves data on the other, then what the other ends
 /// say.
 void PeerRounds::play(const comm::DeviceLink& link, bool turns) {
-  const comm::LinkStream flags{flags_.get(), words_ + 2};
-  const comm::LinkStream copies{copies_.get(), words_ + 3};
-  const comm::LinkStream others{others_.get(), words_ + 5};
+  const comm::LinkStream flags{flags_.get(), noted(0)};
+  const comm::LinkStream copies{copies_.get(), noted(1)};
+  const comm::LinkStream others{others_.get(), noted(2)};
   if (turns) check_cuda(cudaStreamWaitEvent(others_.get(), begin_.get(), 0), "cudaStreamWaitEvent");
   std::vector<std::int32_t> raised;
   for (std::int32_t i = 0; i < 2 * options_.transfers; ++i) {
@@ -197,19 +214,21 @@ std::vector<PeerGap> PeerRounds::gaps(std::int64_t bytes) {
   const int rank = communicator_.rank();
   std::uint32_t* const own = blocks_[static_cast<std::size_t>(rank)].ready(before_, kTag);
   std::uint32_t* const theirs = blocks_[static_cast<std::size_t>(before_)].free(rank, kTag);
-  std::uint32_t* const noted = words_ + 4;
+  std::uint32_t* const of_host = words_ + 4;
   const auto wait = [&](StreamBatch& batch) { batch.await(own, 0); };  // is over at once
   const auto reset = [&](StreamBatch& batch) { batch.write(own, 0); };
   const auto give = [&](StreamBatch& batch) { batch.write(theirs, 1); };
-  const auto note = [&](StreamBatch& batch) { batch.write(noted, 1); };
+  const auto note = [&](StreamBatch& batch) { batch.write(noted(1), 1); };
+  const auto host = [&](StreamBatch& batch) { batch.write(of_host, 1); };
   const std::pair<const char*, std::vector<std::function<void(StreamBatch&)>>> kinds[] = {
       {"none", {}},
       {"wait", {wait}},
       {"write here", {reset}},
       {"write there", {give}},
-      {"write to the host", {note}},
+      {"write to the host", {host}},
       {"reset, give, note, wait", {reset, give, note, wait}},
-      {"give, note, wait, reset, note", {give, note, wait, reset, note}},
+      {"reset, give, host's note, wait", {reset, give, host, wait}},
+      {"reset, give, wait: no note", {reset, give, wait}},
   };
   std::vector<PeerGap> gaps;
   for (const auto& [name, operations] : kinds) {

@@ -64,6 +64,10 @@ class PeerRounds {
   void copy_one(int transfer, std::int64_t bytes);
   /// `turns`: what moves data goes on two streams in turn.
   void play(const comm::DeviceLink& link, bool turns);
+  /// Says what is awaited: 0 flags, 1 copies, as a session's lanes; 2: every other copy.
+  std::uint32_t* noted(int stream) const;
+  /// A note of the GPU's; 0 too where it cannot be read in a second.
+  std::uint32_t read_note(int stream) const;
   void poison(std::int64_t bytes);
   bool is_right(std::int64_t bytes) const;
 
@@ -76,10 +80,11 @@ class PeerRounds {
   comm::peer::SymmetricMemory control_;
   comm::peer::SymmetricMemory arena_;
   std::vector<comm::peer::ControlBlock> blocks_;
-  std::uint32_t* words_ = nullptr;  ///< mapped: two gates, three that say what is awaited
+  std::uint32_t* words_ = nullptr;  ///< mapped: two gates, notes of others_ and of gaps
   CudaStream flags_ = make_stream();
   CudaStream copies_ = make_urgent_stream();
   CudaStream others_ = make_urgent_stream();  ///< every other copy, where they take turns
+  CudaStream reader_ = make_urgent_stream();  ///< of notes, where a round hangs
   CudaEvent begin_ = make_event(true);
   CudaEvent end_ = make_event(true);
   CudaEvent joined_ = make_event();
