@@ -4,6 +4,7 @@
 #include "tests/moe/kernels/device.h"
 #include "tests/moe/kernels/device_ranks.h"
 #include "tests/moe/kernels/device_tensor.h"
+#include "tests/moe_layer/order_free.h"
 #include "tests/moe_layer/run_layer.h"
 
 #include <annulus/error.h>
@@ -262,6 +263,26 @@ TEST(MoeKernelsLayer, MessagesHaveTheBitsOfStores) {
   odd.hidden = 19;
   expect_messages_as_stores(random_layer(421, odd, 23), 11);
   expect_messages_as_stores(random_layer(422, odd, 0), 0);
+}
+
+/// One rank's bits, on any number of them; messages have those of stores on each.
+void expect_bits_of_one_device(const LayerCase& layer) {
+  const LayerResult one = run_on_devices(layer, {});
+  expect_near(layer, one, oracle_layer(layer, oracle_routing(layer)));
+  for (const int ranks : {2, 4, 8}) {
+    SCOPED_TRACE(layer.describe() + ", ranks " + std::to_string(ranks));
+    const DeviceRanks run{.ranks = ranks, .empty_rank = ranks == 4, .once_a_rank = ranks == 8};
+    expect_same(run_on_devices(layer, run), one, false);
+  }
+}
+
+TEST(MoeKernelsLayer, HasTheSameBitsOnAnyNumberOfRanks) {
+  LayerConfig c = without_router(config_of(DType::f32, RouterConfig::mixtral(24, 5)));
+  expect_bits_of_one_device(order_free_layer(430, c, 19));
+  c.dtype = DType::bf16;
+  c.hidden = 40;
+  c.activation = Activation::gelu;
+  expect_bits_of_one_device(order_free_layer(431, c, 23));
 }
 
 /// Rounds: bits of one round where a product's rows do not depend on how many there are.
