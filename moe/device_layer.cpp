@@ -123,9 +123,10 @@ void DeviceLayer::forward(const ConstTensorView& x, const LayerWeights& weights,
         given == nullptr && !config_.router ? "without a routing" : "came", max_tokens_));
   }
   step.tokens = x.shape[0];
-  step.call = held_ = ++calls_;
+  hold(step);
   choose(x, weights, given, step);
   place(step);
+  held_rows_ = step.expert_rows.back().first + step.expert_rows.back().rows;
   for (std::int64_t round = 0; round < step.rounds; ++round) {
     forward_round(x, weights, step, round);
   }
@@ -133,20 +134,22 @@ void DeviceLayer::forward(const ConstTensorView& x, const LayerWeights& weights,
   combine(y, config_.shared_ffn > 0, step);
 }
 
-/// What forward left, it left of one round alone, and only until the layer's next call.
 void DeviceLayer::backward_round(const ConstTensorView& dy, const ConstTensorView& x,
                                  const LayerWeights& weights, const LayerGradients& gradients,
                                  const DeviceStep& step, std::int64_t round, float* dweights) {
-  const bool again = held_ != step.call;
+  const bool here = rows_of(step) == Rows::here, again = rows_of(step) == Rows::gone;
+  const RowBuffers buffers = buffers_of(step);
   void* travel = begin_travel(round == 0);
   if (again) send_again(x, step, round, travel);
   send(dy, region_.dy_rows, false, step, round, travel);
-  if (round == 0) shared_backward(dy, x, weights, gradients, step, again);
+  if (round == 0) shared_backward(dy, x, weights, gradients, step, !here);
   arrive("dispatch of gradients", region_.dy_rows, false, step, round, travel);
   const auto rows = expert_rows(step, round);
-  if (again) experts_.first_half(weights.experts, rows, row_buffers(), device_.context);
+  if (again || (!here && step.kept->between == nullptr)) {
+    experts_.first_half(weights.experts, rows, buffers, device_.context);
+  }
   experts_.backward(weights.experts, gradients.experts, gradients.assign && round == 0, rows,
-                    row_buffers(),
+                    buffers,
                     {.dy = own(region_.dy_rows),
                      .dactivated = dactivated_,
                      .dx = own(region_.y_rows),
@@ -162,6 +165,7 @@ void DeviceLayer::backward(const ConstTensorView& dy, const ConstTensorView& x,
                            const LayerWeights& weights, const TensorView& dx,
                            const LayerGradients& gradients, DeviceStep& step, float* dweights) {
   if (dweights == nullptr) dweights = dweights_;
+  make_way(step);
   for (std::int64_t round = 0; round < step.rounds; ++round) {
     backward_round(dy, x, weights, gradients, step, round, dweights);
   }

@@ -21,6 +21,16 @@ struct DeviceRows {
   std::int64_t max_tokens = 0;  ///< of any rank
   std::int64_t capacity = 0;    ///< rows at once; more come in rounds. 0: whatever a routing brings
   bool once_a_rank = false;     ///< tokens travel once a rank and are copied to their rows there
+  Recompute recompute = Recompute::dispatch;  ///< what steps keep where another call comes between
+};
+
+/// What a step keeps of its forward where another call displaced it from the layer.
+struct KeptRows {
+  DeviceRoom room;
+  std::byte* x = nullptr;        ///< [capacity][hidden]
+  float* weights = nullptr;      ///< [capacity]
+  std::byte* between = nullptr;  ///< [capacity][between]; null: the first products run again
+  std::uint64_t call = 0;        ///< the forward that they are of; 0: they are of none
 };
 
 /// What one forward of a DeviceLayer leaves for its backward: the routing, and places of rows.
@@ -38,6 +48,7 @@ struct DeviceStep {
   std::int32_t* set_of = nullptr;     ///< [tokens]; null: no sets of tokens
   std::int64_t* scope = nullptr;      ///< of losses, [sets][experts] then [sets]; null: no losses
   double* losses = nullptr;           ///< [2]: balancing loss and z-loss, this rank's parts
+  std::shared_ptr<KeptRows> kept;     ///< null: x is sent again
 
   // On the host.
   std::int64_t tokens = 0;
@@ -89,8 +100,9 @@ class DeviceLayer {
   /// `given`: of the host, and checked; null: the router decides.
   void forward(const ConstTensorView& x, const LayerWeights& weights, const TensorView& y,
                DeviceStep& step, const Routing* given = nullptr);
-  /// Of the step's forward, once. Where another call came between, x is sent again and the first
-  /// products run again. `dweights`: [tokens][k] in device memory; may be null.
+  /// Of the step's forward, once. Where another call came between, the step has what
+  /// DeviceRows::recompute says, and the rest is sent and computed again. `dweights`: [tokens][k]
+  /// in device memory; may be null.
   void backward(const ConstTensorView& dy, const ConstTensorView& x, const LayerWeights& weights,
                 const TensorView& dx, const LayerGradients& gradients, DeviceStep& step,
                 float* dweights = nullptr);
@@ -126,6 +138,9 @@ class DeviceLayer {
 
   bool in_messages() const { return peers_ != nullptr && peers_->carrier() != nullptr; }
   std::int64_t row_bytes() const { return config_.hidden * size_of(config_.dtype); }
+  std::int64_t between_bytes() const {
+    return hidden_width(config_.activation, config_.ffn) * size_of(config_.dtype);
+  }
 
   void choose(const ConstTensorView& x, const LayerWeights& weights, const Routing* given,
               DeviceStep& step);
@@ -145,6 +160,15 @@ class DeviceLayer {
                       const float* dweights);
   void place(DeviceStep& step);
   void lay_out(DeviceStep& step) const;
+
+  // device_layer_kept.cpp
+  enum class Rows : std::uint8_t { here, kept, gone };
+  Rows rows_of(const DeviceStep& step) const;
+  std::shared_ptr<KeptRows> make_kept() const;
+  void hold(DeviceStep& step);
+  void save_held(const KeptRows* next);
+  void make_way(const DeviceStep& step);
+  RowBuffers buffers_of(const DeviceStep& step) const;
 
   // device_layer_rows.cpp
   std::span<const ExpertRows> expert_rows(const DeviceStep& step, std::int64_t round);
@@ -200,7 +224,9 @@ class DeviceLayer {
   Region region_;
   Experts experts_, shared_;
   std::uint64_t calls_ = 0;
-  std::uint64_t held_ = 0;  ///< the call whose rows and `between` lie here; 0: none
+  std::uint64_t held_ = 0;             ///< the call whose rows and `between` lie here; 0: none
+  std::weak_ptr<KeptRows> held_kept_;  ///< of its step, which may be gone
+  std::int64_t held_rows_ = 0;
   DeviceRoom room_;
 
   SumOverRanks sum_over_ranks_;

@@ -68,7 +68,7 @@ DeviceLayer::DeviceLayer(const LayerConfig& config, const DeviceRows& rows, cons
                          DevicePeers* peers)
     : config_(checked(config, peers == nullptr ? 1 : peers->group().ranks)),
       rows_{rows.max_tokens, rows.capacity,
-            rows.once_a_rank && (peers == nullptr || peers->carrier() == nullptr)},
+            rows.once_a_rank && (peers == nullptr || peers->carrier() == nullptr), rows.recompute},
       max_tokens_(rows.max_tokens),
       device_(device),
       peers_(peers),
@@ -188,6 +188,7 @@ DeviceStep DeviceLayer::make_step() const {
   step.row = step.room.take<std::int64_t>(device_, pairs);
   step.unique_of = step.room.take<std::int64_t>(device_, pairs);
   if (in_messages()) step.sent_at = step.room.take<std::int64_t>(device_, pairs);
+  step.kept = make_kept();
   step.counts.resize(static_cast<std::size_t>(ranks_ * counts_width()));
   step.counts_width = counts_width();
   step.expert_rows.reserve(static_cast<std::size_t>(config_.experts / ranks_));

@@ -15,4 +15,6 @@ void each_world(const RankBody& body, const MeshOptions& options, int /*at_least
   EXPECT_NO_THROW(run_ranks(world_sizes().front(), body, options));
 }
 
+void on_mesh(MeshShape shape, const RankBody& body) { EXPECT_NO_THROW(run_ranks(shape, body)); }
+
 }  // namespace annulus::testing

@@ -10,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 #include <thread>
@@ -225,6 +226,37 @@ TEST_F(MoeOnGpu, EveryWayToMoveRows) {
       expect_near(layer, run_layer(mesh, layer, run, &spilled), truth);
       EXPECT_GT(spilled.rounds, 1);
       EXPECT_FALSE(spilled.sent_tokens);
+    }
+  });
+}
+
+/// Another forward before each backward: the bits of a backward that follows its own, with what a
+/// step keeps, or without.
+TEST_F(MoeOnGpu, StepsKeepWhatRecomputeSays) {
+  const LayerConfig config = given(DType::bf16, 64, 32);
+  const LayerCase layer = random_layer(1721, config, 190);
+  each_world([&](Mesh& mesh) {
+    const std::int64_t most = std::ranges::max(split_tokens(layer.tokens, mesh.world(), false));
+    for (const int degree : degrees(mesh.world())) {
+      SCOPED_TRACE(layer.describe() + ", degree " + std::to_string(degree));
+      RunLayer run{.options = {.expert_degree = degree, .backend = "cuda"}};
+      moe::LayerLoad at_once;
+      const LayerResult one = run_layer(mesh, layer, run, &at_once);
+      run.calls = 2;
+      run.interleaved = true;
+      std::vector<std::int64_t> bytes;
+      for (const auto recompute :
+           {moe::Recompute::activation, moe::Recompute::hidden, moe::Recompute::dispatch}) {
+        run.options.recompute = recompute;
+        run.step_bytes = &bytes.emplace_back();
+        moe::LayerLoad load;
+        expect_same(run_layer(mesh, layer, run, &load), one, true);
+        EXPECT_EQ(load.backward_flops > at_once.backward_flops,
+                  recompute != moe::Recompute::activation);
+      }
+      const std::int64_t rows = degree * most * std::min(config.k, config.experts / degree);
+      EXPECT_EQ(bytes[0] - bytes[1], rows * 2 * config.ffn * 2) << "what enters the activation";
+      EXPECT_EQ(bytes[1] - bytes[2], rows * (config.hidden * 2 + 4)) << "rows and their weights";
     }
   });
 }

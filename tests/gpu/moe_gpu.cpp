@@ -2,14 +2,16 @@
 //   moe_gpu              both; exit status 77 without a GPU
 //   moe_gpu --time       times alone
 //   moe_gpu --balance    times of losses, capacity and noise alone
-//   moe_gpu --peers      dispatch and combine between all GPUs, checked and timed
+//   moe_gpu --peers [N]  dispatch and combine between all GPUs, or N, checked and timed beside NCCL
 //   moe_gpu --check      checks alone; gtest's options may follow (compute-sanitizer: this)
 #include "tests/gpu/moe_times.h"
 
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <string>
 
@@ -24,7 +26,7 @@ int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "";
   try {
     if (mode == "--peers") {
-      annulus::testing::time_peers();
+      annulus::testing::time_peers(argc > 2 ? std::max(1, std::atoi(argv[2])) : devices);
       return 0;
     }
     if (mode == "--balance") {

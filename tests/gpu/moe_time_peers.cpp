@@ -1,9 +1,11 @@
 // Dispatch and combine between all GPUs of this host, a rank each, by stores and loads through a
 // table of pointers: DeepSeek-V3's and Mixtral's rows. One process, so no transport: what the
 // kernels and the links can do. Experts that return their rows make combine k times x, exactly.
+// Beside it, in the same run, NCCL's all-to-all-v of every copy.
 #include "moe/kernels/cuda/launch.h"
 #include "runtime/base/cuda_check.h"
 #include "runtime/base/cuda_handles.h"
+#include "tests/gpu/moe_time_nccl.h"
 #include "tests/gpu/moe_times.h"
 
 #include <annulus/error.h>
@@ -63,7 +65,6 @@ struct Rank {
 
   /// k different experts of a token without preference: a step through all of them.
   void choose(const Shape& s) {
-    std::vector<std::int32_t> chosen;
     std::uint64_t state = 0x9e3779b97f4a7c15ULL * (static_cast<std::uint64_t>(device) + 1U);
     for (std::int64_t t = 0; t < kTokens; ++t) {
       const std::size_t first = chosen.size();
@@ -84,6 +85,7 @@ struct Rank {
   DeviceBuffer tokens, source_of;  ///< what came once a rank, and which row each row is filled from
   PlaceParams place;
   std::vector<std::int64_t> rank_rows, unique_first;
+  std::vector<std::int32_t> chosen;  ///< as `indices`
 };
 
 /// Everything of one GPU is made, used and freed with that GPU current.
@@ -260,6 +262,45 @@ void check_identity(const Shape& s, std::vector<std::unique_ptr<Rank>>& ranks) {
   });
 }
 
+/// What dispatch is to be against NCCL's exchange of every copy and the kernel that packs for it.
+constexpr double kGoal = 0.65;
+
+struct Ours {
+  double copies_us = 0, once_us = 0, expansion_us = 0;
+};
+
+/// Dispatch ends when rows reach their rank, tokens once a rank too: that ratio is the goal's.
+void compare_with_nccl(const Shape& s, std::vector<std::unique_ptr<Rank>>& ranks,
+                       const Ours& ours) {
+  std::vector<NcclSource> sources;
+  for (auto& rank : ranks) {
+    sources.push_back({rank->device, rank->stream.get(), rank->x.data(), &rank->chosen});
+  }
+  NcclTimes nccl;
+  try {
+    nccl = time_nccl(sources, s.experts, s.k, s.hidden * 2);
+  } catch (const Unsupported& none) {
+    std::printf("%s NCCL: not measured: %s\n", s.name, none.what());
+    return;
+  }
+  const double bytes = static_cast<double>(kTokens * s.k * s.hidden * 2);
+  const std::string name(s.name);
+  print_time((name + " NCCL, all-to-all-v of k copies").c_str(), nccl.exchange_us,
+             bytes * 1e-3 / nccl.exchange_us, "GB/s", "");
+  print_time((name + " NCCL, permute before it").c_str(), nccl.permute_us,
+             bytes * 1e-3 / nccl.permute_us, "GB/s", "");
+  const double theirs = nccl.exchange_us + nccl.permute_us;
+  const auto say = [&](const char* what, double us) {
+    std::printf("%s %s over NCCL with its permute: %.0f / %.0f us = %.3f\n", s.name, what, us,
+                theirs, us / theirs);
+  };
+  say("k copies", ours.copies_us);
+  say("once a rank and expanded", ours.once_us + ours.expansion_us);
+  say("once a rank", ours.once_us);
+  std::printf("%s goal, at most %.2f of NCCL: %s\n", s.name, kGoal,
+              ours.once_us <= kGoal * theirs ? "met" : "MISSED");
+}
+
 void time_shape(const Shape& s, int count) {
   auto ranks = made_ranks(s, count);
   const double row = static_cast<double>(s.hidden * 2);
@@ -270,15 +311,19 @@ void time_shape(const Shape& s, int count) {
   });
   const auto say = [&](const std::string& what, double us, double rows) {
     print_time((std::string(s.name) + " " + what).c_str(), us, rows * row * 1e-3 / us, "GB/s", "");
+    return us;
   };
+  Ours ours;
   for (const int blocks : {0, 24 * 16, 16 * 16}) {
     const std::string on = blocks == 0 ? "" : ", " + std::to_string(blocks) + " blocks";
-    say("dispatch, k copies" + on,
-        slowest(ranks,
-                [&](Rank& rank) {
-                  scatter(scatter_of(s, rank, ranks, false), blocks, rank.stream.get());
-                }),
-        copies);
+    const double us =
+        say("dispatch, k copies" + on,
+            slowest(ranks,
+                    [&](Rank& rank) {
+                      scatter(scatter_of(s, rank, ranks, false), blocks, rank.stream.get());
+                    }),
+            copies);
+    if (blocks == 0) ours.copies_us = us;
     say("combine" + on,
         slowest(
             ranks,
@@ -288,14 +333,17 @@ void time_shape(const Shape& s, int count) {
   }
   for (const int blocks : {0, 24 * 16, 16 * 16}) {
     const std::string on = blocks == 0 ? "" : ", " + std::to_string(blocks) + " blocks";
-    say("dispatch, once a rank" + on,
-        slowest(ranks,
-                [&](Rank& rank) {
-                  scatter(scatter_of(s, rank, ranks, true), blocks, rank.stream.get());
-                }),
-        unique);
+    const double us =
+        say("dispatch, once a rank" + on,
+            slowest(ranks,
+                    [&](Rank& rank) {
+                      scatter(scatter_of(s, rank, ranks, true), blocks, rank.stream.get());
+                    }),
+            unique);
+    if (blocks == 0) ours.once_us = us;
   }
-  say("expansion of these", slowest(ranks, [&](Rank& rank) { expand(s, rank); }), copies);
+  ours.expansion_us =
+      say("expansion of these", slowest(ranks, [&](Rank& rank) { expand(s, rank); }), copies);
   on_each(ranks, [&](Rank& rank) {
     check_cuda(cudaMemsetAsync(rank.rows.data(), 0xff, static_cast<std::size_t>(rank.rows.bytes()),
                                rank.stream.get()),
@@ -310,13 +358,15 @@ void time_shape(const Shape& s, int count) {
   on_each(ranks, [&](Rank& rank) { combine(combine_of(s, rank, ranks), 0, rank.stream.get()); });
   wait(ranks);
   check_identity(s, ranks);
+  compare_with_nccl(s, ranks, ours);  // at last, since it marks rows of x
 }
 
 }  // namespace
 
-void time_peers() {
+void time_peers(int most) {
   int count = 0;
   check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  count = std::min(count, most);
   while (256 % count != 0 || 8 % count != 0) --count;
   std::printf("%d GPUs, 4096 tokens each, bf16; rates of rows delivered, own ones too\n", count);
   std::fflush(stdout);

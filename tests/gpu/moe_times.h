@@ -19,8 +19,9 @@ void time_layer();
 /// Losses, capacity and noise.
 void time_balance();
 
-/// Dispatch and combine between the GPUs of this host. Throws DeviceError where rows went astray.
-void time_peers();
+/// Dispatch and combine between GPUs of this host, at most so many, beside NCCL. Throws DeviceError
+/// where rows went astray.
+void time_peers(int most);
 
 inline constexpr std::int64_t kTokens = 4096;  ///< of a GPU
 

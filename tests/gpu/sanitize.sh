@@ -1,6 +1,6 @@
 #!/bin/bash
-# A small set of kernels_gpu's cases under a tool of compute-sanitizer, one after another: sanitizers are slow.
-#   sanitize.sh TOOL DIR portable|hopper     TOOL: memcheck, racecheck, synccheck, initcheck; kernels_gpu in DIR
+# A small set of cases under a tool of compute-sanitizer, one after another: sanitizers are slow.
+#   sanitize.sh TOOL DIR portable|hopper|moe   TOOL: memcheck, racecheck, synccheck, initcheck; kernels_gpu, moe_gpu in DIR
 # Exit status 77, and why, where there is no GPU or no compute-sanitizer.
 set -uo pipefail
 tool=$1 dir=$2
@@ -10,7 +10,12 @@ case $3 in
     "naive causal bf16 dim 64:64 seq 257") ;;
   hopper) cases=("hopper causal bf16 dim 128:128 seq 130" "hopper causal f16 dim 64:64 seq 130"
     "hopper split rows bf16 dim 128:128 seq 7" "hopper dims causal bf16 dim 192:192 seq 130") ;;
-  *) echo "sanitize.sh: portable or hopper, not $3" >&2 && exit 2 ;;
+  # Own kernels, products, and a whole layer: one rank, then ranks that store into each other's memory.
+  moe) cases=("MoeKernelsPlacement.B_C_D_Corners:MoeKernelsRouter.E_F_WhatIsNoNumber"
+    "MoeKernelsRows.*" "MoeKernelsActivate.*" "MoeKernelsBalance.LossesAndTheirGradientsAreTheHosts"
+    "MoeKernelsProducts.HaveTheSameBitsAgain" "MoeKernelsLayer.EqualsFloat64ForwardAndBackward"
+    "MoeKernelsLayer.RanksInCorners:MoeKernelsLayer.StepsKeepWhatIsNotComputedAgain") ;;
+  *) echo "sanitize.sh: portable, hopper or moe, not $3" >&2 && exit 2 ;;
 esac
 there=$("$dir/count_gpus") || exit 2
 [ "$there" -gt 0 ] || { echo "skipped: no GPU"; exit 77; }
@@ -20,6 +25,8 @@ failed=0
 for one in "${cases[@]}"; do
   echo "== $tool: $one"
   # The host's oracle: what the other one computes on the GPU would be watched as well.
-  "$sanitizer" --tool "$tool" --error-exitcode 9 "$dir/kernels_gpu" --host-oracle --only "$one" || failed=1
+  command=("$dir/kernels_gpu" --host-oracle --only "$one")
+  [ "$3" = moe ] && command=("$dir/moe_gpu" --check "--gtest_filter=$one" --gtest_brief=1)
+  "$sanitizer" --tool "$tool" --error-exitcode 9 "${command[@]}" || failed=1
 done
 exit $failed

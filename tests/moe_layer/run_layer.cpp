@@ -230,8 +230,9 @@ LayerResult run_layer(Mesh& mesh, const LayerCase& l, const RunLayer& run, moe::
       rows->put_on(layer.device());
     }
   }
-  moe::Step step = layer.make_step();
+  moe::Step step = layer.make_step(), between = layer.make_step();
   step.set_jitter(l.noise_seed, first);
+  if (run.step_bytes != nullptr) *run.step_bytes = step.bytes();
   if (!l.loss_set.empty()) step.set_sequences(std::span(l.loss_set).subspan(at(first), at(tokens)));
   const moe::LayerWeights weights{
       .experts = experts.weights(),
@@ -243,13 +244,15 @@ LayerResult run_layer(Mesh& mesh, const LayerCase& l, const RunLayer& run, moe::
                                       .router = drouter.view(),
                                       .assign = run.assign};
   const std::span<float> dw(static_cast<float*>(dweights.view().data), at(tokens * c.k));
+  // The other step's tokens are dy, its result goes to dx, which backward writes after it.
+  const auto forward = [&](const Rows& in, const Rows& out, moe::Step& of) {
+    if (c.router) return layer.forward(in.view(), weights, out.view(), of, stream.get());
+    layer.forward(in.view(), weights, part_of(l.routing, first, tokens), out.view(), of,
+                  stream.get());
+  };
   for (int call = 0; call < run.calls; ++call) {
-    if (c.router) {
-      layer.forward(x.view(), weights, y.view(), step, stream.get());
-    } else {
-      layer.forward(x.view(), weights, part_of(l.routing, first, tokens), y.view(), step,
-                    stream.get());
-    }
+    forward(x, y, step);
+    if (run.interleaved) forward(dy, dx, between);
     layer.backward(dy.view(), x.view(), weights, dx.view(), gradients, step, dw, stream.get());
   }
   layer.synchronize(stream.get());

@@ -12,9 +12,11 @@ namespace annulus::testing {
 
 struct RunLayer {
   moe::LayerOptions options{};
-  int calls = 1;            ///< forward and backward so often; gradients are those of the last
-  bool assign = true;       ///< else the gradients begin with 1
-  bool empty_rank = false;  ///< a rank without tokens
+  int calls = 1;             ///< forward and backward so often; gradients are those of the last
+  bool assign = true;        ///< else the gradients begin with 1
+  bool empty_rank = false;   ///< a rank without tokens
+  bool interleaved = false;  ///< another forward, of another step, before each backward
+  std::int64_t* step_bytes = nullptr;  ///< of this rank's step; may be null
 };
 
 /// How many tokens each of `world` ranks holds: neighbours in the order of the case, uneven.

@@ -69,7 +69,8 @@ class GpuLayer final : public Layer::Impl {
   DeviceRows rows() const {
     return {.max_tokens = shape.options.max_tokens,
             .capacity = shape.options.capacity_factor == 0.0 ? 0 : shape.capacity,
-            .once_a_rank = shape.dedup};
+            .once_a_rank = shape.dedup,
+            .recompute = shape.options.recompute};
   }
   template <typename Fn>
   void each_count(const DeviceStep& step, Fn fn) const;

@@ -23,7 +23,7 @@ Step::Impl::Impl(const engine::LayerShape& shape) {
 }
 
 std::int64_t Step::Impl::bytes() const {
-  if (device) return device->room.bytes();
+  if (device) return device->room.bytes() + (device->kept ? device->kept->room.bytes() : 0);
   return rows.bytes() + between.bytes() + shared_between.bytes() +
          static_cast<std::int64_t>(row_weights.size() * sizeof(float) +
                                    row_unique.size() * sizeof(std::int64_t) +

@@ -76,8 +76,8 @@ struct LayerOptions {
   Recompute recompute = Recompute::activation;
   int threads = 1;  ///< per rank
   /// "cpu", "cuda", or "auto": cpu.
-  /// On a GPU `recompute` decides nothing: a step keeps its routing, the layer the rows of its last
-  /// forward (docs/moe-layer.md).
+  /// On a GPU the layer has what its last forward left. `recompute` says what a step keeps where
+  /// another call comes before its backward, in memory that make_step takes (docs/moe-layer.md).
   std::string backend = "auto";
   int device = -1;  ///< the GPU of this rank; -1: the ranks of a host take its GPUs in turn
   /// Between GPUs: "peer" (stores into each other's memory), "nccl" (messages; one GPU for each

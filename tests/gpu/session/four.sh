@@ -22,7 +22,7 @@ fi
 
 step "peer, pull" 60 "${mpi[@]}" $gpus peer_gpu --copies pull
 step "peer, push" 60 "${mpi[@]}" $gpus peer_gpu --copies push
-step "moe peers" 45 moe_gpu --peers
+step "moe peers" 75 moe_gpu --peers
 ceiling $gpus "$(awk "BEGIN { printf \"%d\", 16384 * sqrt($gpus) }")" "${shape[@]}" --warmup 2 --iterations 10
 for transport in peer nccl; do
   for algorithm in gather ulysses ring; do

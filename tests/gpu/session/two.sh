@@ -29,7 +29,7 @@ gtest "engine_gpu, threads, push" 60 0 '*' engine_gpu ANNULUS_TEST_PEER_COPIES=p
 runs threads_2 graphs_2 auto_nccl_2 auto_composite_2 trace_2 push_2 slices_2 own_nccl_2
 
 step "doctor" 60 survey_gpu
-step "moe peers" 45 moe_gpu --peers
+step "moe peers" 60 moe_gpu --peers
 ceiling $gpus 23170 "${shape[@]}" --warmup 2 --iterations 10
 for transport in peer nccl; do
   for algorithm in gather ulysses ring; do

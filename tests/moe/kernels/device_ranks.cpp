@@ -100,7 +100,8 @@ class HostCarrier final : public moe::RowCarrier {
 
 LayerResult run_rank(const LayerCase& l, const Part& part, const moe::Device& device,
                      comm::Communicator& world, moe::DevicePeers* peers, bool interleaved,
-                     std::vector<std::int32_t>& indices, std::int64_t& rounds) {
+                     std::vector<std::int32_t>& indices, std::int64_t& rounds,
+                     std::int64_t& backward_flops) {
   const moe::LayerConfig& c = l.config;
   const bool gated = c.activation == moe::Activation::swiglu;
   const std::int64_t local = c.experts / part.ranks, routers = c.router ? c.experts : 0;
@@ -138,7 +139,10 @@ LayerResult run_rank(const LayerCase& l, const Part& part, const moe::Device& de
   for (int call = 0; call < 2; ++call) {
     on.forward(x.view(), weights, y.view(), step, routing);
     if (interleaved) on.forward(dy.view(), weights, other.view(), between, routing);
+    backward_flops = 0;
+    on.set_context(device.context.stream, &backward_flops);
     on.backward(dy.view(), x.view(), weights, dx.view(), gradients, step, dweights.floats());
+    on.set_context(device.context.stream, nullptr);
   }
   rounds = step.rounds;
   indices.resize(at(part.tokens * c.k));
@@ -192,7 +196,8 @@ LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
   const auto sizes = split_tokens(l.tokens, run.ranks, run.empty_rank);
   const moe::DeviceRows rows{.max_tokens = std::ranges::max(sizes) + run.more_tokens,
                              .capacity = run.capacity,
-                             .once_a_rank = run.once_a_rank};
+                             .once_a_rank = run.once_a_rank,
+                             .recompute = run.recompute};
   auto communicators = comm::make_local_communicators(run.ranks, kTimeoutS);
   std::vector<moe::Device> devices;
   std::vector<std::shared_ptr<void>> memory;
@@ -206,7 +211,7 @@ LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
   }
   std::vector<LayerResult> parts(at(run.ranks));
   std::vector<std::vector<std::int32_t>> chosen(at(run.ranks));
-  std::vector<std::int64_t> rounds(at(run.ranks), 1);
+  std::vector<std::int64_t> rounds(at(run.ranks), 1), flops(at(run.ranks));
   std::vector<std::exception_ptr> errors(at(run.ranks));
   std::vector<std::thread> threads;
   for (int r = 0; r < run.ranks; ++r) {
@@ -226,7 +231,7 @@ LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
         }
         parts[at(r)] =
             run_rank(l, part, devices[at(r)], *communicators[at(r)], peers ? &*peers : nullptr,
-                     run.interleaved, chosen[at(r)], rounds[at(r)]);
+                     run.interleaved, chosen[at(r)], rounds[at(r)], flops[at(r)]);
       } catch (...) {
         errors[at(r)] = std::current_exception();
         communicators[at(r)]->abort();
@@ -236,6 +241,9 @@ LayerResult run_on_devices(const LayerCase& l, const DeviceRanks& run,
   for (std::thread& thread : threads) thread.join();
   for (const std::exception_ptr& error : errors) {
     if (error) std::rethrow_exception(error);
+  }
+  if (run.backward_flops != nullptr) {
+    *run.backward_flops = std::accumulate(flops.begin(), flops.end(), std::int64_t{0});
   }
   if (run.most_rounds != nullptr) *run.most_rounds = std::ranges::max(rounds);
   if (indices != nullptr) {

@@ -2,6 +2,8 @@
 
 #include "tests/moe_layer/layer_oracle.h"
 
+#include <annulus/moe_layer.h>
+
 #include <cstdint>
 #include <vector>
 
@@ -15,7 +17,9 @@ struct DeviceRanks {
   std::int64_t capacity = 0;     ///< rows at once; 0: whatever comes
   bool once_a_rank = false;      ///< how tokens travel
   bool in_messages = false;      ///< ranks do not address each other's memory
+  moe::Recompute recompute = moe::Recompute::dispatch;
   std::int64_t* most_rounds = nullptr;
+  std::int64_t* backward_flops = nullptr;  ///< executed, of all ranks
 };
 
 /// Two forwards and backwards of moe::DeviceLayer, of which the second finds what the first left.

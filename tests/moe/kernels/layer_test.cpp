@@ -4,6 +4,7 @@
 #include "tests/moe/kernels/device.h"
 #include "tests/moe/kernels/device_ranks.h"
 #include "tests/moe/kernels/device_tensor.h"
+#include "tests/moe_layer/order_free.h"
 #include "tests/moe_layer/run_layer.h"
 
 #include <annulus/error.h>
@@ -262,6 +263,61 @@ TEST(MoeKernelsLayer, MessagesHaveTheBitsOfStores) {
   odd.hidden = 19;
   expect_messages_as_stores(random_layer(421, odd, 23), 11);
   expect_messages_as_stores(random_layer(422, odd, 0), 0);
+}
+
+/// Where another forward comes before each backward: the bits of a backward that follows its own,
+/// and the work of it where all is kept.
+void expect_kept(const LayerCase& layer, bool once_a_rank, bool in_messages) {
+  for (const int ranks : {1, 4}) {
+    SCOPED_TRACE(layer.describe() + ", ranks " + std::to_string(ranks));
+    std::int64_t at_once = 0;
+    DeviceRanks run{.ranks = ranks,
+                    .empty_rank = ranks == 4,
+                    .once_a_rank = once_a_rank,
+                    .in_messages = in_messages,
+                    .backward_flops = &at_once};
+    const LayerResult one = run_on_devices(layer, run);
+    run.interleaved = true;
+    for (const auto recompute :
+         {moe::Recompute::activation, moe::Recompute::hidden, moe::Recompute::dispatch}) {
+      std::int64_t later = 0;
+      run.recompute = recompute;
+      run.backward_flops = &later;
+      expect_same(run_on_devices(layer, run), one, true);
+      // Shared experts compute their first products again in any case; here there are none.
+      EXPECT_EQ(later > at_once, recompute != moe::Recompute::activation)
+          << later << ", " << at_once;
+    }
+  }
+}
+
+TEST(MoeKernelsLayer, StepsKeepWhatIsNotComputedAgain) {
+  const LayerConfig c = config_of(DType::bf16, RouterConfig::qwen3(8, 3));
+  expect_kept(clear_layer(440, c, 9), false, false);
+  expect_kept(clear_layer(441, c, 13), true, false);
+  LayerConfig odd = without_router(config_of(DType::f32, RouterConfig::mixtral(8, 3)));
+  odd.hidden = 19;
+  expect_kept(random_layer(442, odd, 11), false, true);
+}
+
+/// One rank's bits, on any number of them; messages have those of stores on each.
+void expect_bits_of_one_device(const LayerCase& layer) {
+  const LayerResult one = run_on_devices(layer, {});
+  expect_near(layer, one, oracle_layer(layer, oracle_routing(layer)));
+  for (const int ranks : {2, 4, 8}) {
+    SCOPED_TRACE(layer.describe() + ", ranks " + std::to_string(ranks));
+    const DeviceRanks run{.ranks = ranks, .empty_rank = ranks == 4, .once_a_rank = ranks == 8};
+    expect_same(run_on_devices(layer, run), one, false);
+  }
+}
+
+TEST(MoeKernelsLayer, HasTheSameBitsOnAnyNumberOfRanks) {
+  LayerConfig c = without_router(config_of(DType::f32, RouterConfig::mixtral(24, 5)));
+  expect_bits_of_one_device(order_free_layer(430, c, 19));
+  c.dtype = DType::bf16;
+  c.hidden = 40;
+  c.activation = Activation::gelu;
+  expect_bits_of_one_device(order_free_layer(431, c, 23));
 }
 
 /// Rounds: bits of one round where a product's rows do not depend on how many there are.
