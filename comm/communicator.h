@@ -25,6 +25,10 @@ class Communicator {
   virtual std::string_view host() const = 0;
   virtual Transport& transport() = 0;
 
+  /// The GPU of a rank whose transport() moves no host memory, so that tensors are on GPUs; -1:
+  /// the rank is free.
+  virtual int device() const { return -1; }
+
   /// Deadline of every wait, in seconds.
   virtual double timeout_s() const = 0;
 
@@ -60,6 +64,10 @@ bool mpi_built();
 /// other's arenas where they can. Throws Unsupported where MPI is not built.
 std::unique_ptr<Communicator> make_mpi_communicator(int fortran_communicator, double timeout_s,
                                                     bool shared_memory);
+
+/// Of the ranks of an ncclComm_t, which is split and stays the caller's: nothing but gathers
+/// through NCCL connects them. Throws Unsupported where NCCL is not built in or not found.
+std::unique_ptr<Communicator> make_nccl_communicator(void* given, double timeout_s);
 
 /// How many ranks before this one are on its host. Collective.
 int local_rank(Communicator& communicator);

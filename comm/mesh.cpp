@@ -85,16 +85,32 @@ std::vector<Mesh> Mesh::threads(MeshShape shape, const MeshOptions& options) {
   return meshes;
 }
 
-Mesh Mesh::from_mpi(int fortran_communicator, MeshShape shape, const MeshOptions& options) {
-  check_timeout(options.timeout_s);
-  auto communicator =
-      comm::make_mpi_communicator(fortran_communicator, options.timeout_s, options.shared_memory);
+namespace {
+
+/// Of ranks that are processes.
+std::unique_ptr<detail::MeshImpl> make_together(std::unique_ptr<comm::Communicator> communicator,
+                                                MeshShape shape, const MeshOptions& options) {
   // Checked after the ranks agreed on it, so that one rank's wrong shape is an error on all.
   comm::require_agreement(*communicator, "mesh shape", describe(shape));
   check_degrees(shape);
   check_world(shape, communicator->size());
   Logger logger = open_log_together(*communicator, options.log);
-  return Mesh(make_impl(std::move(communicator), shape, options, std::move(logger)));
+  return make_impl(std::move(communicator), shape, options, std::move(logger));
+}
+
+}  // namespace
+
+Mesh Mesh::from_mpi(int fortran_communicator, MeshShape shape, const MeshOptions& options) {
+  check_timeout(options.timeout_s);
+  return Mesh(make_together(
+      comm::make_mpi_communicator(fortran_communicator, options.timeout_s, options.shared_memory),
+      shape, options));
+}
+
+Mesh Mesh::from_nccl(void* communicator, MeshShape shape, const MeshOptions& options) {
+  check_timeout(options.timeout_s);
+  return Mesh(
+      make_together(comm::make_nccl_communicator(communicator, options.timeout_s), shape, options));
 }
 
 Mesh Mesh::single(const MeshOptions& options) {

@@ -31,6 +31,8 @@ Opened open() {
   find(l.init_rank, "ncclCommInitRankConfig");
   find(l.destroy, "ncclCommDestroy");
   find(l.abort, "ncclCommAbort");
+  find(l.split, "ncclCommSplit");
+  find(l.async_error, "ncclCommGetAsyncError");
   find(l.count, "ncclCommCount");
   find(l.user_rank, "ncclCommUserRank");
   find(l.device, "ncclCommCuDevice");
@@ -40,6 +42,7 @@ Opened open() {
   find(l.group_end, "ncclGroupEnd");
   find(l.send, "ncclSend");
   find(l.receive, "ncclRecv");
+  find(l.all_gather, "ncclAllGather");
   find(l.error_string, "ncclGetErrorString");
   find(l.last_error, "ncclGetLastError");
   return opened;

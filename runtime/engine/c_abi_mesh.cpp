@@ -87,6 +87,15 @@ annulus_status annulus_mesh_from_mpi(int32_t fortran_communicator, int32_t ring,
   });
 }
 
+annulus_status annulus_mesh_from_nccl(void* communicator, int32_t ring, int32_t ulysses,
+                                      const annulus_mesh_options* options, annulus_mesh** mesh,
+                                      annulus_error* error) {
+  return made(mesh, error, [&] {
+    return handle_of(
+        Mesh::from_nccl(communicator, {.ring = ring, .ulysses = ulysses}, options_of(options)));
+  });
+}
+
 void annulus_mesh_free(annulus_mesh* mesh) { delete mesh; }
 
 int32_t annulus_mesh_rank(const annulus_mesh* mesh) {

@@ -93,6 +93,9 @@ Session::Session(Mesh& mesh, const SessionOptions& options) : impl_(std::make_un
           fmt::format("session peer_copies {}: auto, pull or push is allowed", copies));
     }
     impl_->backend = backend_of(options);
+    if (impl_->backend == "cpu" && impl_->communicator().device() >= 0 && mesh.world() > 1) {
+      throw Unsupported("session backend cpu: a mesh made from an ncclComm_t serves GPUs alone");
+    }
     bytes = engine::largest_arena(mesh, options, impl_->backend);
     const auto given = static_cast<std::int64_t>(options.arena.size());
     if (!options.arena.empty() && given < bytes) {
@@ -103,7 +106,11 @@ Session::Session(Mesh& mesh, const SessionOptions& options) : impl_(std::make_un
   comm::require_agreement(impl_->communicator(), "session backend", impl_->backend);
   if (impl_->backend == "cuda") {
     const int local_rank = comm::local_rank(impl_->communicator());
-    agreed([&] { device = engine::choose_device(options, local_rank); });
+    agreed([&] {
+      SessionOptions wanted = options;
+      if (wanted.device < 0) wanted.device = impl_->communicator().device();
+      device = engine::choose_device(wanted, local_rank);
+    });
   }
   agreed([&] {
     if (impl_->backend == "cuda") {

@@ -3,6 +3,7 @@
 
     interleave.py LIBANNULUS [--shapes B,S,H,HKV,D[/DV] ...] [--repeats 20]
                              [--pass forward|backward|both|together] [--kernel NAME] [--fa3 LIBRARY] [--graphs]
+                             [--cold]
 
 Every repetition times each of them once, behind a stream that is held until all is enqueued, with
 events around the call; medians on random normal bf16 data. FLOPs: forward 2 B H S^2 (D + DV), backward
@@ -10,12 +11,14 @@ events around the call; medians on random normal bf16 data. FLOPs: forward 2 B H
 where the peer does not serve the shape. `spread` is the distance of the quartiles over the median, the
 largest of all. --pass both: a line for each pass; together: a line for the two in sequence, timed as one. --fa3:
 FlashAttention-3 too (fa3_peer.py). --graphs: each call is captured once, and replays are timed; nan where a peer
-cannot be captured, and why on stderr.
+cannot be captured, and why on stderr. --cold: a second column for each, `us`: microseconds from the call on an idle GPU
+until its result is there, by the host's clock, in repetitions of its own.
 """
 import argparse
 import math
 import statistics
 import sys
+import time
 
 import annulus_torch
 import fa3_peer
@@ -70,6 +73,14 @@ def timed(work, cycles):
     return begin.elapsed_time(end) * 1e-3
 
 
+def timed_cold(work, _):
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
 def captured(work, stream):
     """Replays of the call, which the stream is current for."""
     work()
@@ -98,7 +109,7 @@ def replays(make):
     return graphs
 
 
-def interleaved(works, repeats, cycles):
+def interleaved(works, repeats, cycles, clock=timed):
     """Seconds of each, by repetition."""
     for work in works.values():
         for _ in range(3):
@@ -106,7 +117,7 @@ def interleaved(works, repeats, cycles):
     times = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
-            times[name].append(timed(work, cycles))
+            times[name].append(clock(work, cycles))
     return times
 
 
@@ -205,6 +216,7 @@ def main():
     parser.add_argument("--kernel", default="auto")
     parser.add_argument("--fa3")
     parser.add_argument("--graphs", action="store_true")
+    parser.add_argument("--cold", action="store_true")
     args = parser.parse_args()
     fa3 = fa3_peer.Fa3(args.fa3) if args.fa3 else None
     peers = [*PEERS, *(["fa3"] if fa3 else [])]
@@ -212,18 +224,26 @@ def main():
     library = annulus_torch.load(args.library)
     print(f"# {torch.cuda.get_device_name()}, torch {torch.__version__}; TFLOP/s, kernel {args.kernel}, "
           f"{args.repeats} repeats" + (", replays of graphs" if args.graphs else ""))
-    print(f"{'shape':>20} {'mask':>6} {'pass':>8} {'ours':>7} " + " ".join(f"{p:>7} {'ratio':>6}" for p in peers) + "  spread")
+    cold_head = f" {'us':>7}" if args.cold else ""
+    print(f"{'shape':>20} {'mask':>6} {'pass':>8} {'ours':>7}{cold_head} "
+          + " ".join(f"{p:>7}{cold_head} {'ratio':>6}" for p in peers) + "  spread")
     for text in args.shapes:
         for causal in (False, True):
             case = Case(library, parse(text), causal, args.kernel, fa3)
             case.check()
             for name in PASSES[args.which]:
                 make = getattr(case, name)
-                times = interleaved(replays(make) if args.graphs else make(), args.repeats, SLEEP[name])
+                works = replays(make) if args.graphs else make()
+                times = interleaved(works, args.repeats, SLEEP[name])
+                cold = interleaved(works, args.repeats, 0, timed_cold) if args.cold else {}
                 rate = {n: case.flops[name] / statistics.median(t) * 1e-12 for n, t in times.items()}
                 rate |= {p: math.nan for p in peers if p not in rate}
-                columns = " ".join(f"{rate[p]:7.0f} {rate['ours'] / rate[p]:6.3f}" for p in peers)
-                print(f"{text:>20} {'causal' if causal else 'full':>6} {name:>8} {rate['ours']:7.0f} {columns}"
+
+                def us(who):
+                    return f" {statistics.median(cold.get(who, [math.nan])) * 1e6:7.0f}" if args.cold else ""
+
+                columns = " ".join(f"{rate[p]:7.0f}{us(p)} {rate['ours'] / rate[p]:6.3f}" for p in peers)
+                print(f"{text:>20} {'causal' if causal else 'full':>6} {name:>8} {rate['ours']:7.0f}{us('ours')} {columns}"
                       f"  {max(spread(t) for t in times.values()):.3f}", flush=True)
             case.close()
 

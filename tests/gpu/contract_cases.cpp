@@ -3,6 +3,7 @@
 #include "attention/kernels/cuda/table.h"
 #include "tests/gpu/device_run.h"
 #include "tests/gpu/device_oracle.h"
+#include "tests/gpu/second_gpu.h"
 #include "tests/gpu/shares.h"
 
 #include <algorithm>
@@ -110,6 +111,39 @@ void late_flag(const Kernel& kernel, const Setting& s) {
     run.k.set(s.inputs.k, run.other, s.cut);
     run.v.set(s.inputs.v, run.other, s.cut);
     run.set_flag(1, 1);
+    expect_end(run);
+  };
+  late([&] { run.forward_pass(); });
+  late([&] { run.backward_pass(); });
+  s.expect_right(run);
+}
+
+/// The same from GPU 1: its engines copy the keys, its stream writes the flag.
+void flag_of_another_gpu(const Kernel& kernel, const Setting& s) {
+  DeviceRun run(kernel, s.launch, s.inputs, s.truth, Placing::compact, s.rounded);
+  load_code(run);
+  run.poison_results();
+  const OracleProblem& p = s.launch.problem;
+  SecondGpu gpu;
+  const auto keep = [&](const DeviceTensor& tensor, std::int64_t dim) {
+    const std::int64_t row = p.heads_kv * dim * static_cast<std::int64_t>(size_of(p.dtype));
+    gpu.keep(static_cast<std::byte*>(tensor.output().data) + s.cut * row,
+             static_cast<std::size_t>((p.seq_kv - s.cut) * row));
+  };
+  keep(run.k, p.head_dim);
+  keep(run.v, p.head_dim_v);
+  // Once before: what the driver loads at its first use waits for the context.
+  gpu.put_back(run.flag(1), 1);
+  gpu.wait();
+  const auto late = [&](const auto& pass) {
+    const std::vector<double> nan(std::max(s.inputs.k.size(), s.inputs.v.size()), std::nan(""));
+    run.k.set(nan, run.other, s.cut);
+    run.v.set(nan, run.other, s.cut);
+    run.set_flag(1, 0);
+    pass();
+    sleep();
+    expect(!run.finished(), "it did not wait for the flag");
+    gpu.put_back(run.flag(1), 1);
     expect_end(run);
   };
   late([&] { run.forward_pass(); });
@@ -291,6 +325,8 @@ void contract_cases(const std::string& only, Tally& tally) {
   const auto run = [&](const char* what, std::int64_t dim, bool few, const auto& body) {
     run_dims(std::string(what) + " dim " + std::to_string(dim), dim, dim, few, false, body);
   };
+  const bool second = SecondGpu::there();
+  if (!second) std::printf("skip flag of another GPU: no second one that reaches the first\n");
   for (const std::int64_t dim : {128, 64}) {
     run("heads outermost", dim, false,
         [](const Kernel& kernel, const Setting& s) { placed(kernel, s, Placing::head_major); });
@@ -298,6 +334,7 @@ void contract_cases(const std::string& only, Tally& tally) {
         [](const Kernel& kernel, const Setting& s) { placed(kernel, s, Placing::far); });
     run("head offset", dim, false, head_offset);
     run("late flag", dim, true, late_flag);
+    if (second) run("flag of another GPU", dim, true, flag_of_another_gpu);
     run("abort", dim, false, abort_ends);
     run("graph", dim, false, captured);
     run("NaN query", dim, false, shows_nan);

@@ -58,6 +58,9 @@ class DeviceRun {
   OracleResult results() const;
   /// Flag of segment i, which a run finds raised.
   void set_flag(std::size_t i, std::uint32_t value) const;
+  std::uint32_t* flag(std::size_t i) const {
+    return reinterpret_cast<std::uint32_t*>(flags_.data()) + i;
+  }
   bool finished() const;  ///< is the stream idle?
   /// False where the stream is not idle after ten seconds.
   bool wait() const;

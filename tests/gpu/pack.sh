@@ -11,10 +11,10 @@ cd "$(dirname "$0")/../.."
 build=${BUILD:-build-gpu} out=.gpu most_mib=60
 # What the session's scripts start, and the library that Python opens.
 programs=(bin/annulus tests/engine_gpu tests/engine_gpu_mpi tests/engine_local tests/engine_mpi
-  tests/kernels_gpu tests/hopper_variants_gpu tests/hopper_backward_variants_gpu
+  tests/engine_nccl tests/kernels_gpu tests/hopper_variants_gpu tests/hopper_backward_variants_gpu
   tests/counters_gpu tests/survey_gpu tests/peer_gpu tests/trace_mpi tests/moe_gpu
   tests/moe_engine_gpu tests/moe_engine_gpu_mpi tests/count_gpus)
-targets=(annulus_command annulus_package engine_gpu engine_gpu_mpi engine_local engine_mpi kernels_gpu
+targets=(annulus_command annulus_package engine_gpu engine_gpu_mpi engine_local engine_mpi engine_nccl kernels_gpu
   hopper_variants_gpu hopper_backward_variants_gpu counters_gpu survey_gpu peer_gpu trace_mpi moe_gpu
   moe_engine_gpu moe_engine_gpu_mpi count_gpus)
 carried='lib(boost_program_options|hwy|spdlog|fmt)\.so'

@@ -136,6 +136,9 @@ struct Porter {
   /// Queries go ahead of output by as many items as have room, or by one.
   __device__ __forceinline__ void run() const {
     constexpr int kLead = Memory::kQueries > 1 ? Memory::kQueries - 1 : 1;
+    // LSE of item n is carried away before queries of n + kOuts come, which consumers await before
+    // they write there again.
+    static_assert(Memory::kOuts >= kLead + 1);
     prefetch_segments();
     bool more = true;
     for (int n = 0, left = kLead; left > 0; ++n) {

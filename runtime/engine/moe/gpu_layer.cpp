@@ -271,6 +271,7 @@ std::unique_ptr<Layer::Impl> make_gpu_layer(Mesh& mesh, const LayerShape& shape,
                                             int local_rank) {
   SessionOptions options;
   options.device = shape.options.device;
+  if (options.device < 0) options.device = mesh.impl().communicator->device();
   return std::make_unique<GpuLayer>(mesh, shape, hash,
                                     annulus::engine::choose_device(options, local_rank));
 }

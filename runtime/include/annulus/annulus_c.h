@@ -92,6 +92,10 @@ ANNULUS_API annulus_status annulus_mesh_from_mpi(int32_t fortran_communicator, i
                                                  int32_t ulysses,
                                                  const annulus_mesh_options* options,
                                                  annulus_mesh** mesh, annulus_error* error);
+/* From an ncclComm_t alone, for tensors on GPUs; it is split and stays the caller's. Collective. */
+ANNULUS_API annulus_status annulus_mesh_from_nccl(void* communicator, int32_t ring, int32_t ulysses,
+                                                  const annulus_mesh_options* options,
+                                                  annulus_mesh** mesh, annulus_error* error);
 /* Collective, unless something still stands on it. */
 ANNULUS_API void annulus_mesh_free(annulus_mesh* mesh);
 ANNULUS_API int32_t annulus_mesh_rank(const annulus_mesh* mesh);

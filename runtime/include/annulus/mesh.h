@@ -41,6 +41,13 @@ class ANNULUS_API Mesh {
   /// From a Fortran communicator handle (MPI_Comm_c2f); it is duplicated. Throws InvalidArgument
   /// unless shape.world() is its size, Unsupported where MPI is not built in.
   static Mesh from_mpi(int fortran_communicator, MeshShape shape, const MeshOptions& options = {});
+  /// From an ncclComm_t alone: ranks, their order and their GPUs are its. It is split
+  /// (ncclCommSplit), stays the caller's, and must outlive this call only; it may be non-blocking.
+  /// The mesh gathers small messages through NCCL; tensors have to be on GPUs (back end cuda), and
+  /// a Session chooses its transport as ever. A failure of another rank is heard in the next gather
+  /// or at the deadline; a Timeout does not say who is missing. Throws InvalidArgument unless
+  /// shape.world() is its size, Unsupported where NCCL is not built in or not found, Timeout.
+  static Mesh from_nccl(void* communicator, MeshShape shape, const MeshOptions& options = {});
   /// One rank, this thread.
   static Mesh single(const MeshOptions& options = {});
 
@@ -51,7 +58,7 @@ class ANNULUS_API Mesh {
   int rank() const;
   int world() const;
   const MeshShape& shape() const;
-  /// "local" or "mpi".
+  /// "local", "mpi" or "nccl".
   std::string transport() const;
 
   /// Ends every wait of this rank with CommError from another thread or a signal handler.
