@@ -62,6 +62,29 @@ inline void join(IndexRanges& ranges) {
   ranges.resize(n);
 }
 
+/// Numbers of the key tiles that a piece touches.
+inline void collect_touched(const RowPiece& piece, const TokenRange& keys, const KeyTiles& tiles,
+                            IndexRanges& touched) {
+  for (int i = 0; i < piece.count; ++i) {
+    const AffineInterval& x = piece.intervals[static_cast<std::size_t>(i)];
+    const std::int64_t begin = index_of(keys, x.lo.base);
+    const std::int64_t end = index_of(keys, x.hi.at(piece.rows - 1));
+    if (begin < end) touched.push_back({tiles.tile_of(begin), tiles.tile_of(end - 1) + 1});
+  }
+}
+
+/// Key indices that every row of a piece sees. Two intervals join where strided keys skip the gap.
+inline IndexRanges full_ranges(const RowPiece& piece, const TokenRange& keys) {
+  IndexRanges full;
+  for (int i = 0; i < piece.count; ++i) {
+    const AffineInterval& x = piece.intervals[static_cast<std::size_t>(i)];
+    const IndexRange all{index_of(keys, x.lo.at(piece.rows - 1)), index_of(keys, x.hi.base)};
+    if (all.begin < all.end) full.push_back(all);
+  }
+  join(full);
+  return full;
+}
+
 /// Key positions that some row of a piece sees.
 inline void collect_seen(const RowPiece& piece, IndexRanges& seen) {
   for (int i = 0; i < piece.count; ++i) {

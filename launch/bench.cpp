@@ -271,7 +271,7 @@ class BenchRank {
     // Reports are rank 0's alone: its word decides what all of them call.
     if (gather_one(mesh_, settings_.has("trace") ? 1 : 0).front() == 0) return;
     Traced traced = trace_calls(mesh_, attention, place, passes());
-    if (!traced.waits_inside) report.exposed_source = "trace";
+    if (!traced.waits_uncounted) report.exposed_source = "trace";
     report.exposed_s = traced.exposed_s;
     report.trace = traced.figures;
     if (mesh_.rank() == 0) report.trace->file = settings_.path("trace").string();

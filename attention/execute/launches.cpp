@@ -1,6 +1,7 @@
 #include "attention/execute/launches.h"
 
 #include "attention/execute/arrivals.h"
+#include "attention/execute/joined_tiles.h"
 #include "attention/plan/context.h"
 
 #include <algorithm>
@@ -56,6 +57,14 @@ AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& laun
   g.key_tokens = tokens_of(std::span<const KeySegment>(launch.keys));
   g.query_tokens = tokens_of(std::span<const QuerySegment>(launch.queries));
   return g;
+}
+
+std::vector<TokenRange> positions_of(const RankPlan& rank, Slice segments) {
+  std::vector<TokenRange> positions;
+  for (std::int32_t i = 0; i < segments.count; ++i) {
+    positions.push_back(rank.segments[static_cast<std::size_t>(segments.begin + i)].positions);
+  }
+  return positions;
 }
 
 bool same_segments(const RankPlan& rank, Slice a, Slice b) {
@@ -152,6 +161,15 @@ Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
     list_of_.push_back(static_cast<std::int32_t>(launches_.size()));
     Launch launch = segments_of(rank, a);
     if (kernel.backend != "cpu") add_arrivals(rank, item, problem_, launch);
+    const bool joins = kernel.joined_tiles && !(deterministic && a.pass == Pass::backward);
+    const TileLimits limits = tiles_for(kernel, kernel_query(problem_, a.pass, kernel.backend));
+    if (joins && !rows.cut_to_keys()) {
+      JoinedTiles joined = joined_tiles(rows, grid, positions_of(rank, a.keys), limits);
+      launch.tiles = std::move(joined.tiles);
+      launch.index = std::move(joined.index);
+      launches_.push_back(std::move(launch));
+      continue;
+    }
     for (std::int32_t i = 0; i < a.keys.count; ++i) {
       const Segment& s = rank.segments[static_cast<std::size_t>(a.keys.begin + i)];
       rows.tiles(grid, i, s.positions, launch.tiles);
@@ -161,10 +179,9 @@ Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
                      [](const Tile& x, const Tile& y) { return x.row < y.row; });
     if (kernel.backend != "cpu") {
       if (rows.cut_to_keys()) launch.tiles = disjoint_key_tiles(launch.tiles);
-      launch.index = make_tile_index(
-          launch.tiles, tiles_for(kernel, kernel_query(problem_, a.pass, kernel.backend)));
+      launch.index = make_tile_index(launch.tiles, limits);
     }
-    if (kernel.joined_tiles && !(deterministic && a.pass == Pass::backward)) {
+    if (joins) {
       JoinedTiles joined = join_tiles(launch.tiles, launch.index);
       launch.tiles = std::move(joined.tiles);
       launch.index = std::move(joined.index);

@@ -137,6 +137,12 @@ inline std::int64_t tokens_of(std::span<const QuerySegment> queries) {
   return end;
 }
 
+/// How long a launch that takes keys as they arrive stood still for them. Kernels add to it.
+struct WaitCount {
+  std::uint64_t nanoseconds = 0;  ///< sum of the blocks' times with no key left and none there
+  std::uint64_t blocks = 0;       ///< that counted; 0: the kernel does not
+};
+
 /// What a launch needs beside its operands. `poll` (may be empty) is called between tiles by the
 /// calling thread, so that a transport can progress. `flops` is added to, where the tile product is
 /// called: 2 * rows * keys * dim for each product. `traffic_bytes` is added to, where the kernel's
@@ -162,6 +168,8 @@ struct LaunchContext {
   const std::uint32_t* abort = nullptr;
   /// CUDA kernels whose blocks stay for the whole launch take at most so many SMs; 0: all.
   int sm_limit = 0;
+  /// CUDA: device memory, 8-byte aligned; null: nobody asks, and no clock is read.
+  WaitCount* waited = nullptr;
   /// `flops` begins with 0: nothing was added before. Of kernels that say so
   /// (Kernel::zeroes_flops).
   bool flops_assign = false;

@@ -11,6 +11,8 @@ constexpr int kDefaultSlices = 4;
 /// One launch takes what has arrived: slices are fine, as long as a copy is worth its start (3.5
 /// us, docs/notes/05-gpu-measurements.md, of 370 GB/s).
 constexpr std::int64_t kCopyBytes = std::int64_t{4} << 20;
+/// Of the slice that forward waits for before anything hides a copy: earlier is worth more starts.
+constexpr std::int64_t kFirstCopyBytes = std::int64_t{2} << 20;
 
 /// The part of an owner's keys that a receiver needs. Both ends derive it, in the same order.
 std::vector<Run> runs_between(const std::vector<TokenRange>& owned,
@@ -99,7 +101,9 @@ std::int32_t Exchange::wish() const {
   const Problem& p = b_.problem();
   const std::int64_t shard = p.batch * *p.seq_kv / groups() * b_.heads_kv().count *
                              (b_.dim() + b_.dim_v()) * size_of(p.dtype);
-  return static_cast<std::int32_t>(std::clamp<std::int64_t>(shard / kCopyBytes, 1, 1024));
+  const bool grows = b_.plan().request.pass == Pass::forward;
+  const std::int64_t bytes = grows ? kFirstCopyBytes : kCopyBytes;
+  return static_cast<std::int32_t>(std::clamp<std::int64_t>(shard / bytes, 1, 1024));
 }
 
 void Exchange::cut_heads() {

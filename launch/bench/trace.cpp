@@ -27,7 +27,7 @@ Traced trace_calls(Mesh& mesh, Attention& attention, const Place& place,
   Traced traced;
   double exposed = 0;
   double device_error = 0;
-  int waits_inside = 0;
+  int uncounted = 0;
   barrier(mesh, "bench: before traced calls");
   attention.record(true);
   for (const Pass pass : passes) {
@@ -35,7 +35,7 @@ Traced trace_calls(Mesh& mesh, Attention& attention, const Place& place,
     const CallTrace mine = attention.recorded(pass);
     const Exposure e = exposure_of(attention.plan(pass).rank(mesh.rank()), mine);
     exposed += e.exposed_s;
-    waits_inside |= mine.waits_inside ? 1 : 0;
+    uncounted |= mine.waits_uncounted() ? 1 : 0;
     device_error = std::max(device_error, mine.clock_error_s);
     const double slowest = std::ranges::max(gather_one(mesh, e.call_s));
     (pass == Pass::forward ? traced.figures.forward_s : traced.figures.backward_s) = slowest;
@@ -45,7 +45,7 @@ Traced trace_calls(Mesh& mesh, Attention& attention, const Place& place,
   attention.record(false);
   traced.run.clocks = clock_offsets(mesh);
   traced.exposed_s = std::ranges::max(gather_one(mesh, exposed));
-  traced.waits_inside = std::ranges::max(gather_one(mesh, waits_inside)) != 0;
+  traced.waits_uncounted = std::ranges::max(gather_one(mesh, uncounted)) != 0;
   const auto device_errors = gather_one(mesh, device_error);
   for (std::size_t r = 0; r < traced.run.clocks.size(); ++r) {
     traced.figures.clock_error_s =

@@ -22,8 +22,8 @@ struct Traced {
   TracedRun run;         ///< on rank 0; elsewhere without calls
   TraceFigures figures;  ///< without the file's name
   double exposed_s = 0;  ///< of all passes, the rank that has most
-  /// On some rank kernels waited for keys themselves: exposed_s does not have that.
-  bool waits_inside = false;
+  /// On some rank kernels waited for keys themselves and did not count it: exposed_s lacks that.
+  bool waits_uncounted = false;
 };
 
 /// One more call of each pass, recorded. Collective; after the timed calls, which it would disturb.

@@ -137,7 +137,8 @@ class DevicePass final : public BoundPass {
                     first.at_s + clock.call_s(),
                     first.error_s,
                     executor_.waits_inside(),
-                    executor_.samples()};
+                    executor_.samples(),
+                    executor_.waits_inside() ? executor_.waited_s() : std::nullopt};
     for (ItemSample& s : trace.samples) {
       s.begin_s += first.at_s;
       s.await_s += first.at_s;

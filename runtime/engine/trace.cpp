@@ -60,7 +60,8 @@ void answer(Mesh& mesh) {
 struct Head {
   Pass pass = Pass::forward;
   double begin_s = 0, end_s = 0, clock_error_s = 0;
-  bool waits_inside = false;
+  bool waits_inside = false, counted = false;
+  double waited_s = 0;
   std::uint64_t samples = 0;
 };
 
@@ -93,8 +94,14 @@ std::vector<ClockOffset> clock_offsets(Mesh& mesh) {
 }
 
 std::vector<CallTrace> gather_traces(Mesh& mesh, const CallTrace& mine) {
-  const Head head{mine.pass,          mine.begin_s,      mine.end_s,
-                  mine.clock_error_s, mine.waits_inside, mine.samples.size()};
+  const Head head{mine.pass,
+                  mine.begin_s,
+                  mine.end_s,
+                  mine.clock_error_s,
+                  mine.waits_inside,
+                  mine.waited_s.has_value(),
+                  mine.waited_s.value_or(0.0),
+                  mine.samples.size()};
   std::vector<Head> heads(static_cast<std::size_t>(mesh.world()));
   all_gather(mesh, bytes_of(head), std::as_writable_bytes(std::span(heads)), "traces: sizes");
   if (mesh.rank() != 0) {
@@ -105,7 +112,8 @@ std::vector<CallTrace> gather_traces(Mesh& mesh, const CallTrace& mine) {
   for (int r = 1; r < mesh.world(); ++r) {
     const Head& h = heads[static_cast<std::size_t>(r)];
     CallTrace& trace = all.emplace_back(
-        CallTrace{h.pass, h.begin_s, h.end_s, h.clock_error_s, h.waits_inside, {}});
+        CallTrace{h.pass, h.begin_s, h.end_s, h.clock_error_s, h.waits_inside, {}, {}});
+    if (h.counted) trace.waited_s = h.waited_s;
     trace.samples.resize(h.samples);
     if (h.samples > 0) receive(mesh, r, std::as_writable_bytes(std::span(trace.samples)), "trace");
   }

@@ -149,6 +149,7 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
   if (!sm90::suits(p)) throw std::runtime_error("the launch would go to flash2");
   LaunchContext with = context;
   with.abort = g_emulation.abort;
+  with.waited = g_emulation.waited;
   const cuda::Geometry g = cuda::geometry_of(p.geometry, with);
   clear_gradients(p, g);
   const std::int64_t items = sm90::key_items_of(p.geometry);

@@ -187,6 +187,7 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   if (items == 0) return;
   LaunchContext with = context;
   with.abort = g_emulation.abort;
+  with.waited = g_emulation.waited;
   const int sms =
       g_emulation.sm_limit > 0 ? std::min(g_emulation.sm_limit, g_emulation.sms) : g_emulation.sms;
   std::vector<std::byte> workspace(static_cast<std::size_t>(

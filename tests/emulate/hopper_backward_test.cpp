@@ -209,6 +209,27 @@ TEST(EmulatedHopperBackward, LateFlags) {
   }
 }
 
+TEST(EmulatedHopperBackward, CountsWhatItWaits) {
+  const OracleProblem p = problem_of(300);
+  std::vector<std::uint32_t> flags{1, 1, 1};
+  auto keys = segments_cut_at(300, {130, 250});
+  for (std::size_t i = 0; i < keys.size(); ++i) keys[i].ready = &flags[i];
+  attn::WaitCount count;
+  Options options{.emulation = {.sms = 1, .waited = &count}};
+  options.backward.before = [&] { count = {}; };
+  expect_right({make_launch(p, keys, kGrid)}, options);
+  EXPECT_EQ(count.blocks, 1);
+  EXPECT_EQ(count.nanoseconds, 0);
+  options.backward.before = [&] {
+    count = {};
+    flags = {1, 0, 1};
+  };
+  options.emulation.late = {[] {}, [] {}, [] {}, [&] { flags[1] = 1; }};
+  expect_right({make_launch(p, keys, kGrid)}, options);
+  EXPECT_EQ(count.blocks, 1);
+  EXPECT_GT(count.nanoseconds, 3);
+}
+
 /// Keys arrive block by block and head by head; the launch takes them so.
 TEST(EmulatedHopperBackward, KeysThatArriveInParts) {
   OracleProblem p = problem_of(300);

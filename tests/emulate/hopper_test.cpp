@@ -206,6 +206,36 @@ TEST(EmulatedHopper, LateFlags) {
   }
 }
 
+/// What a block stood still counts, what it had keys for meanwhile does not.
+TEST(EmulatedHopper, CountsWhatItWaits) {
+  const OracleProblem p = problem_of(300);
+  std::vector<std::uint32_t> flags{1, 1, 1};
+  auto keys = segments_cut_at(300, {130, 250});
+  for (std::size_t i = 0; i < keys.size(); ++i) keys[i].ready = &flags[i];
+  attn::WaitCount prompt;
+  expect_right({make_launch(p, keys, kGrid)}, {.sms = 1, .waited = &prompt});
+  EXPECT_EQ(prompt.blocks, 1);
+  EXPECT_EQ(prompt.nanoseconds, 0);
+
+  // The world outside acts when nobody can go on: all keys that are there have been taken, which
+  // the loader sees when it looks again.
+  for (std::uint64_t seed = 1; seed < 4; ++seed) {
+    std::vector<std::uint64_t> waits;
+    for (const std::size_t idle : {std::size_t{1}, std::size_t{6}}) {
+      flags = {1, 0, 1};
+      attn::WaitCount late;
+      Emulation emulation{.seed = seed, .sms = 1, .waited = &late};
+      emulation.late.resize(idle, [] {});
+      emulation.late.push_back([&] { flags[1] = 1; });
+      expect_right({make_launch(p, keys, kGrid)}, emulation);
+      EXPECT_EQ(late.blocks, 1);
+      EXPECT_GT(late.nanoseconds, 0);
+      waits.push_back(late.nanoseconds);
+    }
+    EXPECT_GE(waits[1], waits[0] + 5);  // five looks more
+  }
+}
+
 /// Keys arrive block by block and head by head; the launch takes them so.
 TEST(EmulatedHopper, KeysThatArriveInParts) {
   OracleProblem p = problem_of(300);

@@ -50,6 +50,22 @@ TEST(Exposure, EndsWithTheCall) {
   expect(exposure_of(rank.plan(), call(2, 6, {{1, 7}, {0, 3}})), 1, 4, 3, 0);
 }
 
+TEST(Exposure, HasWhatKernelsWaitedInside) {
+  const HandMade rank = HandMade(0).receives(1, 0).computes();
+  // The kernel runs from 1 to 7 beside a transfer from 0 to 5: of 6 it stood still for 2.
+  CallTrace trace = call(0, 8, {{0, 5}, {1, 7}});
+  trace.waits_inside = true;
+  EXPECT_TRUE(trace.waits_uncounted());
+  expect(exposure_of(rank.plan(), trace), 6, 5, 1, 1);
+  trace.waited_s = 2;
+  EXPECT_FALSE(trace.waits_uncounted());
+  expect(exposure_of(rank.plan(), trace), 4, 5, 3, 1);
+  trace.waited_s = 9;  // clocks differ: no more than what is under way beside the kernel
+  expect(exposure_of(rank.plan(), trace), 2, 5, 5, 1);
+  trace.waited_s = 0;
+  expect(exposure_of(rank.plan(), trace), 6, 5, 1, 1);
+}
+
 TEST(Overlap, IsTheHiddenShareOfTheTransfersAlone) {
   EXPECT_NEAR(*overlap_of(1, 4), 0.75, kNear);
   EXPECT_NEAR(*overlap_of(0, 4), 1, kNear);

@@ -4,6 +4,7 @@
 #include "attention/execute/joined_prepares.h"
 #include "runtime/base/cuda_check.h"
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <exception>
@@ -88,16 +89,35 @@ void DeviceExecutor::load_code(const Memory& memory) {
 }
 
 void DeviceExecutor::make_clock() {
-  if (!clock_) clock_.emplace(schedule_);
+  if (clock_) return;
+  waited_ = DeviceBuffer(sizeof(WaitCount));
+  clock_.emplace(schedule_);
 }
 
 std::vector<ItemSample> DeviceExecutor::samples() const {
   return item_samples(plan_, traits_, schedule_, clock_->times());
 }
 
+std::optional<double> DeviceExecutor::waited_s() const {
+  WaitCount count;
+  check_cuda(cudaMemcpy(&count, waited_.data(), sizeof count, cudaMemcpyDefault), "waiting time");
+  if (count.blocks == 0) return std::nullopt;
+  int device = 0;
+  int sms = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device),
+             "number of multiprocessors");
+  if (context_.sm_limit > 0) sms = std::min(sms, context_.sm_limit);
+  return static_cast<double>(count.nanoseconds) * 1e-9 / sms;
+}
+
 void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode,
                              bool noted) {
-  if (noted) clock_->begin_call(stream);
+  context_.waited = noted ? reinterpret_cast<WaitCount*>(waited_.data()) : nullptr;
+  if (noted) {
+    check_cuda(cudaMemsetAsync(waited_.data(), 0, sizeof(WaitCount), stream), "cudaMemsetAsync");
+    clock_->begin_call(stream);
+  }
   context_.stream = stream;
   lanes_ = {comm::LinkStream{stream, report_.awaited[0]},
             comm::LinkStream{mode == DeviceMode::blocking ? stream : copy_, report_.awaited[1]}};

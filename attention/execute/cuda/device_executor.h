@@ -8,6 +8,7 @@
 #include "attention/execute/schedule.h"
 #include "comm/device/device_link.h"
 #include "runtime/base/cuda_handles.h"
+#include "runtime/base/device_buffer.h"
 
 #include <annulus/plan.h>
 #include <annulus/trace.h>
@@ -54,11 +55,14 @@ class DeviceExecutor {
   /// `noted`: with events of clock() around each step, which must be there. Not for a capture.
   void enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode, bool noted = false);
 
-  /// Makes the events, once. On the current device.
+  /// Makes what notes need, once. On the current device.
   void make_clock();
   const StepClock& clock() const { return *clock_; }
   /// Of the last noted call, once it is over: seconds after clock().first().
   std::vector<ItemSample> samples() const;
+  /// The same: how long the multiprocessors stood still for keys inside kernels, in the mean; none
+  /// where no kernel counted it.
+  std::optional<double> waited_s() const;
   bool waits_inside() const { return attn::waits_inside(schedule_); }
 
  private:
@@ -90,6 +94,7 @@ class DeviceExecutor {
   CudaEvent begin_;
   std::vector<CudaEvent> events_;
   std::array<comm::LinkStream, 2> lanes_;
+  DeviceBuffer waited_;             ///< a WaitCount, with clock_
   std::optional<StepClock> clock_;  ///< none until a call is to be noted
 };
 

@@ -22,6 +22,7 @@ struct Geometry {
   std::int32_t first_kv_head, kv_heads;  ///< that the launch reads
   const std::uint32_t* abort;
   unsigned long long* flops;
+  unsigned long long* waited;  ///< WaitCount; null: not counted
 };
 
 inline Geometry geometry_of(const AttendGeometry& g, const LaunchContext& context) {
@@ -54,7 +55,8 @@ inline Geometry geometry_of(const AttendGeometry& g, const LaunchContext& contex
           .kv_heads = static_cast<std::int32_t>(
               g.heads == 0 ? 0 : (g.head_offset + g.heads - 1) / g.group - first + 1),
           .abort = context.abort,
-          .flops = reinterpret_cast<unsigned long long*>(context.flops)};
+          .flops = reinterpret_cast<unsigned long long*>(context.flops),
+          .waited = reinterpret_cast<unsigned long long*>(context.waited)};
 }
 
 }  // namespace annulus::attn::cuda

@@ -50,16 +50,22 @@ struct QueryLoader {
     }
   }
 
-  /// One lane: waits until the tile's keys are there. False where the launch was aborted.
+  /// One lane: waits until the tile's keys are there, for the block's n-th item. False where the
+  /// launch was aborted.
   __device__ __forceinline__ bool await_keys(const KeySegment& segment, const KeyItem& item,
-                                             int kv_head) const {
+                                             int kv_head, int n) const {
     if (segment.ready == nullptr) return true;
     const std::int64_t key = g.tiles_by_key[item.tile.begin].key;
     const std::uint32_t needed = cuda::needed_for(segment, kv_head, key, item.tile.keys);
+    std::uint32_t since = 0;  // when consumers were done with the item before, if somebody asks
     while (load_acquire_system(segment.ready) < needed) {
       if (g.abort != nullptr && load_acquire_system(g.abort) != 0) return false;
+      if (g.waited != nullptr && since == 0 && is_over(&shared.keys_empty, Place<1>(n).empty)) {
+        since = nanoseconds_now();
+      }
       pause();
     }
+    if (since != 0) atomicAdd(g.waited, nanoseconds_now() - since);
     fence_async_global();  // what the counter stands for is read by the copy engine
     return true;
   }
@@ -73,7 +79,7 @@ struct QueryLoader {
     shared.walker = {shared.heads.first, item.tile.begin, 0};
     const Tile& tile = g.tiles_by_key[item.tile.begin];
     const KeySegment& segment = g.keys[tile.segment];
-    if (!await_keys(segment, item, kv_head)) return false;
+    if (!await_keys(segment, item, kv_head, n)) return false;
     const Place<1> at(n);
     wait(&shared.keys_empty, at.empty);
     if (*static_cast<volatile std::uint32_t*>(&shared.aborted) != 0) return false;
@@ -240,6 +246,7 @@ struct QueryLoader {
       index = __shfl_sync(0xffffffffU, index, 0);
     }
     say_end();
+    if (lane == 0 && g.waited != nullptr) atomicAdd(g.waited + 1, 1ULL);
     if (lane == 0 && g.flops != nullptr) {
       constexpr int kOfPair = 2 * (3 * Memory::kDim + 2 * Memory::kDimV);
       atomicAdd(g.flops, static_cast<unsigned long long>(shared.pairs * kOfPair));

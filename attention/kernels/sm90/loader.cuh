@@ -59,6 +59,12 @@ struct Loader {
     return g.abort != nullptr && load_acquire_system(g.abort) != 0;
   }
 
+  /// Consumers have no K left that is not taken.
+  __device__ __forceinline__ bool is_dry() const {
+    const Place<Memory::kStages> last(step + Memory::kStages - 1);
+    return is_over(&shared.k_empty[last.index], last.empty);
+  }
+
   /// Waits until keys of the tile are there, from number `first` of its segment on. False where the
   /// launch was aborted. What came before is on its way when this thread spins.
   __device__ __forceinline__ bool await_keys(const Tile& tile, std::int64_t first, int keys,
@@ -72,11 +78,14 @@ struct Loader {
     if (needed <= seen) return true;
     seen = load_acquire_system(from.ready);
     if (seen < needed) load_values();
+    std::uint32_t since = 0;  // when consumers ran dry, if somebody asks; 0: they have not
     while (seen < needed) {
       if (aborted()) return false;
+      if (g.waited != nullptr && since == 0 && is_dry()) since = nanoseconds_now();
       pause();
       seen = load_acquire_system(from.ready);
     }
+    if (since != 0) atomicAdd(g.waited, nanoseconds_now() - since);
     fence_async_global();  // what the counter stands for is read by the copy engine
     return true;
   }
@@ -187,6 +196,7 @@ struct Loader {
       }
     }
     load_values();
+    if (g.waited != nullptr) atomicAdd(g.waited + 1, 1ULL);
     if (g.flops != nullptr) {
       atomicAdd(g.flops, static_cast<unsigned long long>(2 * shared.pairs * (kDim + kDimV)));
     }

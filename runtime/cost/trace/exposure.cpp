@@ -65,7 +65,10 @@ Exposure exposure_of(const RankPlan& plan, const CallTrace& trace) {
   e.call_s = std::max(0.0, call.end - call.begin);
   e.compute_s = length(compute);
   e.transfer_s = length(transfers);
-  e.exposed_s = std::max(0.0, e.transfer_s - common(compute, transfers));
+  const double covered = common(compute, transfers);
+  const double waited = std::clamp(trace.waited_s.value_or(0.0), 0.0, covered);
+  e.compute_s -= waited;
+  e.exposed_s = std::max(0.0, e.transfer_s - covered) + waited;
   e.idle_s = std::max(0.0, e.call_s - e.compute_s - e.exposed_s);
   return e;
 }

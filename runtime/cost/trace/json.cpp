@@ -168,6 +168,10 @@ class Writer {
   std::int64_t end_ = 0;
 };
 
+ordered_json waited_inside(const CallTrace& trace) {
+  return trace.waited_s ? ordered_json(*trace.waited_s) : ordered_json(nullptr);
+}
+
 ordered_json call_json(const TracedCall& call) {
   ordered_json ranks = ordered_json::array();
   for (std::size_t r = 0; r < call.ranks.size(); ++r) {
@@ -178,6 +182,7 @@ ordered_json call_json(const TracedCall& call) {
                      {"exposed_s", e.exposed_s},
                      {"idle_s", e.idle_s},
                      {"waits_inside", call.ranks[r].waits_inside},
+                     {"waited_inside_s", waited_inside(call.ranks[r])},
                      {"device_clock_error_s", call.ranks[r].clock_error_s}});
   }
   return {{"name", call.name}, {"ranks", ranks}};

@@ -29,9 +29,15 @@ struct CallTrace {
   double begin_s = 0;
   double end_s = 0;
   double clock_error_s = 0;  ///< of a GPU's clock against the host's; 0 on the CPU
-  /// A kernel took keys as they arrived: waiting for them is in its own time, not in exposed_s.
+  /// A kernel took keys as they arrived: waiting for them is in its own samples.
   bool waits_inside = false;
   std::vector<ItemSample> samples;
+  /// Where waits_inside: how long the GPU's multiprocessors stood still for keys inside kernels, in
+  /// the mean of all that launches may take. None: the kernels did not count it.
+  std::optional<double> waited_s{};
+
+  /// Some waiting is in no sample and was not counted.
+  bool waits_uncounted() const { return waits_inside && !waited_s; }
 };
 
 /// How a call's time divides: call_s = compute_s + exposed_s + idle_s, and transfer_s = exposed_s +
@@ -45,7 +51,8 @@ struct Exposure {
 };
 
 /// Pure. A transfer by flag counts from where its stream began to wait for it. What lies outside
-/// the call does not count.
+/// the call does not count. What kernels waited inside (waited_s) is exposed and not compute, at
+/// most as much as compute covers of transfers.
 ANNULUS_API Exposure exposure_of(const RankPlan& plan, const CallTrace& trace);
 
 /// 1 - exposed / the same transfers alone; none where nothing moves.
