@@ -55,15 +55,24 @@ std::vector<int> slices(std::string_view backend, const Decision& decision,
   return all;
 }
 
+/// A session that was told nothing also holds what moved before there was a choice.
+std::vector<BackwardMoves> moves(const SessionOptions& options, const Decision& decision) {
+  const BackwardMoves told = options.backward_moves;
+  if (decision.mesh.ring == 1 || told != BackwardMoves::automatic) return {told};
+  return {BackwardMoves::automatic, BackwardMoves::keys};
+}
+
 /// The kernel's own tiles, and those that the session was told.
 std::vector<TileChoice> choices(const SessionOptions& options, std::string_view backend,
                                 const Decision& decision, const Problem& problem) {
   std::vector<TileChoice> all;
   for (const GatherLaunch launch : launches(backend, decision, options.outer)) {
     for (const int count : slices(backend, decision, problem)) {
-      all.push_back({options.outer, 0, 0, launch, count});
-      if (options.tile_q == 0 && options.tile_k == 0) continue;
-      all.push_back({options.outer, options.tile_q, options.tile_k, launch, count});
+      for (const BackwardMoves moved : moves(options, decision)) {
+        all.push_back({options.outer, 0, 0, launch, count, moved});
+        if (options.tile_q == 0 && options.tile_k == 0) continue;
+        all.push_back({options.outer, options.tile_q, options.tile_k, launch, count, moved});
+      }
     }
   }
   return all;
