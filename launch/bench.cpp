@@ -164,6 +164,9 @@ class BenchRank {
     report.kernel_used = attention.kernel_used();
     report.fallback_reason = attention.fallback_reason();
     report.sm_limit = request_.attention.sm_limit;
+    if (request_.backward) {
+      report.backward_moves = name_of(attention.plan(Pass::backward).backward_moves());
+    }
     report.command_line = request_.call.command_line;
     report.mpi = mpi_version();
     report.threads = request_.threads;

@@ -26,6 +26,9 @@ constexpr std::size_t kMostRows = 16;  ///< ranks that the table shows one by on
 struct Candidate {
   PlanRequest request;
   RanksTotals totals;
+  /// Of backward around a ring, all ranks: what moves, and what either would send.
+  BackwardMoves moves = BackwardMoves::keys;
+  RingBytes ring{};
 
   /// The slowest rank sets the step.
   double predicted_s() const { return std::ranges::max(totals.predicted_s); }
@@ -38,7 +41,10 @@ Candidate evaluate(const Settings& settings, PlanRequest request) {
     plans.push_back(make_plan(request));
   }
   const int threads = std::max(2, static_cast<int>(std::thread::hardware_concurrency()));
-  return {.request = request, .totals = total(plans, machine_of(settings), threads)};
+  return {.request = request,
+          .totals = total(plans, machine_of(settings), threads),
+          .moves = plans.back().backward_moves(),
+          .ring = plans.back().ring_bytes()};
 }
 
 /// `auto` becomes what `bench` would run.
@@ -100,6 +106,9 @@ ordered_json to_json(const Candidate& candidate, const Settings& settings) {
           {"flops", totals.flops},
           {"bytes_sent", totals.bytes_sent},
           {"bytes_received", totals.bytes_received},
+          {"backward_moves", name_of(candidate.moves)},
+          {"ring_bytes_keys", candidate.ring.keys},
+          {"ring_bytes_queries", candidate.ring.queries},
           {"peak_bytes", totals.peak_bytes},
           {"predicted_s", candidate.predicted_s()},
           {"predicted_source", "analytic"}};
@@ -149,6 +158,12 @@ std::string to_text(const Candidate& candidate, const Settings& settings) {
     }
   }
   if (totals.flops.size() > 1) text += summary(totals);
+  if (candidate.ring.keys + candidate.ring.queries > 0) {
+    text += fmt::format(
+        "backward moves {}: of all ranks {} bytes of keys and their gradients, {} of queries and "
+        "theirs\n",
+        name_of(candidate.moves), candidate.ring.keys, candidate.ring.queries);
+  }
   return text + fmt::format("predicted {:.6f} s (analytic, {})\n", candidate.predicted_s(),
                             machine_of(settings).name);
 }

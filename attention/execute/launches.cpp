@@ -22,7 +22,8 @@ Launch segments_of(const RankPlan& rank, const Attend& a) {
   Launch launch;
   for (std::int32_t i = 0; i < a.queries.count; ++i) {
     const Segment& s = rank.segments[static_cast<std::size_t>(a.queries.begin + i)];
-    launch.queries.push_back({s.first_row, s.token, s.positions.count});
+    if (i == 0) launch.first_row = s.first_row;
+    launch.queries.push_back({s.first_row - launch.first_row, s.token, s.positions.count});
   }
   for (std::int32_t i = 0; i < a.keys.count; ++i) {
     const Segment& s = rank.segments[static_cast<std::size_t>(a.keys.begin + i)];
@@ -32,8 +33,51 @@ Launch segments_of(const RankPlan& rank, const Attend& a) {
   return launch;
 }
 
-AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& launch,
-                           std::int64_t rows) {
+std::int64_t rows_of(const Launch& launch) {
+  std::int64_t rows = 0;
+  for (const QuerySegment& s : launch.queries) rows += s.count;
+  return rows;
+}
+
+/// Rows [first, first + count) of those that follow each other in `ranges`.
+std::vector<TokenRange> part_of(const std::vector<TokenRange>& ranges, std::int64_t first,
+                                std::int64_t count) {
+  std::vector<TokenRange> part;
+  for (const TokenRange& range : ranges) {
+    const std::int64_t begin = std::max<std::int64_t>(first, 0);
+    const std::int64_t end = std::min(first + count, range.count);
+    if (begin < end) part.push_back({range.position(begin), end - begin, range.stride});
+    first -= range.count;
+  }
+  return part;
+}
+
+/// What is known of the rows of attends. Most attends of a plan have the same ones.
+class Tables {
+ public:
+  Tables(const Plan& plan, const RankPlan& rank) : bands_(plan.impl().bands), rank_(rank) {}
+
+  const RowTable& of(const Launch& launch) {
+    const std::int64_t rows = rows_of(launch);
+    for (const Known& known : known_) {
+      if (known.first == launch.first_row && known.table.rows() == rows) return known.table;
+    }
+    known_.push_back(
+        {launch.first_row, RowTable(bands_, part_of(rank_.rows, launch.first_row, rows))});
+    return known_.back().table;
+  }
+
+ private:
+  struct Known {
+    std::int64_t first;
+    RowTable table;
+  };
+  const std::vector<Band>& bands_;
+  const RankPlan& rank_;
+  std::vector<Known> known_;
+};
+
+AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& launch) {
   AttendGeometry g;
   g.batch = p.batch;
   g.heads = a.heads;
@@ -45,7 +89,7 @@ AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& laun
   g.softmax_scale = *p.softmax_scale;
   g.softcap = p.softcap;
   g.sequence_keys = *p.seq_kv;
-  g.rows = rows;
+  g.rows = rows_of(launch);
   g.queries = launch.queries;
   g.keys = launch.keys;
   g.tiles = launch.tiles;
@@ -123,13 +167,13 @@ std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kerne
   if (kernel.backend != "cpu" && !kernel.joined_tiles) {
     return workspace_bytes(Launches(plan, rank, kernel), threads);
   }
-  const RowTable table(plan.impl().bands, rank.rows);
+  Tables tables(plan, rank);
   const TileGrid grid{plan.request().options.tile_q, plan.request().options.tile_k};
   std::int64_t bytes = 0;
   for (const Attend& a : rank.attends) {
     Launch launch = segments_of(rank, a);
-    if (kernel.joined_tiles) count_tiles(table, grid, rank, a, launch);
-    const AttendGeometry g = geometry_of(plan.request().problem, a, launch, table.rows());
+    if (kernel.joined_tiles) count_tiles(tables.of(launch), grid, rank, a, launch);
+    const AttendGeometry g = geometry_of(plan.request().problem, a, launch);
     bytes = std::max(bytes, kernel.workspace_bytes(g, a.pass == Pass::backward, threads));
   }
   return bytes;
@@ -148,9 +192,9 @@ std::int64_t workspace_bytes(const Launches& launches, int threads) {
 
 Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel, bool deterministic)
     : rank_(rank), kernel_(kernel), problem_(plan.request().problem) {
-  const RowTable rows(plan.impl().bands, rank.rows);
+  Tables tables(plan, rank);
   const TileGrid grid{plan.request().options.tile_q, plan.request().options.tile_k};
-  intervals_ = rows.intervals();
+  intervals_ = RowTable(plan.impl().bands, rank.rows).intervals();
   for (const Item& item : rank.items) {
     if (item.kind != ItemKind::attend) continue;
     const Attend& a = rank.attends[static_cast<std::size_t>(item.payload)];
@@ -160,6 +204,7 @@ Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
     }
     list_of_.push_back(static_cast<std::int32_t>(launches_.size()));
     Launch launch = segments_of(rank, a);
+    const RowTable& rows = tables.of(launch);
     if (kernel.backend != "cpu") add_arrivals(rank, item, problem_, launch);
     const bool joins = kernel.joined_tiles && !(deterministic && a.pass == Pass::backward);
     const TileLimits limits = tiles_for(kernel, kernel_query(problem_, a.pass, kernel.backend));
@@ -192,9 +237,11 @@ Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
 
 AttendGeometry Launches::geometry(std::int32_t index) const {
   const auto i = static_cast<std::size_t>(index);
-  AttendGeometry g = geometry_of(problem_, rank_.attends[i], launch(index),
-                                 static_cast<std::int64_t>(intervals_.size()));
-  g.intervals = intervals_;
+  const Launch& l = launch(index);
+  AttendGeometry g = geometry_of(problem_, rank_.attends[i], l);
+  g.intervals =
+      std::span(intervals_)
+          .subspan(static_cast<std::size_t>(l.first_row), static_cast<std::size_t>(g.rows));
   return g;
 }
 

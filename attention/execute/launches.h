@@ -19,7 +19,8 @@ struct Launch {
   std::vector<QuerySegment> queries;
   std::vector<KeySegment> keys;
   std::vector<Tile> tiles;
-  TileIndex index;  ///< device kernels only
+  TileIndex index;             ///< device kernels only
+  std::int64_t first_row = 0;  ///< its rows in RankPlan::rows; kernels count from there
   /// Device kernels of an attend that takes its keys as they arrive: KeySegment::needed, by
   /// segment, and how many transfers there are.
   std::vector<std::vector<std::uint32_t>> needed{};
@@ -48,6 +49,7 @@ class Launches {
 
   const RankPlan& rank() const { return rank_; }
   const Kernel& kernel() const { return kernel_; }
+  /// Of all rows that attends meet; those of one attend lie together: geometry().intervals.
   const std::vector<RowIntervals>& intervals() const { return intervals_; }
   /// Attends one after the other of the same rows and keys, slices of heads, share one.
   const std::vector<Launch>& launches() const { return launches_; }
@@ -71,7 +73,7 @@ class Launches {
   const RankPlan& rank_;
   const Kernel& kernel_;
   Problem problem_;
-  std::vector<RowIntervals> intervals_;
+  std::vector<RowIntervals> intervals_;  ///< by row of RankPlan::rows
   std::vector<Launch> launches_;
   std::vector<std::int32_t> list_of_;  ///< by attend: of launches_
 };

@@ -231,34 +231,56 @@ void RankBuilder::merge(const Merge& merge, int step) {
 }
 
 std::int64_t RankBuilder::pairs(const std::vector<TokenRange>& keys) const {
+  return pairs(rows_, keys);
+}
+
+std::int64_t RankBuilder::pairs(const RowTable& rows, const std::vector<TokenRange>& keys) {
   std::int64_t sum = 0;
-  for (const TokenRange& range : keys) sum += rows_.pairs(range);
+  for (const TokenRange& range : keys) sum += rows.pairs(range);
   return sum;
 }
 
-std::int64_t RankBuilder::pairs(const std::vector<Segment>& keys) const {
+std::int64_t RankBuilder::pairs(const RowTable& rows, const std::vector<Segment>& keys) {
   std::int64_t sum = 0;
-  for (const Segment& s : keys) sum += rows_.pairs(s.positions);
+  for (const Segment& s : keys) sum += rows.pairs(s.positions);
   return sum;
+}
+
+QueryRows RankBuilder::rows_of(int group) {
+  if (group == ring_index()) return {&rows_, 0};
+  const auto g = static_cast<std::size_t>(group);
+  const std::int64_t first = visiting_rows_ + rows_.rows();
+  visiting_rows_ += plan_.row_tables[g].rows();
+  if (detail_ == Detail::items) {
+    const std::vector<TokenRange>& rows = plan_.groups[g].rows;
+    out_.rows.insert(out_.rows.end(), rows.begin(), rows.end());
+  }
+  return {&plan_.row_tables[g], first};
 }
 
 void RankBuilder::attend(Attend a, const std::vector<Segment>& keys, int step,
                          std::int64_t known_pairs) {
+  attend(a, {&rows_, 0}, keys, step, known_pairs);
+}
+
+void RankBuilder::attend(Attend a, const QueryRows& queries, const std::vector<Segment>& keys,
+                         int step, std::int64_t known_pairs) {
+  const RowTable& rows = *queries.table;
   // Backward runs without rows too: it defines dK and dV.
-  if (a.heads == 0 || (rows_.rows() == 0 && out_.pass == Pass::forward)) return;
+  if (a.heads == 0 || (rows.rows() == 0 && out_.pass == Pass::forward)) return;
   a.pass = out_.pass;
   a.queries = {static_cast<std::int32_t>(out_.segments.size()), 1};
-  out_.segments.push_back({-1, 0, {0, rows_.rows(), 1}, 0});
+  out_.segments.push_back({-1, 0, {0, rows.rows(), 1}, queries.first_row});
   a.keys = {static_cast<std::int32_t>(out_.segments.size()),
             static_cast<std::int32_t>(keys.size())};
   out_.segments.insert(out_.segments.end(), keys.begin(), keys.end());
-  a.pairs = known_pairs < 0 ? pairs(keys) : known_pairs;
+  a.pairs = known_pairs < 0 ? pairs(rows, keys) : known_pairs;
   const TileGrid grid{plan_.request.options.tile_q, plan_.request.options.tile_k};
   std::int64_t executed = 0;
   if (a.pairs > 0) {
     std::vector<TokenRange> positions;
     for (const Segment& k : keys) positions.push_back(k.positions);
-    executed = rows_.tile_pairs(grid, std::move(positions));
+    executed = rows.tile_pairs(grid, std::move(positions));
   }
   const std::int64_t widths = a.pass == Pass::forward ? dim() + dim_v() : 3 * dim() + 2 * dim_v();
   a.flops = 2 * widths * executed * a.heads * problem().batch;
@@ -267,7 +289,7 @@ void RankBuilder::attend(Attend a, const std::vector<Segment>& keys, int step,
   out_.flops += a.flops;
   if (detail_ == Detail::totals) return add(ItemKind::attend, 0, step, {});
   add(ItemKind::attend, out_.attends.size() - 1, step,
-      attend_accesses(a, keys, {rows_.rows(), dim(), dim_v(), plan_.group_size()}));
+      attend_accesses(a, keys, {rows.rows(), dim(), dim_v(), plan_.group_size()}));
 }
 
 RankPlan RankBuilder::finish() {

@@ -18,6 +18,12 @@ Block with_dims(Block block, std::int32_t dim, std::int32_t dims);
 /// Whether items are kept, or only counted.
 enum class Detail : std::uint8_t { items, totals };
 
+/// Query rows that an attend meets: part of RankPlan::rows.
+struct QueryRows {
+  const RowTable* table = nullptr;
+  std::int64_t first_row = 0;
+};
+
 /// Writes one rank's plan: slots, then items in enqueue order. Says what each item touches; edges,
 /// arena offsets and totals follow in finish(). Empty blocks give no item, on either end.
 class RankBuilder {
@@ -68,19 +74,25 @@ class RankBuilder {
   void row_sums(const Block& a, const Block& b, const Block& target, int step);
   void reduce(const Block& source, const Block& target, bool assign, int step);
   void merge(const Merge& merge, int step);
-  /// Fills queries (all rows), keys, pairs (counted unless known) and flops.
+  /// Fills queries (all own rows), keys, pairs (counted unless known) and flops.
   void attend(Attend attend, const std::vector<Segment>& keys, int step,
               std::int64_t known_pairs = -1);
+  /// The same of rows that came from another group.
+  void attend(Attend attend, const QueryRows& queries, const std::vector<Segment>& keys, int step,
+              std::int64_t known_pairs = -1);
+  /// The rows of a group whose queries come here (Plan::Impl::row_tables).
+  QueryRows rows_of(int group);
 
   /// Unmasked pairs of all rows with these keys, of one head and batch element.
   std::int64_t pairs(const std::vector<TokenRange>& keys) const;
+  static std::int64_t pairs(const RowTable& rows, const std::vector<TokenRange>& keys);
 
   RankPlan finish();
 
  private:
   static constexpr std::int32_t kStage = 1 << 24;
 
-  std::int64_t pairs(const std::vector<Segment>& keys) const;
+  static std::int64_t pairs(const RowTable& rows, const std::vector<Segment>& keys);
   std::int32_t like(std::int32_t slot);
   void add(ItemKind kind, std::size_t payload, int step, std::span<const Access> accesses);
   void prepare(PrepareKind kind, const Block& source, const Block& source2, const Block& target,
@@ -94,6 +106,7 @@ class RankBuilder {
   Detail detail_;
   std::int32_t round_ = 0;
   RowTable rows_;
+  std::int64_t visiting_rows_ = 0;
   RankPlan out_;
   std::vector<std::int32_t> caller_slots_;
   std::vector<std::int32_t> send_tags_;

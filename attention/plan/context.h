@@ -46,6 +46,11 @@ struct Plan::Impl {
   std::vector<std::int32_t> slice_ends;
   std::vector<std::vector<KeyInterval>> needed;  ///< by group: keys its rows see; gather only
   std::int64_t max_group_seq_kv = 0;
+  RingBytes ring_bytes;
+  bool moves_queries = false;
+  /// By group, where queries move: what the ranks that they come to know of them.
+  std::vector<attn::RowTable> row_tables;
+  std::int64_t max_group_seq = 0;
   std::uint32_t hash = 0;
 
   const Problem& problem() const { return request.problem; }

@@ -9,7 +9,7 @@ namespace annulus::attn {
 namespace {
 
 /// To be raised when plans of the same request change.
-constexpr std::int64_t kPlanFormat = 2;
+constexpr std::int64_t kPlanFormat = 3;
 
 class Fnv {
  public:
@@ -73,7 +73,7 @@ std::uint32_t hash_of(const Plan::Impl& plan) {
         std::int64_t{r.mesh.ring}, std::int64_t{r.mesh.ulysses}, r.options.tile_q, r.options.tile_k,
         std::int64_t{r.options.gather_slices}, std::int64_t{r.options.ulysses_slices},
         std::int64_t{r.options.resume}, std::int64_t{r.options.stage_caller},
-        std::int64_t{r.options.rounded_dkv}}) {
+        std::int64_t{r.options.rounded_dkv}, std::int64_t{plan.moves_queries}}) {
     fnv.add(v);
   }
   fnv.add(r.options.gather_launch);

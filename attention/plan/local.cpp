@@ -28,12 +28,10 @@ void local_forward(RankBuilder& b, const GroupTensors& t) {
   b.attend(a, segments_of(b.group().keys), 0, all_pairs(b));
 }
 
-GroupGradients local_backward(RankBuilder& b, const GroupTensors& t) {
+GroupGradients dkv_target(RankBuilder& b, DType dtype) {
   const HeadRange kv = b.heads_kv();
-  const bool in_place = b.plan().request.mesh.ulysses == 1 && b.problem().dtype == b.own_dkv();
   GroupGradients g;
-  g.dq = dq_target(b);
-  if (in_place) {
+  if (b.plan().request.mesh.ulysses == 1 && b.problem().dtype == dtype) {
     g.dk = view(b.caller(Role::dk), 0);
     g.dv = view(b.caller(Role::dv), 0);
   } else {
@@ -42,6 +40,13 @@ GroupGradients local_backward(RankBuilder& b, const GroupTensors& t) {
     g.dk = view(dkv, kv.first);
     g.dv = view(dkv, kv.first, b.dim());
   }
+  return g;
+}
+
+GroupGradients local_backward(RankBuilder& b, const GroupTensors& t) {
+  const SlotView dq = dq_target(b);
+  GroupGradients g = dkv_target(b, b.own_dkv());
+  g.dq = dq;
   Attend a;
   a.head = b.heads().first;
   a.heads = b.heads().count;

@@ -107,6 +107,37 @@ void slice_heads(Plan::Impl& impl) {
   }
 }
 
+/// Each chunk is sent by all groups but one, its fp32 sum by all.
+RingBytes ring_bytes(const Plan::Impl& impl) {
+  const Problem& p = impl.problem();
+  const std::int64_t hops = impl.request.mesh.ring;
+  const std::int64_t f32 = size_of(DType::f32);
+  const std::int64_t wide = (p.head_dim + *p.head_dim_v) * size_of(p.dtype);
+  const std::int64_t kv = (hops - 1) * wide + hops * (p.head_dim + *p.head_dim_v) * f32;
+  const std::int64_t q = (hops - 1) * (wide + 2 * f32) + hops * p.head_dim * f32;
+  RingBytes bytes;
+  for (std::size_t m = 0; m < impl.heads.size(); ++m) {
+    bytes.keys += p.batch * *p.seq_kv * impl.heads_kv[m].count * kv;
+    bytes.queries += p.batch * p.seq * impl.heads[m].count * q;
+  }
+  return bytes;
+}
+
+void choose_moves(Plan::Impl& impl) {
+  const PlanRequest& r = impl.request;
+  if (r.pass == Pass::forward || r.mesh.ring == 1 || gathers(r)) return;
+  impl.ring_bytes = ring_bytes(impl);
+  const BackwardMoves asked = r.options.backward_moves;
+  impl.moves_queries =
+      asked == BackwardMoves::queries ||
+      (asked == BackwardMoves::automatic && impl.ring_bytes.queries < impl.ring_bytes.keys);
+  if (!impl.moves_queries) return;
+  for (const Group& group : impl.groups) {
+    impl.row_tables.emplace_back(impl.bands, group.rows);
+    impl.max_group_seq = std::max(impl.max_group_seq, group.seq);
+  }
+}
+
 RankPlan build(const Plan::Impl& impl, int rank, attn::Detail detail) {
   const PlanRequest& r = impl.request;
   if (rank < 0 || rank >= r.mesh.world()) {
@@ -123,14 +154,16 @@ RankPlan build(const Plan::Impl& impl, int rank, attn::Detail detail) {
   const std::int64_t kv_tokens = in_place ? attn::tokens_in_place(impl, b.ring_index())
                                  : gather ? b.group().seq_kv
                                           : impl.max_group_seq_kv;
-  const attn::GroupTensors t = attn::scatter_heads(b, !alone, alone ? 0 : kv_tokens);
+  const bool packs = !alone && !impl.moves_queries;
+  const attn::GroupTensors t = attn::scatter_heads(b, packs, packs ? kv_tokens : 0);
   if (r.pass == Pass::forward) {
     (alone ? attn::local_forward : gather ? attn::gather_forward : attn::ring_forward)(b, t);
     attn::gather_heads_forward(b, t);
   } else {
-    const attn::GroupGradients g = (alone    ? attn::local_backward
-                                    : gather ? attn::gather_backward
-                                             : attn::ring_backward)(b, t);
+    const attn::GroupGradients g = (alone                ? attn::local_backward
+                                    : gather             ? attn::gather_backward
+                                    : impl.moves_queries ? attn::ring_queries_backward
+                                                         : attn::ring_backward)(b, t);
     attn::gather_heads_backward(b, g);
   }
   return b.finish();
@@ -154,11 +187,27 @@ std::string_view name_of(Algorithm algorithm) {
   return "?";
 }
 
+std::string_view name_of(BackwardMoves moves) {
+  switch (moves) {
+    case BackwardMoves::automatic:
+      return "auto";
+    case BackwardMoves::keys:
+      return "keys";
+    case BackwardMoves::queries:
+      return "queries";
+  }
+  return "?";
+}
+
 std::string_view name_of(Pass pass) { return pass == Pass::forward ? "forward" : "backward"; }
 
 const PlanRequest& Plan::request() const { return impl_->request; }
 const Sharding& Plan::sharding() const { return impl_->sharding; }
 std::uint32_t Plan::hash() const { return impl_->hash; }
+BackwardMoves Plan::backward_moves() const {
+  return impl_->moves_queries ? BackwardMoves::queries : BackwardMoves::keys;
+}
+RingBytes Plan::ring_bytes() const { return impl_->ring_bytes; }
 
 RankPlan Plan::rank(int rank) const { return build(*impl_, rank, attn::Detail::items); }
 
@@ -181,6 +230,7 @@ Plan make_plan(const PlanRequest& request) {
   }
   split_heads(*impl);
   slice_heads(*impl);
+  choose_moves(*impl);
   impl->hash = attn::hash_of(*impl);
   return Plan(std::move(impl));
 }

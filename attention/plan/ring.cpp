@@ -1,8 +1,10 @@
 // Ring attention (Liu et al. 2023): in step s, group g attends to the key/value chunk of group
 // g - s while that chunk moves on to group g + 1. Two chunks are held. Backward: dK/dV travel with
 // their chunk in fp32 and are home after R steps; each step's part is computed into a buffer of its
-// own, so that the travelling sum may arrive as late as the part is done.
+// own, so that the travelling sum may arrive as late as the part is done. ring_queries.cpp has the
+// backward in which queries travel instead.
 
+#include "attention/plan/ring_steps.h"
 #include "attention/plan/stages.h"
 
 #include <utility>
@@ -10,32 +12,6 @@
 
 namespace annulus::attn {
 namespace {
-
-/// Where a rank stands in the ring.
-struct Ring {
-  explicit Ring(const RankBuilder& b)
-      : size(b.plan().request.mesh.ring), at(b.ring_index()), builder(b) {}
-
-  /// The group whose chunk is here in step s.
-  int chunk(int s) const { return ((at - s) % size + size) % size; }
-  int next() const { return builder.plan().rank_at((at + 1) % size, builder.ulysses_index()); }
-  int previous() const {
-    return builder.plan().rank_at((at + size - 1) % size, builder.ulysses_index());
-  }
-  const Group& group(int s) const {
-    return builder.plan().groups[static_cast<std::size_t>(chunk(s))];
-  }
-
-  int size;
-  int at;
-  const RankBuilder& builder;
-};
-
-/// Two slots that take turns.
-struct Pair {
-  std::int32_t slots[2];
-  std::int32_t operator[](int s) const { return slots[s % 2]; }
-};
 
 Block chunk_of(const RankBuilder& b, std::int32_t slot, const Group& group) {
   return with_tokens(b.whole(slot), 0, group.seq_kv);
@@ -52,23 +28,12 @@ Pair kv_slots(RankBuilder& b, const GroupTensors& t) {
                                b.heads_kv().count, b.dim() + b.dim_v())}};
 }
 
-/// Unmasked pairs of each step. Steps without any are not attended to.
-struct Steps {
-  Steps(const RankBuilder& b, const Ring& ring) {
-    for (int s = 0; s < ring.size; ++s) {
-      pairs.push_back(b.pairs(ring.group(s).keys));
-      if (pairs.back() == 0) continue;
-      if (first < 0) first = s;
-      last = s;
-    }
-  }
-  bool busy(int s) const { return pairs[static_cast<std::size_t>(s)] > 0; }
-  std::int64_t of(int s) const { return pairs[static_cast<std::size_t>(s)]; }
-
+/// Of own rows with the keys of each step.
+Steps steps_of(const RankBuilder& b, const Ring& ring) {
   std::vector<std::int64_t> pairs;
-  int first = -1;  ///< busy ones; -1: none
-  int last = -1;
-};
+  for (int s = 0; s < ring.size; ++s) pairs.push_back(b.pairs(ring.group(s).keys));
+  return Steps(std::move(pairs));
+}
 
 /// Forward attends with their state: the first writes it, the last finishes. Kernels that cannot
 /// resume write a second state, and merges follow.
@@ -157,7 +122,7 @@ Gradients gradient_slots(RankBuilder& b) {
 void ring_forward(RankBuilder& b, const GroupTensors& t) {
   const Ring ring(b);
   const Pair kv = kv_slots(b, t);
-  ForwardSteps steps(b, t, Steps(b, ring));
+  ForwardSteps steps(b, t, steps_of(b, ring));
   const std::int32_t origin = b.heads_kv().first;
   for (int s = 0; s < ring.size; ++s) {
     b.next_round();
@@ -171,7 +136,7 @@ GroupGradients ring_backward(RankBuilder& b, const GroupTensors& t) {
   const Ring ring(b);
   const Pair kv = kv_slots(b, t);
   const Gradients grads = gradient_slots(b);
-  const Steps steps(b, ring);
+  const Steps steps = steps_of(b, ring);
   const std::int32_t origin = b.heads_kv().first;
   GroupGradients g;
   g.dq = dq_target(b);

@@ -40,6 +40,9 @@ void sliced_backward(RankBuilder& b);
 void ring_forward(RankBuilder& b, const GroupTensors& t);
 GroupGradients ring_backward(RankBuilder& b, const GroupTensors& t);
 
+// ---- ring_queries.cpp: queries travel around the groups instead.
+GroupGradients ring_queries_backward(RankBuilder& b, const GroupTensors& t);
+
 // ---- gather.cpp: key/value slices are pulled from their owners.
 void gather_forward(RankBuilder& b, const GroupTensors& t);
 GroupGradients gather_backward(RankBuilder& b, const GroupTensors& t);
@@ -51,5 +54,8 @@ GroupGradients gather_at_once_backward(RankBuilder& b, const GroupTensors& t);
 // ---- local.cpp: all keys are here.
 void local_forward(RankBuilder& b, const GroupTensors& t);
 GroupGradients local_backward(RankBuilder& b, const GroupTensors& t);
+/// dk and dv where attends write all of own keys' in `dtype`: the caller's own tensors where that
+/// is all there is to do, else one slot.
+GroupGradients dkv_target(RankBuilder& b, DType dtype);
 
 }  // namespace annulus::attn

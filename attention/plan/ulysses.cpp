@@ -223,9 +223,11 @@ void gather_heads_backward(RankBuilder& b, const GroupGradients& g) {
     return;
   }
   std::int32_t dq = g.dq.slot;
-  if (b.problem().dtype != DType::f32) {
+  // What travelled has room for the longest group, and lies tokens first.
+  if (b.problem().dtype != DType::f32 || b.plan().moves_queries) {
     dq = exchanged(b, "dq rounded", b.problem().dtype, b.dim());
-    b.convert(b.whole(g.dq.slot), b.whole(dq), b.plan().request.mesh.ring);
+    b.convert(with_tokens(b.whole(g.dq.slot), 0, b.group().seq), b.whole(dq),
+              b.plan().request.mesh.ring);
   }
   b.next_stage();
   (b.plan().kv_heads_shared ? gather_shared : gather_once)(b, b.whole(dq), g);

@@ -25,7 +25,8 @@ struct BenchReport {
   std::string backend, device;
   std::string transport, transport_reason;
   std::string kernel_used, fallback_reason;
-  int sm_limit = 0;  ///< as asked for
+  int sm_limit = 0;                          ///< as asked for
+  std::string_view backward_moves = "keys";  ///< what travels, not what was asked for
   std::optional<Timing> forward, backward;
   std::optional<HiddenCosts> forward_hidden, backward_hidden;  ///< GPUs, short calls
   std::int64_t forward_transfers = 0;  ///< of the busiest rank, sends and receives

@@ -38,6 +38,7 @@ ordered_json parallel_json(const BenchReport& report) {
           {"transport", report.transport},
           {"transport_reason", report.transport_reason},
           {"ulysses_degree", report.mesh.ulysses},
+          {"backward_moves", report.backward_moves},
           {"sm_limit", report.sm_limit}};
 }
 

@@ -89,6 +89,8 @@ constexpr Key kKeys[] = {
      "gather between GPUs: one launch that takes keys as they arrive; false: a launch a slice"},
     {"parallel", "ulysses_slices", kInteger, "", "chosen from sizes", "", 1, 1024,
      "ulysses: launches of a pass, each of a slice of a rank's heads"},
+    {"parallel", "backward_moves", kChoice, "auto", "", "auto|keys|queries", 0, 0,
+     "ring: what travels in backward; auto: fewer bytes"},
     {"parallel", "sm_limit", kInteger, "0", "", "", 0, kMaxCount,
      "multiprocessors a launch of hopper takes at most, to leave some to communication; 0: all"},
     {"parallel", "ranks_per_host", kInteger, "", "all", "", 1, 65536, "ranks of one host"},

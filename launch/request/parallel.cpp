@@ -56,6 +56,13 @@ Algorithm algorithm_of(const Settings& settings) {
 
 Algorithm outer_of(const Settings& settings) { return algorithm_named(settings.text("outer")); }
 
+BackwardMoves backward_moves_of(const Settings& settings) {
+  const std::string& name = settings.text("backward_moves");
+  if (name == "keys") return BackwardMoves::keys;
+  if (name == "queries") return BackwardMoves::queries;
+  return BackwardMoves::automatic;
+}
+
 Layout layout_of(const Settings& settings) {
   const std::string& name = settings.text("layout");
   if (name == "contiguous") return Layout::contiguous();
@@ -94,6 +101,7 @@ std::string backend_of(const Settings& settings) {
 }
 
 void place_session(const Settings& settings, SessionOptions& options) {
+  options.backward_moves = backward_moves_of(settings);
   options.tile_q = settings.maybe_integer("tile_q").value_or(0);
   options.tile_k = settings.maybe_integer("tile_k").value_or(0);
   options.backend = backend_of(settings);
@@ -154,6 +162,7 @@ int threads_of(const Settings& settings, int ranks_here) {
 
 PlanRequest plan_request_of(const Settings& settings, int world, Pass pass) {
   PlanOptions options{.outer = outer_of(settings)};
+  options.backward_moves = backward_moves_of(settings);
   if (settings.has("tile_q")) options.tile_q = settings.integer("tile_q");
   if (settings.has("tile_k")) options.tile_k = settings.integer("tile_k");
   if (settings.has("ulysses_slices")) {
@@ -178,7 +187,8 @@ AttentionOptions attention_options_of(const Settings& settings) {
           .blocking_transfers = false,
           .gather_at_once = settings.flag("gather_at_once"),
           .ulysses_slices = static_cast<int>(settings.maybe_integer("ulysses_slices").value_or(0)),
-          .sm_limit = static_cast<int>(settings.integer("sm_limit"))};
+          .sm_limit = static_cast<int>(settings.integer("sm_limit")),
+          .backward_moves = backward_moves_of(settings)};
 }
 
 }  // namespace annulus::launch

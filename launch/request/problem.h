@@ -41,6 +41,7 @@ Layout layout_of(const Settings& settings);
 /// `automatic` stays automatic.
 Algorithm algorithm_of(const Settings& settings);
 Algorithm outer_of(const Settings& settings);
+BackwardMoves backward_moves_of(const Settings& settings);
 /// The degrees of `world` ranks.
 MeshShape mesh_of(const Settings& settings, int world);
 /// The passes that `pass` names, in the order in which they run.

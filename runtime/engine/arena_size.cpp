@@ -33,13 +33,18 @@ std::vector<const attn::Kernel*> candidates(const std::string& name, attn::Kerne
   return list;
 }
 
+bool gathers(const Decision& decision, Algorithm outer) {
+  return decision.algorithm == Algorithm::gather ||
+         (decision.algorithm == Algorithm::hybrid && outer == Algorithm::gather);
+}
+
 /// Which of them an attention takes depends on its options, and on the transport, which is not
 /// chosen yet.
 std::vector<GatherLaunch> launches(std::string_view backend, const Decision& decision,
                                    Algorithm outer) {
-  const bool gathers = decision.algorithm == Algorithm::gather ||
-                       (decision.algorithm == Algorithm::hybrid && outer == Algorithm::gather);
-  if (backend == "cpu" || !gathers || decision.mesh.ring == 1) return {GatherLaunch::slices};
+  if (backend == "cpu" || !gathers(decision, outer) || decision.mesh.ring == 1) {
+    return {GatherLaunch::slices};
+  }
   return {GatherLaunch::slices, GatherLaunch::on_arrival, GatherLaunch::in_position};
 }
 
@@ -55,15 +60,27 @@ std::vector<int> slices(std::string_view backend, const Decision& decision,
   return all;
 }
 
+/// A session that was told nothing also holds what moved before there was a choice.
+std::vector<BackwardMoves> moves(const SessionOptions& options, const Decision& decision,
+                                 Pass pass) {
+  const BackwardMoves told = options.backward_moves;
+  const bool either = pass == Pass::backward && decision.mesh.ring > 1 &&
+                      !gathers(decision, options.outer) && told == BackwardMoves::automatic;
+  if (!either) return {told};
+  return {BackwardMoves::automatic, BackwardMoves::keys};
+}
+
 /// The kernel's own tiles, and those that the session was told.
 std::vector<TileChoice> choices(const SessionOptions& options, std::string_view backend,
-                                const Decision& decision, const Problem& problem) {
+                                const Decision& decision, const Problem& problem, Pass pass) {
   std::vector<TileChoice> all;
   for (const GatherLaunch launch : launches(backend, decision, options.outer)) {
     for (const int count : slices(backend, decision, problem)) {
-      all.push_back({options.outer, 0, 0, launch, count});
-      if (options.tile_q == 0 && options.tile_k == 0) continue;
-      all.push_back({options.outer, options.tile_q, options.tile_k, launch, count});
+      for (const BackwardMoves moved : moves(options, decision, pass)) {
+        all.push_back({options.outer, 0, 0, launch, count, moved});
+        if (options.tile_q == 0 && options.tile_k == 0) continue;
+        all.push_back({options.outer, options.tile_q, options.tile_k, launch, count, moved});
+      }
     }
   }
   return all;
@@ -81,7 +98,7 @@ std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options,
     if (pass == Pass::backward && !options.backward) continue;
     const attn::KernelQuery query = attn::kernel_query(problem, pass, backend);
     for (const attn::Kernel* kernel : candidates(options.kernel, query, options.backward)) {
-      for (const TileChoice& choice : choices(options, backend, decision, problem)) {
+      for (const TileChoice& choice : choices(options, backend, decision, problem, pass)) {
         const Plan plan =
             make_plan(plan_request(problem, options.layout, decision, pass, *kernel, choice));
         bytes =

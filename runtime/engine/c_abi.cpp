@@ -56,6 +56,10 @@ void check_size(const void* given, std::size_t size, std::size_t known, const ch
 
 Algorithm algorithm_of(std::int32_t value) { return enumerated<Algorithm>(value, 5, "algorithm"); }
 
+BackwardMoves backward_moves_of(std::int32_t value) {
+  return enumerated<BackwardMoves>(value, 3, "backward_moves");
+}
+
 Pass pass_of(std::int32_t value) { return enumerated<Pass>(value, 2, "pass"); }
 
 Problem problem_of(const annulus_problem* given) {

@@ -109,6 +109,7 @@ Enum enumerated(std::int32_t value, std::int32_t count, const char* name) {
 }
 
 Algorithm algorithm_of(std::int32_t value);
+BackwardMoves backward_moves_of(std::int32_t value);
 Pass pass_of(std::int32_t value);
 Problem problem_of(const annulus_problem* given);
 Layout layout_of(const annulus_layout* given);  ///< NULL: zigzag

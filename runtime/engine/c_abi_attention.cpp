@@ -27,6 +27,7 @@ annulus::SessionOptions options_of(const annulus_session_options* given) {
   options.ranks_per_host = o.ranks_per_host;
   options.nccl = o.nccl;
   if (o.peer_copies != nullptr) options.peer_copies = o.peer_copies;
+  options.backward_moves = backward_moves_of(o.backward_moves);
   if (o.arena != nullptr) {
     options.arena = {static_cast<std::byte*>(o.arena), static_cast<std::size_t>(o.arena_bytes)};
   }
@@ -47,6 +48,7 @@ annulus::AttentionOptions options_of(const annulus_attention_options* given) {
   options.gather_at_once = o.gather_at_once != 0;
   options.ulysses_slices = o.ulysses_slices;
   options.sm_limit = o.sm_limit;
+  options.backward_moves = backward_moves_of(o.backward_moves);
   return options;
 }
 

@@ -45,6 +45,7 @@ PlanRequest plan_request(const Problem& problem, const Layout& layout, const Dec
   request.pass = pass;
   request.options.outer = choice.outer;
   request.options.ulysses_slices = choice.ulysses_slices;
+  request.options.backward_moves = choice.backward_moves;
   const attn::KernelQuery query = attn::kernel_query(problem, pass, kernel.backend);
   request.options.rounded_dkv =
       pass == Pass::backward && kernel.rounds_dkv != nullptr && kernel.rounds_dkv(query);

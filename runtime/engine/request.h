@@ -17,6 +17,7 @@ struct TileChoice {
   std::int64_t tile_k = 0;
   GatherLaunch gather = GatherLaunch::slices;
   int ulysses_slices = 1;  ///< 0: chosen from sizes
+  BackwardMoves backward_moves = BackwardMoves::automatic;
 };
 
 /// The kernel that was asked for, or the best one and why.

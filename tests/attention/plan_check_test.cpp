@@ -47,6 +47,8 @@ std::vector<PlanRequest> small_plans() {
     plans.push_back(request_of(Algorithm::ring, {.ring = 3}, pass));
     plans.push_back(request_of(Algorithm::ring, {.ring = 4}, pass));
     plans.back().options.resume = false;
+    plans.push_back(request_of(Algorithm::ring, {.ring = 3}, pass));
+    plans.back().options.backward_moves = BackwardMoves::queries;
     plans.push_back(request_of(Algorithm::gather, {.ring = 3}, pass));
     plans.push_back(request_of(Algorithm::ulysses, {.ring = 1, .ulysses = 3}, pass));
     plans.push_back(request_of(Algorithm::ulysses, {.ring = 1, .ulysses = 2}, pass));

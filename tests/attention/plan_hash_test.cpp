@@ -111,6 +111,11 @@ TEST(PlanHash, DiffersWhenAnyFieldDiffers) {
       {"resume", [](PlanRequest& r) { r.options.resume = false; }},
       {"stage_caller", [](PlanRequest& r) { r.options.stage_caller = true; }},
       {"rounded_dkv", [](PlanRequest& r) { r.options.rounded_dkv = true; }},
+      {"backward_moves",
+       [](PlanRequest& r) {
+         r.pass = Pass::backward;
+         r.options.backward_moves = BackwardMoves::queries;
+       }},
   };
   std::map<std::uint32_t, std::string> seen;
   for (const auto& [name, change] : changes) {

@@ -95,9 +95,10 @@ std::int64_t executed_pairs(const PlanOptions& options, const RankPlan& r, const
     for (std::int64_t i = 0; i < range.count; ++i) rows.push_back(range.position(i));
   }
   std::int64_t executed = 0;
-  const auto count = static_cast<std::int64_t>(rows.size());
-  for (std::int64_t row = 0; row < count; row += options.tile_q) {
-    const std::int64_t end = std::min(count, row + options.tile_q);
+  const Segment& queries = r.segments[static_cast<std::size_t>(a.queries.begin)];
+  const std::int64_t last = queries.first_row + queries.positions.count;
+  for (std::int64_t row = queries.first_row; row < last; row += options.tile_q) {
+    const std::int64_t end = std::min(last, row + options.tile_q);
     for (std::int32_t k = 0; k < a.keys.count; ++k) {
       const TokenRange& keys = r.segments[static_cast<std::size_t>(a.keys.begin + k)].positions;
       std::map<std::int64_t, std::pair<std::int64_t, bool>> tiles;
@@ -151,10 +152,17 @@ TEST(RandomPlans, CoverEveryAlgorithmAndOption) {
     const std::size_t slices = plan.impl().slice_ends.size();
     if (slices > 1) seen.insert(name + (r.options.stage_caller ? "staged slices" : "slices"));
     if (!r.options.resume && plan.rank(0).merges.size() > 1) seen.insert(name + "merges");
+    if (plan.backward_moves() == BackwardMoves::queries) {
+      const bool asked = r.options.backward_moves == BackwardMoves::queries;
+      seen.insert(name + (asked ? "moves queries" : "chooses queries"));
+      if (r.options.stage_caller) seen.insert(name + "moves queries, staged");
+    }
   }
   // 2 passes of: 4 algorithms x 5 layouts and staged; 2 with ulysses x 3 cases; slices: ulysses and
-  // hybrid of one group, staged and not; merges: ring, hybrid.
-  EXPECT_EQ(seen.size(), 2U * (4 * 6 + 2 * 3 + 2 * 2) + 2U) << testing::PrintToString(seen);
+  // hybrid of one group, staged and not; merges: ring, hybrid; queries: these, asked, chosen,
+  // staged.
+  EXPECT_EQ(seen.size(), 2U * (4 * 6 + 2 * 3 + 2 * 2) + 2U + 2U * 3)
+      << testing::PrintToString(seen);
 }
 
 bool same_items(const RankPlan& a, const RankPlan& b) {

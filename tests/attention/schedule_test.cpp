@@ -59,6 +59,7 @@ struct Variant {
   Algorithm outer = Algorithm::ring;
   GatherLaunch launch = GatherLaunch::slices;
   int ulysses_slices = 1;
+  BackwardMoves moves = BackwardMoves::keys;
 };
 
 std::vector<Variant> variants(Algorithm algorithm) {
@@ -70,8 +71,12 @@ std::vector<Variant> variants(Algorithm algorithm) {
     return {
         {Algorithm::ring, slices}, {Algorithm::ring, on_arrival}, {Algorithm::ring, in_position}};
   }
-  if (algorithm != Algorithm::hybrid) return {{}};
-  return {{Algorithm::ring, slices}, {Algorithm::gather, slices}, {Algorithm::gather, on_arrival}};
+  const Variant queries{.moves = BackwardMoves::queries};
+  if (algorithm != Algorithm::hybrid) return {{}, queries};
+  return {{Algorithm::ring, slices},
+          queries,
+          {Algorithm::gather, slices},
+          {Algorithm::gather, on_arrival}};
 }
 
 /// Calls fn(plans of all ranks) for every combination.
@@ -89,12 +94,14 @@ void for_every_plan(int world, Fn fn) {
               r.options.outer = variant.outer;
               r.options.gather_launch = variant.launch;
               r.options.ulysses_slices = variant.ulysses_slices;
+              r.options.backward_moves = variant.moves;
               r.options.stage_caller = true;
               SCOPED_TRACE(fmt::format(
-                  "{} {} outer {} launch {} slices {} mesh {}x{} layout {} mask {} heads {}",
+                  "{} {} outer {} launch {} slices {} moves {} mesh {}x{} layout {} mask {} heads "
+                  "{}",
                   name_of(algorithm), name_of(pass), name_of(variant.outer),
-                  static_cast<int>(variant.launch), variant.ulysses_slices, mesh.ring, mesh.ulysses,
-                  layout.name(), problem.mask.name(), problem.heads));
+                  static_cast<int>(variant.launch), variant.ulysses_slices, name_of(variant.moves),
+                  mesh.ring, mesh.ulysses, layout.name(), problem.mask.name(), problem.heads));
               const Plan plan = make_plan(r);
               std::vector<RankPlan> ranks;
               for (int i = 0; i < world; ++i) ranks.push_back(plan.rank(i));

@@ -79,8 +79,8 @@ class SymbolicRun {
                   std::int64_t head);
   void finish_row(const Node& node, const Attend& a, std::int64_t token, std::int64_t query,
                   std::int64_t head);
-  void attend_key(const Node& node, const Attend& a, std::int64_t token, std::int64_t key,
-                  std::int64_t kv_head);
+  void attend_key(const Node& node, const Attend& a, const std::vector<std::int64_t>& queries,
+                  std::int64_t token, std::int64_t key, std::int64_t kv_head);
   void add_to(Element& target, const Element& source, int rank, const char* what);
   void check_needed(const Node& node, const Transfer& t, const std::vector<Element>& values);
   void fault(int rank, const std::string& text);

@@ -195,11 +195,13 @@ void SymbolicRun::check_operand(const Node& node, const SlotView& view, int what
 void SymbolicRun::attend(const Node& node, const Attend& a) {
   const RankPlan& r = rank_plan(node.rank);
   const auto& rows = row_positions_[static_cast<std::size_t>(node.rank)];
+  std::vector<std::int64_t> queries;
   std::int64_t pairs = 0;
   for (std::int32_t q = 0; q < a.queries.count; ++q) {
     const Segment& s = r.segments[static_cast<std::size_t>(a.queries.begin + q)];
     for (std::int64_t i = 0; i < s.positions.count; ++i) {
       const std::int64_t query = rows.at(static_cast<std::size_t>(s.first_row + i));
+      queries.push_back(query);
       for (std::int64_t h = a.head; h < a.head + a.heads; ++h) {
         attend_row(node, a, s.token + i, query, h);
       }
@@ -219,7 +221,7 @@ void SymbolicRun::attend(const Node& node, const Attend& a) {
     const Segment& s = r.segments[static_cast<std::size_t>(a.keys.begin + k)];
     for (std::int64_t j = 0; j < s.positions.count; ++j) {
       for (std::int64_t h = a.head / group(); h <= (a.head + a.heads - 1) / group(); ++h) {
-        attend_key(node, a, s.token + j, s.positions.position(j), h);
+        attend_key(node, a, queries, s.token + j, s.positions.position(j), h);
       }
     }
   }
@@ -292,21 +294,21 @@ void SymbolicRun::finish_row(const Node& node, const Attend& a, std::int64_t tok
   update(Role::lse, a.lse, a.lse, 1, a.resume, false);
 }
 
-void SymbolicRun::attend_key(const Node& node, const Attend& a, std::int64_t token,
+void SymbolicRun::attend_key(const Node& node, const Attend& a,
+                             const std::vector<std::int64_t>& queries, std::int64_t token,
                              std::int64_t key, std::int64_t kv_head) {
   check_operand(node, a.k, static_cast<int>(Role::k), problem().head_dim, token, kv_head, key);
   check_operand(node, a.v, static_cast<int>(Role::v), *problem().head_dim_v, token, kv_head, key);
   if (a.pass == Pass::forward) return;
   const std::int64_t first = std::max<std::int64_t>(a.head, kv_head * group());
   const std::int64_t end = std::min<std::int64_t>(a.head + a.heads, (kv_head + 1) * group());
-  const auto& rows = row_positions_[static_cast<std::size_t>(node.rank)];
   const auto dtype_of = [&](const SlotView& view) {
     return rank_plan(node.rank).slots[static_cast<std::size_t>(view.slot)].dtype;
   };
   const auto update = [&](Role role, const SlotView& target, std::int64_t dims) {
     for (std::int64_t b = 0; b < problem().batch; ++b) {
       std::uint64_t sum = 0;
-      for (const std::int64_t query : rows) {
+      for (const std::int64_t query : queries) {
         if (!mask_.sees(query, key)) continue;
         for (std::int64_t h = first; h < end; ++h) sum += part_of(role, b, h, query, key);
       }

@@ -45,6 +45,11 @@ static void sessions(annulus_mesh* mesh, const annulus_problem* problem) {
   options.peer_copies = "push";
   options.nccl = &error; /* on the CPU nobody looks at it */
   CHECK(session_with(mesh, &options) == ANNULUS_OK);
+  options.backward_moves = 3;
+  CHECK(session_with(mesh, &options) == ANNULUS_INVALID_ARGUMENT);
+  CHECK(strstr(error.text, "backward_moves"));
+  options.size = offsetof(annulus_session_options, backward_moves);
+  CHECK(session_with(mesh, &options) == ANNULUS_OK);
 }
 
 static annulus_status attention_with(annulus_session* session, const annulus_problem* problem,
@@ -71,6 +76,11 @@ static void attentions(annulus_mesh* mesh, const annulus_problem* problem) {
   CHECK(attention_with(session, problem, &options) == ANNULUS_OK);
   options.size = sizeof options;
   options.sm_limit = 8; /* of multiprocessors: the CPU has none */
+  CHECK(attention_with(session, problem, &options) == ANNULUS_OK);
+  options.backward_moves = -1;
+  CHECK(attention_with(session, problem, &options) == ANNULUS_INVALID_ARGUMENT);
+  CHECK(strstr(error.text, "backward_moves"));
+  options.backward_moves = ANNULUS_MOVES_QUERIES;
   CHECK(attention_with(session, problem, &options) == ANNULUS_OK);
   options.ulysses_slices = -1;
   CHECK(attention_with(session, problem, &options) == ANNULUS_INVALID_ARGUMENT);

@@ -63,6 +63,7 @@ struct Choice {
   bool deterministic = false;
   std::int64_t tile = 0;
   int slices = 1;  ///< of ulysses
+  BackwardMoves moves = BackwardMoves::automatic;
 };
 
 /// What an attention needs when it is bound.
@@ -73,7 +74,7 @@ std::int64_t needed(const Mesh& mesh, const SessionOptions& options, const attn:
       engine::decide(problem, options.layout, options.algorithm, mesh, options.backward);
   const Plan plan = make_plan(engine::plan_request(
       problem, options.layout, decision, pass, kernel,
-      {options.outer, choice.tile, choice.tile, choice.launch, choice.slices}));
+      {options.outer, choice.tile, choice.tile, choice.launch, choice.slices, choice.moves}));
   const RankPlan rank = plan.rank(mesh.rank());
   const attn::Launches launches(plan, rank, kernel, choice.deterministic);
   return rank.arena_bytes + attn::workspace_bytes(launches, options.threads);
@@ -96,7 +97,15 @@ std::vector<Problem> problems() {
   Problem full = causal;
   full.seq = 517;
   full.mask = Mask::full();
+  full.heads_kv = 6;  // a ring moves queries
   return {causal, documents, lists, full};
+}
+
+/// A session that was told nothing holds keys as well.
+std::vector<BackwardMoves> moves_of(const SessionOptions& options, Pass pass) {
+  const bool ring = options.algorithm == Algorithm::ring && pass == Pass::backward;
+  if (!ring || options.backward_moves != BackwardMoves::automatic) return {options.backward_moves};
+  return {BackwardMoves::automatic, BackwardMoves::keys};
 }
 
 /// Every attention of one session on this rank.
@@ -109,12 +118,15 @@ void check_session(const Mesh& mesh, const SessionOptions& options, const attn::
       for (const bool deterministic : {false, true}) {
         for (const std::int64_t tile : {std::int64_t{0}, options.tile_q}) {
           for (const int slices : {0, 1, 2, 3, 100}) {
-            const std::int64_t bytes =
-                needed(mesh, options, kernel, pass, {launch, deterministic, tile, slices});
-            most = std::max(most, bytes);
-            ASSERT_LE(bytes, arena) << fmt::format(
-                "rank {} {} launch {} deterministic {} tile {} slices {}", mesh.rank(),
-                name_of(pass), static_cast<int>(launch), deterministic, tile, slices);
+            for (const BackwardMoves moves : moves_of(options, pass)) {
+              const std::int64_t bytes =
+                  needed(mesh, options, kernel, pass, {launch, deterministic, tile, slices, moves});
+              most = std::max(most, bytes);
+              ASSERT_LE(bytes, arena)
+                  << fmt::format("rank {} {} launch {} deterministic {} tile {} slices {} moves {}",
+                                 mesh.rank(), name_of(pass), static_cast<int>(launch),
+                                 deterministic, tile, slices, name_of(moves));
+            }
           }
         }
       }
@@ -141,9 +153,16 @@ void check_kernel(const attn::Kernel& row) {
           options.layout = layout;
           options.kernel = name;
           options.tile_q = options.tile_k = tile;
-          run_ranks({.ring = 3}, [&](Mesh& mesh) {
-            ASSERT_NO_FATAL_FAILURE(check_session(mesh, options, registered.kernel()));
-          });
+          for (const BackwardMoves moves : {BackwardMoves::automatic, BackwardMoves::queries}) {
+            // Elsewhere it makes no difference; one layout is enough, for time.
+            const bool told =
+                algorithm == Algorithm::ring && layout.name() == "zigzag" && tile == 0;
+            if (moves == BackwardMoves::queries && !told) continue;
+            options.backward_moves = moves;
+            run_ranks({.ring = 3}, [&](Mesh& mesh) {
+              ASSERT_NO_FATAL_FAILURE(check_session(mesh, options, registered.kernel()));
+            });
+          }
         }
       }
     }

@@ -244,7 +244,8 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
                        .transport = place.transport,
                        .nccl = place.shares_nccl ? shared_nccl(mesh) : nullptr,
                        .peer_copies = place.peer_copies,
-                       .ranks_per_host = place.ranks_per_host};
+                       .ranks_per_host = place.ranks_per_host,
+                       .backward_moves = options.backward_moves};
   std::optional<CallerArena> arena;
   if (options.caller_arena) where.arena = arena.emplace(mesh, where).get();
   Session session(mesh, where);
@@ -259,7 +260,8 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
                        .deterministic = options.deterministic,
                        .blocking_transfers = options.blocking,
                        .gather_at_once = place.gather_at_once,
-                       .ulysses_slices = options.ulysses_slices});
+                       .ulysses_slices = options.ulysses_slices,
+                       .backward_moves = options.backward_moves});
   const auto rows = attention.layout().positions(mesh.rank());
   const auto keys = attention.layout().positions_kv(mesh.rank());
   const auto n = static_cast<std::int64_t>(rows.size());
@@ -342,10 +344,11 @@ std::string describe(const Problem& problem, const RunOptions& options, int worl
   const Problem p = resolved(problem);
   return fmt::format(
       "batch {} seq {} seq_kv {} heads {}:{} dims {}/{} {} mask {} softcap {} | {} (outer {}) {} "
-      "kernel {} slices {} world {}",
+      "kernel {} slices {} moves {} world {}",
       p.batch, p.seq, *p.seq_kv, p.heads, *p.heads_kv, p.head_dim, *p.head_dim_v, name_of(p.dtype),
       p.mask.name(), p.softcap, name_of(options.algorithm), name_of(options.outer),
-      options.layout.name(), options.kernel, options.ulysses_slices, world);
+      options.layout.name(), options.kernel, options.ulysses_slices,
+      name_of(options.backward_moves), world);
 }
 
 }  // namespace annulus::testing

@@ -26,6 +26,7 @@ struct RunOptions {
   bool caller_arena =
       false;      ///< SessionOptions::arena: NaN all over, and nothing behind it is touched
   int calls = 1;  ///< forward and backward so often, into the same poisoned outputs
+  BackwardMoves backward_moves = BackwardMoves::automatic;
 };
 
 /// Where runs compute and what carries them: ANNULUS_TEST_BACKEND (cpu) and ANNULUS_TEST_TRANSPORT

@@ -185,6 +185,8 @@ INSTANTIATE_TEST_SUITE_P(
     Each, PlanOptionsTest,
     ::testing::Values(
         PlanOptions{.resume = false}, PlanOptions{.stage_caller = true},
+        PlanOptions{.backward_moves = BackwardMoves::queries},
+        PlanOptions{.stage_caller = true, .backward_moves = BackwardMoves::queries},
         PlanOptions{.ulysses_slices = 2}, PlanOptions{.ulysses_slices = 2, .stage_caller = true},
         PlanOptions{.gather_slices = 1}, PlanOptions{.gather_launch = GatherLaunch::on_arrival},
         PlanOptions{.gather_launch = GatherLaunch::in_position, .stage_caller = true},

@@ -147,6 +147,20 @@ has() {
   grep -qF -- "$1" "$scratch/packed" || fail "no $1 in $2: $(head -c 600 "$scratch/packed")"
 }
 
+# What travels in a ring's backward: as many heads each, so queries; both are priced.
+ring="plan --seq 64 --heads 4 --head-dim 16 --dtype bf16 --world 4 --algorithm ring --pass backward"
+# shellcheck disable=SC2086
+passes annulus.plan/1 $ring
+has '"backward_moves":"queries","ring_bytes_keys":180224,"ring_bytes_queries":120832' "$scratch/out"
+has '"bytes_sent":[30208,30208,30208,30208]' "$scratch/out"
+# shellcheck disable=SC2086
+passes annulus.plan/1 $ring --backward-moves keys
+has '"backward_moves":"keys"' "$scratch/out"
+has '"bytes_sent":[45056,45056,45056,45056]' "$scratch/out"
+# shellcheck disable=SC2086
+"$annulus" $ring | grep -q '^backward moves queries: .*180224 bytes of keys.* 120832 of queries' || fail "plan: what moves is not said"
+"$annulus" bench --seq 16 --iterations 1 --quiet --json "$scratch/f.json" --backward-moves values 2>/dev/null && fail "backward-moves values ran"
+
 passes annulus.mask/1 mask --seq 100 --tile 10 --world 3 --layout contiguous
 has '"unmasked_pairs":5050,"tiles_full":45,"tiles_partial":10,"tiles_empty":45' "$scratch/out"
 has '"rank_pairs":[561,1650,2839]' "$scratch/out"

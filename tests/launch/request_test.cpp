@@ -54,12 +54,21 @@ TEST(Request, AttentionOptionsTakeEveryKey) {
   EXPECT_TRUE(preset.gather_at_once);
   EXPECT_EQ(preset.ulysses_slices, 0);
   EXPECT_EQ(preset.sm_limit, 0);
+  EXPECT_EQ(preset.backward_moves, BackwardMoves::automatic);
   const AttentionOptions asked =
       attention_options_of(with({"--gather-at-once", "false", "--ulysses-slices", "3", "--sm-limit",
-                                 "116", "--tile-q", "64"}));
+                                 "116", "--tile-q", "64", "--backward-moves", "keys"}));
   EXPECT_FALSE(asked.gather_at_once);
   EXPECT_EQ(asked.ulysses_slices, 3);
   EXPECT_EQ(asked.sm_limit, 116);
+  EXPECT_EQ(asked.backward_moves, BackwardMoves::keys);
+  const Settings queries = with({"--backward-moves", "queries", "--algorithm", "ring"});
+  EXPECT_EQ(attention_options_of(queries).backward_moves, BackwardMoves::queries);
+  EXPECT_EQ(plan_request_of(queries, 2, Pass::backward).options.backward_moves,
+            BackwardMoves::queries);
+  SessionOptions session;
+  place_session(queries, session);
+  EXPECT_EQ(session.backward_moves, BackwardMoves::queries);
   EXPECT_EQ(asked.tile_q, 64);
 }
 

@@ -117,7 +117,7 @@ DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kerne
     }
     g.keys = keys;
     for_lists(g, rank_.attends[i].pass, to_device);
-    g.intervals = intervals;
+    g.intervals = intervals.subspan(static_cast<std::size_t>(launch.first_row), g.intervals.size());
   }
 }
 

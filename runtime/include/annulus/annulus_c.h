@@ -50,6 +50,8 @@ enum {
   ANNULUS_ULYSSES = 3,
   ANNULUS_HYBRID = 4
 };
+/* What travels around a ring in backward: fewer bytes, or as said. */
+enum { ANNULUS_MOVES_AUTOMATIC = 0, ANNULUS_MOVES_KEYS = 1, ANNULUS_MOVES_QUERIES = 2 };
 enum { ANNULUS_CONTIGUOUS = 0, ANNULUS_ZIGZAG = 1, ANNULUS_STRIPED = 2, ANNULUS_BALANCED = 3 };
 
 typedef struct annulus_mesh annulus_mesh;
@@ -211,6 +213,8 @@ typedef struct annulus_session_options {
      stays the caller's, but after ANNULUS_TIMEOUT it was aborted and may not be used again. */
   void* nccl;
   const char* peer_copies; /* who moves data over peer: "pull", "push"; NULL: auto */
+  int32_t backward_moves;  /* ANNULUS_MOVES_...: as the attentions will ask; AUTOMATIC: also KEYS */
+  int32_t reserved;
 } annulus_session_options;
 ANNULUS_API void annulus_session_options_init(annulus_session_options* options, size_t size);
 
@@ -234,7 +238,7 @@ typedef struct annulus_attention_options {
   int32_t gather_at_once; /* nonzero: gather between GPUs is one launch; 0: one a slice */
   int32_t ulysses_slices; /* launches of a pass of ulysses; 0: chosen */
   int32_t sm_limit;       /* multiprocessors that a launch takes at most (`hopper`); 0: all */
-  int32_t reserved;
+  int32_t backward_moves; /* ANNULUS_MOVES_AUTOMATIC, ..._KEYS, ..._QUERIES: ring's backward */
 } annulus_attention_options;
 ANNULUS_API void annulus_attention_options_init(annulus_attention_options* options, size_t size);
 

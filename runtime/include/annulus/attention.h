@@ -49,6 +49,8 @@ struct SessionOptions {
   std::string peer_copies = "auto";
   /// Not 0: so many neighbouring ranks count as one host, to try on one host what runs on several.
   int ranks_per_host = 0;
+  /// Sizes the arena as AttentionOptions::backward_moves will ask; automatic: also for keys.
+  BackwardMoves backward_moves = BackwardMoves::automatic;
 };
 
 /// Takes all memory once, shared by all layers. Collective. Outlives its Attentions. On a GPU its
@@ -99,6 +101,11 @@ struct AttentionOptions {
   /// the whole launch; other kernels' blocks come and go, and they and the CPU ignore it. Results
   /// do not depend on it, but for bits of `hopper` without `deterministic`.
   int sm_limit = 0;
+  /// `ring`, and `hybrid` with outer ring: what travels in backward, keys and values with fp32 dk
+  /// and dv, or queries with what belongs to them and fp32 dq. automatic: what sends fewer bytes:
+  /// queries where there are as many key/value heads, or many more keys than queries. Results
+  /// differ by the order of sums. The same on all ranks.
+  BackwardMoves backward_moves = BackwardMoves::automatic;
 };
 
 /// Figures of the last forward or backward on this rank, in seconds and bytes.

@@ -18,8 +18,14 @@ namespace annulus {
 enum class Algorithm : std::uint8_t { automatic, ring, gather, ulysses, hybrid };
 enum class Pass : std::uint8_t { forward, backward };
 
+/// What travels around a ring in backward: K and V with fp32 dK and dV, or Q, dO, LSE and row sums
+/// with fp32 dQ. `automatic`: what sends fewer bytes, all ranks together; equal: keys. Only `ring`
+/// and `hybrid` with outer ring can move queries; others move keys whatever is said.
+enum class BackwardMoves : std::uint8_t { automatic, keys, queries };
+
 ANNULUS_API std::string_view name_of(Algorithm algorithm);
 ANNULUS_API std::string_view name_of(Pass pass);
+ANNULUS_API std::string_view name_of(BackwardMoves moves);
 
 // ---- The plan as data. Indices are int32 and local to one rank's plan. ----
 
@@ -107,7 +113,7 @@ struct Segment {
   std::int32_t slot = -1;      ///< unused in query segments: see Attend::q
   std::int64_t token = 0;      ///< first row in the slot
   TokenRange positions;        ///< global positions of those rows
-  std::int64_t first_row = 0;  ///< query segments: row of the rank's row table
+  std::int64_t first_row = 0;  ///< query segments: of RankPlan::rows
 };
 
 /// A tensor of a slot: dims [dim, dim + dims) of heads that start at global head `head_origin`.
@@ -122,7 +128,8 @@ struct SlotView {
 /// the input dtype, rounded once, where their slots are of it (PlanOptions::rounded_dkv).
 struct Attend {
   Pass pass = Pass::forward;
-  Slice queries;          ///< of RankPlan::segments; q-like views share these rows
+  /// Of RankPlan::segments; q-like views share these rows, whose first_row follow each other.
+  Slice queries;
   Slice keys;             ///< of RankPlan::segments; Segment::slot unused, see k and v
   std::int32_t head = 0;  ///< global query heads [head, head + heads)
   std::int32_t heads = 0;
@@ -197,7 +204,8 @@ struct ANNULUS_API RankPlan : PlanTotals {
   std::vector<Segment> segments;
   std::vector<Access> accesses;
   std::vector<std::int32_t> edges;
-  /// Query positions of the row table that attends index by Segment::first_row.
+  /// Query positions that attends index by Segment::first_row: the group's own, then those of
+  /// groups whose queries come here.
   std::vector<TokenRange> rows;
 
   std::span<const std::int32_t> waits(const Item& item) const;
@@ -224,6 +232,7 @@ struct PlanOptions {
   bool resume = true;         ///< false: kernels that cannot start from a state; merges are planned
   bool stage_caller = false;  ///< true: transfers may not touch caller slots
   bool rounded_dkv = false;   ///< true: kernels that write dk and dv in the input dtype
+  BackwardMoves backward_moves = BackwardMoves::automatic;
 };
 
 struct PlanRequest {
@@ -235,12 +244,23 @@ struct PlanRequest {
   PlanOptions options{};
 };
 
+/// Bytes that all ranks together send around the ring in one backward, if keys or queries move.
+struct RingBytes {
+  std::int64_t keys = 0;
+  std::int64_t queries = 0;
+};
+
 /// A plan for every rank. Pure: no device, no communicator. Ranks are materialised on demand.
 class ANNULUS_API Plan {
  public:
   const PlanRequest& request() const;
   int world() const { return request().mesh.world(); }
   const Sharding& sharding() const;
+
+  /// What backward moves around the ring: keys or queries. Forward and all else: keys.
+  BackwardMoves backward_moves() const;
+  /// Of backward plans that may move either; of others 0.
+  RingBytes ring_bytes() const;
 
   /// Thread-safe.
   RankPlan rank(int rank) const;
