@@ -82,7 +82,8 @@ class Attention:
     """One GPU's attention; distributed calls differ in the mesh alone."""
 
     def __init__(self, library, batch, seq, heads, heads_kv, head_dim, dtype, causal=True, backward=True,
-                 backend="cuda", kernel="auto", head_dim_v=None, sm_limit=0):
+                 backend="cuda", kernel="auto", head_dim_v=None, sm_limit=0,
+                 deterministic=False):
         self.library, lib = library, library.lib
         self.session, self.handle, self.mask = c.c_void_p(), c.c_void_p(), c.c_void_p()
         if causal:
@@ -102,7 +103,7 @@ class Attention:
         options.kernel = kernel.encode()
         how = AttentionOptions()
         lib.annulus_attention_options_init(c.byref(how), c.c_size_t(c.sizeof(how)))
-        how.kernel, how.sm_limit = kernel.encode(), sm_limit
+        how.kernel, how.sm_limit, how.deterministic = kernel.encode(), sm_limit, int(deterministic)
         if backend == "cuda":
             options.device = torch.cuda.current_device()
         library.call(lib.annulus_session_create, library.mesh, c.byref(options), c.byref(self.session))

@@ -3,7 +3,7 @@
 
     interleave.py LIBANNULUS [--shapes B,S,H,HKV,D[/DV] ...] [--repeats 20]
                              [--pass forward|backward|both|together] [--kernel NAME] [--fa3 LIBRARY] [--graphs]
-                             [--cold]
+                             [--cold] [--beside LIBANNULUS ...] [--deterministic]
 
 Every repetition times each of them once, behind a stream that is held until all is enqueued, with
 events around the call; medians on random normal bf16 data. FLOPs: forward 2 B H S^2 (D + DV), backward
@@ -12,10 +12,12 @@ where the peer does not serve the shape. `spread` is the distance of the quartil
 largest of all. --pass both: a line for each pass; together: a line for the two in sequence, timed as one. --fa3:
 FlashAttention-3 too (fa3_peer.py). --graphs: each call is captured once, and replays are timed; nan where a peer
 cannot be captured, and why on stderr. --cold: a second column for each, `us`: microseconds from the call on an idle GPU
-until its result is there, by the host's clock, in repetitions of its own.
+until its result is there, by the host's clock, in repetitions of its own. --beside: other builds of this library, each a
+peer named by its file. --deterministic: of ours, the backward that gives the same bits.
 """
 import argparse
 import math
+import pathlib
 import statistics
 import sys
 import time
@@ -127,7 +129,7 @@ def spread(values):
 
 
 class Case:
-    def __init__(self, library, shape, causal, kernel, fa3=None):
+    def __init__(self, library, shape, causal, kernel, fa3=None, beside=None, deterministic=False):
         self.fa3 = fa3
         b, s, h, hk, d, dv = shape
         products = 2.0 * b * h * s * s * (0.5 if causal else 1.0)
@@ -139,8 +141,10 @@ class Case:
         self.out, self.dq, self.dk, self.dv = (torch.full_like(t, float("nan")) for t in (self.dout, self.q, self.k, self.v))
         self.peers = [peer for peer in PEERS if serves(peer, self.q, self.k, self.v, causal)]
         self.lse = torch.full((b, h, s), float("nan"), device="cuda")
-        self.ours = library.attention(b, s, h, hk, d, torch.bfloat16, causal, kernel=kernel,
-                                      head_dim_v=dv)
+        attention = lambda of: of.attention(b, s, h, hk, d, torch.bfloat16, causal, kernel=kernel, head_dim_v=dv,
+                                            deterministic=deterministic)
+        self.beside = {name: attention(of) for name, of in (beside or {}).items()}
+        self.ours = attention(library)
         self.ours.forward(self.q, self.k, self.v, self.out, self.lse)
 
     def check(self):
@@ -162,7 +166,8 @@ class Case:
         return [t.detach().requires_grad_() for t in (self.q, self.k, self.v)]
 
     def forward(self):
-        works = {"ours": lambda: self.ours.forward(self.q, self.k, self.v, self.out, self.lse)}
+        works = {name: lambda of=of: of.forward(self.q, self.k, self.v, self.out, self.lse)
+                 for name, of in {"ours": self.ours, **self.beside}.items()}
         for peer in self.peers:
             works[peer] = lambda peer=peer: sdpa(peer, self.q, self.k, self.v, self.causal)
         if self.fa3 and self.fa3.has(self, backward=False):
@@ -170,8 +175,9 @@ class Case:
         return works
 
     def backward(self):
-        works = {"ours": lambda: self.ours.backward(self.dout, self.q, self.k, self.v, self.out, self.lse,
-                                                    self.dq, self.dk, self.dv)}
+        works = {name: lambda of=of: of.backward(self.dout, self.q, self.k, self.v, self.out, self.lse,
+                                                 self.dq, self.dk, self.dv)
+                 for name, of in {"ours": self.ours, **self.beside}.items()}
         for peer in self.peers:
             inputs = self.leaves()
             try:  # head dims may be served in the forward alone
@@ -198,7 +204,8 @@ class Case:
 
     def close(self):
         torch.cuda.synchronize()
-        self.ours.close()
+        for of in (self.ours, *self.beside.values()):
+            of.close()
 
 
 def parse(text):
@@ -217,9 +224,12 @@ def main():
     parser.add_argument("--fa3")
     parser.add_argument("--graphs", action="store_true")
     parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--beside", nargs="+", default=[])
+    parser.add_argument("--deterministic", action="store_true")
     args = parser.parse_args()
     fa3 = fa3_peer.Fa3(args.fa3) if args.fa3 else None
-    peers = [*PEERS, *(["fa3"] if fa3 else [])]
+    beside = {pathlib.Path(path).name.split(".")[0].removeprefix("lib"): annulus_torch.load(path) for path in args.beside}
+    peers = [*beside, *PEERS, *(["fa3"] if fa3 else [])]
     torch.manual_seed(0)
     library = annulus_torch.load(args.library)
     print(f"# {torch.cuda.get_device_name()}, torch {torch.__version__}; TFLOP/s, kernel {args.kernel}, "
@@ -229,7 +239,7 @@ def main():
           + " ".join(f"{p:>7}{cold_head} {'ratio':>6}" for p in peers) + "  spread")
     for text in args.shapes:
         for causal in (False, True):
-            case = Case(library, parse(text), causal, args.kernel, fa3)
+            case = Case(library, parse(text), causal, args.kernel, fa3, beside, args.deterministic)
             case.check()
             for name in PASSES[args.which]:
                 make = getattr(case, name)

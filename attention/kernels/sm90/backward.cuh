@@ -321,7 +321,7 @@ __device__ __forceinline__ void run_backward_block(const cuda::Geometry& g, cons
     give_registers<kTuning.loader_registers>();
     if (threadIdx.x < 32) {
       QueryLoader<Memory, kOrdered>(g, p, maps, schedule, turns, shared).run();
-    } else if (kTuning.adds && threadIdx.x / 32 < kAdderWarp + (kOrdered ? 1 : kGroups)) {
+    } else if (kTuning.adds && threadIdx.x / 32 < kAdderWarp + (kOrdered ? 2 : kGroups)) {
       QueryAdder<Memory, kOrdered>(g, maps, shared, static_cast<int>(threadIdx.x) / 32).run();
     }
   } else {

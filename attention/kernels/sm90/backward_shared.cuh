@@ -89,6 +89,7 @@ struct BackwardShared {
   QueryStep steps[kSaid];  ///< the adder reads one when Q of the step is gone
   KeyRows items[2];
   std::uint32_t aborted;  ///< a wait for a turn was
+  std::uint32_t ended;    ///< where turns count: no step follows, an adder tells the other
   // The loader's own, of whose registers there are few.
   KeyItem item;
   cuda::HeadRange heads;  ///< of its group
@@ -100,12 +101,13 @@ struct BackwardShared {
   std::uint64_t k_full, v_full, keys_empty;
   std::uint64_t q_full[kStages], dout_full[kDoutStages], empty[kStages], dout_empty[kDoutStages];
   std::uint64_t dq_full[kGroups], dq_empty[kGroups];
+  std::uint64_t adder_free[2];  ///< where turns count: the step before is left to the copy engine
   std::uint64_t ds_full[kScores], ds_empty[kScores];  ///< if apart; else a barrier does
   Trace<kPhases> trace;
 };
 
-/// Of the loader's warpgroup: an adder for each consumer warpgroup, or one for both where turns
-/// count.
+/// Of the loader's warpgroup: an adder for each consumer warpgroup or, where turns count, for every
+/// other step.
 inline constexpr int kAdderWarp = 1;
 
 // Named barriers of all consumers; 0 is __syncthreads.
@@ -134,8 +136,10 @@ __device__ inline void init_backward(Memory& s) {
     init_barrier(&s.ds_full[i], kConsumerWarps);
     init_barrier(&s.ds_empty[i], kConsumerWarps);
   }
+  for (int i = 0; i < 2; ++i) init_barrier(&s.adder_free[i], 1);
   s.trace = {};
   s.aborted = 0;
+  s.ended = 0;
   fence_barrier_init();
 }
 
