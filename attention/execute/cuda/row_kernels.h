@@ -57,20 +57,14 @@ struct CallWords {
 void launch_begin(const CallWords& words, std::uint32_t pass, cudaStream_t stream);
 void launch_fill(std::uint32_t* words, int count, std::uint32_t value, cudaStream_t stream);
 
-/// A copy or conversion, or row sums: to = sum over dims of from * other.
-struct RowWork {
-  DeviceRows from;
-  DeviceRows other;  ///< none: a copy or conversion
-  DeviceRows to;
-  RowShape shape;  ///< of `from`
-
-  __host__ __device__ bool sums() const { return other.data != nullptr; }
+/// Several conversions in one launch, kMostConversions at most; of more than one element a row.
+/// `begin` and `pass`: as launch_begin's, which this launch then stands for; null: it does not.
+struct RowConversion {
+  DeviceRows from, to;
+  RowShape shape;
 };
-inline constexpr std::size_t kMostRowWorks = 8;
-/// Several of them in one launch, kMostRowWorks at most, with the bits that each has alone. `begin`
-/// and `pass`: as launch_begin's, which this launch then stands for; null: it does not. `early`:
-/// as launch_convert's.
-void launch_row_works(std::span<const RowWork> works, const CallWords* begin, std::uint32_t pass,
-                      cudaStream_t stream, bool early);
+inline constexpr std::size_t kMostConversions = 4;
+void launch_conversions(std::span<const RowConversion> conversions, const CallWords* begin,
+                        std::uint32_t pass, cudaStream_t stream);
 
 }  // namespace annulus::attn

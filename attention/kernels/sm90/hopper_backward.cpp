@@ -50,7 +50,7 @@ void launch_backward(BackwardVariant variant, const BackwardParams& params,
   }
   const cuda::Geometry g = cuda::geometry_of(geometry, context);
   const int blocks = blocks_of(items, multiprocessors(), context.sm_limit);
-  const Sections sections = key_sections_of(geometry);
+  const Sections sections = key_sections_of(geometry, context.deterministic ? blocks : 0);
   std::byte* const workspace = context.workspace.data() + turn_bytes(geometry);
   const KeySchedule schedule{.drawn = reinterpret_cast<int*>(workspace),
                              .tiles = reinterpret_cast<KeyTile*>(workspace + kCounterBytes),

@@ -14,6 +14,7 @@ constexpr std::int64_t kSectionBytes = std::int64_t{32} << 20;  ///< of some 50 
 /// others, and such first touches are spread over the launch. The last one is longer, so that there
 /// are short query tiles for its end.
 constexpr std::int64_t kLastWaves = 4;
+constexpr std::int64_t kMostInTurn = 8;  ///< key tiles of a head at once
 constexpr std::int64_t kInt = std::numeric_limits<std::int32_t>::max();
 
 /// cuTensorMapEncodeTiled: strides are multiples of 16 bytes below 2^40.
@@ -134,11 +135,12 @@ Sections sections_of(const AttendGeometry& g, int blocks) {
   return sections(heads, size, std::max<std::int64_t>(0, heads - last) / size + 1);
 }
 
-Sections key_sections_of(const AttendGeometry& g) {
+Sections key_sections_of(const AttendGeometry& g, int blocks_in_turn) {
   const std::int64_t heads = kv_heads_read(g) * g.batch;
   // Queries and dO in 16 bits, dQ in 32.
   const std::int64_t of_group = g.rows * (4 * g.head_dim + 4 * g.head_dim_v) * g.group;
-  const std::int64_t size = at_least_1(kSectionBytes / at_least_1(of_group));
+  const std::int64_t fitting = at_least_1(kSectionBytes / at_least_1(of_group));
+  const std::int64_t size = std::max(fitting, blocks_in_turn / kMostInTurn);
   return sections(heads, size, (heads + size - 1) / size);
 }
 

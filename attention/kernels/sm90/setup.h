@@ -36,8 +36,10 @@ struct Sections {
 };
 /// On `blocks` blocks.
 Sections sections_of(const AttendGeometry& geometry, int blocks);
-/// The same of key/value heads, whose groups' queries and their gradients fit.
-Sections key_sections_of(const AttendGeometry& geometry);
+/// The same of key/value heads, whose groups' queries and their gradients fit. `blocks_in_turn`:
+/// blocks of a launch in which key tiles of a head wait for each other at every step, so that what
+/// one is late all behind it are: few heads would make long queues. 0: they do not wait.
+Sections key_sections_of(const AttendGeometry& geometry, int blocks_in_turn = 0);
 
 /// Query tiles of all heads, or key tiles of all key/value heads; what item indices count to.
 std::int64_t items_of(const AttendGeometry& geometry);

@@ -1,5 +1,5 @@
-// Prepares that go in one launch: which they may be, and which they are.
-#include "attention/execute/joined_prepares.h"
+// Copies of rows that go in one launch: which they may be, and which they are.
+#include "attention/execute/joined_copies.h"
 #include "tests/attention/schedule_run.h"
 
 #include <annulus/plan.h>
@@ -49,12 +49,13 @@ void expect_sound(const RankPlan& plan, const attn::Schedule& schedule,
     const auto count = static_cast<std::size_t>(joined[s]);
     ASSERT_GE(count, 1U);
     if (count == 1) continue;
-    ASSERT_LE(count, static_cast<std::size_t>(attn::kMostJoined));
+    ASSERT_LE(count, static_cast<std::size_t>(attn::kMostJoinedCopies));
     ASSERT_LE(s + count, joined.size());
     for (std::size_t i = s; i < s + count; ++i) {
       const Prepare* p = prepare_of(plan, schedule.steps[i]);
       ASSERT_NE(p, nullptr);
-      EXPECT_NE(p->kind, PrepareKind::zero);
+      EXPECT_TRUE(p->kind == PrepareKind::copy || p->kind == PrepareKind::convert);
+      EXPECT_GT(p->target.dims, 1);
       EXPECT_EQ(schedule.steps[i].lane, schedule.steps[s].lane);
       EXPECT_EQ(joined[i], i == s ? joined[s] : 1);
       for (std::size_t before = s; before < i; ++before) {
@@ -66,21 +67,20 @@ void expect_sound(const RankPlan& plan, const attn::Schedule& schedule,
   }
 }
 
-/// The sizes of launches that take more than one; the first is 0 where the first step is none, and
-/// no prepare that begins the call alone.
+/// The sizes of launches that take more than one; the first is 0 where the first step is none.
 std::vector<std::int32_t> joins(const PlanRequest& r, int rank) {
   const RankPlan plan = make_plan(r).rank(rank);
   const auto traits = test::Link{r.mesh.ring * r.mesh.ulysses}.traits(plan);
   const attn::Schedule schedule = attn::make_schedule(plan, traits);
-  const std::vector<std::int32_t> joined = attn::joined_prepares(plan, schedule);
+  const std::vector<std::int32_t> joined = attn::joined_copies(plan, schedule);
   expect_sound(plan, schedule, joined);
   std::vector<std::int32_t> sizes;
-  if (joined.empty() || !attn::may_join(plan, schedule.steps.front())) sizes.push_back(0);
+  if (joined.empty() || joined.front() == 1) sizes.push_back(0);
   std::ranges::copy_if(joined, std::back_inserter(sizes), [](auto n) { return n > 1; });
   return sizes;
 }
 
-TEST(JoinedPrepares, NeedNothingOfEachOther) {
+TEST(JoinedCopies, NeedNothingOfEachOther) {
   for (const Algorithm algorithm : {Algorithm::ring, Algorithm::gather, Algorithm::ulysses}) {
     for (const int world : {1, 2, 3, 4, 8}) {
       for (const Pass pass : {Pass::forward, Pass::backward}) {
@@ -93,20 +93,20 @@ TEST(JoinedPrepares, NeedNothingOfEachOther) {
   }
 }
 
-TEST(JoinedPrepares, AreWhatIsPackedSummedAndRoundedInOneGo) {
+TEST(JoinedCopies, AreKAndVThatArePackedAndGradientsThatAreRounded) {
   using Sizes = std::vector<std::int32_t>;
   using enum Algorithm;
   const auto of = [](Algorithm algorithm, int world, Pass pass) {
     return joins(request(algorithm, world, pass, DType::bf16), 1 % world);
   };
   EXPECT_EQ(of(gather, 4, Pass::forward), (Sizes{2}));
-  EXPECT_EQ(of(gather, 4, Pass::backward), (Sizes{3, 3}));  // row sums come first
+  EXPECT_EQ(of(gather, 4, Pass::backward), (Sizes{0, 2, 3}));  // row sums come first
   EXPECT_EQ(of(ring, 4, Pass::forward), (Sizes{2}));
-  EXPECT_EQ(of(ring, 4, Pass::backward), (Sizes{3, 2}));
-  EXPECT_EQ(of(ulysses, 4, Pass::forward), (Sizes{2, 3, 7}));
-  EXPECT_EQ(of(ulysses, 4, Pass::backward), (Sizes{2, 6, 2, 4, 3, 3, 6}));
+  EXPECT_EQ(of(ring, 4, Pass::backward), (Sizes{0, 2, 2}));
+  EXPECT_EQ(of(ulysses, 4, Pass::forward), (Sizes{2, 3, 3}));
+  EXPECT_EQ(of(ulysses, 4, Pass::backward), (Sizes{2, 4, 3, 3, 4, 2}));
   EXPECT_EQ(of(ring, 1, Pass::forward), (Sizes{0}));
-  EXPECT_EQ(of(ring, 1, Pass::backward), (Sizes{3}));
+  EXPECT_EQ(of(ring, 1, Pass::backward), (Sizes{0, 3}));
 }
 
 }  // namespace
