@@ -1,7 +1,7 @@
 #include "attention/execute/cuda/device_executor.h"
 
 #include "attention/execute/cuda/device_ops.h"
-#include "attention/execute/joined_copies.h"
+#include "attention/execute/joined_prepares.h"
 #include "runtime/base/cuda_check.h"
 
 #include <algorithm>
@@ -39,7 +39,7 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
       report_(report),
       traits_(traits_of(plan, link)),
       schedule_(make_schedule(plan, traits_)),
-      joined_(joined_copies(plan, schedule_)),
+      joined_(joined_prepares(plan, schedule_)),
       ranges_(plan),
       item_of_(plan.transfers.size()),
       copy_(copies) {
@@ -58,7 +58,6 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
   // There is nothing to count or to watch but FLOPs, which attends alone add.
   begins_with_attend_ = alone_ && launches.zero_flops();
   converts_early_ = alone_ && convert_may_overlap();
-  if (converts_early_) joined_.assign(joined_.size(), 1);
   begin_ = make_event();
   for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
   load_code(memory);
@@ -124,10 +123,11 @@ void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMo
             comm::LinkStream{mode == DeviceMode::blocking ? stream : copy_, report_.awaited[1]}};
   const bool together = together_ && !noted && mode != DeviceMode::transfers_alone;
   const bool begins = !begins_with_attend_ || mode == DeviceMode::transfers_alone;
-  const bool begins_with_copies = begins && together && !joined_.empty() && joined_.front() > 1 &&
-                                  schedule_.steps.front().lane == Lane::compute;
-  if (begins_with_copies) {
-    copy_together(0, memory, true);
+  const bool begins_with_prepares = begins && together && !schedule_.steps.empty() &&
+                                    schedule_.steps.front().lane == Lane::compute &&
+                                    may_join(plan_, schedule_.steps.front());
+  if (begins_with_prepares) {
+    prepare_together(0, memory, true);
   } else if (begins) {
     launch_begin(report_.words, report_.pass, stream);
   }
@@ -137,11 +137,11 @@ void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMo
     check_cuda(cudaStreamWaitEvent(copy_, begin_.get(), 0), "cudaStreamWaitEvent");
   }
   if (!noted) {
-    std::size_t s = begins_with_copies ? static_cast<std::size_t>(joined_.front()) : 0;
+    std::size_t s = begins_with_prepares ? static_cast<std::size_t>(joined_.front()) : 0;
     for (std::size_t count = 1; s < schedule_.steps.size(); s += count) {
       count = together ? static_cast<std::size_t>(joined_[s]) : 1;
       if (count > 1) {
-        copy_together(s, memory, false);
+        prepare_together(s, memory, false);
       } else {
         play(schedule_.steps[s], memory, mode);
       }
@@ -253,17 +253,18 @@ void DeviceExecutor::await_heads(const HeadSpan& heads, const comm::LinkStream& 
 }
 
 /// The steps from this one on that are one launch. `begins`: it does what launch_begin() does.
-void DeviceExecutor::copy_together(std::size_t step, const Memory& memory, bool begins) {
+void DeviceExecutor::prepare_together(std::size_t step, const Memory& memory, bool begins) {
   const HostRange range(range_of(schedule_.steps[step]));
-  std::array<const Prepare*, kMostJoinedCopies> copies{};
+  std::array<const Prepare*, kMostJoined> prepares{};
   const auto count = static_cast<std::size_t>(joined_[step]);
   for (std::size_t i = 0; i < count; ++i) {
     const Item& item = plan_.items[static_cast<std::size_t>(schedule_.steps[step + i].index)];
-    copies[i] = &plan_.prepares[static_cast<std::size_t>(item.payload)];
+    prepares[i] = &plan_.prepares[static_cast<std::size_t>(item.payload)];
   }
   link_.flush();
-  enqueue_copies(std::span(copies).first(count), memory, begins ? &report_.words : nullptr,
-                 report_.pass, on(schedule_.steps[step].lane).stream);
+  enqueue_prepares(std::span(prepares).first(count), memory, begins ? &report_.words : nullptr,
+                   report_.pass, on(schedule_.steps[step].lane).stream,
+                   converts_early_ && step > 0);
 }
 
 void DeviceExecutor::compute(const Item& item, const Memory& memory) {

@@ -73,7 +73,7 @@ class DeviceExecutor {
   RangeName range_of(const Step& step) const;
   void tell(const Step& step, const comm::LinkStream& lane);
   void compute(const Item& item, const Memory& memory);
-  void copy_together(std::size_t step, const Memory& memory, bool begins);
+  void prepare_together(std::size_t step, const Memory& memory, bool begins);
   const comm::LinkStream& on(Lane lane) const { return lanes_[static_cast<std::size_t>(lane)]; }
 
   const RankPlan& plan_;
@@ -82,7 +82,7 @@ class DeviceExecutor {
   DeviceReport report_;
   std::vector<TransferTraits> traits_;
   Schedule schedule_;
-  std::vector<std::int32_t> joined_;  ///< by step: joined_copies
+  std::vector<std::int32_t> joined_;  ///< by step: joined_prepares
   ItemRanges ranges_;
   std::vector<std::int32_t> item_of_;  ///< by transfer
   LaunchContext context_;

@@ -1,7 +1,7 @@
 #include "attention/execute/cuda/device_ops.h"
 
 #include "attention/execute/cuda/row_kernels.h"
-#include "attention/execute/joined_copies.h"
+#include "attention/execute/joined_prepares.h"
 
 #include <array>
 #include <cstddef>
@@ -38,16 +38,15 @@ void enqueue_prepare(const Prepare& p, const Memory& memory, cudaStream_t stream
   }
 }
 
-void enqueue_copies(std::span<const Prepare* const> copies, const Memory& memory,
-                    const CallWords* begin, std::uint32_t pass, cudaStream_t stream) {
-  static_assert(kMostConversions == kMostJoinedCopies);
-  std::array<RowConversion, kMostConversions> conversions;
-  for (std::size_t i = 0; i < copies.size(); ++i) {
-    const Prepare& p = *copies[i];
-    conversions[i] = {rows_of(memory, p.source), rows_of(memory, p.target),
-                      shape_of(memory, p.target)};
+void enqueue_prepares(std::span<const Prepare* const> prepares, const Memory& memory,
+                      const CallWords* begin, std::uint32_t pass, cudaStream_t stream, bool early) {
+  static_assert(kMostRowWorks == kMostJoined);
+  std::array<RowWork, kMostRowWorks> works;
+  for (std::size_t i = 0; i < prepares.size(); ++i) {
+    const Prepare& p = *prepares[i];
+    works[i] = {rows_of(memory, p.source), rows_of(memory, p.target), shape_of(memory, p.target)};
   }
-  launch_conversions(std::span(conversions).first(copies.size()), begin, pass, stream);
+  launch_row_works(std::span(works).first(prepares.size()), begin, pass, stream, early);
 }
 
 void enqueue_reduce(const Reduce& r, const Memory& memory, cudaStream_t stream) {

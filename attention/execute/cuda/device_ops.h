@@ -16,10 +16,10 @@ namespace annulus::attn {
 /// launch_convert's.
 void enqueue_prepare(const Prepare& prepare, const Memory& memory, cudaStream_t stream,
                      bool early = false);
-/// Several copies or conversions of rows in one launch (joined_copies.h). `begin`: the launch also
-/// begins a call of `pass`; null: it does not.
-void enqueue_copies(std::span<const Prepare* const> copies, const Memory& memory,
-                    const CallWords* begin, std::uint32_t pass, cudaStream_t stream);
+/// Several copies or conversions in one launch (joined_prepares.h). `begin`: the
+/// launch also begins a call of `pass`; null: it does not.
+void enqueue_prepares(std::span<const Prepare* const> prepares, const Memory& memory,
+                      const CallWords* begin, std::uint32_t pass, cudaStream_t stream, bool early);
 void enqueue_reduce(const Reduce& reduce, const Memory& memory, cudaStream_t stream);
 void enqueue_merge(const Merge& merge, const Memory& memory, cudaStream_t stream);
 

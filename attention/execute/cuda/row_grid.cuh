@@ -143,12 +143,13 @@ __device__ inline int split_rows(const RowShape& shape, Index first, Index step,
   return real;
 }
 
-/// Rows of this thread, where each has several; threads that follow each other have rows that do.
+/// Rows of this thread of block `block`, where each has several; threads that follow each other
+/// have rows that do.
 template <int kCount>
-__device__ inline int find_rows(const RowGrid& grid, Row (&found)[kCount]) {
+__device__ inline int find_rows(const RowGrid& grid, unsigned block, Row (&found)[kCount]) {
   const RowShape& shape = grid.shape;
   const int step = kThreads / grid.lanes;
-  const std::int64_t first = std::int64_t{blockIdx.x} * kCount * step + threadIdx.x / grid.lanes;
+  const std::int64_t first = std::int64_t{block} * kCount * step + threadIdx.x / grid.lanes;
   if (shape.batch * shape.tokens * shape.heads <= 0x7fffffffLL) {
     return split_rows(shape, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(step),
                       found);
@@ -215,6 +216,22 @@ inline unsigned blocks_of(const RowGrid& grid) {
   const std::int64_t rows = grid.shape.batch * grid.shape.tokens * grid.shape.heads;
   const std::int64_t per_block = kThreads / grid.lanes;
   return static_cast<unsigned>((rows + per_block - 1) / per_block);
+}
+
+// Launches that overlap (programmatic dependent launch), where the code is for GPUs that have it;
+// nothing happens in others.
+
+/// The next kernel of the stream may start its blocks.
+__device__ inline void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+/// Until the kernel before this one has ended, and what it wrote can be read.
+__device__ inline void await_kernel_before() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 inline void check_launch(const char* what) {

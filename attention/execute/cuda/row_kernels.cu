@@ -1,64 +1,15 @@
 // Row operations of plans on the GPU: any strides, no shared memory. They are bound by memory.
 
-#include "attention/execute/cuda/row_grid.cuh"
+#include "attention/execute/cuda/early.h"
+#include "attention/execute/cuda/row_work.cuh"
 
 namespace annulus::attn {
 namespace {
 
-constexpr int kRowsAtOnce = 4;  ///< of a thread that sums
-
-// Launches that overlap (programmatic dependent launch), where the code is for GPUs that have it;
-// nothing happens in others.
-
-/// The next kernel of the stream may start its blocks.
-__device__ void let_next_kernel_start() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-/// Until the kernel before this one has ended, and what it wrote can be read.
-__device__ void await_kernel_before() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 template <int Width>
 __global__ void convert_rows(DeviceRows from, DeviceRows to, RowGrid grid) {
   await_kernel_before();
-  Row row;
-  if (!find_row(grid, row)) return;
-  each_run<Width>(grid, [&](std::int64_t d) {
-    store<Width>(to, at(to, row) + d, load<Width>(from, at(from, row) + d));
-  });
-}
-
-__device__ void begin_words(const CallWords& words, std::uint32_t pass) {
-  *words.flops = 0;
-  *words.calls += 1;
-  *words.pass = pass;
-  for (int i = 0; i < words.counter_count; ++i) words.counters[i] = 0;
-}
-
-/// Blocks [end[i - 1], end[i]) have the rows of conversion i.
-struct Conversions {
-  DeviceRows from[kMostConversions], to[kMostConversions];
-  RowGrid grid[kMostConversions];
-  unsigned end[kMostConversions];
-  CallWords begin;  ///< none: flops is null
-  std::uint32_t pass;
-};
-
-template <int Width>
-__global__ void convert_several(const __grid_constant__ Conversions c) {
-  if (blockIdx.x == 0 && threadIdx.x == 0 && c.begin.flops != nullptr) begin_words(c.begin, c.pass);
-  int i = 0;
-  while (blockIdx.x >= c.end[i]) ++i;
-  Row row;
-  if (!find_row(c.grid[i], blockIdx.x - (i == 0 ? 0 : c.end[i - 1]), row)) return;
-  each_run<Width>(c.grid[i], [&](std::int64_t d) {
-    store<Width>(c.to[i], at(c.to[i], row) + d, load<Width>(c.from[i], at(c.from[i], row) + d));
-  });
+  convert_block<Width>(from, to, grid, blockIdx.x);
 }
 
 /// Rows of one element, such as lse: a thread each, neighbours along tokens, as callers have them.
@@ -79,35 +30,10 @@ __global__ void zero_rows(DeviceRows to, RowGrid grid) {
                   [&](std::int64_t d) { store<Width>(to, at(to, row) + d, Values<Width>{}); });
 }
 
-/// Several rows of T a thread, whose loads are all under way at once.
 template <int Width, typename T>
 __global__ void sum_rows(DeviceRows a, DeviceRows b, DeviceRows to, RowGrid grid) {
   let_next_kernel_start();
-  Row rows[kRowsAtOnce];
-  const int real = find_rows(grid, rows);
-  float sums[kRowsAtOnce] = {};
-  each_run<Width>(grid, [&](std::int64_t d) {
-    Pack<T, Width> x[kRowsAtOnce], y[kRowsAtOnce];
-#pragma unroll
-    for (int i = 0; i < kRowsAtOnce; ++i) {
-      x[i] = load_pack<Width, T>(a.data, at(a, rows[i]) + d);
-      y[i] = load_pack<Width, T>(b.data, at(b, rows[i]) + d);
-    }
-#pragma unroll
-    for (int i = 0; i < kRowsAtOnce; ++i) {
-#pragma unroll
-      for (int k = 0; k < Width; ++k) sums[i] += to_float(x[i].v[k]) * to_float(y[i].v[k]);
-    }
-  });
-#pragma unroll
-  for (int i = 0; i < kRowsAtOnce; ++i) {
-    for (int offset = grid.lanes / 2; offset > 0; offset /= 2) {
-      sums[i] += __shfl_xor_sync(0xffffffffU, sums[i], offset);
-    }
-    if (i < real && threadIdx.x % grid.lanes == 0) {
-      store<1>(to, at(to, rows[i]), Values<1>{{sums[i]}});
-    }
-  }
+  sum_block<Width, T>(a, b, to, grid, blockIdx.x);
 }
 
 template <int Width>
@@ -190,45 +116,10 @@ void launch_convert(DeviceRows from, DeviceRows to, const RowShape& given, cudaS
   const int width = width_for(shape, {from, to});
   const auto kernel = of_width(width, convert_rows<1>, convert_rows<kWide>, convert_rows<kWidest>);
   const RowGrid grid = grid_of(shape, width);
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
   run(grid, "convert", [&](unsigned blocks, int threads) {
-    cudaLaunchConfig_t config{};
-    config.gridDim = blocks;
-    config.blockDim = static_cast<unsigned>(threads);
-    config.stream = stream;
-    config.attrs = &overlap;
-    config.numAttrs = early ? 1U : 0U;
-    (void)cudaLaunchKernelEx(&config, kernel, from, to, grid);
+    const Early launch(blocks, threads, stream, early);
+    (void)cudaLaunchKernelEx(launch.config(), kernel, from, to, grid);
   });
-}
-
-void launch_conversions(std::span<const RowConversion> conversions, const CallWords* begin,
-                        std::uint32_t pass, cudaStream_t stream) {
-  Conversions c{};
-  if (begin != nullptr) c.begin = *begin;
-  c.pass = pass;
-  int width = kWidest;
-  for (std::size_t i = 0; i < conversions.size(); ++i) {
-    c.from[i] = conversions[i].from;
-    c.to[i] = conversions[i].to;
-    c.grid[i].shape = recut(conversions[i].shape, {&c.from[i], &c.to[i]});
-    width = std::min(width, width_for(c.grid[i].shape, {c.from[i], c.to[i]}));
-  }
-  unsigned blocks = 0;
-  for (std::size_t i = 0; i < conversions.size(); ++i) {
-    c.grid[i] = grid_of(c.grid[i].shape, width);
-    c.end[i] = blocks += blocks_of(c.grid[i]);
-  }
-  if (blocks == 0) {
-    if (begin != nullptr) launch_begin(*begin, pass, stream);
-    return;
-  }
-  const auto kernel =
-      of_width(width, convert_several<1>, convert_several<kWide>, convert_several<kWidest>);
-  kernel<<<blocks, kThreads, 0, stream>>>(c);
-  check_launch("conversions");
 }
 
 void launch_zero(DeviceRows to, const RowShape& given, cudaStream_t stream) {

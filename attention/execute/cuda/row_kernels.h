@@ -57,14 +57,16 @@ struct CallWords {
 void launch_begin(const CallWords& words, std::uint32_t pass, cudaStream_t stream);
 void launch_fill(std::uint32_t* words, int count, std::uint32_t value, cudaStream_t stream);
 
-/// Several conversions in one launch, kMostConversions at most; of more than one element a row.
-/// `begin` and `pass`: as launch_begin's, which this launch then stands for; null: it does not.
-struct RowConversion {
+/// A copy or conversion.
+struct RowWork {
   DeviceRows from, to;
   RowShape shape;
 };
-inline constexpr std::size_t kMostConversions = 4;
-void launch_conversions(std::span<const RowConversion> conversions, const CallWords* begin,
-                        std::uint32_t pass, cudaStream_t stream);
+inline constexpr std::size_t kMostRowWorks = 8;
+/// Several of them in one launch, kMostRowWorks at most. `begin`
+/// and `pass`: as launch_begin's, which this launch then stands for; null: it does not. `early`:
+/// as launch_convert's.
+void launch_row_works(std::span<const RowWork> works, const CallWords* begin, std::uint32_t pass,
+                      cudaStream_t stream, bool early);
 
 }  // namespace annulus::attn

@@ -1,5 +1,5 @@
-// Copies of rows that go in one launch: which they may be, and which they are.
-#include "attention/execute/joined_copies.h"
+// Prepares that go in one launch: which they may be, and which they are.
+#include "attention/execute/joined_prepares.h"
 #include "tests/attention/schedule_run.h"
 
 #include <annulus/plan.h>
@@ -49,13 +49,12 @@ void expect_sound(const RankPlan& plan, const attn::Schedule& schedule,
     const auto count = static_cast<std::size_t>(joined[s]);
     ASSERT_GE(count, 1U);
     if (count == 1) continue;
-    ASSERT_LE(count, static_cast<std::size_t>(attn::kMostJoinedCopies));
+    ASSERT_LE(count, static_cast<std::size_t>(attn::kMostJoined));
     ASSERT_LE(s + count, joined.size());
     for (std::size_t i = s; i < s + count; ++i) {
       const Prepare* p = prepare_of(plan, schedule.steps[i]);
       ASSERT_NE(p, nullptr);
       EXPECT_TRUE(p->kind == PrepareKind::copy || p->kind == PrepareKind::convert);
-      EXPECT_GT(p->target.dims, 1);
       EXPECT_EQ(schedule.steps[i].lane, schedule.steps[s].lane);
       EXPECT_EQ(joined[i], i == s ? joined[s] : 1);
       for (std::size_t before = s; before < i; ++before) {
@@ -67,20 +66,21 @@ void expect_sound(const RankPlan& plan, const attn::Schedule& schedule,
   }
 }
 
-/// The sizes of launches that take more than one; the first is 0 where the first step is none.
+/// The sizes of launches that take more than one; the first is 0 where the first step is none, and
+/// no prepare that begins the call alone.
 std::vector<std::int32_t> joins(const PlanRequest& r, int rank) {
   const RankPlan plan = make_plan(r).rank(rank);
   const auto traits = test::Link{r.mesh.ring * r.mesh.ulysses}.traits(plan);
   const attn::Schedule schedule = attn::make_schedule(plan, traits);
-  const std::vector<std::int32_t> joined = attn::joined_copies(plan, schedule);
+  const std::vector<std::int32_t> joined = attn::joined_prepares(plan, schedule);
   expect_sound(plan, schedule, joined);
   std::vector<std::int32_t> sizes;
-  if (joined.empty() || joined.front() == 1) sizes.push_back(0);
+  if (joined.empty() || !attn::may_join(plan, schedule.steps.front())) sizes.push_back(0);
   std::ranges::copy_if(joined, std::back_inserter(sizes), [](auto n) { return n > 1; });
   return sizes;
 }
 
-TEST(JoinedCopies, NeedNothingOfEachOther) {
+TEST(JoinedPrepares, NeedNothingOfEachOther) {
   for (const Algorithm algorithm : {Algorithm::ring, Algorithm::gather, Algorithm::ulysses}) {
     for (const int world : {1, 2, 3, 4, 8}) {
       for (const Pass pass : {Pass::forward, Pass::backward}) {
@@ -93,7 +93,7 @@ TEST(JoinedCopies, NeedNothingOfEachOther) {
   }
 }
 
-TEST(JoinedCopies, AreKAndVThatArePackedAndGradientsThatAreRounded) {
+TEST(JoinedPrepares, AreWhatIsPackedTakenHomeAndRounded) {
   using Sizes = std::vector<std::int32_t>;
   using enum Algorithm;
   const auto of = [](Algorithm algorithm, int world, Pass pass) {
@@ -103,8 +103,8 @@ TEST(JoinedCopies, AreKAndVThatArePackedAndGradientsThatAreRounded) {
   EXPECT_EQ(of(gather, 4, Pass::backward), (Sizes{0, 2, 3}));  // row sums come first
   EXPECT_EQ(of(ring, 4, Pass::forward), (Sizes{2}));
   EXPECT_EQ(of(ring, 4, Pass::backward), (Sizes{0, 2, 2}));
-  EXPECT_EQ(of(ulysses, 4, Pass::forward), (Sizes{2, 3, 3}));
-  EXPECT_EQ(of(ulysses, 4, Pass::backward), (Sizes{2, 4, 3, 3, 4, 2}));
+  EXPECT_EQ(of(ulysses, 4, Pass::forward), (Sizes{2, 3, 7}));
+  EXPECT_EQ(of(ulysses, 4, Pass::backward), (Sizes{2, 3, 4, 3, 3, 6}));
   EXPECT_EQ(of(ring, 1, Pass::forward), (Sizes{0}));
   EXPECT_EQ(of(ring, 1, Pass::backward), (Sizes{0, 3}));
 }

@@ -1,27 +1,23 @@
-#include "attention/execute/joined_copies.h"
+#include "attention/execute/joined_prepares.h"
 
 #include <algorithm>
 #include <cstddef>
 
 namespace annulus::attn {
-namespace {
 
-/// Rows of one element, such as lse, have a kernel of their own.
-bool copies_rows(const RankPlan& plan, const Step& step) {
+bool may_join(const RankPlan& plan, const Step& step) {
   if (step.kind != Step::Kind::compute) return false;
   const Item& item = plan.items[static_cast<std::size_t>(step.index)];
   if (item.kind != ItemKind::prepare) return false;
-  const Prepare& p = plan.prepares[static_cast<std::size_t>(item.payload)];
-  return (p.kind == PrepareKind::copy || p.kind == PrepareKind::convert) && p.target.dims > 1;
+  const PrepareKind kind = plan.prepares[static_cast<std::size_t>(item.payload)].kind;
+  return kind == PrepareKind::copy || kind == PrepareKind::convert;
 }
 
-}  // namespace
-
-std::vector<std::int32_t> joined_copies(const RankPlan& plan, const Schedule& schedule) {
+std::vector<std::int32_t> joined_prepares(const RankPlan& plan, const Schedule& schedule) {
   const std::vector<Step>& steps = schedule.steps;
   std::vector<std::int32_t> joined(steps.size(), 1);
   const auto suits = [&](std::size_t first, std::size_t next) {
-    if (steps[next].lane != steps[first].lane || !copies_rows(plan, steps[next])) return false;
+    if (steps[next].lane != steps[first].lane || !may_join(plan, steps[next])) return false;
     const auto waits = plan.waits(plan.items[static_cast<std::size_t>(steps[next].index)]);
     return std::none_of(steps.begin() + static_cast<std::ptrdiff_t>(first),
                         steps.begin() + static_cast<std::ptrdiff_t>(next), [&](const Step& before) {
@@ -30,7 +26,7 @@ std::vector<std::int32_t> joined_copies(const RankPlan& plan, const Schedule& sc
   };
   for (std::size_t s = 0; s < steps.size();) {
     std::size_t end = s + 1;
-    while (copies_rows(plan, steps[s]) && end < steps.size() && end - s < kMostJoinedCopies &&
+    while (may_join(plan, steps[s]) && end < steps.size() && end - s < kMostJoined &&
            suits(s, end)) {
       ++end;
     }
