@@ -7,7 +7,7 @@ set(layers annulus_base annulus_comm annulus_kernels annulus_attention annulus_m
   annulus_cost annulus)
 if(ANNULUS_HAS_CUDA)
   list(APPEND layers annulus_kernels_cuda annulus_kernels_sm90 annulus_row_kernels_cuda annulus_execute_cuda
-    annulus_pack_cuda annulus_moe_kernels_cuda)
+    annulus_pack_cuda annulus_moe_kernels_cuda annulus_moe_kernels_sm90)
 endif()
 set(objects ${layers})
 list(TRANSFORM objects REPLACE "(.+)" "$<TARGET_OBJECTS:\\1>")

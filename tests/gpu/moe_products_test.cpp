@@ -138,7 +138,7 @@ TEST(MoeKernelsProducts, EqualTheHostsInEveryForm) {
   if (made == nullptr) GTEST_SKIP() << why;
   Blas& blas = *made;
   std::uint64_t seed = 0;
-  for (const BlasWay way : {BlasWay::best, BlasWay::lanes, BlasWay::grouped}) {
+  for (const BlasWay way : {BlasWay::best, BlasWay::lanes, BlasWay::grouped, BlasWay::own}) {
     blas.set_way(way);
     for (const DType in : {DType::bf16, DType::f32, DType::f16}) {
       for (const Form form : {Form::forward, Form::input_gradient, Form::weight_gradient}) {

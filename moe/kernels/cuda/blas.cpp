@@ -2,6 +2,7 @@
 
 #include "moe/kernels/cuda/library.h"
 #include "moe/kernels/cuda/pointers.h"
+#include "moe/kernels/sm90/grouped.h"
 #include "runtime/base/cuda_check.h"
 
 #include <algorithm>
@@ -114,6 +115,7 @@ void Blas::set_stream(Lane& lane, cudaStream_t stream) {
 
 void Blas::run(std::span<const GemmWork> works, cudaStream_t stream) {
   if (works.empty()) return;
+  if (way_ == BlasWay::own && run_own(works, stream)) return;
   set_stream(*lanes_.front(), stream);
   if (way_ == BlasWay::grouped && run_grouped(works, stream)) return;
   run_lanes(works, stream);
@@ -133,7 +135,8 @@ void Blas::run_work(Lane& lane, const GemmWork& work, cudaStream_t stream) {
 
 void Blas::run_lanes(std::span<const GemmWork> works, cudaStream_t stream) {
   std::size_t most = lanes_.size();
-  if (way_ == BlasWay::best && !has_weight_gradients(works)) most = 1;
+  const bool best = way_ == BlasWay::best || way_ == BlasWay::own;
+  if (best && !has_weight_gradients(works)) most = 1;
   const int count = static_cast<int>(std::min(works.size(), most));
   const std::vector<int> lane_of = deal(works, count);
   if (count > 1) check_cuda(cudaEventRecord(ready_.get(), stream), "cudaEventRecord");
@@ -150,6 +153,13 @@ void Blas::run_lanes(std::span<const GemmWork> works, cudaStream_t stream) {
     check_cuda(cudaEventRecord(lane.done.get(), lane.stream.get()), "cudaEventRecord");
     check_cuda(cudaStreamWaitEvent(stream, lane.done.get()), "cudaStreamWaitEvent");
   }
+}
+
+bool Blas::run_own(std::span<const GemmWork> works, cudaStream_t stream) {
+  const auto call = sm90::grouped_of(works);
+  if (!call.has_value() || !sm90::has_grouped()) return false;
+  sm90::launch_grouped(*call, sm90::kTunings[0], sm90::kBand, stream);
+  return true;
 }
 
 bool Blas::run_grouped(std::span<const GemmWork> works, cudaStream_t stream) {

@@ -18,6 +18,7 @@ enum class BlasWay : std::uint8_t {
   best,     ///< lanes for gradients of weights, else one stream (docs/notes/10-moe-on-gpus.md)
   lanes,    ///< a call each, dealt over streams
   grouped,  ///< one call for all, where cuBLAS takes it; else lanes
+  own,      ///< the kernel of moe/kernels/sm90 for what it takes, on Hopper; else best
 };
 
 /// cuBLAS for one stream at a time, of the current device. What it allocates it allocates when
@@ -39,6 +40,8 @@ class Blas {
   struct Lane;
 
   void set_stream(Lane& lane, cudaStream_t stream);
+  /// False where the own kernel has it not for these, or not for this GPU.
+  bool run_own(std::span<const GemmWork> works, cudaStream_t stream);
   void run_lanes(std::span<const GemmWork> works, cudaStream_t stream);
   /// False where cuBLAS has it not for these.
   bool run_grouped(std::span<const GemmWork> works, cudaStream_t stream);
