@@ -21,7 +21,7 @@ struct QueryAdder {
         maps(tensor_maps),
         shared(memory),
         first(warp - kAdderWarp),
-        last(kOrdered ? kGroups : first + 1) {}
+        last(kOrdered ? Memory::kGroups : first + 1) {}
 
   /// Lane i starts box i of a warpgroup's.
   __device__ __forceinline__ void start(const QueryStep& now, int round, int group,
@@ -45,7 +45,7 @@ struct QueryAdder {
     __syncwarp();
     start(now, round, group, lane);
     commit_additions();
-    if (kOrdered && round + group + 1 == Memory::kRounds + kGroups - 1) {
+    if (kOrdered && round + group + 1 == Memory::kRounds + Memory::kGroups - 1) {
       await_additions();
       __syncwarp();
       if (lane == 0) turns.pass(now);
