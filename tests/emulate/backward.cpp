@@ -75,7 +75,7 @@ void run_blocks(const Run& run) {
   for (unsigned i = 0; i < run.blocks; ++i) {
     emulate::reset_products();
     Machine machine({g_emulation.seed + i, g_emulation.late});
-    machine.run(sm90::kThreads, {i, 0, 0}, {run.blocks, 1, 1}, [&] {
+    machine.run(Memory::kThreads, {i, 0, 0}, {run.blocks, 1, 1}, [&] {
       sm90::run_backward_block<T, Memory, kCapped, kOrdered>(
           run.geometry, run.params, run.maps, run.schedule, factors, run.turns,
           reinterpret_cast<unsigned char*>(machine.shared()));

@@ -39,6 +39,6 @@ else()
     RIGHT "queries 128" "lazy 128" "wide_turns 128" "three_none 64" "turns 192" "turns 256"
     WRONG "traced_wide 128" "traced 128" "traced 192")
   annulus_candidates(hopper_backward_candidates TEMPLATE hopper_backward_candidate.cu.in
-    WRONG "traced 128" "traced_wide 192" "traced_wide 256" "no_additions 128" "no_additions 64"
-    "no_additions_wide 192" "no_additions_wide 256")
+    WRONG "traced 128" "traced_turned 192" "traced_wide 256" "no_additions 128" "no_additions 64"
+    "no_additions_turned 192" "no_additions_wide 256")
 endif()

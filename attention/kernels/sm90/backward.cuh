@@ -1,7 +1,7 @@
 // Attention backward for Hopper (sm_90a), after FlashAttention-3 (Shah et al. 2024), for head dims
-// up to 128; backward_wide.cuh has other consumers for those above. One block an SM
-// stays for the whole launch and draws key tiles (128 keys of one key/value head) until none is
-// left. Of each it keeps K and V in shared memory, dK and dV in registers, and streams the query
+// up to 128; backward_turned.cuh (192) and backward_wide.cuh (256) have other consumers. One block
+// an SM stays for the whole launch and draws key tiles (128 keys of one key/value head) until none
+// is left. Of each it keeps K and V in shared memory, dK and dV in registers, and streams the query
 // rows that see it, of every query head of the group: five products a step of 64 (head_dim 128) or
 // 128 (64) rows.
 //
@@ -31,6 +31,7 @@
 #include "attention/kernels/sm90/backward_loader.cuh"
 #include "attention/kernels/sm90/backward_rows.cuh"
 #include "attention/kernels/sm90/backward_scores.cuh"
+#include "attention/kernels/sm90/backward_turned.cuh"
 #include "attention/kernels/sm90/backward_turns.cuh"
 #include "attention/kernels/sm90/backward_wide.cuh"
 #include "attention/kernels/sm90/wgmma.cuh"
@@ -200,7 +201,7 @@ struct GradientConsumer : ConsumerBase<Memory> {
     if constexpr (kApart) release(&shared.ds_full[to]);
     if (staged) release(&shared.dq_full[half]);
     reach(Phase::exchange);
-    if constexpr (!kApart) barrier_wait(kScoresBarrier, kConsumers);
+    if constexpr (!kApart) barrier_wait(kScoresBarrier, Memory::kConsumers);
     reach(Phase::meeting);
   }
 
@@ -321,13 +322,15 @@ __device__ __forceinline__ void run_backward_block(const cuda::Geometry& g, cons
     give_registers<kTuning.loader_registers>();
     if (threadIdx.x < 32) {
       QueryLoader<Memory, kOrdered>(g, p, maps, schedule, turns, shared).run();
-    } else if (kTuning.adds && threadIdx.x / 32 < kAdderWarp + (kOrdered ? 2 : kGroups)) {
+    } else if (kTuning.adds && threadIdx.x / 32 < kAdderWarp + (kOrdered ? 2 : Memory::kGroups)) {
       QueryAdder<Memory, kOrdered>(g, maps, shared, static_cast<int>(threadIdx.x) / 32).run();
     }
   } else {
     take_registers<kTuning.consumer_registers>();
-    using Consumer = std::conditional_t<Memory::kWide, WideConsumer<T, Memory, kCapped>,
-                                        GradientConsumer<T, Memory, kCapped>>;
+    using Consumer =
+        std::conditional_t<Memory::kTurned, TurnedConsumer<T, Memory, kCapped>,
+                           std::conditional_t<Memory::kWide, WideConsumer<T, Memory, kCapped>,
+                                              GradientConsumer<T, Memory, kCapped>>>;
     Consumer(p, factors, shared).run();
     if (kTuning.traced && blockIdx.x == 0 && threadIdx.x == kGroupThreads) {
       write_trace(shared.trace, g.flops);

@@ -52,7 +52,7 @@ struct QueryAdder {
     __syncwarp();
 #pragma unroll
     for (int round = 0; round < Memory::kRounds; ++round) {
-      for (int group = 0; group < kGroups; ++group) add(now, step, round, group, lane);
+      for (int group = 0; group < Memory::kGroups; ++group) add(now, step, round, group, lane);
     }
     // The next step may be of the same rows, whose turn it then passes on.
     if (now.passes == 0) await_additions();
@@ -69,7 +69,7 @@ struct QueryAdder {
     for (int step = which;; step += 2) {
       if (step > 0)
         wait(&shared.adder_free[which], static_cast<std::uint32_t>((step - 1) / 2) & 1U);
-      if (*static_cast<volatile std::uint32_t*>(&shared.ended) != 0) return;
+      if (*static_cast<volatile std::uint16_t*>(&shared.ended) != 0) return;
       wait(&shared.dq_full[0], Place<1>(step * Memory::kRounds).full);
       const QueryStep now = shared.steps[step % kSaid];
       __syncwarp();
@@ -78,7 +78,7 @@ struct QueryAdder {
         continue;
       }
       if (lane == 0) {
-        *static_cast<volatile std::uint32_t*>(&shared.ended) = 1;
+        *static_cast<volatile std::uint16_t*>(&shared.ended) = 1;
         arrive(&shared.adder_free[1 - which]);
       }
       return;

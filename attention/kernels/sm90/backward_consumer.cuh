@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-// What both kinds of consumers (backward.cuh, backward_wide.cuh) have: where a thread stands, and
-// what lies behind the tails of tiles.
+// What all kinds of consumers (backward.cuh, backward_turned.cuh, backward_wide.cuh) have: where a
+// thread stands, and what lies behind the tails of tiles.
 namespace annulus::attn::sm90 {
 
 template <typename Shared>
@@ -45,7 +45,7 @@ struct ConsumerBase {
   __device__ __forceinline__ void clear_rows(unsigned char* matrix, int rows) const {
     constexpr int kChunks = Across::kBlocks * kRowBytes / 16;
 #pragma unroll 1
-    for (int i = rows * kChunks + thread(); i < kHeight * kChunks; i += kConsumers) {
+    for (int i = rows * kChunks + thread(); i < kHeight * kChunks; i += Memory::kConsumers) {
       store_shared16(shared_address(matrix) + place_in_matrix(kHeight, i / kChunks, i % kChunks),
                      make_uint4(0, 0, 0, 0));
     }
@@ -60,7 +60,7 @@ struct ConsumerBase {
   }
   __device__ __forceinline__ void finish_clearing() const {
     fence_async_shared();
-    barrier_wait(kTailBarrier, kConsumers);
+    barrier_wait(kTailBarrier, Memory::kConsumers);
   }
 
   /// A step without rows: there are no more, and the adder is to know.
@@ -73,10 +73,10 @@ struct ConsumerBase {
     return true;
   }
 
-  /// Both warpgroups have stored the item's gradients.
+  /// All warpgroups have stored the item's gradients.
   __device__ __forceinline__ void say_done(const KeyRows& to) const {
     if (p.done == nullptr) return;
-    barrier_wait(kScoresBarrier, kConsumers);
+    barrier_wait(kScoresBarrier, Memory::kConsumers);
     if (threadIdx.x == kGroupThreads) add_release_system(p.done + to.kv_head);
   }
 };

@@ -13,7 +13,7 @@ template <int kDim, int kDimV>
 using BackwardLaunched = BackwardShared<kDim, kDimV, default_backward_tuning(kDim, kDimV)>;
 
 template <typename T, typename Memory, bool kCapped, bool kOrdered>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(Memory::kThreads, 1)
     hopper_backward_kernel(const __grid_constant__ cuda::Geometry g,
                            const __grid_constant__ BackwardParams p,
                            const __grid_constant__ BackwardMaps maps,
@@ -32,8 +32,8 @@ void launch_kernel(const BackwardLaunch& launch, BackwardKernel kernel) {
   static_assert(kBytes <= 227 * 1024);
   cuda::allow_shared_memory(reinterpret_cast<const void*>(kernel), kBytes);
   // Behind prepare_backward, whose work the loader waits for.
-  const Overlapped overlapped(static_cast<unsigned>(launch.blocks), kThreads, kBytes, launch.stream,
-                              true);
+  const Overlapped overlapped(static_cast<unsigned>(launch.blocks), Memory::kThreads, kBytes,
+                              launch.stream, true);
   (void)cudaLaunchKernelEx(overlapped.config(), kernel, launch.geometry, launch.params, launch.maps,
                            launch.schedule, factors_of(launch.geometry), launch.turns);
   cuda::check_launch("hopper backward");

@@ -23,19 +23,15 @@ struct QueryLoader {
   const KeySchedule& schedule;
   int* turns;
   Memory& shared;
-  int lane;
   int step = 0;  ///< the next
 
   __device__ __forceinline__ QueryLoader(const cuda::Geometry& geometry,
                                          const BackwardParams& params, const BackwardMaps& all_maps,
                                          const KeySchedule& order, int* counters, Memory& memory)
-      : g(geometry),
-        p(params),
-        maps(all_maps),
-        schedule(order),
-        turns(counters),
-        shared(memory),
-        lane(static_cast<int>(threadIdx.x) % 32) {}
+      : g(geometry), p(params), maps(all_maps), schedule(order), turns(counters), shared(memory) {}
+
+  // Found again wherever it is needed: beside three consumer warpgroups there are few registers.
+  __device__ __forceinline__ static int lane() { return thread_again() % 32; }
 
   /// One lane: all columns of kHeight tokens, by blocks; what lies beside the tensor becomes 0.
   template <int kHeight, typename Across>
@@ -70,9 +66,10 @@ struct QueryLoader {
     return true;
   }
 
-  /// One lane: item `index`, the block's n-th, with K and V. False where the launch was aborted.
-  __device__ __forceinline__ bool load_keys(int index, int n) const {
-    const KeyItem item = item_of(schedule, g.key_tile_count, g.kv_heads, index);
+  /// One lane: the item that was drawn, with K and V. False where the launch was aborted.
+  __device__ __forceinline__ bool load_keys() const {
+    const KeyItem item = item_of(schedule, g.key_tile_count, g.kv_heads, shared.index);
+    const int n = shared.taken++;
     const int kv_head = item.head + g.first_kv_head;
     shared.item = item;
     shared.heads = cuda::heads_of(g, kv_head);
@@ -82,7 +79,7 @@ struct QueryLoader {
     if (!await_keys(segment, item, kv_head, n)) return false;
     const Place<1> at(n);
     wait(&shared.keys_empty, at.empty);
-    if (*static_cast<volatile std::uint32_t*>(&shared.aborted) != 0) return false;
+    if (*static_cast<volatile std::uint16_t*>(&shared.aborted) != 0) return false;
     const std::int64_t token = segment.token + tile.key;
     KeyRows& to = shared.items[n & 1];
     to.dk = cuda::index_of(p.dk, item.batch, token, kv_head);
@@ -99,7 +96,7 @@ struct QueryLoader {
   /// One lane.
   __device__ __forceinline__ void say(const cuda::Step& from, int batch, bool masked, bool last,
                                       QueryStep& to) const {
-    to.rows = from.rows;
+    to.rows = static_cast<std::int16_t>(from.rows);
     to.token = static_cast<std::int32_t>(from.token);
     to.head = static_cast<std::int32_t>(from.head);
     to.batch = batch;
@@ -111,7 +108,9 @@ struct QueryLoader {
       to.turn = place.turn;
       // Halves that the tile does not reach are passed on with its last part.
       const bool ends = (from.part + 1) * kRows >= g.tiles_by_key[from.tile].rows;
-      to.passes = !from.last ? 0 : ends ? kTileRows / kRows - from.part : 1;
+      to.passes = static_cast<std::int16_t>(!from.last ? 0
+                                            : ends     ? kTileRows / kRows - from.part
+                                                       : 1);
     }
   }
 
@@ -121,7 +120,7 @@ struct QueryLoader {
     const KeySegment& segment = g.keys[tile.segment];
     const std::int64_t first = segment.position + tile.key * segment.stride;
 #pragma unroll 1
-    for (int r = lane; r < kRows; r += 32) {
+    for (int r = lane(); r < kRows; r += 32) {
       cuda::VisibleKeys visible = cuda::all_keys(r < now.rows ? now.keys : 0);
       if (!now.full && r < now.rows) {
         visible = cuda::visible_keys(g, now.row + r, first, segment.stride, now.keys);
@@ -172,7 +171,7 @@ struct QueryLoader {
     const cuda::Step& now = shared.planned;
 #pragma unroll
     for (int i = 0; i < kLaneRows; ++i) {
-      const int r = lane + 32 * i;
+      const int r = lane() + 32 * i;
       numbers[i] = r < now.rows
                        ? *cuda::f32_row(operand, shared.item.batch, now.token + r, now.head)
                        : missing;
@@ -185,48 +184,58 @@ struct QueryLoader {
 #pragma unroll
     for (int i = 0; i < kLaneRows; ++i) {
       const bool seen = lse[i] != -cuda::kInfinity;
-      const int at = place_of_number<kRows>(lane + 32 * i);
+      const int row = lane() + 32 * i;
+      const int at = Memory::kTurned ? row : place_of_number<kRows>(row);
       shared.lse[stage][at] = seen ? lse[i] * cuda::kLog2E : cuda::kInfinity;
       shared.delta[stage][at] = seen ? delta[i] : 0.0F;
     }
   }
 
   __device__ __forceinline__ void load_step() {
-    constexpr bool kBoth = kLaneRows == 2;  // there are registers for both while it waits
+    // What there are registers for while it waits: of three consumers' loader neither.
+    constexpr bool kEarly = !Memory::kTurned;
+    constexpr bool kBoth = kLaneRows == 2 && kEarly;
     const cuda::Step& now = shared.planned;
     float lse[kLaneRows], delta[kLaneRows];
-    find_numbers(p.lse, -cuda::kInfinity, lse);
+    if constexpr (kEarly) find_numbers(p.lse, -cuda::kInfinity, lse);
     if constexpr (kBoth) find_numbers(p.delta, 0.0F, delta);
     const bool masked = !now.full || now.rows < kRows || now.keys < kKeys;
     const Place<Memory::kStages> at(step);
     wait(&shared.empty[at.index], at.empty);
-    if (lane == 0) start_copies(at, masked);
+    if (lane() == 0) start_copies(at, masked);
+    if constexpr (!kEarly) find_numbers(p.lse, -cuda::kInfinity, lse);
     if constexpr (!kBoth) find_numbers(p.delta, 0.0F, delta);
     keep_numbers(lse, delta, at.index);
     if (masked) find_seen(now, at.index);
     __syncwarp();
-    if (lane == 0) arrive(&shared.q_full[at.index]);
-    if (kLateDout && lane == 0) start_late_dout();
+    if (lane() == 0) arrive(&shared.q_full[at.index]);
+    if (kLateDout && lane() == 0) start_late_dout();
     ++step;
   }
 
   /// All heads of the group, and of each the rows that see the key tile.
   __device__ __forceinline__ void walk() {
     for (bool more = true; more;) {
-      if (lane == 0) plan();
+      if (lane() == 0) plan();
       __syncwarp();
-      more = !at_end();
       load_step();
+      more = !at_end();
+      __syncwarp();  // all lanes have read it
     }
   }
 
-  __device__ __forceinline__ int draw() const {
-    return static_cast<int>(gridDim.x) + atomicAdd(schedule.drawn, 1);
+  /// One lane.
+  __device__ __forceinline__ void draw() const {
+    shared.index = shared.blocks + atomicAdd(schedule.drawn, 1);
+  }
+  /// One lane: the next item, if there is one that is to be computed.
+  __device__ __forceinline__ bool next_keys() const {
+    return shared.index < schedule.all && load_keys();
   }
 
   /// A step without rows: there are no more.
   __device__ __forceinline__ void say_end() {
-    if (lane != 0) return;
+    if (lane() != 0) return;
     const Place<Memory::kStages> at(step);
     wait(&shared.empty[at.index], at.empty);
     shared.steps[step % kSaid].rows = 0;
@@ -235,19 +244,22 @@ struct QueryLoader {
 
   __device__ __forceinline__ void run() {
     await_kernel_before();  // the schedule and zeroes are its work; all others wait for steps
-    if (lane == 0) shared.pairs = 0;
-    int index = static_cast<int>(blockIdx.x);
-    for (int n = 0; index < schedule.all; ++n) {
-      int good = 1;
-      if (lane == 0) good = load_keys(index, n) ? 1 : 0;
+    if (lane() == 0) {
+      shared.pairs = 0;
+      shared.index = static_cast<int>(blockIdx.x);
+      shared.taken = 0;
+      shared.blocks = static_cast<int>(gridDim.x);
+    }
+    for (;;) {
+      int good = 0;
+      if (lane() == 0) good = next_keys() ? 1 : 0;
       if (__shfl_sync(0xffffffffU, good, 0) == 0) break;
       walk();
-      if (lane == 0) index = draw();
-      index = __shfl_sync(0xffffffffU, index, 0);
+      if (lane() == 0) draw();
     }
     say_end();
-    if (lane == 0 && g.waited != nullptr) atomicAdd(g.waited + 1, 1ULL);
-    if (lane == 0 && g.flops != nullptr) {
+    if (lane() == 0 && g.waited != nullptr) atomicAdd(g.waited + 1, 1ULL);
+    if (lane() == 0 && g.flops != nullptr) {
       constexpr int kOfPair = 2 * (3 * Memory::kDim + 2 * Memory::kDimV);
       atomicAdd(g.flops, static_cast<unsigned long long>(shared.pairs * kOfPair));
     }

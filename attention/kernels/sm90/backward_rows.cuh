@@ -154,4 +154,47 @@ __device__ __forceinline__ void leave_keys(const Output& operand, std::int64_t f
   }
 }
 
+/// Of dK^T or dV^T the warp's 16 columns of the operand, from element `first` on, and kCount / 2 *
+/// 4 keys from `key` on, as the launch wants them. Elements of 2 x 2 lanes change places, so that a
+/// lane has 4 columns of one key: a store writes all 16 columns of 8 keys.
+template <typename T, int kCount>
+__device__ __forceinline__ void leave_turned(const Output& operand, std::int64_t first, int key,
+                                             int keys, int lane, float scale, bool assign,
+                                             const float (&sum)[kCount]) {
+  const bool odd = (lane & 4) != 0;
+  const bool high = (lane & 8) != 0;
+  const int row = key + 2 * (lane & 3) + (odd ? 1 : 0);
+  const std::int64_t at = first + row * operand.token_stride + (high ? 8 : 0) + (lane >> 4) * 4;
+#pragma unroll
+  for (int j = 0; j < kCount / 4; ++j) {
+    float2 pairs[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const float a = sum[4 * j + 2 * h] * scale;
+      const float b = sum[4 * j + 2 * h + 1] * scale;
+      const float other = __shfl_xor_sync(0xffffffffU, odd ? a : b, 4);
+      pairs[h] = odd ? make_float2(other, b) : make_float2(a, other);
+    }
+    const float2 own = high ? pairs[1] : pairs[0];
+    const float2 given = high ? pairs[0] : pairs[1];
+    const float2 got = make_float2(__shfl_xor_sync(0xffffffffU, given.x, 8),
+                                   __shfl_xor_sync(0xffffffffU, given.y, 8));
+    float4 v =
+        high ? make_float4(got.x, got.y, own.x, own.y) : make_float4(own.x, own.y, got.x, got.y);
+    if (row + 8 * j >= keys) continue;
+    const std::int64_t to = at + 8 * j * operand.token_stride;
+    if (operand.dtype == DType::f32) {
+      auto* const place = reinterpret_cast<float4*>(static_cast<float*>(operand.data) + to);
+      if (!assign) {
+        const float4 old = *place;
+        v = make_float4(old.x + v.x, old.y + v.y, old.z + v.z, old.w + v.w);
+      }
+      *place = v;
+    } else {
+      *reinterpret_cast<std::uint64_t*>(static_cast<std::byte*>(operand.data) + 2 * to) =
+          pack(v.x, v.y, T()) | std::uint64_t{pack(v.z, v.w, T())} << 32;
+    }
+  }
+}
+
 }  // namespace annulus::attn::sm90

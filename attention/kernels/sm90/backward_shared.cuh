@@ -15,10 +15,6 @@
 namespace annulus::attn::sm90 {
 
 inline constexpr int kTileRows = 128;  ///< query rows of a tile, at most
-inline constexpr int kGroups = 2;      ///< consumer warpgroups
-inline constexpr int kThreads = (1 + kGroups) * kGroupThreads;
-inline constexpr int kConsumerWarps = kGroups * 4;
-inline constexpr int kConsumers = kGroups * kGroupThreads;
 /// Steps whose description is kept: consumers are done with one when its stage is given back, and
 /// the adder has taken those before the last that they have left dQ of.
 inline constexpr int kSaid = 4;
@@ -28,10 +24,10 @@ struct QueryStep {
   int* counter;       ///< of the part's turns
   std::int32_t turn;  ///< when it is this block's
   /// Counters from `counter` on that the step passes on; 0: more steps follow.
-  std::int32_t passes;
-  std::int32_t rows;                ///< 0: the launch ends here
-  std::int32_t masked;              ///< some of kRows x kKeys is not to be seen
-  std::int32_t last;                ///< of the item
+  std::int16_t passes;
+  std::int16_t rows;                ///< 0: the launch ends here
+  std::int16_t masked;              ///< some of kRows x kKeys is not to be seen
+  std::int16_t last;                ///< of the item
   std::int32_t token, head, batch;  ///< of the first row
 };
 
@@ -56,7 +52,12 @@ struct BackwardShared {
   static constexpr BackwardTuning kTuning = kTuned;
   static constexpr int kRows = backward_rows(kDim);  ///< query rows of a step, at most
   static constexpr int kKeys = backward_keys(kDim);  ///< of an item, at most
-  static constexpr bool kWide = kDim > 128;          ///< backward_wide.cuh
+  static constexpr bool kTurned = kDim == 192;       ///< backward_turned.cuh
+  static constexpr bool kWide = kDim > 192;          ///< backward_wide.cuh
+  static constexpr int kGroups = kTurned ? 3 : 2;    ///< consumer warpgroups
+  static constexpr int kThreads = (1 + kGroups) * kGroupThreads;
+  static constexpr int kConsumerWarps = kGroups * 4;
+  static constexpr int kConsumers = kGroups * kGroupThreads;
   static constexpr int kParts = kWide ? kGroups : 1;
   using Across = Columns<kDim, kParts>;  ///< of q, k
   using AcrossV = Columns<kDimV, kParts>;
@@ -66,20 +67,20 @@ struct BackwardShared {
   static constexpr bool kLateDout = kDoutStages < kStages;
   /// dQ is a step behind, so that no warpgroup waits for the other's dS: that takes a third dS. Not
   /// with steps of 128 rows: there is no room for it, nor are there registers.
-  static constexpr bool kApart = !kWide && kRows == kBoxRows;
+  static constexpr bool kApart = kDim <= 128 && kRows == kBoxRows;
   /// Buffers of dS, or of P and dS in turn.
   static constexpr int kScores = kWide ? 4 : kApart ? 3 : 2;
-  static constexpr int kScoreBytes = kKeys * kRows * 2;
+  static constexpr int kScoreBytes = kRows * kBlocksOf<kKeys> * kRowBytes;
   // dQ on its way: of each warpgroup two boxes of 32 columns and kBoxRows rows, a round or two.
   static constexpr int kRounds = kWide ? (Across::kPart + 63) / 64 : 1;
   static constexpr int kBoxBytes = kBoxRows * kRowBytes;
-  static_assert(kDim % 32 == 0 && kDimV % 32 == 0 && (kWide || kDim == kDimV));
+  static_assert(kDim % 32 == 0 && kDimV % 32 == 0 && (kDim > 128 || kDim == kDimV));
 
   unsigned char k[kKeys * Across::kBlocks * kRowBytes];
   unsigned char v[kKeys * AcrossV::kBlocks * kRowBytes];
   unsigned char q[kStages][kRows * Across::kBlocks * kRowBytes];
   unsigned char dout[kDoutStages][kRows * AcrossV::kBlocks * kRowBytes];
-  unsigned char ds[kScores][kScoreBytes];    ///< [row][key]; wide: P and dS, [key][row]
+  unsigned char ds[kScores][kScoreBytes];    ///< [row][key]; turned: P, dS; wide: both, [key][row]
   unsigned char dq[kGroups][2 * kBoxBytes];  ///< with the 128-byte swizzle
   // Of rows as place_of_number says; 16-byte aligned.
   float lse[kStages][kRows];  ///< times log2(e); +inf where P is to be 0
@@ -88,21 +89,23 @@ struct BackwardShared {
   std::uint16_t seen[kStages][kKeys / 16][kRows];
   QueryStep steps[kSaid];  ///< the adder reads one when Q of the step is gone
   KeyRows items[2];
-  std::uint32_t aborted;  ///< a wait for a turn was
-  std::uint32_t ended;    ///< where turns count: no step follows, an adder tells the other
+  std::uint16_t aborted;  ///< a wait for a turn was
+  std::uint16_t ended;    ///< where turns count: no step follows, an adder tells the other
   // The loader's own, of whose registers there are few.
   KeyItem item;
   cuda::HeadRange heads;  ///< of its group
   cuda::StepWalker<kRows> walker;
   cuda::Step planned;
   std::int64_t pairs;
+  std::int32_t index, taken;  ///< of the item that was drawn, among all; items before it
+  std::int32_t blocks;
   // Full: what the loader copied or said is there; that of Q covers all but late dO, which alone
   // has barriers of its own. Empty: every consumer warp is done with it.
   std::uint64_t k_full, v_full, keys_empty;
   std::uint64_t q_full[kStages], dout_full[kDoutStages], empty[kStages], dout_empty[kDoutStages];
   std::uint64_t dq_full[kGroups], dq_empty[kGroups];
   std::uint64_t adder_free[2];  ///< where turns count: the step before is left to the copy engine
-  std::uint64_t ds_full[kScores], ds_empty[kScores];  ///< if apart; else a barrier does
+  std::uint64_t ds_full[kApart ? kScores : 1], ds_empty[kApart ? kScores : 1];  ///< if apart
   Trace<kPhases> trace;
 };
 
@@ -113,28 +116,29 @@ inline constexpr int kAdderWarp = 1;
 // Named barriers of all consumers; 0 is __syncthreads.
 inline constexpr int kScoresBarrier = 1;  ///< wide: P and dS are there; all: an item is stored
 inline constexpr int kTailBarrier = 2;    ///< what lies behind a tile was cleared
+inline constexpr int kRoomBarrier = 3;    ///< turned: P and dS of the step before are read
 
 /// One thread, before all others use them.
 template <typename Memory>
 __device__ inline void init_backward(Memory& s) {
   init_barrier(&s.k_full, 1);
   init_barrier(&s.v_full, 1);
-  init_barrier(&s.keys_empty, kConsumerWarps);
+  init_barrier(&s.keys_empty, Memory::kConsumerWarps);
   for (int i = 0; i < s.kStages; ++i) {
     init_barrier(&s.q_full[i], Memory::kLateDout ? 2 : 3);  // copies, and the rows' numbers
-    init_barrier(&s.empty[i], kConsumerWarps);
+    init_barrier(&s.empty[i], Memory::kConsumerWarps);
   }
   for (int i = 0; Memory::kLateDout && i < s.kDoutStages; ++i) {
     init_barrier(&s.dout_full[i], 1);
-    init_barrier(&s.dout_empty[i], kConsumerWarps);
+    init_barrier(&s.dout_empty[i], Memory::kConsumerWarps);
   }
-  for (int i = 0; i < kGroups; ++i) {
-    init_barrier(&s.dq_full[i], kConsumerWarps / kGroups);
+  for (int i = 0; i < Memory::kGroups; ++i) {
+    init_barrier(&s.dq_full[i], 4);
     init_barrier(&s.dq_empty[i], 1);
   }
   for (int i = 0; Memory::kApart && i < s.kScores; ++i) {
-    init_barrier(&s.ds_full[i], kConsumerWarps);
-    init_barrier(&s.ds_empty[i], kConsumerWarps);
+    init_barrier(&s.ds_full[i], Memory::kConsumerWarps);
+    init_barrier(&s.ds_empty[i], Memory::kConsumerWarps);
   }
   for (int i = 0; i < 2; ++i) init_barrier(&s.adder_free[i], 1);
   s.trace = {};

@@ -15,7 +15,12 @@ struct BackwardTuning {
 };
 
 constexpr BackwardTuning default_backward_tuning(int head_dim, int head_dim_v) {
-  if (head_dim > 128 && head_dim_v > 128) return {.dout_stages = 1};
+  if (head_dim == 192) {
+    return {.dout_stages = head_dim_v == 128 ? 2 : 1,
+            .loader_registers = 32,
+            .consumer_registers = 160};
+  }
+  if (head_dim > 128) return {.dout_stages = 1};
   return {};
 }
 

@@ -20,7 +20,7 @@ struct Turns {
     if (shared.aborted != 0) return;
     for (int spins = 0; load_acquire(counter) != turn; ++spins) {
       if ((spins & 63) == 63 && g.abort != nullptr && load_acquire_system(g.abort) != 0) {
-        *static_cast<volatile std::uint32_t*>(&shared.aborted) = 1;
+        *static_cast<volatile std::uint16_t*>(&shared.aborted) = 1;
         return;
       }
       pause_shortly();

@@ -1,4 +1,4 @@
-// The backward's consumers for head dims above 128, whose dK and dV do not fit in the registers of
+// The backward's consumers for head_dim 256, whose dK and dV do not fit in the registers of
 // one warpgroup: an item has 64 keys, of which each warpgroup has half of the columns.
 //
 //   parts      K, V, Q, dO lie in shared memory as two halves of their columns, each of which
@@ -11,10 +11,9 @@
 //              exponentials run under dP, the rounds of dQ leave under dV and dK, dO is asked for
 //              again once dV is there
 //   shared     K, V; Q [2 stages], dO [1, or 2 where values have 128 columns]; P and dS [2], so
-//              that one barrier a step is enough; a round of dQ: 232 KB at 192 and 256, 215 at 192
-//              with values of 128
-//   limits     head_dim, head_dim_v: 192 and 192, 192 and 128, 256 and 256; tiles of at most
-//              128 x 64; the others as in backward.cuh
+//              that one barrier a step is enough; a round of dQ: 232 KB
+//   limits     head_dim = head_dim_v = 256; tiles of at most 128 x 64; the others as in
+//   backward.cuh
 #pragma once
 
 #include "attention/kernels/sm90/backward_consumer.cuh"
@@ -37,6 +36,7 @@ struct WideConsumer : ConsumerBase<Memory> {
   using DoutTurn = Place<Memory::kDoutStages>;
   static constexpr int kRows = Memory::kRows;
   static constexpr int kKeys = Memory::kKeys;
+  static constexpr int kGroups = Memory::kGroups;
   static constexpr int kShare = kRows / kGroups;  ///< rows of which a warpgroup computes P and dS
   static constexpr int kColumns = kShare / 8;     ///< of scores, as backward_scores.cuh counts them
   static_assert(kKeys == kGroupRows && kRows == kBlockWidth);
@@ -175,7 +175,7 @@ struct WideConsumer : ConsumerBase<Memory> {
     fence_async_shared();
     reach(Phase::exchange);
     // All of P and dS is there, and what lay there two steps ago is read.
-    barrier_wait(kScoresBarrier, kConsumers);
+    barrier_wait(kScoresBarrier, Memory::kConsumers);
     reach(Phase::meeting);
   }
 

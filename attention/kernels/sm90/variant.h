@@ -88,7 +88,9 @@ constexpr int backward_rows(std::int64_t head_dim) { return head_dim == 64 ? 128
 /// Query rows of a box of dQ.
 inline constexpr int kBoxRows = 64;
 /// Keys of an item of the backward, and of the boxes of k and v.
-constexpr int backward_keys(std::int64_t head_dim) { return head_dim > 128 ? 64 : 128; }
+constexpr int backward_keys(std::int64_t head_dim) {
+  return head_dim == 192 ? 96 : head_dim > 128 ? 64 : 128;
+}
 
 /// Before the backward's kernel: the schedule of key tiles, zeroes in dQ, and in dK and dV of keys
 /// that no tile names, where the launch assigns them, in `turn_count` turns (null: dQ is added in
