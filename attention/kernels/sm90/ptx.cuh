@@ -200,6 +200,13 @@ __device__ __forceinline__ std::uint32_t clock_now() {
   return x;
 }
 
+/// The device's clock in nanoseconds, which moves in steps; never 0, goes around after 4 s.
+__device__ __forceinline__ std::uint32_t nanoseconds_now() {
+  std::uint32_t x;
+  asm volatile("mov.u32 %0, %%globaltimer_lo;" : "=r"(x)::"memory");
+  return x | 1U;
+}
+
 // Launches that overlap (programmatic dependent launch); nothing happens in others.
 
 /// The next kernel of the stream may start its blocks.
