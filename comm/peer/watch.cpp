@@ -57,7 +57,7 @@ Watch::~Watch() {
 template <std::size_t kCount>
 std::array<std::uint32_t, kCount> Watch::read_words(const std::uint32_t* words) const {
   static_assert(kCount * sizeof *words <= kPinnedBytes - kCopyAt);
-  const std::scoped_lock lock(mutex_);
+  const std::scoped_lock lock(reading_);
   const DeviceScope scope(device_);
   std::array<std::uint32_t, kCount> copy;
   check_cuda(cudaMemcpyAsync(word_copy_, words, sizeof copy, cudaMemcpyDeviceToHost, stream_),

@@ -110,6 +110,8 @@ class Watch {
   std::map<std::uint32_t, std::vector<DeviceLink::Signal>> expected_;  ///< by pass
   std::atomic<bool> fired_{false};
   mutable std::mutex mutex_;
+  /// Of what is copied: a copy may be long under way, and callers do not wait for it.
+  mutable std::mutex reading_;
   std::condition_variable wake_;
   std::function<void()> let_go_;
   bool stop_ = false;

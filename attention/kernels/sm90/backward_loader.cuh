@@ -30,8 +30,12 @@ struct QueryLoader {
                                          const KeySchedule& order, int* counters, Memory& memory)
       : g(geometry), p(params), maps(all_maps), schedule(order), turns(counters), shared(memory) {}
 
-  // Found again wherever it is needed: beside three consumer warpgroups there are few registers.
-  __device__ __forceinline__ static int lane() { return thread_again() % 32; }
+  /// Above 128 found again wherever it is needed, for beside wide consumers there are few
+  /// registers; up to 128 that made the backward some 12 % slower.
+  __device__ __forceinline__ static int lane() {
+    if constexpr (Memory::kWide) return thread_again() % 32;
+    return static_cast<int>(threadIdx.x) % 32;
+  }
 
   /// One lane: all columns of kHeight tokens, by blocks; what lies beside the tensor becomes 0.
   template <int kHeight, typename Across>

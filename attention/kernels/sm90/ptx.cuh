@@ -1,13 +1,12 @@
 #pragma once
 
 #include <cuda.h>
-#include <cuda/ptx>
 
 #include <cstdint>
 
-// Hopper's instructions, one thin function each, by libcu++ where it has them; wgmma.cuh has the
-// products. tests/emulate/device
-// holds the same functions for the host, so that the kernel runs there unchanged.
+// Hopper's instructions, one thin function each; wgmma.cuh has the products. tests/emulate/device
+// holds the same functions for the host, so that the kernel runs there unchanged. Not by libcu++'s
+// cuda::ptx, with whose waits the backward is 3 % slower (docs/notes/08).
 namespace annulus::attn::sm90 {
 
 /// The 32-bit address by which instructions name shared memory.
@@ -23,33 +22,57 @@ __device__ __forceinline__ void prefetch(const void* pointer) {
 // mbarriers. A barrier's phases have parity 0, 1, 0, ...; of a fresh one, "1" has passed.
 
 __device__ __forceinline__ void init_barrier(std::uint64_t* barrier, int arrivals) {
-  ::cuda::ptx::mbarrier_init(barrier, static_cast<std::uint32_t>(arrivals));
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(arrivals)
+               : "memory");
 }
 
 /// Makes initialised barriers known to the copy engine.
 __device__ __forceinline__ void fence_barrier_init() {
-  ::cuda::ptx::fence_mbarrier_init(::cuda::ptx::sem_release, ::cuda::ptx::scope_cluster);
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
 __device__ __forceinline__ void arrive(std::uint64_t* barrier) {
-  ::cuda::ptx::mbarrier_arrive(barrier);
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+               : "memory");
 }
 
 /// Arrives, and has the phase wait for `bytes` of copies too.
 __device__ __forceinline__ void arrive_expecting(std::uint64_t* barrier, std::uint32_t bytes) {
-  ::cuda::ptx::mbarrier_arrive_expect_tx(::cuda::ptx::sem_release, ::cuda::ptx::scope_cta,
-                                         ::cuda::ptx::space_shared, barrier, bytes);
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
 }
 
 /// Waits until the phase of this parity is over.
 __device__ __forceinline__ void wait(std::uint64_t* barrier, std::uint32_t parity) {
-  while (!::cuda::ptx::mbarrier_try_wait_parity(barrier, parity)) {
-  }
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra over;\n"
+      "bra again;\n"
+      "over:\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
 }
 
 /// Whether the phase of this parity is over: does not wait.
 __device__ __forceinline__ bool is_over(std::uint64_t* barrier, std::uint32_t parity) {
-  return ::cuda::ptx::mbarrier_test_wait_parity(barrier, parity);
+  std::uint32_t over;
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n"
+      "}\n"
+      : "=r"(over)
+      : "r"(shared_address(barrier)), "r"(parity)
+      : "memory");
+  return over != 0;
 }
 
 // Bulk tensor copies.
@@ -62,8 +85,12 @@ __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
 /// `barrier`. What lies outside of the tensor becomes 0. Coordinates: innermost first.
 __device__ __forceinline__ void copy_box(std::uint32_t to, const CUtensorMap& map,
                                          std::uint64_t* barrier, int c0, int c1, int c2, int c3) {
-  ::cuda::ptx::cp_async_bulk_tensor(::cuda::ptx::space_cluster, ::cuda::ptx::space_global,
-                                    __cvta_shared_to_generic(to), &map, {c0, c1, c2, c3}, barrier);
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(to),
+      "l"(reinterpret_cast<std::uint64_t>(&map)), "r"(shared_address(barrier)), "r"(c0), "r"(c1),
+      "r"(c2), "r"(c3)
+      : "memory");
 }
 
 // Ordinary copies and stores.
@@ -116,28 +143,32 @@ __device__ __forceinline__ void store_turned(std::uint32_t to, const std::uint32
 /// waits for those that it has started and committed.
 __device__ __forceinline__ void add_box(const CUtensorMap& map, std::uint32_t from, int c0, int c1,
                                         int c2, int c3) {
-  ::cuda::ptx::cp_reduce_async_bulk_tensor(::cuda::ptx::space_global, ::cuda::ptx::space_shared,
-                                           ::cuda::ptx::op_add, &map, {c0, c1, c2, c3},
-                                           __cvta_shared_to_generic(from));
+  asm volatile(
+      "cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.tile.bulk_group"
+      " [%0, {%2, %3, %4, %5}], [%1];" ::"l"(reinterpret_cast<std::uint64_t>(&map)),
+      "r"(from), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
+      : "memory");
 }
-__device__ __forceinline__ void commit_additions() { ::cuda::ptx::cp_async_bulk_commit_group(); }
+__device__ __forceinline__ void commit_additions() {
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
 /// Shared memory may be overwritten after this.
 __device__ __forceinline__ void await_additions_read() {
-  ::cuda::ptx::cp_async_bulk_wait_group_read(::cuda::ptx::n32_t<0>());
+  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 /// They are in memory after this.
 __device__ __forceinline__ void await_additions() {
-  ::cuda::ptx::cp_async_bulk_wait_group(::cuda::ptx::n32_t<0>());
+  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
 /// This thread's ordinary accesses so far, to shared memory, come before what tensor cores and copy
 /// engine do next.
 __device__ __forceinline__ void fence_async_shared() {
-  ::cuda::ptx::fence_proxy_async(::cuda::ptx::space_shared);
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 /// The same for global memory: what this thread has acquired may be read by the copy engine.
 __device__ __forceinline__ void fence_async_global() {
-  ::cuda::ptx::fence_proxy_async(::cuda::ptx::space_global);
+  asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 
 // Named barriers: `threads` of all that arrive or wait.

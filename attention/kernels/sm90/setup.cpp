@@ -140,7 +140,10 @@ Sections key_sections_of(const AttendGeometry& g, int blocks_in_turn) {
   // Queries and dO in 16 bits, dQ in 32.
   const std::int64_t of_group = g.rows * (4 * g.head_dim + 4 * g.head_dim_v) * g.group;
   const std::int64_t fitting = at_least_1(kSectionBytes / at_least_1(of_group));
-  const std::int64_t size = std::max(fitting, blocks_in_turn / kMostInTurn);
+  const bool all_see_all = static_cast<std::int64_t>(g.tiles_by_key.size()) ==
+                           runs_of(g, g.key_tiles) * runs_of(g, g.row_tiles);
+  const std::int64_t size =
+      all_see_all ? std::max<std::int64_t>(fitting, blocks_in_turn / kMostInTurn) : fitting;
   return sections(heads, size, (heads + size - 1) / size);
 }
 

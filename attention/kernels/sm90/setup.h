@@ -38,7 +38,8 @@ struct Sections {
 Sections sections_of(const AttendGeometry& geometry, int blocks);
 /// The same of key/value heads, whose groups' queries and their gradients fit. `blocks_in_turn`:
 /// blocks of a launch in which key tiles of a head wait for each other at every step, so that what
-/// one is late all behind it are: few heads would make long queues. 0: they do not wait.
+/// one is late all behind it are: where all rows see all keys, few heads would make long queues. 0:
+/// they do not wait.
 Sections key_sections_of(const AttendGeometry& geometry, int blocks_in_turn = 0);
 
 /// Query tiles of all heads, or key tiles of all key/value heads; what item indices count to.
