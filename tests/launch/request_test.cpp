@@ -62,7 +62,8 @@ TEST(Request, AttentionOptionsTakeEveryKey) {
   EXPECT_EQ(asked.ulysses_slices, 3);
   EXPECT_EQ(asked.sm_limit, 116);
   EXPECT_EQ(asked.backward_moves, BackwardMoves::keys);
-  const Settings queries = with({"--backward-moves", "queries", "--algorithm", "ring"});
+  const Settings queries =
+      with({"--backward-moves", "queries", "--algorithm", "ring", "--seq", "1k"});
   EXPECT_EQ(attention_options_of(queries).backward_moves, BackwardMoves::queries);
   EXPECT_EQ(plan_request_of(queries, 2, Pass::backward).options.backward_moves,
             BackwardMoves::queries);
