@@ -67,8 +67,9 @@ struct QueryAdder {
   /// Steps number `which`, and every second from there.
   __device__ __forceinline__ void run_in_turn(int lane) const {
     for (int step = which;; step += 2) {
-      if (step > 0)
+      if (step > 0) {
         wait(&shared.adder_free[which], static_cast<std::uint32_t>((step - 1) / 2) & 1U);
+      }
       if (*static_cast<volatile std::uint16_t*>(&shared.ended) != 0) return;
       wait(&shared.dq_full[0], Place<1>(step * Memory::kRounds).full);
       const QueryStep now = shared.steps[step % kSaid];
