@@ -3,6 +3,7 @@
 #include "attention/kernels/params.h"
 #include "attention/kernels/tile_index.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -44,6 +45,9 @@ struct Kernel {
   /// tiles are listed, which is the launch's choice. More of either may not take less.
   std::int64_t (*workspace_bytes)(const AttendGeometry& geometry, bool backward,
                                   int threads) = nullptr;
+  /// What launches of a forward's lists want beside them from call to call, such as an order of
+  /// query tiles: made once, of lists that the host can read; null: nothing.
+  std::vector<std::byte> (*make_kept)(const AttendGeometry& geometry) = nullptr;
   /// It grows with rows times keys: sessions make no room for it unasked.
   bool quadratic_workspace = false;
   /// Of workspace_bytes, what the algorithm materialises, for any thread count: S and P of

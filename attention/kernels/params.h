@@ -3,6 +3,7 @@
 #include <annulus/problem.h>
 #include <annulus/tensor.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -108,6 +109,9 @@ struct AttendGeometry {
   /// Rows that a query tile has; where it is `rows`, no row is left for a kernel that fills in what
   /// no tile names. -1: not known.
   std::int64_t covered_rows = -1;
+  /// What the kernel made of these lists (Kernel::make_kept): its launches may change it, and leave
+  /// it as they found it. Empty: nothing was made, and each launch makes it again.
+  std::span<std::byte> kept{};
 
   /// One past the last token that a key segment names (tokens_of): all tokens before it may be
   /// read, if only to be ignored. 0: not said; kernels that copy whole boxes then do without.

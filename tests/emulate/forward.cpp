@@ -5,6 +5,7 @@
 
 #include "attention/kernels/operand.h"
 #include "attention/kernels/sm90/forward.cuh"
+#include "attention/kernels/sm90/kept.h"
 #include "attention/kernels/sm90/merge.cuh"
 #include "attention/kernels/sm90/pack.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
@@ -16,6 +17,7 @@
 #include "tests/support/hopper_candidates.h"
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 
 namespace annulus::testing {
@@ -151,6 +153,26 @@ void make_schedule(const cuda::Geometry& g, const sm90::Schedule& schedule, cons
   }
 }
 
+/// The schedule that is kept from call to call, in `made`. It has the order that the one made
+/// before the launch has.
+sm90::Schedule keep(AttendGeometry& geometry, const sm90::Schedule& made_before, int step_keys,
+                    int sms, std::vector<std::byte>& made) {
+  made = sm90::make_kept(geometry, step_keys);
+  geometry.kept = made;
+  const sm90::Schedule kept = sm90::kept_schedule(geometry, sms, g_emulation.flops_assign);
+  if (std::memcmp(kept.tiles, made_before.tiles,
+                  (geometry.row_tiles.size() - 1) * sizeof(sm90::QueryTile)) != 0) {
+    throw std::runtime_error("the host's order of query tiles is another");
+  }
+  return kept;
+}
+
+void require_as_found(const sm90::Kept& kept) {
+  if (kept.drawn != 0 || kept.left != 0 || kept.flops != 0) {
+    throw std::runtime_error("a launch left its counters changed");
+  }
+}
+
 /// merge.cu, a warp at a time.
 void merge_parts(const cuda::Geometry& g, const ForwardParams& p, const sm90::Parts& parts) {
   for (int i = 0; i < g.row_tile_count * parts.rows; ++i) {
@@ -181,6 +203,7 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
     p.geometry.tiles = joined.tiles;
   }
   p.geometry.row_tiles = index.row_tiles;
+  p.geometry.covered_rows = index.covered_rows;
   if (!sm90::suits(p)) throw std::runtime_error("the launch would go to flash2");
   fill_unvisited_rows(p);
   const std::int64_t items = sm90::items_of(p.geometry);
@@ -208,14 +231,20 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   std::fill_n(schedule.tiles, schedule.all / schedule.head_count,
               sm90::QueryTile{0, 1, 0, 1, 1, 0, 0, 0});
   const cuda::Geometry g = cuda::geometry_of(p.geometry, with);
-  const Run run{told,
-                sm90::told_to_blocks(g, parts),
-                {map_of(sm90::key_shape(p.k, p.geometry), tile_keys),
-                 map_of(sm90::value_shape(p.v, p.geometry), tile_keys)},
-                schedule,
-                static_cast<unsigned>(std::min(schedule.all, sms))};
+  Run run{told,
+          sm90::told_to_blocks(g, parts),
+          {map_of(sm90::key_shape(p.k, p.geometry), tile_keys),
+           map_of(sm90::value_shape(p.v, p.geometry), tile_keys)},
+          schedule,
+          static_cast<unsigned>(std::min(schedule.all, sms))};
   make_schedule(g, schedule, p.q, parts, tile_keys);
+  std::vector<std::byte> made;
+  if (g_emulation.kept && sm90::takes_kept(p.geometry, split)) {
+    run.schedule = keep(p.geometry, schedule, tile_keys, sms, made);
+    if (run.schedule.flops_assign && context.flops != nullptr) *context.flops = 9;
+  }
   run_any(run);
+  if (run.schedule.kept != nullptr) require_as_found(*run.schedule.kept);
   if (split.merged()) merge_parts(g, p, parts);
 }
 

@@ -19,7 +19,9 @@ struct Emulation {
   std::vector<std::function<void()>> late{};  ///< machine.h; of every launch
   const std::uint32_t* abort = nullptr;
   attn::WaitCount* waited = nullptr;
-  bool joined = true;  ///< tile lists, as the executor has them; false: single tiles
+  bool kept = true;  ///< schedules, where launches take them so; false: made before each launch
+  bool flops_assign = false;  ///< LaunchContext, with a kept schedule
+  bool joined = true;         ///< tile lists, as the executor has them; false: single tiles
   std::optional<attn::sm90::Split> split{};  ///< none: as launches are split
   std::string_view candidate{};  ///< as "lazy_128" (hopper_candidates.h); empty: what is launched
 };

@@ -62,6 +62,17 @@ TEST(EmulatedHopper, OrdersOfTheSchedule) {
   expect_right(p, {.sms = 100, .sm_limit = 5});
 }
 
+/// One made before each launch, and one that is kept: for several blocks, with a counter of FLOPs
+/// that begins with 0 or is added to.
+TEST(EmulatedHopper, KeptSchedulesAndThoseOfALaunch) {
+  const OracleProblem p = problem_of(700);
+  for (const bool kept : {true, false}) {
+    expect_right(p, {.sms = 3, .kept = kept});
+    expect_right({make_launch(p, segments_cut_at(700, {257}), kGrid)}, {.sms = 5, .kept = kept});
+  }
+  expect_right(p, {.sms = 3, .flops_assign = true});
+}
+
 TEST(EmulatedHopper, Masks) {
   OracleProblem p = problem_of(300);
   p.heads = 1;

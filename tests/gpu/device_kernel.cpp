@@ -166,6 +166,16 @@ void DeviceBytes::read(std::byte* to) const {
   check_cuda(cudaMemcpy(to, data_, size_, cudaMemcpyDeviceToHost), "download");
 }
 
+namespace {
+
+/// Single tiles go without, so that both ways are run.
+DeviceBytes keep(const Kernel& kernel, AttendGeometry host, const attn::TileIndex& index) {
+  host.row_tiles = index.row_tiles;
+  return upload(std::span<const std::byte>(kernel.make_kept(host)));
+}
+
+}  // namespace
+
 DeviceGeometry::DeviceGeometry(const AttendGeometry& host, const Kernel& kernel, TileLists lists)
     : geometry_(host) {
   const auto to_device = [&]<typename T>(std::span<const T> values) {
@@ -184,6 +194,10 @@ DeviceGeometry::DeviceGeometry(const AttendGeometry& host, const Kernel& kernel,
     joined = attn::join_tiles(host.tiles, index);
     index = joined.index;
     geometry_.tiles = joined.tiles;
+    if (kernel.make_kept != nullptr) {
+      arrays_.push_back(keep(kernel, geometry_, index));
+      geometry_.kept = {arrays_.back().data(), arrays_.back().size()};
+    }
   }
   const std::vector<std::uint32_t> flags(host.keys.size(), 7);
   const auto device_flags = to_device(std::span<const std::uint32_t>(flags));

@@ -49,6 +49,7 @@ void share_lists(AttendGeometry& g, const AttendGeometry& from) {
   g.places = from.places;
   g.covered_rows = from.covered_rows;
   g.intervals = from.intervals;
+  g.kept = from.kept;
 }
 
 }  // namespace
@@ -73,10 +74,15 @@ DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kerne
   place_words(host);
   const std::int64_t words = padded(static_cast<std::size_t>(word_count_) * sizeof(std::uint32_t));
   std::int64_t bytes = words + padded(std::as_bytes(std::span(host.intervals())).size());
+  std::vector<std::vector<std::byte>> kept(rank_.attends.size());
   for (std::size_t i = 0; i < rank_.attends.size(); ++i) {
     AttendGeometry g = host.geometry(static_cast<std::int32_t>(i));
     geometries_.push_back(g);
     if (shared(host, i)) continue;
+    if (rank_.attends[i].pass == Pass::forward && kernel_.make_kept != nullptr) {
+      kept[i] = kernel_.make_kept(g);
+      bytes += padded(kept[i].size());
+    }
     const auto add = [&](const auto& list) { bytes += padded(std::as_bytes(list).size()); };
     for_lists(g, rank_.attends[i].pass, add);
     for (const auto& needed : host.launch(static_cast<std::int32_t>(i)).needed) {
@@ -106,6 +112,9 @@ DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kerne
       g.key_tiles = {};
       g.places = {};
     }
+    std::span<const std::byte> of_launch(kept[i]);
+    to_device(of_launch);
+    g.kept = {const_cast<std::byte*>(of_launch.data()), of_launch.size()};
     const Launch& launch = host.launch(static_cast<std::int32_t>(i));
     std::vector<KeySegment> keys(g.keys.begin(), g.keys.end());
     for (std::size_t s = 0; s < launch.needed.size(); ++s) {

@@ -133,6 +133,7 @@ constexpr Kernel kHopper{.name = "hopper",
                          .rounds_dkv = always,
                          .refuses = sm90::hopper_refuses,
                          .workspace_bytes = sm90::hopper_bytes,
+                         .make_kept = sm90::hopper_kept,
                          .materialized_bytes = nothing,
                          .forward = sm90::hopper_forward,
                          .backward = sm90::hopper_backward};

@@ -1,6 +1,7 @@
 // The row `hopper` of the dispatch table, and its forward: what serves a launch.
 #include "attention/kernels/cuda/launch.h"
 #include "attention/kernels/sm90/driver.h"
+#include "attention/kernels/sm90/kept.h"
 #include "attention/kernels/sm90/launch.h"
 #include "attention/kernels/sm90/maps.h"
 #include "attention/kernels/sm90/setup.h"
@@ -38,6 +39,10 @@ int sms_for(const LaunchContext& context) {
   return context.sm_limit > 0 ? std::min(context.sm_limit, all) : all;
 }
 
+Tuning tuning_of(const AttendGeometry& g) {
+  return default_tuning(g.head_dim, g.head_dim_v, g.softcap != 0.0, g.sequence_keys);
+}
+
 }  // namespace
 
 std::string hopper_refuses(const KernelQuery& query) {
@@ -60,8 +65,11 @@ std::int64_t hopper_bytes(const AttendGeometry& g, bool backward, int /*threads*
   const std::span<const std::int32_t> index = backward ? g.key_tiles : g.row_tiles;
   const auto tiles = static_cast<std::int64_t>(index.empty() ? g.tiles.size() + 1 : index.size());
   if (backward) return schedule_bytes(tiles) + turn_bytes(g);
-  const Tuning tuning = default_tuning(g.head_dim, g.head_dim_v, g.softcap != 0.0, g.sequence_keys);
-  return std::max(schedule_bytes(tiles), most_split_bytes(g, tuning.tile_keys));
+  return std::max(schedule_bytes(tiles), most_split_bytes(g, tuning_of(g).tile_keys));
+}
+
+std::vector<std::byte> hopper_kept(const AttendGeometry& g) {
+  return make_kept(g, tuning_of(g).tile_keys);
 }
 
 void launch_forward(const Choice& choice, const ForwardParams& params,
@@ -81,26 +89,29 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
   const Split split =
       split_of(geometry, choice.tile_keys, sms, static_cast<std::int64_t>(context.workspace.size()),
                context.deterministic);
-  const Schedule schedule = schedule_in(workspace, geometry, split, sms);
+  const bool overlapped = choice.prelude == Prelude::overlapped;
+  const bool kept = overlapped && !geometry.kept.empty() && takes_kept(geometry, split);
+  const Schedule schedule = kept ? kept_schedule(geometry, sms, context.flops_assign)
+                                 : schedule_in(workspace, geometry, split, sms);
   const Parts parts = parts_in(workspace, geometry, split);
   const Maps maps{encode(key_shape(params.k, geometry), params.k.dtype, choice.tile_keys),
                   encode(value_shape(params.v, geometry), params.v.dtype, choice.tile_keys)};
-  const bool overlapped = choice.prelude == Prelude::overlapped;
-  if (overlapped) {
+  if (overlapped && !kept) {
     prepare(g, params, schedule, parts, choice.tile_keys, context.flops_assign, context.stream);
-  } else {
+  } else if (!overlapped) {
     make_schedule(g, params.q, schedule, parts, choice.tile_keys, context.stream);
   }
   const ForwardParams told = told_to_blocks(params, parts);
   choice.variant({told, told_to_blocks(g, parts), maps, schedule, std::min(schedule.all, sms),
-                  context.stream, overlapped, geometry.sequence_keys});
+                  context.stream, kept ? context.behind_kernel : overlapped,
+                  geometry.sequence_keys});
   if (split.merged()) merge_parts(g, params, parts, overlapped, context.stream);
 }
 
 void hopper_forward(const ForwardParams& params, const LaunchContext& context) {
   const AttendGeometry& g = params.geometry;
   const Variant variant = variant_for(params.q.dtype, g.head_dim, g.head_dim_v);
-  const Tuning tuning = default_tuning(g.head_dim, g.head_dim_v, g.softcap != 0.0, g.sequence_keys);
+  const Tuning tuning = tuning_of(g);
   if (variant != nullptr && suits(params)) {
     launch_forward({variant, tuning.tile_keys}, params, context);
     return;

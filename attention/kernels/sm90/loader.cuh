@@ -197,9 +197,23 @@ struct Loader {
     }
     load_values();
     if (g.waited != nullptr) atomicAdd(g.waited + 1, 1ULL);
-    if (g.flops != nullptr) {
-      atomicAdd(g.flops, static_cast<unsigned long long>(2 * shared.pairs * (kDim + kDimV)));
+    const auto flops = static_cast<unsigned long long>(2 * shared.pairs * (kDim + kDimV));
+    if (schedule.kept != nullptr) {
+      leave(*schedule.kept, flops);
+    } else if (g.flops != nullptr) {
+      atomicAdd(g.flops, flops);
     }
+  }
+
+  /// Nobody draws any more when the last block comes here.
+  __device__ __forceinline__ void leave(Kept& kept, unsigned long long flops) const {
+    atomicAdd(&kept.flops, flops);
+    fence_device();
+    if (atomicAdd(&kept.left, 1U) + 1 < gridDim.x) return;
+    fence_device();
+    const unsigned long long all = atomicAdd(&kept.flops, 0ULL);
+    if (g.flops != nullptr) *g.flops = (schedule.flops_assign ? 0 : *g.flops) + all;
+    kept = {};
   }
 };
 

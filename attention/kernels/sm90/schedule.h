@@ -39,6 +39,14 @@ struct Item {
   std::int32_t head, kv_head, batch;
 };
 
+/// Counters of a schedule that is kept from call to call. All are 0 between launches: the last
+/// block of one that leaves sees to it.
+struct Kept {
+  int drawn;
+  unsigned left;             ///< blocks that have
+  unsigned long long flops;  ///< of those
+};
+
 template <typename Tile>
 struct ScheduleOf {
   int* drawn;        ///< items that were drawn beside each block's first; 0 at launch
@@ -47,6 +55,8 @@ struct ScheduleOf {
   std::int32_t head_count, section;  ///< heads times batches, of all and of a section
   std::int32_t sections;             ///< the last has what is left
   std::int32_t parts = 1;            ///< places in `tiles` for each query tile
+  Kept* kept = nullptr;              ///< forward; null: a kernel before makes the schedule
+  bool flops_assign = false;         ///< with `kept`: LaunchContext
 };
 using Schedule = ScheduleOf<QueryTile>;
 /// Backward: of key tiles and key/value heads.
@@ -76,6 +86,7 @@ inline constexpr int kLeastSteps = 4;
 
 /// Bytes of workspace for `count` query tiles, or fewer for key tiles: the counter and the tiles.
 constexpr std::int64_t kCounterBytes = 64;
+static_assert(sizeof(Kept) <= kCounterBytes);
 constexpr std::int64_t schedule_bytes(std::int64_t count) {
   return kCounterBytes + count * static_cast<std::int64_t>(sizeof(QueryTile));
 }

@@ -152,6 +152,17 @@ Schedule schedule_in(std::byte* workspace, const AttendGeometry& g, const Split&
           .parts = split.parts};
 }
 
+bool takes_kept(const AttendGeometry& g, const Split& split) {
+  return !split.merged() && g.covered_rows == g.rows;
+}
+
+Schedule kept_schedule(const AttendGeometry& g, int sms, bool flops_assign) {
+  Schedule schedule = schedule_in(g.kept.data(), g, {}, sms);
+  schedule.kept = reinterpret_cast<Kept*>(g.kept.data());
+  schedule.flops_assign = flops_assign;
+  return schedule;
+}
+
 Parts parts_in(std::byte* workspace, const AttendGeometry& g, const Split& split) {
   if (!split.merged()) return {};
   const Places places = places_of(g, split);

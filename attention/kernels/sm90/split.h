@@ -39,6 +39,11 @@ std::int64_t most_split_bytes(const AttendGeometry& geometry, int step_keys);
 /// Where schedule and parts lie in the workspace.
 Schedule schedule_in(std::byte* workspace, const AttendGeometry& geometry, const Split& split,
                      int sms);
+/// May its schedule be kept from call to call (kept.h)? Then nothing is left for a kernel before
+/// it.
+bool takes_kept(const AttendGeometry& geometry, const Split& split);
+/// Where it lies in AttendGeometry::kept.
+Schedule kept_schedule(const AttendGeometry& geometry, int sms, bool flops_assign);
 Parts parts_in(std::byte* workspace, const AttendGeometry& geometry, const Split& split);
 
 /// What the blocks of a launch are told: where it is split, to leave states, each part in its
