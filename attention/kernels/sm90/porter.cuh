@@ -123,13 +123,16 @@ struct Porter {
     return true;
   }
 
-  /// Segments, which the loader reads before its first copy: while the kernel before still runs,
-  /// which does not write them (tiles it may).
-  __device__ __forceinline__ void prefetch_segments() const {
+  /// Segments and tiles, which the loader reads before its first copy: while the kernel before still
+  /// runs, which does not write segments; tiles it may, so that these come to L2 alone.
+  __device__ __forceinline__ void prefetch_lists() const {
     constexpr int kLine = 128;
     const int at = lane() * kLine;
     if (warp() == 0 && at < static_cast<int>(sizeof(KeySegment)) * min(g.key_count, kLine)) {
       prefetch(reinterpret_cast<const unsigned char*>(g.keys) + at);
+    }
+    if (warp() == 1 && at < static_cast<int>(sizeof(Tile)) * min(g.tile_count, kLine)) {
+      prefetch_to_l2(reinterpret_cast<const unsigned char*>(g.tiles) + at);
     }
   }
 
@@ -139,7 +142,7 @@ struct Porter {
     // LSE of item n is carried away before queries of n + kOuts come, which consumers await before
     // they write there again.
     static_assert(Memory::kOuts >= kLead + 1);
-    prefetch_segments();
+    prefetch_lists();
     bool more = true;
     for (int n = 0, left = kLead; left > 0; ++n) {
       more = more && fetch(n);

@@ -19,6 +19,10 @@ __device__ __forceinline__ void prefetch(const void* pointer) {
   asm volatile("prefetch.L1 [%0];" ::"l"(pointer));
 }
 
+__device__ __forceinline__ void prefetch_to_l2(const void* pointer) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(pointer)));
+}
+
 // mbarriers. A barrier's phases have parity 0, 1, 0, ...; of a fresh one, "1" has passed.
 
 __device__ __forceinline__ void init_barrier(std::uint64_t* barrier, int arrivals) {

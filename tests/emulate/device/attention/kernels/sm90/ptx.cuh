@@ -18,6 +18,7 @@ inline emulate::Machine& machine() { return emulate::Machine::current(); }
 inline std::uint32_t shared_address(const void* pointer) { return machine().address_of(pointer); }
 
 inline void prefetch(const void* /*pointer*/) {}
+inline void prefetch_to_l2(const void*) {}
 
 inline void init_barrier(std::uint64_t* barrier, int arrivals) {
   machine().init(barrier, arrivals);
