@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cuda.h>
+#include <cuda/ptx>
 
 #include <cstdint>
 
 // Hopper's instructions, one thin function each; wgmma.cuh has the products. tests/emulate/device
-// holds the same functions for the host, so that the kernel runs there unchanged. Not by libcu++'s
-// cuda::ptx, with whose waits the backward is 3 % slower (docs/notes/08).
+// holds the same functions for the host, so that the kernel runs there unchanged. By libcu++'s
+// cuda::ptx where it has the instruction, but for arrivals, waits and bulk copies: these take
+// generic addresses there, and with them the backward is 3 % slower (docs/notes/08).
 namespace annulus::attn::sm90 {
 
 /// The 32-bit address by which instructions name shared memory.
@@ -26,14 +28,12 @@ __device__ __forceinline__ void prefetch_to_l2(const void* pointer) {
 // mbarriers. A barrier's phases have parity 0, 1, 0, ...; of a fresh one, "1" has passed.
 
 __device__ __forceinline__ void init_barrier(std::uint64_t* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
-               "r"(arrivals)
-               : "memory");
+  ::cuda::ptx::mbarrier_init(barrier, static_cast<std::uint32_t>(arrivals));
 }
 
 /// Makes initialised barriers known to the copy engine.
 __device__ __forceinline__ void fence_barrier_init() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  ::cuda::ptx::fence_mbarrier_init(::cuda::ptx::sem_release, ::cuda::ptx::scope_cluster);
 }
 
 __device__ __forceinline__ void arrive(std::uint64_t* barrier) {
@@ -153,26 +153,24 @@ __device__ __forceinline__ void add_box(const CUtensorMap& map, std::uint32_t fr
       "r"(from), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
       : "memory");
 }
-__device__ __forceinline__ void commit_additions() {
-  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-}
+__device__ __forceinline__ void commit_additions() { ::cuda::ptx::cp_async_bulk_commit_group(); }
 /// Shared memory may be overwritten after this.
 __device__ __forceinline__ void await_additions_read() {
-  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+  ::cuda::ptx::cp_async_bulk_wait_group_read(::cuda::ptx::n32_t<0>());
 }
 /// They are in memory after this.
 __device__ __forceinline__ void await_additions() {
-  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+  ::cuda::ptx::cp_async_bulk_wait_group(::cuda::ptx::n32_t<0>());
 }
 
 /// This thread's ordinary accesses so far, to shared memory, come before what tensor cores and copy
 /// engine do next.
 __device__ __forceinline__ void fence_async_shared() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  ::cuda::ptx::fence_proxy_async(::cuda::ptx::space_shared);
 }
 /// The same for global memory: what this thread has acquired may be read by the copy engine.
 __device__ __forceinline__ void fence_async_global() {
-  asm volatile("fence.proxy.async.global;" ::: "memory");
+  ::cuda::ptx::fence_proxy_async(::cuda::ptx::space_global);
 }
 
 // Named barriers: `threads` of all that arrive or wait.
@@ -237,9 +235,7 @@ __device__ __forceinline__ std::uint32_t clock_now() {
 
 /// The device's clock in nanoseconds, which moves in steps; never 0, goes around after 4 s.
 __device__ __forceinline__ std::uint32_t nanoseconds_now() {
-  std::uint32_t x;
-  asm volatile("mov.u32 %0, %%globaltimer_lo;" : "=r"(x)::"memory");
-  return x | 1U;
+  return ::cuda::ptx::get_sreg_globaltimer_lo() | 1U;
 }
 
 // Launches that overlap (programmatic dependent launch); nothing happens in others.
@@ -279,7 +275,9 @@ __device__ __forceinline__ void store_release(int* counter, int value) {
   asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(counter), "r"(value) : "memory");
 }
 /// What this thread has done or learnt of comes before what it does next, for all of the device.
-__device__ __forceinline__ void fence_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+__device__ __forceinline__ void fence_device() {
+  ::cuda::ptx::fence(::cuda::ptx::sem_acq_rel, ::cuda::ptx::scope_gpu);
+}
 
 // Numbers.
 
