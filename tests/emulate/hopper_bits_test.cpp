@@ -40,8 +40,8 @@ std::string rows_that_differ(const Whole& whole, const Whole& one) {
   std::string names;
   for (std::int64_t i = 0; i < one.seq; ++i) {
     const auto first = static_cast<std::size_t>(i * one.row);
-    const bool out = std::memcmp(&whole.out[first], &one.out[first],
-                           static_cast<std::size_t>(one.row) * 2) != 0;
+    const bool out =
+        std::memcmp(&whole.out[first], &one.out[first], static_cast<std::size_t>(one.row) * 2) != 0;
     bool lse = false;
     for (std::size_t at = static_cast<std::size_t>(i); at < one.lse.size();
          at += static_cast<std::size_t>(one.seq)) {
@@ -109,18 +109,19 @@ Whole run(const Problem& p, int world, GatherLaunch launch) {
   // Nothing is split, as where a launch is told to be deterministic.
   const attn::Kernel& kernel = emulated_hopper({.sms = 3, .split = attn::sm90::Split{}});
   const attn::TileLimits tiles = attn::tiles_for(
-      kernel, {.dtype = p.dtype, .head_dim = p.head_dim, .head_dim_v = *p.head_dim_v, .keys = p.seq});
+      kernel,
+      {.dtype = p.dtype, .head_dim = p.head_dim, .head_dim_v = *p.head_dim_v, .keys = p.seq});
   const PlanRequest request{.problem = p,
                             .algorithm = Algorithm::gather,
                             .mesh = {.ring = world},
                             .options = {.tile_q = tiles.rows,
                                         .tile_k = tiles.keys,
                                         .gather_launch = launch,
-                                        .stage_caller = true}};
+                                        .stage_caller = true,
+                                        .keys_on_grid = true}};
   Whole whole(p);
   const OracleInputs inputs = random_inputs(oracle_problem(p), 7);
-  run_ranks({.ring = world},
-            [&](Mesh& mesh) { run_rank(mesh, request, kernel, inputs, whole); });
+  run_ranks({.ring = world}, [&](Mesh& mesh) { run_rank(mesh, request, kernel, inputs, whole); });
   return whole;
 }
 
