@@ -44,7 +44,7 @@ struct Plan::Impl {
   bool kv_heads_shared = false;           ///< some key/value head is read by two ranks of a group
   /// Query heads of the largest share, in slices: where each ends. One group of several ranks only.
   std::vector<std::int32_t> slice_ends;
-  std::vector<std::vector<KeyInterval>> needed;  ///< by group: keys its rows see; gather only
+  std::vector<std::vector<KeyInterval>> needed;  ///< by group: keys it wants; gather only
   std::int64_t max_group_seq_kv = 0;
   RingBytes ring_bytes;
   bool moves_queries = false;

@@ -52,6 +52,22 @@ bool gathers(const PlanRequest& r) {
          (r.algorithm == Algorithm::hybrid && r.options.outer == Algorithm::gather);
 }
 
+/// Keys that rows of a group see, or more (PlanOptions::keys_on_grid).
+std::vector<KeyInterval> needed_keys(const Plan::Impl& plan, const Group& group) {
+  std::vector<KeyInterval> seen = attn::RowTable(plan.bands, group.rows).needed_keys();
+  if (!plan.request.options.keys_on_grid) return seen;
+  std::vector<KeyInterval> needed;
+  for (KeyInterval keys : seen) {
+    keys.begin -= keys.begin % plan.request.options.tile_k;
+    if (!needed.empty() && keys.begin <= needed.back().end) {
+      needed.back().end = keys.end;
+    } else {
+      needed.push_back(keys);
+    }
+  }
+  return needed;
+}
+
 Group make_group(const Sharding& sharding, int first_rank, int members) {
   Group g;
   for (int r = first_rank; r < first_rank + members; ++r) {
@@ -225,7 +241,7 @@ Plan make_plan(const PlanRequest& request) {
     impl->groups.push_back(make_group(impl->sharding, g * mesh.ulysses, mesh.ulysses));
     impl->max_group_seq_kv = std::max(impl->max_group_seq_kv, impl->groups.back().seq_kv);
     if (gathers(request)) {
-      impl->needed.push_back(attn::RowTable(impl->bands, impl->groups.back().rows).needed_keys());
+      impl->needed.push_back(needed_keys(*impl, impl->groups.back()));
     }
   }
   split_heads(*impl);

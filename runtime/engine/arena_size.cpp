@@ -70,6 +70,22 @@ std::vector<BackwardMoves> moves(const SessionOptions& options, const Decision& 
   return {BackwardMoves::automatic, BackwardMoves::keys};
 }
 
+/// Deterministic attentions have keys in order of position, and may hold more of them; others may
+/// have them in more pieces.
+std::vector<bool> on_grid(GatherLaunch launch, const Decision& decision, Algorithm outer,
+                          Pass pass) {
+  if (pass == Pass::backward || !gathers(decision, outer)) return {false};
+  switch (launch) {
+    case GatherLaunch::slices:
+      return {false, true};
+    case GatherLaunch::on_arrival:
+      return {false};
+    case GatherLaunch::in_position:
+      return {true};
+  }
+  return {};
+}
+
 /// The kernel's own tiles, and those that the session was told.
 std::vector<TileChoice> choices(const SessionOptions& options, std::string_view backend,
                                 const Decision& decision, const Problem& problem, Pass pass) {
@@ -77,9 +93,12 @@ std::vector<TileChoice> choices(const SessionOptions& options, std::string_view 
   for (const GatherLaunch launch : launches(backend, decision, options.outer)) {
     for (const int count : slices(backend, decision, problem)) {
       for (const BackwardMoves moved : moves(options, decision, pass)) {
-        all.push_back({options.outer, 0, 0, launch, count, moved});
-        if (options.tile_q == 0 && options.tile_k == 0) continue;
-        all.push_back({options.outer, options.tile_q, options.tile_k, launch, count, moved});
+        for (const bool grid : on_grid(launch, decision, options.outer, pass)) {
+          all.push_back({options.outer, 0, 0, launch, count, moved, grid});
+          if (options.tile_q == 0 && options.tile_k == 0) continue;
+          all.push_back(
+              {options.outer, options.tile_q, options.tile_k, launch, count, moved, grid});
+        }
       }
     }
   }

@@ -46,6 +46,7 @@ PlanRequest plan_request(const Problem& problem, const Layout& layout, const Dec
   request.options.outer = choice.outer;
   request.options.ulysses_slices = choice.ulysses_slices;
   request.options.backward_moves = choice.backward_moves;
+  request.options.keys_on_grid = choice.keys_on_grid && pass == Pass::forward;
   const attn::KernelQuery query = attn::kernel_query(problem, pass, kernel.backend);
   request.options.rounded_dkv =
       pass == Pass::backward && kernel.rounds_dkv != nullptr && kernel.rounds_dkv(query);

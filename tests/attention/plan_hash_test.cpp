@@ -107,6 +107,7 @@ TEST(PlanHash, DiffersWhenAnyFieldDiffers) {
       {"tile_k", [](PlanRequest& r) { r.options.tile_k = 128; }},
       {"gather_slices", [](PlanRequest& r) { r.options.gather_slices = 2; }},
       {"ulysses_slices", [](PlanRequest& r) { r.options.ulysses_slices = 2; }},
+      {"keys_on_grid", [](PlanRequest& r) { r.options.keys_on_grid = true; }},
       {"gather_launch", [](PlanRequest& r) { r.options.gather_launch = GatherLaunch::on_arrival; }},
       {"resume", [](PlanRequest& r) { r.options.resume = false; }},
       {"stage_caller", [](PlanRequest& r) { r.options.stage_caller = true; }},

@@ -17,7 +17,7 @@
 #include "tests/support/hopper_candidates.h"
 
 #include <algorithm>
-#include <cstring>
+#include <mutex>
 #include <stdexcept>
 
 namespace annulus::testing {
@@ -108,9 +108,9 @@ const Candidate* candidate() {
   throw std::runtime_error("no such candidate");
 }
 
-TileLimits tiles_of(std::int64_t dim, std::int64_t dim_v, bool capped) {
+TileLimits tiles_of(std::int64_t dim, std::int64_t dim_v, bool capped, std::int64_t keys) {
   const sm90::Tuning tuning =
-      candidate() != nullptr ? candidate()->tuning : sm90::default_tuning(dim, dim_v, capped);
+      candidate() != nullptr ? candidate()->tuning : sm90::default_tuning(dim, dim_v, capped, keys);
   return {sm90::tile_rows_of(tuning), tuning.tile_keys};
 }
 
@@ -119,6 +119,14 @@ template <int kDim, int kDimV>
 bool run_variant(const Run& run) {
   if (run.geometry.head_dim != kDim || run.geometry.head_dim_v != kDimV) return false;
   const bool capped = run.geometry.softcap != 0.0;
+  if constexpr (sm90::has_short_steps(kDim, false, sm90::kShortKeys)) {
+    if (sm90::has_short_steps(kDim, capped, run.params.geometry.sequence_keys)) {
+      if (run.params.q.dtype != DType::bf16) throw std::runtime_error("short steps: bf16 alone");
+      run_blocks<sm90::Bf16, kDim, kDimV, false,
+                 sm90::default_tuning(kDim, kDimV, false, sm90::kShortKeys)>(run);
+      return true;
+    }
+  }
   if (run.params.q.dtype == DType::bf16) {
     capped ? run_blocks<sm90::Bf16, kDim, kDimV, true>(run)
            : run_blocks<sm90::Bf16, kDim, kDimV, false>(run);
@@ -188,22 +196,27 @@ void merge_parts(const cuda::Geometry& g, const ForwardParams& p, const sm90::Pa
   }
 }
 
+std::mutex g_launching;  // ranks are threads; emulated products have one memory
+
 void forward(const ForwardParams& host, const LaunchContext& context) {
+  const std::scoped_lock lock(g_launching);
   ForwardParams p = host;
-  const TileLimits most =
-      tiles_of(p.geometry.head_dim, p.geometry.head_dim_v, p.geometry.softcap != 0.0);
+  const TileLimits most = tiles_of(p.geometry.head_dim, p.geometry.head_dim_v,
+                                   p.geometry.softcap != 0.0, p.geometry.sequence_keys);
   const auto tile_keys = static_cast<int>(most.keys);
-  // Either pass may be what the lists are for: the loader cuts what is longer than a step.
-  TileIndex index =
-      make_tile_index(p.geometry.tiles, {most.rows, std::max<std::int64_t>(128, most.keys)});
-  JoinedTiles joined;
-  if (g_emulation.joined) {
-    joined = join_tiles(p.geometry.tiles, index);
-    index = joined.index;
-    p.geometry.tiles = joined.tiles;
+  JoinedTiles lists;
+  // The executor has made its own.
+  if (p.geometry.row_tiles.empty()) {
+    // Either pass may be what the lists are for: the loader cuts what is longer than a step.
+    lists.index =
+        make_tile_index(p.geometry.tiles, {most.rows, std::max<std::int64_t>(128, most.keys)});
+    if (g_emulation.joined) {
+      lists = join_tiles(p.geometry.tiles, lists.index);
+      p.geometry.tiles = lists.tiles;
+    }
+    p.geometry.row_tiles = lists.index.row_tiles;
+    p.geometry.covered_rows = lists.index.covered_rows;
   }
-  p.geometry.row_tiles = index.row_tiles;
-  p.geometry.covered_rows = index.covered_rows;
   if (!sm90::suits(p)) throw std::runtime_error("the launch would go to flash2");
   fill_unvisited_rows(p);
   const std::int64_t items = sm90::items_of(p.geometry);
@@ -214,7 +227,7 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   const int sms =
       g_emulation.sm_limit > 0 ? std::min(g_emulation.sm_limit, g_emulation.sms) : g_emulation.sms;
   std::vector<std::byte> workspace(static_cast<std::size_t>(
-      std::max(sm90::schedule_bytes(static_cast<std::int64_t>(index.row_tiles.size())),
+      std::max(sm90::schedule_bytes(static_cast<std::int64_t>(p.geometry.row_tiles.size())),
                sm90::most_split_bytes(p.geometry, tile_keys))));
   g_split = sm90::split_of(p.geometry, tile_keys, sms, static_cast<std::int64_t>(workspace.size()),
                            context.deterministic);
@@ -259,8 +272,10 @@ const Kernel& emulated_hopper(const Emulation& emulation) {
                              .backend = "emulated",
                              .tiles =
                                  [](const KernelQuery& query) {
-                                   return tiles_of(query.head_dim, query.head_dim_v, query.softcap);
+                                   return tiles_of(query.head_dim, query.head_dim_v, query.softcap,
+                                                   query.keys);
                                  },
+                             .joined_tiles = true,
                              .workspace_bytes = no_workspace,
                              .forward = forward};
   g_emulation = emulation;

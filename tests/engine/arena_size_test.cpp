@@ -72,9 +72,10 @@ std::int64_t needed(const Mesh& mesh, const SessionOptions& options, const attn:
   const Problem problem = resolved(options.max_problem);
   const engine::Decision decision =
       engine::decide(problem, options.layout, options.algorithm, mesh, options.backward);
-  const Plan plan = make_plan(engine::plan_request(
-      problem, options.layout, decision, pass, kernel,
-      {options.outer, choice.tile, choice.tile, choice.launch, choice.slices, choice.moves}));
+  const Plan plan =
+      make_plan(engine::plan_request(problem, options.layout, decision, pass, kernel,
+                                     {options.outer, choice.tile, choice.tile, choice.launch,
+                                      choice.slices, choice.moves, choice.deterministic}));
   const RankPlan rank = plan.rank(mesh.rank());
   const attn::Launches launches(plan, rank, kernel, choice.deterministic);
   return rank.arena_bytes + attn::workspace_bytes(launches, options.threads);

@@ -124,14 +124,14 @@ struct Consumer {
     return seen_by_lane(g, item, shared.steps[step % Memory::kSteps], at.warp_row(), at.lane());
   }
 
-  /// What of the step is seen, and its maxima. Rows that do not see all of a step have no slack:
-  /// of few keys the largest probability is 1 then, and not rounded, whatever order they come in.
+  /// What of the step is seen, and its maxima. Rows that do not see a whole step have no slack: of
+  /// few keys the largest probability is 1 then, and not rounded, whatever order they come in.
   __device__ __forceinline__ void find_maxima(bool is_masked, const Seen& seen, float slack) {
     if constexpr (kCapped) cap_scores(g, s);
     float most[2] = {slack, slack};
     if (is_masked) {
       bool some[2];
-      mask_scores(seen, shared.steps[step % Memory::kSteps].keys, at.lane(), s, some);
+      mask_scores(seen, at.lane(), s, some);
 #pragma unroll
       for (int h = 0; h < 2; ++h) most[h] = some[h] ? 0.0F : slack;
     }

@@ -43,11 +43,12 @@ __device__ __forceinline__ std::uint32_t bits_of(const Seen& seen, int key) {
   return cuda::low_bits(seen.end - key) & ~cuda::low_bits(seen.begin - key);
 }
 
-/// Scores that are not to be seen become -inf. `mine`: seen_by_lane; some[h]: of the step's keys
-/// the thread's row h does not see all.
+/// Scores that are not to be seen become -inf. `mine`: seen_by_lane; some[h]: the thread's row h
+/// does not see as many keys as a whole step has. Of fewer keys it never does: how many there are
+/// may depend on what other rows of the launch see, and a row's bits must not.
 template <int kScores>
-__device__ __forceinline__ void mask_scores(const Seen& mine, int keys, int lane,
-                                            float (&s)[kScores], bool (&some)[2]) {
+__device__ __forceinline__ void mask_scores(const Seen& mine, int lane, float (&s)[kScores],
+                                            bool (&some)[2]) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     Seen seen[2];
@@ -57,7 +58,7 @@ __device__ __forceinline__ void mask_scores(const Seen& mine, int keys, int lane
       const int from = 16 * i + 8 * h + (lane >> 2);
       seen[i].begin = __shfl_sync(0xffffffffU, mine.begin, from);
       seen[i].end = __shfl_sync(0xffffffffU, mine.end, from);
-      if (seen[i].begin <= 0 && seen[i].end >= keys) some[h] = false;
+      if (seen[i].begin <= 0 && seen[i].end >= 2 * kScores) some[h] = false;
     }
 #pragma unroll
     for (int key = 0; key < 2 * kScores; key += 32) {

@@ -219,7 +219,7 @@ ANNULUS_API std::string describe(const RankPlan& plan, std::int32_t item);
 enum class GatherLaunch : std::uint8_t {
   slices,      ///< a launch a slice; two slices are held, and a few parts of dK/dV
   on_arrival,  ///< one launch, keys in the order in which they arrive, own ones first
-  in_position  ///< one launch, keys in order of position: the same bits for any number of ranks
+  in_position  ///< one launch, keys in order of position
 };
 
 struct PlanOptions {
@@ -233,6 +233,10 @@ struct PlanOptions {
   bool stage_caller = false;  ///< true: transfers may not touch caller slots
   bool rounded_dkv = false;   ///< true: kernels that write dk and dv in the input dtype
   BackwardMoves backward_moves = BackwardMoves::automatic;
+  /// gather: the keys that a rank needs begin where a key tile does, though its rows may see none
+  /// of the first ones. With keys in order of position (not on_arrival) a row's bits do not depend
+  /// on the number of ranks then.
+  bool keys_on_grid = false;
 };
 
 struct PlanRequest {
