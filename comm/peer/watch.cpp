@@ -1,40 +1,40 @@
 #include "comm/peer/watch.h"
 
 #include "comm/device/queues.h"
-#include "comm/peer/stream_ops.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/cuda_check.h"
 
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <new>
 #include <optional>
 #include <utility>
 
 namespace annulus::comm::peer {
-namespace {
 
-// Of pinned memory: the streams' words, then what is copied from the device.
-constexpr std::size_t kPinnedBytes = 256;
-constexpr std::size_t kCopyAt = 128;
+/// Mapped host memory: what streams say, what is copied from the device, and what to it.
+struct Watch::Pinned {
+  Notes notes;
+  alignas(128) std::uint32_t read[32];
+  alignas(128) std::uint32_t gave_up;  ///< what abort words become
+  alignas(128) std::uint32_t raised[ControlBlock::kSignalsOfRank];
+};
 
-}  // namespace
-
-Watch::Watch(const Driver& driver, int rank, int device, std::vector<ControlBlock> blocks,
-             double timeout_s, int queues)
-    : driver_(driver),
-      rank_(rank),
+Watch::Watch(int rank, int device, std::vector<ControlBlock> blocks, double timeout_s, int queues)
+    : rank_(rank),
       device_(device),
       blocks_(std::move(blocks)),
       timeout_s_(timeout_s),
       notes_on_host_(queues < kStreamsARank) {
   const DeviceScope scope(device);
   void* pinned = nullptr;
-  check_cuda(cudaHostAlloc(&pinned, kPinnedBytes, cudaHostAllocMapped | cudaHostAllocPortable),
+  check_cuda(cudaHostAlloc(&pinned, sizeof *pinned_, cudaHostAllocMapped | cudaHostAllocPortable),
              "cudaHostAlloc");
-  std::memset(pinned, 0, kPinnedBytes);
-  words_ = static_cast<Notes*>(pinned);
-  word_copy_ = reinterpret_cast<std::uint32_t*>(static_cast<std::byte*>(pinned) + kCopyAt);
+  pinned_ = new (pinned) Pinned{};
+  pinned_->gave_up = static_cast<std::uint32_t>(rank) + 1;
+  std::memset(pinned_->raised, kRaisedByte, sizeof pinned_->raised);
+  words_ = &pinned_->notes;
   int least = 0;
   int greatest = 0;
   check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "stream priorities");
@@ -51,19 +51,19 @@ Watch::~Watch() {
   wake_.notify_all();
   thread_.join();
   if (stream_ != nullptr) (void)cudaStreamDestroy(stream_);
-  if (words_ != nullptr) (void)cudaFreeHost(words_);
+  if (pinned_ != nullptr) (void)cudaFreeHost(pinned_);
 }
 
 template <std::size_t kCount>
 std::array<std::uint32_t, kCount> Watch::read_words(const std::uint32_t* words) const {
-  static_assert(kCount * sizeof *words <= kPinnedBytes - kCopyAt);
+  static_assert(kCount * sizeof *words <= sizeof pinned_->read);
   const std::scoped_lock lock(reading_);
   const DeviceScope scope(device_);
   std::array<std::uint32_t, kCount> copy;
-  check_cuda(cudaMemcpyAsync(word_copy_, words, sizeof copy, cudaMemcpyDeviceToHost, stream_),
+  check_cuda(cudaMemcpyAsync(pinned_->read, words, sizeof copy, cudaMemcpyDeviceToHost, stream_),
              "read of a signal");
   check_cuda(cudaStreamSynchronize(stream_), "read of a signal");
-  std::memcpy(copy.data(), word_copy_, sizeof copy);
+  std::memcpy(copy.data(), pinned_->read, sizeof copy);
   return copy;
 }
 
@@ -106,18 +106,21 @@ Watch::Stranger Watch::find_stranger(const Notes& now) const {
   return {};
 }
 
+/// Abort words first: before a stream of ours goes on, and tells others of results that are void.
 void Watch::release() const {
   const std::scoped_lock lock(mutex_);
   const DeviceScope scope(device_);
+  if (cudaStreamQuery(stream_) == cudaErrorNotReady) return;  // the last one is under way: soon again
+  const auto copy = [&](std::uint32_t* to, const std::uint32_t* from, std::size_t bytes) {
+    check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_),
+               "raise of abort words and signals");
+  };
   for (const ControlBlock& block : blocks_) {
-    if (!block) continue;
-    StreamBatch abort(driver_, stream_);
-    abort.write(block.abort(), static_cast<std::uint32_t>(rank_) + 1);
-    abort.enqueue();
+    if (block) copy(block.abort(), &pinned_->gave_up, sizeof pinned_->gave_up);
   }
-  check_cuda(cudaMemsetAsync(own().signals(), kRaisedByte,
-                             static_cast<std::size_t>(own().signal_words()) * 4, stream_),
-             "raise of all signals");
+  for (int r = 0; r < static_cast<int>(blocks_.size()); ++r) {
+    copy(own().signals_of(r), pinned_->raised, sizeof pinned_->raised);
+  }
 }
 
 void Watch::let_go() noexcept {

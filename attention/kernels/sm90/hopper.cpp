@@ -13,8 +13,9 @@
 
 namespace annulus::attn::sm90 {
 
-#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v) \
-  void hopper_forward_##dtype##_##dim##_##dim_v(const Launch&);
+#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)               \
+  void hopper_forward_##dtype##_##dim##_##dim_v(const Launch&); \
+  KernelEntries hopper_forward_entries_##dtype##_##dim##_##dim_v();
 #include <hopper_forward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
 
@@ -26,6 +27,16 @@ Variant variant_for(DType type, std::int64_t head_dim, std::int64_t head_dim_v) 
 #define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)                           \
   if (type == DType::dtype && head_dim == (dim) && head_dim_v == (dim_v)) { \
     return &hopper_forward_##dtype##_##dim##_##dim_v;                       \
+  }
+#include <hopper_forward_variants.inc>
+#undef ANNULUS_HOPPER_VARIANT
+  return nullptr;
+}
+
+VariantEntries entries_for(DType type, std::int64_t head_dim, std::int64_t head_dim_v) {
+#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)                           \
+  if (type == DType::dtype && head_dim == (dim) && head_dim_v == (dim_v)) { \
+    return &hopper_forward_entries_##dtype##_##dim##_##dim_v;               \
   }
 #include <hopper_forward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
@@ -62,6 +73,14 @@ std::int64_t hopper_bytes(const AttendGeometry& g, bool backward, int /*threads*
   if (backward) return schedule_bytes(tiles) + turn_bytes(g);
   const Tuning tuning = default_tuning(g.head_dim, g.head_dim_v, g.softcap != 0.0, g.sequence_keys);
   return std::max(schedule_bytes(tiles), most_split_bytes(g, tuning.tile_keys));
+}
+
+KernelEntries hopper_entries(const KernelQuery& query) {
+  const KernelEntries otherwise = cuda::flash2_entries(query);
+  if (query.backward) return otherwise + backward_entries(query);
+  const VariantEntries variant = entries_for(query.dtype, query.head_dim, query.head_dim_v);
+  if (variant == nullptr) return otherwise;
+  return otherwise + prepare_entries() + variant() + merge_entries();
 }
 
 void launch_forward(const Choice& choice, const ForwardParams& params,

@@ -21,5 +21,7 @@ std::int64_t hopper_bytes(const AttendGeometry& geometry, bool backward, int thr
 void hopper_forward(const ForwardParams& params, const LaunchContext& context);
 
 void hopper_backward(const BackwardParams& params, const LaunchContext& context);
+/// Kernel::entries
+KernelEntries hopper_entries(const KernelQuery& query);
 
 }  // namespace annulus::attn::sm90

@@ -100,6 +100,7 @@ std::vector<BesideFullKernel> try_beside_full_kernel(int peer, double timeout_s)
        {}},
       {"small kernel", [&](auto s) { launch_small(static_cast<std::uint32_t*>(a.get()), s); }, {}},
       {"copy to host", [&](auto s) { copy(host.data(), a.get(), cudaMemcpyDeviceToHost, s); }, {}},
+      {"copy from host", [&](auto s) { copy(a.get(), host.data(), cudaMemcpyHostToDevice, s); }, {}},
       {"peer copy", [&](auto s) { copy(b.get(), far->data(), cudaMemcpyDeviceToDevice, s); },
        peer < 0 ? "one GPU" : ""},
       {"stream write-value", write_value,
