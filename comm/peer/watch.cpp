@@ -12,13 +12,18 @@
 #include <utility>
 
 namespace annulus::comm::peer {
+namespace {
+
+constexpr double kTellWithinS = 0.05;
+
+}  // namespace
 
 /// Mapped host memory: what streams say, what is copied from the device, and what to it.
 struct Watch::Pinned {
   Notes notes;
   alignas(128) std::uint32_t read[32];
-  alignas(128) std::uint32_t gave_up;  ///< what abort words become
   alignas(128) std::uint32_t raised[ControlBlock::kSignalsOfRank];
+  std::uint32_t gave_up;  ///< what abort words become; behind `raised`, as in a control block
 };
 
 Watch::Watch(int rank, int device, std::vector<ControlBlock> blocks, double timeout_s, int queues)
@@ -35,11 +40,7 @@ Watch::Watch(int rank, int device, std::vector<ControlBlock> blocks, double time
   pinned_->gave_up = static_cast<std::uint32_t>(rank) + 1;
   std::memset(pinned_->raised, kRaisedByte, sizeof pinned_->raised);
   words_ = &pinned_->notes;
-  int least = 0;
-  int greatest = 0;
-  check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "stream priorities");
-  check_cuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest),
-             "cudaStreamCreateWithPriority");
+  stream_ = make_urgent_stream();
   thread_ = std::thread([this] { look(); });
 }
 
@@ -50,7 +51,8 @@ Watch::~Watch() {
   }
   wake_.notify_all();
   thread_.join();
-  if (stream_ != nullptr) (void)cudaStreamDestroy(stream_);
+  stream_ = CudaStream();
+  others_ = CudaStream();
   if (pinned_ != nullptr) (void)cudaFreeHost(pinned_);
 }
 
@@ -60,9 +62,10 @@ std::array<std::uint32_t, kCount> Watch::read_words(const std::uint32_t* words) 
   const std::scoped_lock lock(reading_);
   const DeviceScope scope(device_);
   std::array<std::uint32_t, kCount> copy;
-  check_cuda(cudaMemcpyAsync(pinned_->read, words, sizeof copy, cudaMemcpyDeviceToHost, stream_),
-             "read of a signal");
-  check_cuda(cudaStreamSynchronize(stream_), "read of a signal");
+  check_cuda(
+      cudaMemcpyAsync(pinned_->read, words, sizeof copy, cudaMemcpyDeviceToHost, stream_.get()),
+      "read of a signal");
+  check_cuda(cudaStreamSynchronize(stream_.get()), "read of a signal");
   std::memcpy(copy.data(), pinned_->read, sizeof copy);
   return copy;
 }
@@ -106,20 +109,38 @@ Watch::Stranger Watch::find_stranger(const Notes& now) const {
   return {};
 }
 
-/// Abort words first: before a stream of ours goes on, and tells others of results that are void.
-void Watch::release() const {
+/// Others first: before a stream of ours goes on, and gives them what is void. The abort word lies
+/// behind the signals: copies of as many bytes are copy engines' in any case.
+void Watch::release() {
+  static_assert(offsetof(Pinned, gave_up) == offsetof(Pinned, raised) + sizeof Pinned::raised);
   const std::scoped_lock lock(mutex_);
   const DeviceScope scope(device_);
-  if (cudaStreamQuery(stream_) == cudaErrorNotReady) return;  // the last one is under way: soon again
-  const auto copy = [&](std::uint32_t* to, const std::uint32_t* from, std::size_t bytes) {
-    check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_),
-               "raise of abort words and signals");
-  };
-  for (const ControlBlock& block : blocks_) {
-    if (block) copy(block.abort(), &pinned_->gave_up, sizeof pinned_->gave_up);
+  tell_others();
+  if (cudaStreamQuery(stream_.get()) == cudaErrorNotReady) return;  // the last time's: soon again
+  const int last = static_cast<int>(blocks_.size()) - 1;
+  for (int r = 0; r <= last; ++r) {
+    const std::size_t abort = r == last ? sizeof pinned_->gave_up : 0;
+    check_cuda(cudaMemcpyAsync(own().signals_of(r), pinned_->raised, sizeof pinned_->raised + abort,
+                               cudaMemcpyHostToDevice, stream_.get()),
+               "raise of all signals");
   }
-  for (int r = 0; r < static_cast<int>(blocks_.size()); ++r) {
-    copy(own().signals_of(r), pinned_->raised, sizeof pinned_->raised);
+}
+
+/// On a stream made when it is needed: should these copies stand behind others, ours go on, and
+/// other ranks have deadlines of their own.
+void Watch::tell_others() {
+  if (blocks_.size() == 1) return;
+  if (others_.get() == nullptr) others_ = make_urgent_stream();
+  if (cudaStreamQuery(others_.get()) == cudaErrorNotReady) return;
+  for (const ControlBlock& block : blocks_) {
+    if (!block || block.abort() == own().abort()) continue;
+    check_cuda(cudaMemcpyAsync(block.abort(), &pinned_->gave_up, sizeof pinned_->gave_up,
+                               cudaMemcpyDefault, others_.get()),
+               "raise of abort words");
+  }
+  const Deadline deadline(kTellWithinS);
+  while (cudaStreamQuery(others_.get()) == cudaErrorNotReady && !deadline.expired()) {
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
 }
 

@@ -3,6 +3,7 @@
 #include "comm/device/device_link.h"
 #include "comm/peer/control_block.h"
 #include "comm/peer/notes.h"
+#include "runtime/base/cuda_handles.h"
 
 #include <cuda_runtime_api.h>
 
@@ -94,7 +95,8 @@ class Watch {
   Seen see_if_alive() const noexcept;
   Stranger find_stranger(const Notes& now) const;
   Stranger find_stranger_if_alive(const Notes& now) const noexcept;
-  void release() const;
+  void release();
+  void tell_others();
 
   int rank_;
   int device_;
@@ -103,8 +105,9 @@ class Watch {
   bool notes_on_host_;
   struct Pinned;
   Pinned* pinned_ = nullptr;
-  Notes* words_ = nullptr;              ///< pinned_'s
-  cudaStream_t stream_ = nullptr;       ///< highest priority: runs where others wait
+  Notes* words_ = nullptr;  ///< pinned_'s
+  CudaStream stream_;       ///< highest priority: runs where others wait
+  CudaStream others_;       ///< to other ranks, once there is something to tell
   Notes found_{};
   double waited_s_ = 0;
   Stranger stranger_;

@@ -51,12 +51,15 @@ TEST(Signal, OfARankLieInOnePieceAndThoseOfAllRanksUpToTheAbortWord) {
   const ControlBlock block(memory.data(), kWorld);
   std::vector<const std::uint32_t*> raised;
   for (int r = 0; r < kWorld; ++r) {
-    for (int i = 0; i < ControlBlock::kSignalsOfRank; ++i) raised.push_back(block.signals_of(r) + i);
+    for (int i = 0; i < ControlBlock::kSignalsOfRank; ++i)
+      raised.push_back(block.signals_of(r) + i);
   }
   std::vector<const std::uint32_t*> signals;
   for (int r = 0; r < kWorld; ++r) {
-    for (std::int32_t tag = 0; tag < ControlBlock::kTags; ++tag) signals.push_back(block.ready(r, tag));
-    for (std::int32_t tag = 0; tag < ControlBlock::kTags; ++tag) signals.push_back(block.free(r, tag));
+    for (std::int32_t tag = 0; tag < ControlBlock::kTags; ++tag)
+      signals.push_back(block.ready(r, tag));
+    for (std::int32_t tag = 0; tag < ControlBlock::kTags; ++tag)
+      signals.push_back(block.free(r, tag));
   }
   EXPECT_EQ(raised, signals);
   EXPECT_EQ(raised.back() + 1, block.abort());

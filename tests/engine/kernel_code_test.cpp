@@ -1,5 +1,5 @@
-// Calls launch no kernel whose code was not loaded at bind, wherever their tensors lie: a launch that
-// loads waits for the whole GPU, whose streams may wait for a rank that shares it.
+// Calls launch no kernel whose code was not loaded at bind, wherever their tensors lie: a launch
+// that loads waits for the whole GPU, whose streams may wait for a rank that shares it.
 
 #include "attention/execute/cuda/row_kernels.h"
 #include "attention/kernels/dispatch.h"

@@ -90,11 +90,6 @@ __global__ void fill_words(std::uint32_t* words, int count, std::uint32_t value)
   for (int i = 0; i < count; ++i) words[i] = value;
 }
 
-template <typename T>
-KernelEntries sum_entries() {
-  return entries_of(&sum_rows<1, T>, &sum_rows<kWide, T>, &sum_rows<kWidest, T>);
-}
-
 /// The instantiation for `width`.
 template <typename Kernel>
 Kernel* of_width(int width, Kernel* one, Kernel* four, Kernel* eight) {
@@ -104,13 +99,15 @@ Kernel* of_width(int width, Kernel* one, Kernel* four, Kernel* eight) {
 }  // namespace
 
 KernelEntries row_entries() {
-  return entries_of(&convert_rows<1>, &convert_rows<kWide>, &convert_rows<kWidest>,
-                    &convert_elements) +
-         entries_of(&zero_rows<1>, &zero_rows<kWide>, &zero_rows<kWidest>) +
-         sum_entries<__half>() + sum_entries<__nv_bfloat16>() + sum_entries<float>() +
-         entries_of(&reduce_rows<1>, &reduce_rows<kWide>, &reduce_rows<kWidest>) +
-         entries_of(&merge_rows<1>, &merge_rows<kWide>, &merge_rows<kWidest>) +
-         entries_of(&begin_call, &fill_words) + row_works_entries();
+  return row_works_entries() +
+         entries_of(&convert_rows<1>, &convert_rows<kWide>, &convert_rows<kWidest>,
+                    &convert_elements, &zero_rows<1>, &zero_rows<kWide>, &zero_rows<kWidest>,
+                    &sum_rows<1, __half>, &sum_rows<kWide, __half>, &sum_rows<kWidest, __half>,
+                    &sum_rows<1, __nv_bfloat16>, &sum_rows<kWide, __nv_bfloat16>,
+                    &sum_rows<kWidest, __nv_bfloat16>, &sum_rows<1, float>, &sum_rows<kWide, float>,
+                    &sum_rows<kWidest, float>, &reduce_rows<1>, &reduce_rows<kWide>,
+                    &reduce_rows<kWidest>, &merge_rows<1>, &merge_rows<kWide>, &merge_rows<kWidest>,
+                    &begin_call, &fill_words);
 }
 
 bool convert_may_overlap() {

@@ -13,10 +13,10 @@ struct Variant {
   KernelEntries (*entries)() = nullptr;
 };
 
-#define ANNULUS_FLASH2_forward(dtype, dim)                                      \
+#define ANNULUS_FLASH2_forward(dtype, dim)                                         \
   void flash2_forward_##dtype##_##dim(const ForwardParams&, const LaunchContext&); \
   KernelEntries flash2_forward_entries_##dtype##_##dim();
-#define ANNULUS_FLASH2_backward(dtype, dim)                                       \
+#define ANNULUS_FLASH2_backward(dtype, dim)                                          \
   void flash2_backward_##dtype##_##dim(const BackwardParams&, const LaunchContext&); \
   KernelEntries flash2_backward_entries_##dtype##_##dim();
 #include <flash2_variants.inc>
@@ -26,9 +26,9 @@ struct Variant {
 namespace {
 
 Variant<ForwardParams> forward_variant(DType type, std::int64_t head_dim) {
-#define ANNULUS_FLASH2_forward(dtype, dim)                                               \
-  if (type == DType::dtype && head_dim == (dim)) {                                       \
-    return {&flash2_forward_##dtype##_##dim, &flash2_forward_entries_##dtype##_##dim};   \
+#define ANNULUS_FLASH2_forward(dtype, dim)                                             \
+  if (type == DType::dtype && head_dim == (dim)) {                                     \
+    return {&flash2_forward_##dtype##_##dim, &flash2_forward_entries_##dtype##_##dim}; \
   }
 #define ANNULUS_FLASH2_backward(dtype, dim)
 #include <flash2_variants.inc>

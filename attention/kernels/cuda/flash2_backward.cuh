@@ -340,10 +340,9 @@ __global__ void __launch_bounds__(256, 1)
 
 template <typename T, int kDim>
 KernelEntries flash2_backward_entries() {
-  return entries_of(&flash2_backward_kernel<T, kDim, false, false>,
-                    &flash2_backward_kernel<T, kDim, false, true>,
-                    &flash2_backward_kernel<T, kDim, true, false>,
-                    &flash2_backward_kernel<T, kDim, true, true>);
+  return entries_of(
+      &flash2_backward_kernel<T, kDim, false, false>, &flash2_backward_kernel<T, kDim, false, true>,
+      &flash2_backward_kernel<T, kDim, true, false>, &flash2_backward_kernel<T, kDim, true, true>);
 }
 
 template <typename T, int kDim>

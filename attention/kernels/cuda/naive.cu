@@ -109,8 +109,7 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 KernelEntries naive_forward_entries() {
-  return fill_entries() +
-         entries_of(&fill_matrix, &scores_kernel, &softmax_kernel, &output_kernel);
+  return fill_entries() + entries_of(&fill_matrix, &scores_kernel, &softmax_kernel, &output_kernel);
 }
 
 void naive_forward(const ForwardParams& params, const LaunchContext& context) {

@@ -32,8 +32,8 @@ bool may_be_wide(const RouteParams& p) {
 
 KernelEntries router_entries() {
   return entries_of(&route_kernel<1>, &route_kernel<4>, &route_kernel<8>, &route_kernel<16>) +
-         entries_of(&route_backward_kernel<1>, &route_backward_kernel<4>,
-                    &route_backward_kernel<8>, &route_backward_kernel<16>);
+         entries_of(&route_backward_kernel<1>, &route_backward_kernel<4>, &route_backward_kernel<8>,
+                    &route_backward_kernel<16>);
 }
 
 void route(RouteParams p, void* stream) {
