@@ -2,6 +2,7 @@
 #include "runtime/base/cuda_check.h"
 #include "runtime/base/cuda_handles.h"
 #include "runtime/base/device_buffer.h"
+#include "runtime/base/kernel_entries.h"
 
 #include <cuda_runtime_api.h>
 
@@ -53,6 +54,7 @@ void clear(void* device, std::int64_t bytes, void* stream) {
 }  // namespace
 
 Device gpu_device(void* stream) {
+  load_kernels(cuda::entries());
   Device device{.kernel = &kernel("cuda"),
                 .route = cuda::route,
                 .route_backward = cuda::route_backward,

@@ -2,6 +2,7 @@
 
 #include "attention/kernels/params.h"
 #include "attention/kernels/tile_index.h"
+#include "runtime/base/kernel_entries.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -55,6 +56,9 @@ struct Kernel {
   std::int64_t (*materialized_bytes)(const AttendGeometry& geometry, bool backward) = nullptr;
   void (*forward)(const ForwardParams& params, const LaunchContext& context) = nullptr;
   void (*backward)(const BackwardParams& params, const LaunchContext& context) = nullptr;
+  /// Of CUDA: all that forward, or backward, may launch for such a query, wherever its operands lie
+  /// and however they are strided. Null: nothing is loaded ahead of calls.
+  KernelEntries (*entries)(const KernelQuery& query) = nullptr;
 };
 
 /// Every kernel that is built, best first, the CPU's before those of devices, and then those that

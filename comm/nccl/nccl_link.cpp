@@ -104,7 +104,7 @@ void NcclLink::make_rounds(const std::vector<DeviceTransfer>& transfers,
     }
   }
   jobs_.upload(std::as_bytes(std::span(all)), 0);
-  if (!all.empty()) load_pack();
+  if (!all.empty()) load_kernels(pack_entries());
   if (communicator_ != nullptr && largest > 0) {
     attached_ = communicator_->attach({staging_.data(), static_cast<std::size_t>(largest)});
   }

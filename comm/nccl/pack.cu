@@ -71,9 +71,6 @@ void launch_pack(const PackLaunch& launch, cudaStream_t stream) {
   check(cudaGetLastError());
 }
 
-void load_pack() {
-  cudaFuncAttributes attributes{};
-  check(cudaFuncGetAttributes(&attributes, pack_kernel));
-}
+KernelEntries pack_entries() { return entries_of(&pack_kernel); }
 
 }  // namespace annulus::comm::nccl

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "runtime/base/kernel_entries.h"
+
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
@@ -30,7 +32,6 @@ struct PackLaunch {
 /// Enqueues all of them as one kernel; nothing for none. Throws DeviceError.
 void launch_pack(const PackLaunch& launch, cudaStream_t stream);
 
-/// Loads the kernel's code, which the first launch would do at a time when the GPU may not wait.
-void load_pack();
+KernelEntries pack_entries();
 
 }  // namespace annulus::comm::nccl

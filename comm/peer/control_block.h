@@ -27,6 +27,7 @@ class ControlBlock {
  public:
   static constexpr std::int32_t kTags = 4096;  ///< transfers between two ranks in one plan
   static constexpr int kCounters = 8;
+  static constexpr int kSignalsOfRank = 2 * kTags;  ///< that one rank writes: ready and free
 
   ControlBlock() = default;
   ControlBlock(std::byte* base, int world) : base_(base), world_(world) {}
@@ -41,8 +42,8 @@ class ControlBlock {
   /// Raised by `receiver`: the source may be overwritten.
   std::uint32_t* free(int receiver, std::int32_t tag) const { return entry(2 * receiver + 1, tag); }
 
-  std::int64_t signal_words() const { return signal_bytes(world_) / 4; }
-  std::uint32_t* signals() const { return reinterpret_cast<std::uint32_t*>(base_); }
+  /// The kSignalsOfRank that `rank` writes here.
+  std::uint32_t* signals_of(int rank) const { return entry(2 * rank, 0); }
   /// Nonzero: a rank gave up, results are void. Kernels read it while they wait.
   std::uint32_t* abort() const {
     return reinterpret_cast<std::uint32_t*>(base_ + signal_bytes(world_));
@@ -59,7 +60,7 @@ class ControlBlock {
   }
 
  private:
-  static std::int64_t signal_bytes(int world) { return std::int64_t{world} * 2 * kTags * 4; }
+  static std::int64_t signal_bytes(int world) { return std::int64_t{world} * kSignalsOfRank * 4; }
   std::uint32_t* entry(int row, std::int32_t tag) const {
     return reinterpret_cast<std::uint32_t*>(base_) + std::int64_t{row} * kTags + tag;
   }

@@ -1,45 +1,46 @@
 #include "comm/peer/watch.h"
 
 #include "comm/device/queues.h"
-#include "comm/peer/stream_ops.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/cuda_check.h"
 
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <new>
 #include <optional>
 #include <utility>
 
 namespace annulus::comm::peer {
 namespace {
 
-// Of pinned memory: the streams' words, then what is copied from the device.
-constexpr std::size_t kPinnedBytes = 256;
-constexpr std::size_t kCopyAt = 128;
+constexpr double kTellWithinS = 0.05;
 
 }  // namespace
 
-Watch::Watch(const Driver& driver, int rank, int device, std::vector<ControlBlock> blocks,
-             double timeout_s, int queues)
-    : driver_(driver),
-      rank_(rank),
+/// Mapped host memory: what streams say, what is copied from the device, and what to it.
+struct Watch::Pinned {
+  Notes notes;
+  alignas(128) std::uint32_t read[32];
+  alignas(128) std::uint32_t raised[ControlBlock::kSignalsOfRank];
+  std::uint32_t gave_up;  ///< what abort words become; behind `raised`, as in a control block
+};
+
+Watch::Watch(int rank, int device, std::vector<ControlBlock> blocks, double timeout_s, int queues)
+    : rank_(rank),
       device_(device),
       blocks_(std::move(blocks)),
       timeout_s_(timeout_s),
       notes_on_host_(queues < kStreamsARank) {
   const DeviceScope scope(device);
   void* pinned = nullptr;
-  check_cuda(cudaHostAlloc(&pinned, kPinnedBytes, cudaHostAllocMapped | cudaHostAllocPortable),
+  check_cuda(cudaHostAlloc(&pinned, sizeof *pinned_, cudaHostAllocMapped | cudaHostAllocPortable),
              "cudaHostAlloc");
-  std::memset(pinned, 0, kPinnedBytes);
-  words_ = static_cast<Notes*>(pinned);
-  word_copy_ = reinterpret_cast<std::uint32_t*>(static_cast<std::byte*>(pinned) + kCopyAt);
-  int least = 0;
-  int greatest = 0;
-  check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "stream priorities");
-  check_cuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest),
-             "cudaStreamCreateWithPriority");
+  pinned_ = new (pinned) Pinned{};
+  pinned_->gave_up = static_cast<std::uint32_t>(rank) + 1;
+  std::memset(pinned_->raised, kRaisedByte, sizeof pinned_->raised);
+  words_ = &pinned_->notes;
+  stream_ = make_urgent_stream();
   thread_ = std::thread([this] { look(); });
 }
 
@@ -50,20 +51,22 @@ Watch::~Watch() {
   }
   wake_.notify_all();
   thread_.join();
-  if (stream_ != nullptr) (void)cudaStreamDestroy(stream_);
-  if (words_ != nullptr) (void)cudaFreeHost(words_);
+  stream_ = CudaStream();
+  others_ = CudaStream();
+  if (pinned_ != nullptr) (void)cudaFreeHost(pinned_);
 }
 
 template <std::size_t kCount>
 std::array<std::uint32_t, kCount> Watch::read_words(const std::uint32_t* words) const {
-  static_assert(kCount * sizeof *words <= kPinnedBytes - kCopyAt);
+  static_assert(kCount * sizeof *words <= sizeof pinned_->read);
   const std::scoped_lock lock(reading_);
   const DeviceScope scope(device_);
   std::array<std::uint32_t, kCount> copy;
-  check_cuda(cudaMemcpyAsync(word_copy_, words, sizeof copy, cudaMemcpyDeviceToHost, stream_),
-             "read of a signal");
-  check_cuda(cudaStreamSynchronize(stream_), "read of a signal");
-  std::memcpy(copy.data(), word_copy_, sizeof copy);
+  check_cuda(
+      cudaMemcpyAsync(pinned_->read, words, sizeof copy, cudaMemcpyDeviceToHost, stream_.get()),
+      "read of a signal");
+  check_cuda(cudaStreamSynchronize(stream_.get()), "read of a signal");
+  std::memcpy(copy.data(), pinned_->read, sizeof copy);
   return copy;
 }
 
@@ -106,18 +109,39 @@ Watch::Stranger Watch::find_stranger(const Notes& now) const {
   return {};
 }
 
-void Watch::release() const {
+/// Others first: before a stream of ours goes on, and gives them what is void. The abort word lies
+/// behind the signals: copies of as many bytes are copy engines' in any case.
+void Watch::release() {
+  static_assert(offsetof(Pinned, gave_up) == offsetof(Pinned, raised) + sizeof Pinned::raised);
   const std::scoped_lock lock(mutex_);
   const DeviceScope scope(device_);
-  for (const ControlBlock& block : blocks_) {
-    if (!block) continue;
-    StreamBatch abort(driver_, stream_);
-    abort.write(block.abort(), static_cast<std::uint32_t>(rank_) + 1);
-    abort.enqueue();
+  tell_others();
+  if (cudaStreamQuery(stream_.get()) == cudaErrorNotReady) return;  // the last time's: soon again
+  const int last = static_cast<int>(blocks_.size()) - 1;
+  for (int r = 0; r <= last; ++r) {
+    const std::size_t abort = r == last ? sizeof pinned_->gave_up : 0;
+    check_cuda(cudaMemcpyAsync(own().signals_of(r), pinned_->raised, sizeof pinned_->raised + abort,
+                               cudaMemcpyHostToDevice, stream_.get()),
+               "raise of all signals");
   }
-  check_cuda(cudaMemsetAsync(own().signals(), kRaisedByte,
-                             static_cast<std::size_t>(own().signal_words()) * 4, stream_),
-             "raise of all signals");
+}
+
+/// On a stream made when it is needed: should these copies stand behind others, ours go on, and
+/// other ranks have deadlines of their own.
+void Watch::tell_others() {
+  if (blocks_.size() == 1) return;
+  if (others_.get() == nullptr) others_ = make_urgent_stream();
+  if (cudaStreamQuery(others_.get()) == cudaErrorNotReady) return;
+  for (const ControlBlock& block : blocks_) {
+    if (!block || block.abort() == own().abort()) continue;
+    check_cuda(cudaMemcpyAsync(block.abort(), &pinned_->gave_up, sizeof pinned_->gave_up,
+                               cudaMemcpyDefault, others_.get()),
+               "raise of abort words");
+  }
+  const Deadline deadline(kTellWithinS);
+  while (cudaStreamQuery(others_.get()) == cudaErrorNotReady && !deadline.expired()) {
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
 }
 
 void Watch::let_go() noexcept {

@@ -2,8 +2,8 @@
 
 #include "comm/device/device_link.h"
 #include "comm/peer/control_block.h"
-#include "comm/peer/driver.h"
 #include "comm/peer/notes.h"
+#include "runtime/base/cuda_handles.h"
 
 #include <cuda_runtime_api.h>
 
@@ -29,10 +29,13 @@ namespace annulus::comm::peer {
 /// another plan's value.
 ///
 /// What is awaited is noted between copies, so it stands in memory of the GPU, next to the abort
-/// word: a look copies both, some twenty times a deadline, on a stream of its own. Copies to the
-/// host start beside a kernel that holds every SM (docs/notes/05). Whether they start behind a
-/// stream that waits in the same hardware queue was not measured: a process with fewer queues than
-/// a rank has streams keeps the notes in mapped host memory. A rank alone is not looked at.
+/// word: a look copies both, some twenty times a deadline, on a stream of its own. A process with
+/// fewer hardware queues than a rank has streams keeps the notes in mapped host memory. A rank
+/// alone is not looked at.
+///
+/// All that the watch does on the GPU are copies from and to pinned memory: copy engines have
+/// queues of their own. A memset is a kernel, which with one queue stands behind the very wait that
+/// it is to end, and beside a kernel that holds every SM does not start (docs/notes/01 and 05).
 class Watch {
  public:
   /// A signal that holds what is not of the plan that waits for it.
@@ -43,8 +46,7 @@ class Watch {
   };
 
   /// `blocks`: of every rank; empty ones cannot be told. `queues`: hardware queues of this process.
-  Watch(const Driver& driver, int rank, int device, std::vector<ControlBlock> blocks,
-        double timeout_s, int queues);
+  Watch(int rank, int device, std::vector<ControlBlock> blocks, double timeout_s, int queues);
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
   ~Watch();
@@ -93,17 +95,19 @@ class Watch {
   Seen see_if_alive() const noexcept;
   Stranger find_stranger(const Notes& now) const;
   Stranger find_stranger_if_alive(const Notes& now) const noexcept;
-  void release() const;
+  void release();
+  void tell_others();
 
-  const Driver& driver_;
   int rank_;
   int device_;
   std::vector<ControlBlock> blocks_;
   double timeout_s_;
   bool notes_on_host_;
-  Notes* words_ = nullptr;
-  std::uint32_t* word_copy_ = nullptr;  ///< pinned
-  cudaStream_t stream_ = nullptr;       ///< highest priority: runs where others wait
+  struct Pinned;
+  Pinned* pinned_ = nullptr;
+  Notes* words_ = nullptr;  ///< pinned_'s
+  CudaStream stream_;       ///< highest priority: runs where others wait
+  CudaStream others_;       ///< to other ranks, once there is something to tell
   Notes found_{};
   double waited_s_ = 0;
   Stranger stranger_;

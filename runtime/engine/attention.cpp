@@ -36,6 +36,12 @@ TensorView writable(const ConstTensorView& view) {
 
 struct Attention::Impl {
   Impl(Session& s, const Problem& p, const AttentionOptions& o) : session(s), options(o) {
+    comm::Communicator& communicator = session.impl().communicator();
+    // To bind takes memory and loads code, for which the driver waits until the GPU is idle, and
+    // holds up all threads of the process: what they enqueued before must be whole.
+    if (session.impl().device && session.impl().device->shares_gpu()) {
+      communicator.barrier("attention: ranks that share a GPU");
+    }
     std::exception_ptr error;
     std::string summary;
     try {
@@ -46,7 +52,6 @@ struct Attention::Impl {
     } catch (...) {
       error = std::current_exception();
     }
-    comm::Communicator& communicator = session.impl().communicator();
     engine::agree_on_errors(communicator, "attention", error);
     comm::require_agreement(communicator, "attention", summary);
     session.impl().log().debug("attention: {} ({})", summary, decision.reason);

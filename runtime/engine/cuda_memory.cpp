@@ -54,8 +54,8 @@ CudaMemory::CudaMemory(comm::Communicator& communicator, const SessionOptions& o
   // Where ranks are threads of one GPU, a look at its memory may stand behind another's wait.
   const int queues =
       shares_gpu_ ? 1 : comm::hardware_queues(std::getenv("CUDA_DEVICE_MAX_CONNECTIONS"));
-  watch_ = std::make_unique<comm::peer::Watch>(driver_, rank_, device, blocks_,
-                                               communicator.timeout_s(), queues);
+  watch_ =
+      std::make_unique<comm::peer::Watch>(rank_, device, blocks_, communicator.timeout_s(), queues);
   if (nccl_) watch_->also([nccl = nccl_.get()] { nccl->abort(); });
 }
 

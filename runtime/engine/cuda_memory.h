@@ -31,9 +31,9 @@ class CudaMemory final : public DeviceMemory {
   std::string transport() const override { return transport_; }
   std::string transport_reason() const override { return reason_; }
   bool copies_beside_kernels() const override;
+  bool shares_gpu() const override { return shares_gpu_; }
 
   int rank() const { return rank_; }
-  bool shares_gpu() const { return shares_gpu_; }
   /// Rank r's arena as this GPU addresses it; null where it cannot or another way was chosen.
   std::byte* arena_of(int rank) const { return near(rank) ? arena_.of(rank) : nullptr; }
   /// Between two ranks that address each other: the receiver moves the data; false: the sender.

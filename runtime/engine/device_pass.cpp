@@ -5,6 +5,7 @@
 #include "comm/device/queues.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/cuda_handles.h"
+#include "runtime/base/kernel_entries.h"
 #include "runtime/engine/cuda_memory.h"
 
 #include <annulus/device_memory.h>
@@ -38,6 +39,14 @@ attn::DeviceMode mode_of(RunMode mode) {
       break;
   }
   return attn::DeviceMode::overlapped;
+}
+
+/// All that calls of a plan may launch: which kernels they are depends on how the caller's tensors
+/// lie, of which bind knows nothing.
+void load_code(const Plan& plan, Pass pass, const attn::Kernel& kernel) {
+  load_kernels(attn::row_entries());
+  if (kernel.entries == nullptr) return;
+  load_kernels(kernel.entries(attn::kernel_query(plan.request().problem, pass, kernel.backend)));
 }
 
 bool is_capturing(cudaStream_t stream) {
@@ -346,6 +355,7 @@ std::unique_ptr<BoundPass> make_device_pass(Session::Impl& session, Plan plan, R
                                             const attn::Kernel& kernel, bool deterministic,
                                             int sm_limit) {
   const DeviceScope scope(session.device->device());
+  load_code(plan, rank.pass, kernel);
   return std::make_unique<DevicePass>(session, std::move(plan), std::move(rank), kernel,
                                       deterministic, sm_limit);
 }

@@ -44,6 +44,27 @@ TEST(Signal, OfTwoPlansHoldsUpOneOfTheRanks) {
   }
 }
 
+/// What a watch raises is every signal and nothing else.
+TEST(Signal, OfARankLieInOnePieceAndThoseOfAllRanksUpToTheAbortWord) {
+  constexpr int kWorld = 3;
+  std::vector<std::byte> memory(static_cast<std::size_t>(ControlBlock::bytes(kWorld)));
+  const ControlBlock block(memory.data(), kWorld);
+  std::vector<const std::uint32_t*> raised;
+  for (int r = 0; r < kWorld; ++r) {
+    for (int i = 0; i < ControlBlock::kSignalsOfRank; ++i)
+      raised.push_back(block.signals_of(r) + i);
+  }
+  std::vector<const std::uint32_t*> signals;
+  for (int r = 0; r < kWorld; ++r) {
+    for (std::int32_t tag = 0; tag < ControlBlock::kTags; ++tag)
+      signals.push_back(block.ready(r, tag));
+    for (std::int32_t tag = 0; tag < ControlBlock::kTags; ++tag)
+      signals.push_back(block.free(r, tag));
+  }
+  EXPECT_EQ(raised, signals);
+  EXPECT_EQ(raised.back() + 1, block.abort());
+}
+
 TEST(Notes, LieInWhatALookCopiesAndBesideEverythingElse) {
   for (const int world : {1, 2, 8}) {
     std::vector<std::byte> memory(static_cast<std::size_t>(ControlBlock::bytes(world)));
@@ -51,7 +72,7 @@ TEST(Notes, LieInWhatALookCopiesAndBesideEverythingElse) {
     const auto at = [&](const void* word) {
       return static_cast<const std::byte*>(word) - memory.data();
     };
-    const std::ptrdiff_t signals_end = 4 * block.signal_words();
+    const std::ptrdiff_t signals_end = at(block.signals_of(world));
     const std::ptrdiff_t told_end = at(block.abort()) + 4 * ControlBlock::kToldWords;
     EXPECT_EQ(at(block.abort()), signals_end);
     for (int lane = 0; lane < ControlBlock::kLanes; ++lane) {

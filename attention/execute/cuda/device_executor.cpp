@@ -60,20 +60,17 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
   converts_early_ = alone_ && convert_may_overlap();
   begin_ = make_event();
   for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
-  load_code(memory);
+  rehearse(memory);
 }
 
 /// A call that is captured into a graph, which is made ready and dropped: nothing runs. On the copy
 /// stream: a stream of its own would take a hardware queue in turn.
-void DeviceExecutor::load_code(const Memory& memory) {
+void DeviceExecutor::rehearse(const Memory& memory) {
   check_cuda(cudaStreamBeginCapture(copy_, cudaStreamCaptureModeThreadLocal),
              "cudaStreamBeginCapture");
   std::exception_ptr error;
   try {
     enqueue(memory, copy_, DeviceMode::compute_alone);
-    together_ = false;  // as calls that are noted have it
-    enqueue(memory, copy_, DeviceMode::compute_alone);
-    together_ = true;
   } catch (...) {
     error = std::current_exception();
   }
@@ -121,7 +118,7 @@ void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMo
   context_.stream = stream;
   lanes_ = {comm::LinkStream{stream, report_.awaited[0]},
             comm::LinkStream{mode == DeviceMode::blocking ? stream : copy_, report_.awaited[1]}};
-  const bool together = together_ && !noted && mode != DeviceMode::transfers_alone;
+  const bool together = !noted && mode != DeviceMode::transfers_alone;
   const bool begins = !begins_with_attend_ || mode == DeviceMode::transfers_alone;
   const bool begins_with_prepares = begins && together && !schedule_.steps.empty() &&
                                     schedule_.steps.front().lane == Lane::compute &&

@@ -45,8 +45,7 @@ class DeviceExecutor {
  public:
   /// On the current device. `copies`: the stream that copies go on, of every pass of the session;
   /// streams are dear, since those that wait hold hardware queues. References must outlive this.
-  /// Loads the device code that calls run: a launch that had to load its own would wait for the
-  /// whole GPU, whose streams may wait for a rank that this very call has not told yet.
+  /// Makes what first launches make beside their code (load_kernels), which is to be there.
   /// `sm_limit`: LaunchContext's.
   DeviceExecutor(const RankPlan& plan, const Memory& memory, const DeviceLaunches& launches,
                  const comm::DeviceLink& link, std::span<std::byte> workspace,
@@ -66,7 +65,7 @@ class DeviceExecutor {
   bool waits_inside() const { return attn::waits_inside(schedule_); }
 
  private:
-  void load_code(const Memory& memory);
+  void rehearse(const Memory& memory);
   void play_noted(std::size_t step, const Memory& memory, DeviceMode mode);
   void play(const Step& step, const Memory& memory, DeviceMode mode);
   void await_heads(const HeadSpan& heads, const comm::LinkStream& lane);
@@ -87,7 +86,6 @@ class DeviceExecutor {
   std::vector<std::int32_t> item_of_;  ///< by transfer
   LaunchContext context_;
   cudaStream_t copy_;
-  bool together_ = true;  ///< joined steps are one launch
   bool alone_ = false;  ///< nothing is sent or received: a kernel waits for the one before it alone
   bool begins_with_attend_ = false;  ///< whose kernel does what launch_begin() does for others
   bool converts_early_ = false;

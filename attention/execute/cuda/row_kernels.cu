@@ -98,6 +98,18 @@ Kernel* of_width(int width, Kernel* one, Kernel* four, Kernel* eight) {
 
 }  // namespace
 
+KernelEntries row_entries() {
+  return row_works_entries() +
+         entries_of(&convert_rows<1>, &convert_rows<kWide>, &convert_rows<kWidest>,
+                    &convert_elements, &zero_rows<1>, &zero_rows<kWide>, &zero_rows<kWidest>,
+                    &sum_rows<1, __half>, &sum_rows<kWide, __half>, &sum_rows<kWidest, __half>,
+                    &sum_rows<1, __nv_bfloat16>, &sum_rows<kWide, __nv_bfloat16>,
+                    &sum_rows<kWidest, __nv_bfloat16>, &sum_rows<1, float>, &sum_rows<kWide, float>,
+                    &sum_rows<kWidest, float>, &reduce_rows<1>, &reduce_rows<kWide>,
+                    &reduce_rows<kWidest>, &merge_rows<1>, &merge_rows<kWide>, &merge_rows<kWidest>,
+                    &begin_call, &fill_words);
+}
+
 bool convert_may_overlap() {
   cudaFuncAttributes attributes{};
   return cudaFuncGetAttributes(&attributes, convert_rows<kWidest>) == cudaSuccess &&

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "runtime/base/kernel_entries.h"
+
 #include <annulus/tensor.h>
 
 #include <cuda_runtime_api.h>
@@ -56,6 +58,11 @@ struct CallWords {
 };
 void launch_begin(const CallWords& words, std::uint32_t pass, cudaStream_t stream);
 void launch_fill(std::uint32_t* words, int count, std::uint32_t value, cudaStream_t stream);
+
+/// All that these and launch_row_works may launch. Which of them depends on where a caller's rows
+/// lie, so a call may be the first to want one.
+KernelEntries row_entries();
+KernelEntries row_works_entries();  ///< a part of it
 
 /// A copy or conversion.
 struct RowWork {

@@ -13,6 +13,8 @@ __global__ void __launch_bounds__(kThreads) row_works(const __grid_constant__ Ro
 
 }  // namespace
 
+KernelEntries row_works_entries() { return entries_of(&row_works); }
+
 void launch_row_works(std::span<const RowWork> list, const CallWords* begin, std::uint32_t pass,
                       cudaStream_t stream, bool early) {
   RowWorks works{};

@@ -53,6 +53,12 @@ void fill_unvisited_rows(const ForwardParams& params, const LaunchContext& conte
   check_launch("fill_rows");
 }
 
+KernelEntries fill_entries() { return entries_of(&fill_rows); }
+
+KernelEntries clear_entries() {
+  return entries_of(&clear_turns, &clear_rows, &clear_keys, &clear_key_gaps);
+}
+
 void clear_gradients(const BackwardParams& params, const LaunchContext& context, std::int64_t turns,
                      KeyGradients keys) {
   const Geometry g = geometry_of(params.geometry, context);

@@ -6,37 +6,47 @@
 
 namespace annulus::attn::cuda {
 
-using ForwardLaunch = void (*)(const ForwardParams&, const LaunchContext&);
-using BackwardLaunch = void (*)(const BackwardParams&, const LaunchContext&);
+/// A pass with one dtype and head dim, on tensor cores.
+template <typename Params>
+struct Variant {
+  void (*launch)(const Params&, const LaunchContext&) = nullptr;
+  KernelEntries (*entries)() = nullptr;
+};
 
-#define ANNULUS_FLASH2_forward(dtype, dim) \
-  void flash2_forward_##dtype##_##dim(const ForwardParams&, const LaunchContext&);
-#define ANNULUS_FLASH2_backward(dtype, dim) \
-  void flash2_backward_##dtype##_##dim(const BackwardParams&, const LaunchContext&);
+#define ANNULUS_FLASH2_forward(dtype, dim)                                         \
+  void flash2_forward_##dtype##_##dim(const ForwardParams&, const LaunchContext&); \
+  KernelEntries flash2_forward_entries_##dtype##_##dim();
+#define ANNULUS_FLASH2_backward(dtype, dim)                                          \
+  void flash2_backward_##dtype##_##dim(const BackwardParams&, const LaunchContext&); \
+  KernelEntries flash2_backward_entries_##dtype##_##dim();
 #include <flash2_variants.inc>
 #undef ANNULUS_FLASH2_forward
 #undef ANNULUS_FLASH2_backward
 
 namespace {
 
-ForwardLaunch forward_variant(DType type, std::int64_t head_dim) {
-#define ANNULUS_FLASH2_forward(dtype, dim) \
-  if (type == DType::dtype && head_dim == (dim)) return &flash2_forward_##dtype##_##dim;
+Variant<ForwardParams> forward_variant(DType type, std::int64_t head_dim) {
+#define ANNULUS_FLASH2_forward(dtype, dim)                                             \
+  if (type == DType::dtype && head_dim == (dim)) {                                     \
+    return {&flash2_forward_##dtype##_##dim, &flash2_forward_entries_##dtype##_##dim}; \
+  }
 #define ANNULUS_FLASH2_backward(dtype, dim)
 #include <flash2_variants.inc>
 #undef ANNULUS_FLASH2_forward
 #undef ANNULUS_FLASH2_backward
-  return nullptr;
+  return {};
 }
 
-BackwardLaunch backward_variant(DType type, std::int64_t head_dim) {
+Variant<BackwardParams> backward_variant(DType type, std::int64_t head_dim) {
 #define ANNULUS_FLASH2_forward(dtype, dim)
-#define ANNULUS_FLASH2_backward(dtype, dim) \
-  if (type == DType::dtype && head_dim == (dim)) return &flash2_backward_##dtype##_##dim;
+#define ANNULUS_FLASH2_backward(dtype, dim)                                              \
+  if (type == DType::dtype && head_dim == (dim)) {                                       \
+    return {&flash2_backward_##dtype##_##dim, &flash2_backward_entries_##dtype##_##dim}; \
+  }
 #include <flash2_variants.inc>
 #undef ANNULUS_FLASH2_forward
 #undef ANNULUS_FLASH2_backward
-  return nullptr;
+  return {};
 }
 
 template <typename Pointer>
@@ -61,9 +71,9 @@ bool serves(const AttendGeometry& g) { return g.head_dim == g.head_dim_v && g.so
 
 void flash2_forward(const ForwardParams& params, const LaunchContext& context) {
   const ForwardParams& p = params;
-  const ForwardLaunch variant = forward_variant(p.q.dtype, p.geometry.head_dim);
+  const auto launch = forward_variant(p.q.dtype, p.geometry.head_dim).launch;
   const bool state = p.resume || !p.finish;
-  if (variant == nullptr || !serves(p.geometry) || !of_type(p.q.dtype, {p.k.dtype, p.v.dtype}) ||
+  if (launch == nullptr || !serves(p.geometry) || !of_type(p.q.dtype, {p.k.dtype, p.v.dtype}) ||
       (p.finish && p.out.dtype != p.q.dtype) || !aligned(p.q) || !aligned(p.k) || !aligned(p.v) ||
       (p.finish && !aligned(p.out)) || (state && !aligned(p.state))) {
     plain_forward(params, context);
@@ -72,19 +82,19 @@ void flash2_forward(const ForwardParams& params, const LaunchContext& context) {
   check_arguments(p.geometry, context, false, 0);
   fill_unvisited_rows(params, context);
   if (!p.geometry.tiles.empty() && p.geometry.heads > 0 && p.geometry.batch > 0) {
-    variant(params, context);
+    launch(params, context);
   }
 }
 
 bool flash2_rounds_dkv(const KernelQuery& query) {
-  return backward_variant(query.dtype, query.head_dim) != nullptr &&
+  return backward_variant(query.dtype, query.head_dim).launch != nullptr &&
          query.head_dim == query.head_dim_v;
 }
 
 void flash2_backward(const BackwardParams& params, const LaunchContext& context) {
   const BackwardParams& p = params;
-  const BackwardLaunch variant = backward_variant(p.q.dtype, p.geometry.head_dim);
-  if (variant == nullptr || !serves(p.geometry) ||
+  const auto launch = backward_variant(p.q.dtype, p.geometry.head_dim).launch;
+  if (launch == nullptr || !serves(p.geometry) ||
       !of_type(p.q.dtype, {p.k.dtype, p.v.dtype, p.dout.dtype}) || !aligned(p.q) || !aligned(p.k) ||
       !aligned(p.v) || !aligned(p.dout) || !aligned(p.dq) || !aligned(p.dk) || !aligned(p.dv)) {
     plain_backward(params, context);
@@ -95,8 +105,16 @@ void flash2_backward(const BackwardParams& params, const LaunchContext& context)
   (void)rounds_dkv(p);
   clear_gradients(params, context, context.deterministic ? turns : 0, KeyGradients::kernel_assigns);
   if (!p.geometry.tiles.empty() && p.geometry.heads > 0 && p.geometry.batch > 0) {
-    variant(params, context);
+    launch(params, context);
   }
+}
+
+/// What it launches where operands are not aligned too.
+KernelEntries flash2_entries(const KernelQuery& query) {
+  const auto variant = query.backward ? backward_variant(query.dtype, query.head_dim).entries
+                                      : forward_variant(query.dtype, query.head_dim).entries;
+  KernelEntries all = query.backward ? plain_backward_entries() : plain_forward_entries();
+  return variant == nullptr ? all : all + variant();
 }
 
 }  // namespace annulus::attn::cuda

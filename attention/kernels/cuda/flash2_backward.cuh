@@ -339,6 +339,13 @@ __global__ void __launch_bounds__(256, 1)
 }
 
 template <typename T, int kDim>
+KernelEntries flash2_backward_entries() {
+  return entries_of(
+      &flash2_backward_kernel<T, kDim, false, false>, &flash2_backward_kernel<T, kDim, false, true>,
+      &flash2_backward_kernel<T, kDim, true, false>, &flash2_backward_kernel<T, kDim, true, true>);
+}
+
+template <typename T, int kDim>
 void launch_flash2_backward(const BackwardParams& params, const LaunchContext& context) {
   constexpr int kBytes = sizeof(Flash2BackwardShared<T, kDim>);
   static_assert(kBytes <= 163 * 1024);

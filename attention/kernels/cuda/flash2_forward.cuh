@@ -352,6 +352,11 @@ __global__ void __launch_bounds__(128, 2)
   block.run();
 }
 
+template <typename T, int kDim>
+KernelEntries flash2_forward_entries() {
+  return entries_of(&flash2_forward_kernel<T, kDim, false>, &flash2_forward_kernel<T, kDim, true>);
+}
+
 template <typename T, int kDim, bool kCapped>
 void launch_flash2_forward(const ForwardParams& params, const LaunchContext& context) {
   constexpr int kBytes = sizeof(typename Flash2Forward<T, kDim, kCapped>::Shared);

@@ -46,6 +46,17 @@ void naive_backward(const BackwardParams& params, const LaunchContext& context);
 void reference_forward(const ForwardParams& params, const LaunchContext& context);
 void reference_backward(const BackwardParams& params, const LaunchContext& context);
 
+// What they may launch.
+KernelEntries fill_entries();   ///< fill_unvisited_rows
+KernelEntries clear_entries();  ///< clear_gradients
+KernelEntries plain_forward_entries();
+KernelEntries plain_backward_entries();
+KernelEntries flash1_forward_entries();
+KernelEntries naive_forward_entries();
+KernelEntries naive_backward_entries();
+KernelEntries reference_entries();
+KernelEntries flash2_entries(const KernelQuery& query);
+
 /// flash2: tensor cores where a variant is built and the operands allow it, else plain.
 void flash2_forward(const ForwardParams& params, const LaunchContext& context);
 void flash2_backward(const BackwardParams& params, const LaunchContext& context);

@@ -108,6 +108,10 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
+KernelEntries naive_forward_entries() {
+  return fill_entries() + entries_of(&fill_matrix, &scores_kernel, &softmax_kernel, &output_kernel);
+}
+
 void naive_forward(const ForwardParams& params, const LaunchContext& context) {
   check_arguments(params.geometry, context, false, 0);
   fill_unvisited_rows(params, context);

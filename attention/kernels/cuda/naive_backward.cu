@@ -127,6 +127,10 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
+KernelEntries naive_backward_entries() {
+  return clear_entries() + entries_of(&fill_matrix, &gradients_kernel, &dq_kernel, &dkv_kernel);
+}
+
 void naive_backward(const BackwardParams& params, const LaunchContext& context) {
   check_arguments(params.geometry, context, true, 0);
   clear_gradients(params, context, 0);

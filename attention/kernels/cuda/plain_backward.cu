@@ -228,6 +228,13 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 }  // namespace
 
+KernelEntries plain_backward_entries() {
+  return clear_entries() + entries_of(&plain_backward_kernel<false, false>,
+                                      &plain_backward_kernel<false, true>,
+                                      &plain_backward_kernel<true, false>,
+                                      &plain_backward_kernel<true, true>, &round_keys_kernel);
+}
+
 void plain_backward(const BackwardParams& params, const LaunchContext& context) {
   const std::int64_t turns = turn_count(params.geometry);
   check_arguments(params.geometry, context, true, turns * static_cast<std::int64_t>(sizeof(int)));

@@ -178,6 +178,14 @@ void launch(const ForwardParams& params, const LaunchContext& context, int tile_
 
 }  // namespace
 
+KernelEntries plain_forward_entries() {
+  return fill_entries() + entries_of(&plain_forward_kernel<false>);
+}
+
+KernelEntries flash1_forward_entries() {
+  return fill_entries() + entries_of(&plain_forward_kernel<true>);
+}
+
 void plain_forward(const ForwardParams& params, const LaunchContext& context, int tile_rows) {
   launch<false>(params, context, tile_rows, 0);
 }

@@ -183,6 +183,10 @@ void count(const Geometry& g, std::int64_t products, cudaStream_t stream) {
 
 }  // namespace
 
+KernelEntries reference_entries() {
+  return entries_of(&count_kernel, &forward_kernel, &rows_kernel, &keys_kernel);
+}
+
 void reference_forward(const ForwardParams& params, const LaunchContext& context) {
   const Geometry g = geometry_of(params.geometry, context);
   check_arguments(params.geometry, context, false, 0);

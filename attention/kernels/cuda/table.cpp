@@ -76,6 +76,16 @@ std::int64_t reference_bytes(const AttendGeometry& g, bool backward, int /*threa
   return reference_materialized(g, backward);
 }
 
+KernelEntries flash1_entries(const KernelQuery& query) {
+  return query.backward ? plain_backward_entries() : flash1_forward_entries();
+}
+
+KernelEntries naive_entries(const KernelQuery& query) {
+  return query.backward ? naive_backward_entries() : naive_forward_entries();
+}
+
+KernelEntries entries_of_reference(const KernelQuery& /*query*/) { return reference_entries(); }
+
 constexpr Kernel kFlash2{.name = "flash2",
                          .backend = "cuda",
                          .tile_q = kTile,
@@ -86,7 +96,8 @@ constexpr Kernel kFlash2{.name = "flash2",
                          .workspace_bytes = flash2_bytes,
                          .materialized_bytes = nothing,
                          .forward = flash2_forward,
-                         .backward = flash2_backward};
+                         .backward = flash2_backward,
+                         .entries = flash2_entries};
 
 constexpr Kernel kFlash1{.name = "flash1",
                          .backend = "cuda",
@@ -97,7 +108,8 @@ constexpr Kernel kFlash1{.name = "flash1",
                          .workspace_bytes = flash1_bytes,
                          .materialized_bytes = flash1_materialized,
                          .forward = flash1_forward,
-                         .backward = plain_backward};
+                         .backward = plain_backward,
+                         .entries = flash1_entries};
 
 constexpr Kernel kNaive{.name = "naive",
                         .backend = "cuda",
@@ -109,7 +121,8 @@ constexpr Kernel kNaive{.name = "naive",
                         .quadratic_workspace = true,
                         .materialized_bytes = naive_materialized,
                         .forward = naive_forward,
-                        .backward = naive_backward};
+                        .backward = naive_backward,
+                        .entries = naive_entries};
 
 constexpr Kernel kReference{.name = "reference",
                             .backend = "cuda",
@@ -121,7 +134,8 @@ constexpr Kernel kReference{.name = "reference",
                             .workspace_bytes = reference_bytes,
                             .materialized_bytes = reference_materialized,
                             .forward = reference_forward,
-                            .backward = reference_backward};
+                            .backward = reference_backward,
+                            .entries = entries_of_reference};
 
 constexpr Kernel kHopper{.name = "hopper",
                          .backend = "cuda",
@@ -136,7 +150,8 @@ constexpr Kernel kHopper{.name = "hopper",
                          .make_kept = sm90::hopper_kept,
                          .materialized_bytes = nothing,
                          .forward = sm90::hopper_forward,
-                         .backward = sm90::hopper_backward};
+                         .backward = sm90::hopper_backward,
+                         .entries = sm90::hopper_entries};
 
 }  // namespace
 

@@ -40,6 +40,15 @@ void launch_kernel(const BackwardLaunch& launch, BackwardKernel kernel) {
 }
 
 template <typename T, int kDim, int kDimV>
+KernelEntries hopper_backward_entries() {
+  using Memory = BackwardLaunched<kDim, kDimV>;
+  return entries_of(&hopper_backward_kernel<T, Memory, false, false>,
+                    &hopper_backward_kernel<T, Memory, false, true>,
+                    &hopper_backward_kernel<T, Memory, true, false>,
+                    &hopper_backward_kernel<T, Memory, true, true>);
+}
+
+template <typename T, int kDim, int kDimV>
 void launch_hopper_backward(const BackwardLaunch& launch) {
   using Memory = BackwardLaunched<kDim, kDimV>;
   constexpr BackwardKernel kKernels[2][2] = {{&hopper_backward_kernel<T, Memory, false, false>,

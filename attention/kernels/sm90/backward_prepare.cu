@@ -100,6 +100,8 @@ int gap_parts(const cuda::Geometry& g, std::int64_t keys, int tile_keys) {
 
 }  // namespace
 
+KernelEntries prepare_backward_entries() { return entries_of(&prepare_gradients); }
+
 void prepare_backward(const cuda::Geometry& g, const BackwardParams& params,
                       const KeySchedule& schedule, int* turns, std::int64_t turn_count,
                       const LaunchContext& context) {

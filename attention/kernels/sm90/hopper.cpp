@@ -14,8 +14,9 @@
 
 namespace annulus::attn::sm90 {
 
-#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v) \
-  void hopper_forward_##dtype##_##dim##_##dim_v(const Launch&);
+#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)               \
+  void hopper_forward_##dtype##_##dim##_##dim_v(const Launch&); \
+  KernelEntries hopper_forward_entries_##dtype##_##dim##_##dim_v();
 #include <hopper_forward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
 
@@ -27,6 +28,16 @@ Variant variant_for(DType type, std::int64_t head_dim, std::int64_t head_dim_v) 
 #define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)                           \
   if (type == DType::dtype && head_dim == (dim) && head_dim_v == (dim_v)) { \
     return &hopper_forward_##dtype##_##dim##_##dim_v;                       \
+  }
+#include <hopper_forward_variants.inc>
+#undef ANNULUS_HOPPER_VARIANT
+  return nullptr;
+}
+
+VariantEntries entries_for(DType type, std::int64_t head_dim, std::int64_t head_dim_v) {
+#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)                           \
+  if (type == DType::dtype && head_dim == (dim) && head_dim_v == (dim_v)) { \
+    return &hopper_forward_entries_##dtype##_##dim##_##dim_v;               \
   }
 #include <hopper_forward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
@@ -70,6 +81,14 @@ std::int64_t hopper_bytes(const AttendGeometry& g, bool backward, int /*threads*
 
 std::vector<std::byte> hopper_kept(const AttendGeometry& g) {
   return make_kept(g, tuning_of(g).tile_keys);
+}
+
+KernelEntries hopper_entries(const KernelQuery& query) {
+  const KernelEntries otherwise = cuda::flash2_entries(query);
+  if (query.backward) return otherwise + backward_entries(query);
+  const VariantEntries variant = entries_for(query.dtype, query.head_dim, query.head_dim_v);
+  if (variant == nullptr) return otherwise;
+  return otherwise + prepare_entries() + variant() + merge_entries();
 }
 
 void launch_forward(const Choice& choice, const ForwardParams& params,

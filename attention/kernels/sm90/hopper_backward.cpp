@@ -8,8 +8,9 @@
 
 namespace annulus::attn::sm90 {
 
-#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v) \
-  void hopper_backward_##dtype##_##dim##_##dim_v(const BackwardLaunch&);
+#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)                        \
+  void hopper_backward_##dtype##_##dim##_##dim_v(const BackwardLaunch&); \
+  KernelEntries hopper_backward_entries_##dtype##_##dim##_##dim_v();
 #include <hopper_backward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
 
@@ -19,6 +20,16 @@ BackwardVariant variant_for(DType type, std::int64_t head_dim, std::int64_t head
 #define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)                           \
   if (type == DType::dtype && head_dim == (dim) && head_dim_v == (dim_v)) { \
     return &hopper_backward_##dtype##_##dim##_##dim_v;                      \
+  }
+#include <hopper_backward_variants.inc>
+#undef ANNULUS_HOPPER_VARIANT
+  return nullptr;
+}
+
+VariantEntries entries_for(DType type, std::int64_t head_dim, std::int64_t head_dim_v) {
+#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)                           \
+  if (type == DType::dtype && head_dim == (dim) && head_dim_v == (dim_v)) { \
+    return &hopper_backward_entries_##dtype##_##dim##_##dim_v;              \
   }
 #include <hopper_backward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
@@ -36,6 +47,12 @@ BackwardMaps maps_of(const BackwardParams& p) {
 }
 
 }  // namespace
+
+KernelEntries backward_entries(const KernelQuery& query) {
+  const VariantEntries variant = entries_for(query.dtype, query.head_dim, query.head_dim_v);
+  if (variant == nullptr) return {};
+  return prepare_backward_entries() + variant();
+}
 
 void launch_backward(BackwardVariant variant, const BackwardParams& params,
                      const LaunchContext& context) {

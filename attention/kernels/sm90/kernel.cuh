@@ -45,6 +45,18 @@ void launch_tuned(const Launch& launch) {
 }
 
 template <typename T, int kDim, int kDimV>
+KernelEntries hopper_forward_entries() {
+  KernelEntries all =
+      entries_of(&hopper_forward_kernel<T, kDim, kDimV, Launched<kDim, kDimV, true>, true>,
+                 &hopper_forward_kernel<T, kDim, kDimV, Launched<kDim, kDimV, false>, false>);
+  if constexpr (has_short_steps(kDim, false, kShortKeys)) {
+    using Short = Launched<kDim, kDimV, false, kShortKeys>;
+    return all + entries_of(&hopper_forward_kernel<T, kDim, kDimV, Short, false>);
+  }
+  return all;
+}
+
+template <typename T, int kDim, int kDimV>
 void launch_hopper_forward(const Launch& launch) {
   if (launch.geometry.softcap != 0.0) {
     launch_tuned<T, kDim, kDimV, Launched<kDim, kDimV, true>, true>(launch);

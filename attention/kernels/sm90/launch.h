@@ -26,5 +26,7 @@ std::vector<std::byte> hopper_kept(const AttendGeometry& geometry);
 void hopper_forward(const ForwardParams& params, const LaunchContext& context);
 
 void hopper_backward(const BackwardParams& params, const LaunchContext& context);
+/// Kernel::entries
+KernelEntries hopper_entries(const KernelQuery& query);
 
 }  // namespace annulus::attn::sm90

@@ -22,6 +22,8 @@ __global__ void merge_rows(const __grid_constant__ cuda::Geometry g,
 
 }  // namespace
 
+KernelEntries merge_entries() { return entries_of(&merge_rows); }
+
 void merge_parts(const cuda::Geometry& g, const ForwardParams& params, const Parts& split,
                  bool overlapped, void* stream) {
   const int blocks = (split.rows + kWarps - 1) / kWarps;

@@ -70,6 +70,11 @@ unsigned blocks_for(int tiles) { return static_cast<unsigned>((tiles + kWarps - 
 
 }  // namespace
 
+KernelEntries prepare_entries() {
+  return entries_of(&fill_and_place<false>, &fill_and_place<true>, &place_query_tiles<false>,
+                    &place_query_tiles<true>);
+}
+
 void prepare(const cuda::Geometry& g, const ForwardParams& params, const Schedule& schedule,
              const Parts& split, int step_keys, bool zero, void* stream) {
   const int parts = cuda::gap_parts(g, kMostTileRows);

@@ -28,6 +28,7 @@ struct Launch {
   std::int64_t keys = 0;    ///< of the whole sequence (AttendGeometry::sequence_keys)
 };
 using Variant = void (*)(const Launch&);
+using VariantEntries = KernelEntries (*)();
 
 /// A variant, and what its launch must know of it.
 struct Choice {
@@ -53,6 +54,13 @@ void prepare(const cuda::Geometry& geometry, const ForwardParams& params, const 
 /// resumes from, to where `params` wants them. `overlapped`: its blocks may come early.
 void merge_parts(const cuda::Geometry& geometry, const ForwardParams& params, const Parts& split,
                  bool overlapped, void* stream);
+
+// What these and prepare_backward may launch.
+KernelEntries prepare_entries();  ///< prepare and make_schedule
+KernelEntries merge_entries();
+KernelEntries prepare_backward_entries();
+/// Of the variant of the backward that serves a query; none: nothing.
+KernelEntries backward_entries(const KernelQuery& query);
 
 /// What a backward launch says of scores.
 struct Factors {

@@ -21,6 +21,13 @@ __global__ void __launch_bounds__(kGateThreads)
   activate_row_backward<T, kWidth>(p, shared, blockIdx.x);
 }
 
+template <typename T>
+KernelEntries entries_for() {
+  constexpr int kWidth = 16 / static_cast<int>(sizeof(T));
+  return entries_of(&activate_kernel<T, kWidth>, &activate_kernel<T, 1>,
+                    &activate_backward_kernel<T, kWidth>, &activate_backward_kernel<T, 1>);
+}
+
 template <typename T, int kWidth>
 void launch(const ActivateParams& p, bool backward, cudaStream_t stream) {
   const auto kernel = backward ? &activate_backward_kernel<T, kWidth> : &activate_kernel<T, kWidth>;
@@ -40,6 +47,10 @@ void launch(const ActivateParams& p, bool backward, cudaStream_t stream) {
 }
 
 }  // namespace
+
+KernelEntries activate_entries() {
+  return entries_for<Bf16>() + entries_for<Half>() + entries_for<float>();
+}
 
 void activate_rows(const ActivateParams& p, bool backward, void* stream) {
   if (p.rows == 0) return;

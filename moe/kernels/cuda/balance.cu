@@ -69,6 +69,15 @@ void by_width(std::int32_t experts, const Work& work) {
 
 }  // namespace
 
+KernelEntries balance_entries() {
+  return entries_of(&count_losses_kernel<1>, &count_losses_kernel<4>, &count_losses_kernel<8>,
+                    &count_losses_kernel<16>) +
+         entries_of(&add_losses_kernel<1>, &add_losses_kernel<4>, &add_losses_kernel<8>,
+                    &add_losses_kernel<16>, &sum_losses_kernel) +
+         entries_of(&drop_kernel, &bias_kernel) +
+         entries_of(&jitter_kernel<Bf16>, &jitter_kernel<Half>, &jitter_kernel<float>);
+}
+
 void count_losses(LossParams p, void* stream) {
   if (p.route.tokens == 0) return;
   prepare(p);

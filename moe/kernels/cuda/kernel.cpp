@@ -27,6 +27,11 @@ std::int64_t no_workspace(int /*threads*/) { return 0; }
 
 }  // namespace
 
+KernelEntries entries() {
+  return activate_entries() + balance_entries() + placement_entries() + router_entries() +
+         rows_entries();
+}
+
 const Kernel* kernel() {
   static const Kernel table{.name = "cublas",
                             .backend = "cuda",

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "moe/kernels/params.h"
+#include "runtime/base/kernel_entries.h"
 
 #include <annulus/moe.h>
 
@@ -20,6 +21,16 @@ inline constexpr std::int64_t kTokensPerBlock = 256;  ///< of placement
 
 /// Throws DeviceError when the last launch failed. Launch errors only: the device is not awaited.
 void check_launch(const char* kernel);
+
+/// All kernels that the entry points of this folder may launch, but for products (kernel.h). Which
+/// of them depends on where operands lie.
+KernelEntries entries();
+// Its parts, by file.
+KernelEntries activate_entries();
+KernelEntries balance_entries();
+KernelEntries placement_entries();
+KernelEntries router_entries();
+KernelEntries rows_entries();
 
 /// A router after its product. RouterConfig's fields, narrowed by route_params.
 struct RouteParams {

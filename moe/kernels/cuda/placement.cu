@@ -30,6 +30,8 @@ __global__ void __launch_bounds__(kPlaceThreads)
 
 }  // namespace
 
+KernelEntries placement_entries() { return entries_of(&count_kernel, &scan_kernel, &place_kernel); }
+
 void count_pairs(const PlaceParams& p, void* stream) {
   check(p);
   auto* on = static_cast<cudaStream_t>(stream);

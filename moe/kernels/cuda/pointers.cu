@@ -15,6 +15,8 @@ __global__ void pointers_kernel(const void** to, const __grid_constant__ Pointer
 
 }  // namespace
 
+KernelEntries pointer_entries() { return entries_of(&pointers_kernel); }
+
 void write_pointers(const void** to, const PointerBatch& batch, cudaStream_t stream) {
   pointers_kernel<<<1, PointerBatch::kMost, 0, stream>>>(to, batch);
   check_launch("write_pointers");

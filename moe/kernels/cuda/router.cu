@@ -30,6 +30,12 @@ bool may_be_wide(const RouteParams& p) {
 
 }  // namespace
 
+KernelEntries router_entries() {
+  return entries_of(&route_kernel<1>, &route_kernel<4>, &route_kernel<8>, &route_kernel<16>) +
+         entries_of(&route_backward_kernel<1>, &route_backward_kernel<4>, &route_backward_kernel<8>,
+                    &route_backward_kernel<16>);
+}
+
 void route(RouteParams p, void* stream) {
   if (p.tokens == 0) return;
   p.wide = may_be_wide(p);

@@ -85,6 +85,11 @@ int piece_of(const ScatterParams& p) {
 }
 
 template <typename T>
+KernelEntries combine_entries() {
+  return entries_of(&combine_kernel<T, 16 / static_cast<int>(sizeof(T))>, &combine_kernel<T, 1>);
+}
+
+template <typename T>
 void combine_as(const CombineParams& p, int blocks, cudaStream_t stream) {
   constexpr int kWidth = 16 / static_cast<int>(sizeof(T));
   const int piece = piece_of([&](const auto& see) {
@@ -97,6 +102,17 @@ void combine_as(const CombineParams& p, int blocks, cudaStream_t stream) {
 }
 
 }  // namespace
+
+KernelEntries rows_entries() {
+  return entries_of(&scatter_kernel<uint4>, &scatter_kernel<std::uint16_t>,
+                    &scatter_kernel<std::uint8_t>) +
+         entries_of(&copy_kernel<uint4>, &copy_kernel<std::uint16_t>, &copy_kernel<std::uint8_t>,
+                    &copy_short_kernel) +
+         entries_of(&fetch_kernel<uint4>, &fetch_kernel<std::uint16_t>,
+                    &fetch_kernel<std::uint8_t>) +
+         combine_entries<Bf16>() + combine_entries<Half>() + combine_entries<float>() +
+         entries_of(&pull_kernel, &split_kernel<Bf16>, &split_kernel<Half>);
+}
 
 void scatter(const ScatterParams& p, int blocks, void* stream) {
   check_slots(p.k);

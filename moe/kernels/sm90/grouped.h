@@ -2,6 +2,7 @@
 
 #include "moe/kernels/cuda/gemms.h"
 #include "moe/kernels/sm90/tiles.h"
+#include "runtime/base/kernel_entries.h"
 
 #include <array>
 #include <cstdint>
@@ -43,5 +44,7 @@ bool has_grouped();
 /// Enqueues on `stream` (cudaStream_t) of the current device. `tuning` is one of kTunings. Throws
 /// Unsupported for another one or without a driver that has bulk copies; DeviceError.
 void launch_grouped(const GroupedCall& call, Tuning tuning, int band, void* stream);
+/// All that it may launch, where has_grouped().
+KernelEntries grouped_entries();
 
 }  // namespace annulus::moe::sm90

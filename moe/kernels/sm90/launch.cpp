@@ -8,9 +8,19 @@ namespace annulus::moe::sm90 {
 
 #define ANNULUS_GROUPED_DECLARE(groups, columns, stages)                                 \
   void launch_grouped_##groups##_##columns##_##stages(const GroupedCall& call, int band, \
-                                                      void* stream);
+                                                      void* stream);                     \
+  KernelEntries grouped_entries_##groups##_##columns##_##stages();
 ANNULUS_GROUPED_TUNINGS(ANNULUS_GROUPED_DECLARE)
 #undef ANNULUS_GROUPED_DECLARE
+
+KernelEntries grouped_entries() {
+  KernelEntries all;
+#define ANNULUS_GROUPED_ENTRIES(groups, columns, stages) \
+  all = all + grouped_entries_##groups##_##columns##_##stages();
+  ANNULUS_GROUPED_TUNINGS(ANNULUS_GROUPED_ENTRIES)
+#undef ANNULUS_GROUPED_ENTRIES
+  return all;
+}
 
 void launch_grouped(const GroupedCall& call, Tuning tuning, int band, void* stream) {
 #define ANNULUS_GROUPED_LAUNCH(groups, columns, stages)                 \

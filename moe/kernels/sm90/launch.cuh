@@ -20,6 +20,12 @@ __global__ void __launch_bounds__(128 * (kGroups + 1), 1)
   run_block<kGroups, kColumns, kStages, kAcross>(g, maps, memory);
 }
 
+template <int kGroups, int kColumns, int kStages>
+KernelEntries form_entries() {
+  return entries_of(&grouped_kernel<kGroups, kColumns, kStages, false>,
+                    &grouped_kernel<kGroups, kColumns, kStages, true>);
+}
+
 template <int kGroups, int kColumns, int kStages, bool kAcross>
 void launch_form(const GroupedCall& call, int band, cudaStream_t stream) {
   using Memory = Shared<kGroups, kColumns, kStages>;
