@@ -17,6 +17,7 @@
 #include "tests/support/hopper_candidates.h"
 
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 #include <stdexcept>
 
