@@ -52,7 +52,7 @@ class DeviceExecutor {
                  const comm::DeviceLink& link, std::span<std::byte> workspace,
                  const DeviceReport& report, cudaStream_t copies, bool deterministic, int sm_limit);
 
-  /// `noted`: with events of clock() around each step, which must be there. Not for a capture.
+  /// `noted`: with events of clock() around each launch, which must be there. Not for a capture.
   void enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode, bool noted = false);
 
   /// Makes what notes need, once. On the current device.
@@ -67,7 +67,8 @@ class DeviceExecutor {
 
  private:
   void load_code(const Memory& memory);
-  void play_noted(std::size_t step, const Memory& memory, DeviceMode mode);
+  template <typename Launch>
+  void noting(bool noted, std::size_t step, const Launch& launch);
   void play(const Step& step, const Memory& memory, DeviceMode mode);
   void await_heads(const HeadSpan& heads, const comm::LinkStream& lane);
   RangeName range_of(const Step& step) const;
@@ -87,7 +88,6 @@ class DeviceExecutor {
   std::vector<std::int32_t> item_of_;  ///< by transfer
   LaunchContext context_;
   cudaStream_t copy_;
-  bool together_ = true;  ///< joined steps are one launch
   bool alone_ = false;  ///< nothing is sent or received: a kernel waits for the one before it alone
   bool begins_with_attend_ = false;  ///< whose kernel does what launch_begin() does for others
   bool converts_early_ = false;
