@@ -1,5 +1,6 @@
 #include "launch/agree.h"
 #include "launch/bench/check.h"
+#include "launch/bench/comm.h"
 #include "launch/bench/hardware.h"
 #include "launch/bench/hidden.h"
 #include "launch/bench/measure.h"
@@ -128,8 +129,8 @@ class BenchRank {
                            attention.layout(), shards);
     }
     const std::vector<CallStats> timed = last_calls(attention);
-    trace(attention, place, report);
-    measure_comm(attention, timed, report);  // voids the results: last
+    record(attention, place, report);
+    measure_comm(mesh_, attention, {passes(), timed, quick(report)}, report);  // voids the results
     report.kinds =
         kinds.finish(settings_, forward.device_s, backward.device_s, report.measured_peak_bytes);
     if (mesh_.rank() == 0) {
@@ -159,6 +160,7 @@ class BenchRank {
     report.layout = request_.attention.layout.name();
     report.backend = session.backend();
     report.device = session.device() >= 0 ? device_name(session.device()) : processor_name();
+    report.peak = matrix_peak_of(session.device(), report.problem.dtype);
     report.transport = session.transport();
     report.transport_reason = session.transport_reason();
     report.kernel_used = attention.kernel_used();
@@ -245,6 +247,16 @@ class BenchRank {
     };
     report.forward_tflops_per_rank = rate(report.forward, dim + dim_v);
     report.backward_tflops_per_rank = rate(report.backward, 3 * dim + 2 * dim_v);
+    double tflop = 0;
+    double seconds = 0;
+    const auto add = [&](const std::optional<Timing>& timing, double tflops) {
+      if (!timing) return;
+      tflop += tflops * timing->median_s;
+      seconds += timing->median_s;
+    };
+    add(report.forward, report.forward_tflops_per_rank);
+    add(report.backward, report.backward_tflops_per_rank);
+    report.tflops_per_rank = seconds > 0 ? tflop / seconds : 0.0;
   }
 
   std::vector<Pass> passes() const {
@@ -270,42 +282,29 @@ class BenchRank {
     return stats;
   }
 
-  void trace(Attention& attention, const Place& place, BenchReport& report) {
+  /// Exposed time, and the trace where one is wanted. On the CPU a call counts by itself what it
+  /// waited.
+  void record(Attention& attention, const Place& place, BenchReport& report) {
     // Reports are rank 0's alone: its word decides what all of them call.
-    if (gather_one(mesh_, settings_.has("trace") ? 1 : 0).front() == 0) return;
-    Traced traced = trace_calls(mesh_, attention, place, passes());
+    const bool file = gather_one(mesh_, settings_.has("trace") ? 1 : 0).front() != 0;
+    const bool moves = report.forward_transfers + report.backward_transfers > 0;
+    if (!file && (!place.on_device() || !moves)) return;
+    const std::vector<Pass> recorded = passes();
+    const int calls = quick(report) ? Recording::kWarm + Recording::kMostKept : 1;
+    Traced traced = record_calls(mesh_, attention, place, {recorded, calls, file});
     if (!traced.waits_uncounted) report.exposed_source = "trace";
     report.exposed_s = traced.exposed_s;
-    report.trace = traced.figures;
-    if (mesh_.rank() == 0) report.trace->file = settings_.path("trace").string();
+    report.recorded = traced.figures;
+    if (!file) return;
+    if (mesh_.rank() == 0) report.recorded->file = settings_.path("trace").string();
     traced.run.label = request_.label;
     if (mesh_.rank() == 0) output_.keep(std::move(traced.run));
   }
 
-  /// Exposed time, where no trace told it, of the last timed calls; and one more round that
-  /// overlaps nothing: the same transfers alone.
-  void measure_comm(Attention& attention, const std::vector<CallStats>& timed,
-                    BenchReport& report) {
-    const bool traced = report.exposed_source == "trace";
-    std::int64_t sent = 0;
-    double exposed = 0;
-    double alone = 0;
-    for (const Pass pass : passes()) {
-      const CallStats& stats = timed[pass == Pass::forward ? 0 : 1];
-      sent += stats.bytes_sent;
-      exposed += stats.exposed_s;
-      barrier(mesh_, "bench: before transfers alone");
-      alone += attention.transfers_alone(pass).total_s;
-      if (report.backend != "cuda" || traced) continue;
-      report.exposed_source = "difference";
-      barrier(mesh_, "bench: before compute alone");
-      exposed += std::max(0.0, stats.total_s - attention.compute_alone(pass).total_s);
-    }
-    report.bytes_sent = gather_one(mesh_, sent);
-    if (!traced) report.exposed_s = std::ranges::max(gather_one(mesh_, exposed));
-    report.transfers_alone_s = std::ranges::max(gather_one(mesh_, alone));
-    if (std::ranges::max(report.bytes_sent) == 0) return;
-    report.overlap = overlap_of(report.exposed_s, report.transfers_alone_s);
+  /// A few calls more take no time to speak of.
+  static bool quick(const BenchReport& report) {
+    return report.backend == "cuda" &&
+           short_enough(report.backward ? report.backward : report.forward);
   }
 
   /// The library prices one layer of this call; the deployment's keys come from the settings.

@@ -1,5 +1,7 @@
 #include "launch/bench/place.h"
 
+#include "launch/bench/hold.h"
+
 #include <annulus/collective.h>
 
 #include <chrono>
@@ -63,12 +65,11 @@ CallTime Place::time(Attention& attention, Pass pass) const {
     run(attention, pass);
     return {.device_s = seconds() - start};
   }
-  stream_.hold();
+  Hold hold(mesh_, stream_, holds_);
   const double start = seconds();
   run(attention, pass);
   const double host_s = seconds() - start;
-  barrier(mesh_, "a timed call is enqueued");
-  stream_.release();
+  holds_ = hold.open("a timed call is enqueued");
   return {.device_s = attention.stats(pass).total_s, .host_s = host_s};
 }
 
@@ -86,14 +87,13 @@ std::unique_ptr<DeviceGraph> Place::captured(Attention& attention, Pass pass) co
 
 CallTime Place::replayed(Attention& attention, const DeviceGraph& graph) const {
   barrier(mesh_, "before a replay");
-  stream_.hold();
+  Hold hold(mesh_, stream_, holds_);
   timer_.begin(stream_);
   const double start = seconds();
   graph.launch(stream_);
   const double host_s = seconds() - start;
   timer_.end(stream_);
-  barrier(mesh_, "a replay is enqueued");
-  stream_.release();
+  holds_ = hold.open("a replay is enqueued");
   attention.synchronize(stream_.get());
   return {.device_s = timer_.seconds(), .host_s = host_s};
 }

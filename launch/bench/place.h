@@ -30,7 +30,8 @@ class Place {
   void backward(Attention& attention) const;
 
   /// Seconds of one call on this rank. Collective. GPU: between events around the call, which is
-  /// enqueued on every rank before the first one starts, so that no host time is in it.
+  /// enqueued on every rank before the first one starts, so that no host time is in it; ranks of a
+  /// machine start together.
   double timed(Attention& attention, Pass pass) const { return time(attention, pass).device_s; }
   CallTime time(Attention& attention, Pass pass) const;
 
@@ -43,6 +44,9 @@ class Place {
   CallTime replayed(Attention& attention, const DeviceGraph& graph) const;
 
   const DeviceStream& stream() const { return stream_; }
+  /// False: a call did not fit into a stream's queue. From there on calls start as they are
+  /// enqueued.
+  bool holds() const { return holds_; }
 
   /// Collective: waits for the calls, then the results are in the shards.
   void download(const Attention& attention) const;
@@ -57,6 +61,7 @@ class Place {
   int device_;
   DeviceStream stream_;
   DeviceTimer timer_;
+  mutable bool holds_ = true;  ///< the same on every rank
   std::array<TensorView, kCount> host_;
   std::array<TensorView, kCount> views_;
   std::array<DeviceBytes, kCount> copies_;

@@ -3,6 +3,7 @@
 #include "launch/bench/check.h"
 #include "launch/bench/hidden.h"
 #include "launch/bench/measure.h"
+#include "launch/bench/mfu.h"
 #include "launch/bench/moe/kinds.h"
 #include "launch/bench/trace.h"
 
@@ -33,13 +34,17 @@ struct BenchReport {
   std::int64_t backward_transfers = 0;
   double forward_tflops_per_rank = 0;
   double backward_tflops_per_rank = 0;
+  double tflops_per_rank =
+      0;            ///< of the timed passes together: their FLOPs over their medians' sum
+  MatrixPeak peak;  ///< of one rank
   std::optional<CheckReport> check;
   std::int64_t planned_peak_bytes = 0;
   std::int64_t measured_peak_bytes = 0;
   std::vector<std::int64_t> bytes_sent;  ///< by rank, all passes
   double exposed_s = 0;
-  /// "trace": recorded calls; "wait": waiting in the last timed calls, on the CPU; "difference": of
-  /// the last timed calls and compute alone, on a GPU
+  /// "trace": recorded calls; "none": nothing moves; "wait": waiting in the last timed calls, on
+  /// the CPU; "difference": of the last timed calls and compute alone, where kernels of a GPU wait
+  /// and do not count it
   std::string exposed_source = "wait";
   double transfers_alone_s = 0;   ///< the same transfers with nothing computed
   std::optional<double> overlap;  ///< none without transfers
@@ -47,7 +52,7 @@ struct BenchReport {
   std::string command_line, mpi;
   int threads = 1;
   bool hardware_counters = false;
-  std::optional<TraceFigures> trace;
+  std::optional<TraceFigures> recorded;
   std::vector<KindReport> kinds;  ///< op layer
 
   bool passed() const {

@@ -42,11 +42,34 @@ ordered_json parallel_json(const BenchReport& report) {
           {"sm_limit", report.sm_limit}};
 }
 
+/// Rates are of model FLOPs, the exact ones of the mask.
+ordered_json throughput_json(const BenchReport& r) {
+  const bool known = r.peak.tflops > 0;
+  return {{"forward_tflops_per_rank", r.forward_tflops_per_rank},
+          {"backward_tflops_per_rank", r.backward_tflops_per_rank},
+          {"tflops_per_rank", r.tflops_per_rank},
+          {"forward_mfu", number_json(mfu(r.forward_tflops_per_rank, r.peak))},
+          {"backward_mfu", number_json(mfu(r.backward_tflops_per_rank, r.peak))},
+          {"mfu", number_json(mfu(r.tflops_per_rank, r.peak))},
+          {"peak_tflops", known ? ordered_json(r.peak.tflops) : ordered_json(nullptr)},
+          {"peak_source", known ? ordered_json(r.peak.source) : ordered_json(nullptr)},
+          {"mfu_unavailable", known ? ordered_json(nullptr) : ordered_json(r.peak.unavailable)}};
+}
+
+/// Null: no call was recorded.
+ordered_json recorded_json(const std::optional<TraceFigures>& recorded) {
+  if (!recorded) return nullptr;
+  return {{"forward_call_s", number_json(recorded->forward_s)},
+          {"backward_call_s", number_json(recorded->backward_s)},
+          {"held", recorded->held}};
+}
+
 ordered_json comm_json(const BenchReport& report) {
   return {{"bytes_sent_per_rank", std::ranges::max(report.bytes_sent)},
           {"bytes_sent_by_rank", report.bytes_sent},
           {"exposed_s", report.exposed_s},
           {"exposed_source", report.exposed_source},
+          {"recorded", recorded_json(report.recorded)},
           {"transfers_alone_s", report.transfers_alone_s},
           {"forward_transfers_per_rank", report.forward_transfers},
           {"backward_transfers_per_rank", report.backward_transfers},
@@ -77,9 +100,7 @@ std::string to_json(const BenchReport& report) {
       {"timing",
        {{"forward", call_json(report.forward, report.forward_hidden)},
         {"backward", call_json(report.backward, report.backward_hidden)}}},
-      {"throughput",
-       {{"forward_tflops_per_rank", report.forward_tflops_per_rank},
-        {"backward_tflops_per_rank", report.backward_tflops_per_rank}}},
+      {"throughput", throughput_json(report)},
       {"check", check_json(report.check)},
       {"memory",
        {{"planned_peak_bytes", report.planned_peak_bytes},
@@ -87,7 +108,8 @@ std::string to_json(const BenchReport& report) {
       {"comm", comm_json(report)},
       {"cost", ordered_json::parse(to_json(report.cost))},
       {"environment", environment_json(report.mpi, report.threads, report.command_line)}};
-  if (report.trace) json["trace"] = trace_json(*report.trace);
+  if (report.recorded && !report.recorded->file.empty())
+    json["trace"] = trace_json(*report.recorded);
   if (!report.kinds.empty()) {
     json["layer"] = ordered_json::parse(kinds_json(report.kinds, report.cost.executed));
   }

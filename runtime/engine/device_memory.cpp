@@ -201,4 +201,16 @@ std::string device_name(int device) {
   return properties.name;
 }
 
+DeviceSize device_size(int device) {
+  const auto attribute = [&](cudaDeviceAttr which) {
+    int value = 0;
+    check_cuda(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+    return value;
+  };
+  return {.multiprocessors = attribute(cudaDevAttrMultiProcessorCount),
+          .clock_hz = 1e3 * attribute(cudaDevAttrClockRate),
+          .major = attribute(cudaDevAttrComputeCapabilityMajor),
+          .minor = attribute(cudaDevAttrComputeCapabilityMinor)};
+}
+
 }  // namespace annulus

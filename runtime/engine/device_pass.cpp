@@ -7,6 +7,7 @@
 #include "runtime/base/cuda_handles.h"
 #include "runtime/base/kernel_entries.h"
 #include "runtime/engine/cuda_memory.h"
+#include "runtime/engine/stream_gate.h"
 
 #include <annulus/device_memory.h>
 #include <annulus/error.h>
@@ -26,6 +27,10 @@ namespace annulus::engine {
 namespace {
 
 constexpr int kBackward = 1;
+
+/// What so many items enqueue fits into a stream's queue of some 1000 entries. Where it does not,
+/// the host would wait for what it holds itself.
+constexpr std::size_t kMostHeldItems = 300;
 
 attn::DeviceMode mode_of(RunMode mode) {
   switch (mode) {
@@ -120,7 +125,7 @@ class DevicePass final : public BoundPass {
     std::int64_t flops = 0;
     check_cuda(cudaMemcpy(&flops, counter(), sizeof flops, cudaMemcpyDefault), "FLOP counter");
     captured_ = false;
-    enqueue(mode, stream.get());
+    enqueue_behind_gate(mode, stream.get());
     const CallStats stats = finish();
     // What the last call counted stays.
     check_cuda(cudaMemcpy(counter(), &flops, sizeof flops, cudaMemcpyDefault), "FLOP counter");
@@ -205,6 +210,19 @@ class DevicePass final : public BoundPass {
             .pass = id_,
             .abort = memory_.control().abort(),
             .awaited = {memory_.watch().awaited(0), memory_.watch().awaited(1)}};
+  }
+
+  /// Starts when all of it is enqueued, so that its time is not the host's.
+  void enqueue_behind_gate(RunMode mode, cudaStream_t stream) {
+    const bool held = rank_.items.size() <= kMostHeldItems;
+    if (held) gate_.hold(stream);
+    try {
+      enqueue(mode, stream);
+    } catch (...) {
+      if (held) gate_.open();
+      throw;
+    }
+    if (held) gate_.open();
   }
 
   void enqueue(RunMode mode, cudaStream_t stream, bool noted = false) {
@@ -325,6 +343,7 @@ class DevicePass final : public BoundPass {
   attn::DeviceExecutor executor_;
   CudaEvent first_;
   CudaEvent last_;
+  StreamGate gate_;  ///< of replays
   bool captured_ = false;
   bool ran_ = false;
   bool noting_ = false;

@@ -36,5 +36,6 @@ void DeviceGraph::launch(const DeviceStream&) const { refuse(); }
 int device_count() { return 0; }
 std::int64_t device_memory_used(int) { refuse(); }
 std::string device_name(int) { refuse(); }
+DeviceSize device_size(int) { refuse(); }
 
 }  // namespace annulus

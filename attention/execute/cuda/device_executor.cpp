@@ -88,7 +88,10 @@ void DeviceExecutor::rehearse(const Memory& memory) {
 void DeviceExecutor::make_clock() {
   if (clock_) return;
   waited_ = DeviceBuffer(sizeof(WaitCount));
-  clock_.emplace(schedule_);
+  // Whatever a memset loads is loaded here, not in a call.
+  check_cuda(cudaMemsetAsync(waited_.data(), 0, sizeof(WaitCount), copy_), "cudaMemsetAsync");
+  check_cuda(cudaStreamSynchronize(copy_), "cudaStreamSynchronize");
+  clock_.emplace(step_notes(schedule_, joined_));
 }
 
 std::vector<ItemSample> DeviceExecutor::samples() const {
@@ -118,13 +121,15 @@ void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMo
   context_.stream = stream;
   lanes_ = {comm::LinkStream{stream, report_.awaited[0]},
             comm::LinkStream{mode == DeviceMode::blocking ? stream : copy_, report_.awaited[1]}};
-  const bool together = !noted && mode != DeviceMode::transfers_alone;
+  const bool together = mode != DeviceMode::transfers_alone;
   const bool begins = !begins_with_attend_ || mode == DeviceMode::transfers_alone;
   const bool begins_with_prepares = begins && together && !schedule_.steps.empty() &&
                                     schedule_.steps.front().lane == Lane::compute &&
                                     may_join(plan_, schedule_.steps.front());
+  std::size_t first = 0;
   if (begins_with_prepares) {
-    prepare_together(0, memory, true);
+    noting(noted, 0, [&] { prepare_together(0, memory, true); });
+    first = static_cast<std::size_t>(joined_.front());
   } else if (begins) {
     launch_begin(report_.words, report_.pass, stream);
   }
@@ -133,28 +138,25 @@ void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMo
     check_cuda(cudaEventRecord(begin_.get(), stream), "cudaEventRecord");
     check_cuda(cudaStreamWaitEvent(copy_, begin_.get(), 0), "cudaStreamWaitEvent");
   }
-  if (!noted) {
-    std::size_t s = begins_with_prepares ? static_cast<std::size_t>(joined_.front()) : 0;
-    for (std::size_t count = 1; s < schedule_.steps.size(); s += count) {
-      count = together ? static_cast<std::size_t>(joined_[s]) : 1;
-      if (count > 1) {
-        prepare_together(s, memory, false);
-      } else {
-        play(schedule_.steps[s], memory, mode);
-      }
-    }
-    link_.flush();
-    return;
+  for (std::size_t s = first, count = 1; s < schedule_.steps.size(); s += count) {
+    count = together ? static_cast<std::size_t>(joined_[s]) : 1;
+    noting(noted, s, [&] {
+      if (count > 1) return prepare_together(s, memory, false);
+      play(schedule_.steps[s], memory, mode);
+    });
   }
-  for (std::size_t s = 0; s < schedule_.steps.size(); ++s) play_noted(s, memory, mode);
-  clock_->end_call(stream);
+  link_.flush();
+  if (noted) clock_->end_call(stream);
 }
 
-void DeviceExecutor::play_noted(std::size_t step, const Memory& memory, DeviceMode mode) {
+/// `launch` enqueues that step, and those joined to it.
+template <typename Launch>
+void DeviceExecutor::noting(bool noted, std::size_t step, const Launch& launch) {
+  if (!noted) return launch();
   const cudaStream_t stream = on(schedule_.steps[step].lane).stream;
   clock_->begin(step, stream);
-  play(schedule_.steps[step], memory, mode);
-  link_.flush();
+  launch();
+  link_.flush();  // else the step's time would lack what the link still holds
   clock_->end(step, stream);
 }
 

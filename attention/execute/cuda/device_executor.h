@@ -51,7 +51,7 @@ class DeviceExecutor {
                  const comm::DeviceLink& link, std::span<std::byte> workspace,
                  const DeviceReport& report, cudaStream_t copies, bool deterministic, int sm_limit);
 
-  /// `noted`: with events of clock() around each step, which must be there. Not for a capture.
+  /// `noted`: with events of clock() around each launch, which must be there. Not for a capture.
   void enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode, bool noted = false);
 
   /// Makes what notes need, once. On the current device.
@@ -66,7 +66,8 @@ class DeviceExecutor {
 
  private:
   void rehearse(const Memory& memory);
-  void play_noted(std::size_t step, const Memory& memory, DeviceMode mode);
+  template <typename Launch>
+  void noting(bool noted, std::size_t step, const Launch& launch);
   void play(const Step& step, const Memory& memory, DeviceMode mode);
   void await_heads(const HeadSpan& heads, const comm::LinkStream& lane);
   RangeName range_of(const Step& step) const;

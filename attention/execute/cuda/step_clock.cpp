@@ -7,6 +7,9 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
+#include <utility>
+
 namespace annulus::attn {
 namespace {
 
@@ -35,15 +38,15 @@ double seen_s(cudaEvent_t event, double timeout_s) {
 
 }  // namespace
 
-StepClock::StepClock(const Schedule& schedule)
-    : begin_(schedule.steps.size()),
-      end_(schedule.steps.size()),
+StepClock::StepClock(std::vector<StepNote> notes)
+    : notes_(std::move(notes)),
+      begin_(notes_.size()),
+      end_(notes_.size()),
       first_(make_event(true)),
       last_(make_event(true)) {
-  for (std::size_t s = 0; s < schedule.steps.size(); ++s) {
-    const Step::Kind kind = schedule.steps[s].kind;
-    if (kind == Step::Kind::record || kind == Step::Kind::wait) continue;
-    begin_[s] = make_event(true);
+  for (std::size_t s = 0; s < notes_.size(); ++s) {
+    if (notes_[s].of != static_cast<std::int32_t>(s)) continue;
+    if (notes_[s].after == StepNote::kNone) begin_[s] = make_event(true);
     end_[s] = make_event(true);
   }
 }
@@ -53,11 +56,15 @@ void StepClock::record(cudaEvent_t event, cudaStream_t stream) {
 }
 
 std::vector<StepTime> StepClock::times() const {
-  std::vector<StepTime> times(begin_.size());
+  const auto at = [](std::int32_t step) { return static_cast<std::size_t>(step); };
+  std::vector<StepTime> times(notes_.size());
   for (std::size_t s = 0; s < times.size(); ++s) {
-    if (begin_[s].get() == nullptr) continue;
-    times[s] = {seconds_between(first_.get(), begin_[s].get()),
-                seconds_between(first_.get(), end_[s].get())};
+    const StepNote& note = notes_[s];
+    if (note.of == StepNote::kNone) continue;
+    const CudaEvent& begin =
+        note.after == StepNote::kNone ? begin_[at(note.of)] : end_[at(note.after)];
+    times[s] = {seconds_between(first_.get(), begin.get()),
+                seconds_between(first_.get(), end_[at(note.of)].get())};
   }
   return times;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "attention/execute/step_notes.h"
 #include "attention/execute/step_samples.h"
 #include "runtime/base/cuda_handles.h"
 
@@ -10,29 +11,31 @@
 
 namespace annulus::attn {
 
-/// Events that are timed, around the steps of one schedule and around the whole call. Enqueues
+/// Events that are timed, around the launches of one schedule and around the whole call. Enqueues
 /// only; read when the streams have passed them.
 class StepClock {
  public:
   /// On the current device.
-  explicit StepClock(const Schedule& schedule);
+  explicit StepClock(std::vector<StepNote> notes);
 
   void begin_call(cudaStream_t stream) const { record(first_.get(), stream); }
   void end_call(cudaStream_t stream) const { record(last_.get(), stream); }
+  /// `step`: the first of a launch.
   void begin(std::size_t step, cudaStream_t stream) const { record(begin_[step].get(), stream); }
   void end(std::size_t step, cudaStream_t stream) const { record(end_[step].get(), stream); }
 
   cudaEvent_t first() const { return first_.get(); }
   cudaEvent_t last() const { return last_.get(); }
 
-  /// After first(), by step; of steps that do nothing 0.
+  /// After first(), by step; those of one launch share its time; of steps that do nothing 0.
   std::vector<StepTime> times() const;
   double call_s() const;
 
  private:
   static void record(cudaEvent_t event, cudaStream_t stream);
 
-  std::vector<CudaEvent> begin_, end_;  ///< by step; null for those that order streams
+  std::vector<StepNote> notes_;
+  std::vector<CudaEvent> begin_, end_;  ///< by step; null where another one's serves
   CudaEvent first_, last_;
 };
 

@@ -123,8 +123,8 @@ struct Porter {
     return true;
   }
 
-  /// Segments and tiles, which the loader reads before its first copy: while the kernel before still
-  /// runs, which does not write segments; tiles it may, so that these come to L2 alone.
+  /// Segments and tiles, which the loader reads before its first copy: while the kernel before
+  /// still runs, which does not write segments; tiles it may, so that these come to L2 alone.
   __device__ __forceinline__ void prefetch_lists() const {
     constexpr int kLine = 128;
     const int at = lane() * kLine;

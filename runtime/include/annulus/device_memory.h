@@ -101,4 +101,13 @@ ANNULUS_API std::int64_t device_memory_used(int device);
 /// "NVIDIA H200"
 ANNULUS_API std::string device_name(int device);
 
+/// What a GPU's peak rate follows from.
+struct DeviceSize {
+  int multiprocessors = 0;
+  double clock_hz = 0;  ///< the highest that they may have
+  int major = 0;        ///< compute capability
+  int minor = 0;
+};
+ANNULUS_API DeviceSize device_size(int device);
+
 }  // namespace annulus
