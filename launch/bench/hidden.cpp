@@ -30,15 +30,22 @@ std::unique_ptr<DeviceGraph> capture(Mesh& mesh, Attention& attention, Pass pass
   return graph;
 }
 
+/// Median of the slowest ranks.
+template <typename Sample>
+double median_of(Mesh& mesh, const Sample& sample) {
+  std::vector<double> samples;
+  for (int i = 0; i < kCalls; ++i) samples.push_back(sample());
+  return timing_over_ranks(mesh, samples).median_s;
+}
+
 }  // namespace
 
 HiddenCosts hidden_costs(Mesh& mesh, Attention& attention, Pass pass, const Place& place,
                          const std::vector<double>& host_s) {
   HiddenCosts costs;
   costs.host_s = timing_over_ranks(mesh, host_s).median_s;
-  std::vector<double> cold;
-  for (int i = 0; i < kCalls; ++i) cold.push_back(place.cold(attention, pass));
-  costs.cold_s = timing_over_ranks(mesh, cold).median_s;
+  costs.host_again_s = median_of(mesh, [&] { return place.host_again(attention, pass); });
+  costs.cold_s = median_of(mesh, [&] { return place.cold(attention, pass); });
   {
     const auto graph = capture(mesh, attention, pass, place, costs.no_graph);
     if (graph) {
@@ -51,6 +58,8 @@ HiddenCosts hidden_costs(Mesh& mesh, Attention& attention, Pass pass, const Plac
       }
       costs.graph_s = timing_over_ranks(mesh, device).median_s;
       costs.graph_host_s = timing_over_ranks(mesh, host).median_s;
+      costs.graph_host_again_s =
+          median_of(mesh, [&] { return place.host_again(attention, *graph); });
       barrier(mesh, "bench: graphs are dropped");
     }
   }

@@ -35,6 +35,11 @@ class Place {
   double timed(Attention& attention, Pass pass) const { return time(attention, pass).device_s; }
   CallTime time(Attention& attention, Pass pass) const;
 
+  /// GPU: seconds of the host to enqueue a call, or a replay, right behind another one of the same:
+  /// neither waits for the GPU, and the host's caches hold what the first one used. Collective.
+  double host_again(Attention& attention, Pass pass) const;
+  double host_again(Attention& attention, const DeviceGraph& graph) const;
+
   /// GPU: seconds from a call to its end as the host sees it, with nothing enqueued before.
   /// Collective.
   double cold(Attention& attention, Pass pass) const;
@@ -56,6 +61,8 @@ class Place {
 
   const TensorView& view(Index i) const { return views_[i]; }
   void run(Attention& attention, Pass pass) const;
+  template <typename Enqueue>
+  double enqueue_twice(Attention& attention, const Enqueue& enqueue) const;
 
   Mesh& mesh_;
   int device_;

@@ -25,9 +25,11 @@ ordered_json call_json(const std::optional<Timing>& timing,
   };
   ordered_json json = timing_json(timing);
   json["host_median_s"] = number_json(of(&HiddenCosts::host_s));
+  json["host_again_median_s"] = number_json(of(&HiddenCosts::host_again_s));
   json["cold_median_s"] = number_json(of(&HiddenCosts::cold_s));
   json["graph_median_s"] = number_json(of(&HiddenCosts::graph_s));
   json["graph_host_median_s"] = number_json(of(&HiddenCosts::graph_host_s));
+  json["graph_host_again_median_s"] = number_json(of(&HiddenCosts::graph_host_again_s));
   return json;
 }
 

@@ -35,11 +35,13 @@ std::string mfu_text(const BenchReport& r) {
 std::string hidden_line(const char* pass, const std::optional<HiddenCosts>& h,
                         std::int64_t transfers) {
   if (!h) return {};
-  std::string text = fmt::format("  {:<9} cold {:.4f} s; host {:.0f} us a call of {} transfers; ",
-                                 pass, h->cold_s, h->host_s * 1e6, transfers);
+  std::string text = fmt::format(
+      "  {:<9} cold {:.4f} s; host {:.0f} us a call of {} transfers, {:.0f} right behind another; ",
+      pass, h->cold_s, h->host_s * 1e6, transfers, h->host_again_s * 1e6);
   if (!h->graph_s || !h->graph_host_s) return text + "no graph: " + h->no_graph + "\n";
-  return text + fmt::format("replayed {:.4f} s, host {:.0f} us a replay\n", *h->graph_s,
-                            *h->graph_host_s * 1e6);
+  return text + fmt::format("replayed {:.4f} s, host {:.0f} us a replay, {:.0f} behind another\n",
+                            *h->graph_s, *h->graph_host_s * 1e6,
+                            1e6 * h->graph_host_again_s.value_or(0));
 }
 
 std::string check_text(const std::optional<CheckReport>& check) {

@@ -3,7 +3,7 @@
 
 TFLOP/s a GPU of the slowest rank by exact FLOPs, and their share of the last line labelled "ceiling"
 (the local kernel on every GPU at once) before them; microseconds of the host a call and a graph's
-replay; memory measured over planned.
+replay, each right behind another one; memory measured over planned.
 """
 import json
 import sys
@@ -21,8 +21,8 @@ def passes(point, ceiling):
         best = ceiling["throughput"][f"{name}_tflops_per_rank"] if ceiling else 0
         share = 100.0 * rate / best if rate and best and point is not ceiling else None
         hidden = timing or {}
-        cells += [number(rate), number(share), number(hidden.get("host_median_s"), 0, 1e6),
-                  number(hidden.get("graph_host_median_s"), 0, 1e6), number(hidden.get("cold_median_s"), 2, 1e3),
+        cells += [number(rate), number(share), number(hidden.get("host_again_median_s"), 0, 1e6),
+                  number(hidden.get("graph_host_again_median_s"), 0, 1e6), number(hidden.get("cold_median_s"), 2, 1e3),
                   number(hidden.get("graph_median_s"), 2, 1e3), number(hidden.get("median_s"), 2, 1e3)]
     return cells
 
