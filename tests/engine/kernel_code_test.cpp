@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <initializer_list>
+#include <iterator>
 #include <set>
 #include <string>
 #include <vector>
@@ -181,8 +182,10 @@ void launch_with_gap(const attn::Kernel& kernel, const attn::KernelQuery& query,
              dv = tensor(DType::f32, 2, query.head_dim_v);
   std::vector<std::byte> workspace(std::size_t{1} << 24);
   std::int64_t flops = 0;
-  const attn::LaunchContext context{
-      .flops = &flops, .workspace = workspace, .deterministic = deterministic};
+  attn::LaunchContext context;
+  context.flops = &flops;
+  context.workspace = workspace;
+  context.deterministic = deterministic;
   if (!query.backward) {
     kernel.forward({.geometry = attend.geometry(),
                     .q = q.input(),
@@ -219,7 +222,8 @@ TEST(KernelCode, OfAttendsIsThatOfAnyPlace) {
           query.softcap = choice;
           noted_launches().clear();
           launch_with_gap(*kernel, query, gap, choice);
-          const std::string text = std::string(kernel->name) + " " + name_of(query.dtype) + " " +
+          const std::string text = std::string(kernel->name) + " " +
+                                   std::string(name_of(query.dtype)) + " " +
                                    std::to_string(query.head_dim) + " gap " + std::to_string(gap);
           ASSERT_FALSE(noted_launches().launched.empty()) << text;
           EXPECT_EQ(names_of(without(noted_launches().launched, set_of(kernel->entries(query)))),
