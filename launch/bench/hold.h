@@ -46,8 +46,8 @@ struct Ready {
 };
 
 /// Pure: when rank `rank` opens, by its own clock. Ranks of one machine open at the same moment,
-/// soon after the last of them was ready: leaving a barrier they are some 10 us apart, and 100
-/// where one of them slept. Clocks that do not agree are left alone.
+/// soon after the last of them was ready: they leave a barrier apart, and further where one of them
+/// slept in it. Clocks that do not agree are left alone.
 double opening(std::span<const Ready> all, std::size_t rank);
 
 }  // namespace annulus::launch

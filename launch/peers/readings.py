@@ -51,9 +51,9 @@ def of_bench(text):
             yield Reading(shape, name, *passes(point["timing"]))
 
 
-def of_ceiling(texts, shape):
-    """The same call on every GPU at once: the slowest counts."""
-    times = [passes(point["timing"]) for text in texts for point in lines_of(text)]
+def of_ceiling(texts, shape, seq):
+    """The same call on every GPU at once: the slowest counts. Of texts that have other lengths too."""
+    times = [passes(point["timing"]) for text in texts for point in lines_of(text) if point["problem"]["seq"] == seq]
     if len(times) < len(texts):
         return Reading(shape, CEILING, error=f"{len(texts) - len(times)} of {len(texts)} GPUs gave no figure")
     forward, both = zip(*times)

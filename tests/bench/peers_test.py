@@ -5,7 +5,9 @@ are known, and a whole run of ours on the CPU.
     peers_test.py SOURCE_DIR ANNULUS [MPIRUN]
 """
 import json
+import os
 import py_compile
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -118,6 +120,32 @@ def test_dry_run():
     expect("128:3:2; allowed: TOKENS:HEADS:HEADS_KV" in done.stderr, done.stderr)
 
 
+def test_together():
+    """One start for the shapes of the same heads; long ones, which are not checked, apart."""
+    done = call("--dry-run", "--together", "--ranks", 2, "--shapes", "1024:32:8", "2048:32:8", "1024:8:8", "1048576:32:8")
+    lines = [line for line in done.stdout.splitlines() if "bench --config" in line]
+    expect(len(lines) == 3 * 3, f"{len(lines)} starts of ours: {done.stdout}")
+    expect(sum("--seq 2048,4096 --heads 32" in line for line in lines) == 1, "two lengths in one start")
+    expect(sum("--seq 1408,2816 --heads 32" in line for line in lines) == 2, "their ceilings, on each GPU")
+    expect(sum("--seq 2097152 --heads 32" in line and "--check none" in line for line in lines) == 1, "a long one")
+
+
+def test_places(folder):
+    """From the archive's tree, with annulus on $PATH, and the GPUs that are left to it."""
+    for name in ("launch/bench-peers", "tests/bench/peers.py", "configs/grids/peers.cfg",
+                 *(f"launch/peers/{f.name}" for f in (source / "launch/peers").glob("*.py"))):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / name, folder / name)
+    (folder / "bin").mkdir()
+    (folder / "bin/annulus").symlink_to(annulus)
+    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": "5,3"}
+    done = subprocess.run([sys.executable, folder / "launch/bench-peers", "--dry-run", "--ranks", "2", "--shapes", "64:4:2"],
+                          capture_output=True, text=True, env=environment, timeout=60)
+    for words in (str(folder / "bin/annulus"), "CUDA_VISIBLE_DEVICES=5 ", "CUDA_VISIBLE_DEVICES=3 ",
+                  str(folder / "configs/grids/peers.cfg"), str(folder / "tests/bench/peers.py")):
+        expect(words in done.stdout, f"the archive's tree: no '{words}' in {done.stdout}{done.stderr}")
+
+
 def test_our_own(folder):
     """With programs as they are now: `annulus bench` still prints what is read."""
     if not mpirun:
@@ -127,6 +155,13 @@ def test_our_own(folder):
     report = json.loads(done.stdout)
     names = {row["name"] for row in report["rows"] if row["both"]["share"]}
     expect(names == {"annulus gather", "annulus ulysses", "annulus ring", "ceiling"}, f"rows {names}")
+    done = call("--ranks", 2, "--shapes", "128:4:2", "256:4:2", "--head-dim", 16, "--backend", "cpu", "--peers", "--repeats", 2,
+                "--annulus", annulus, "--out", folder / "together", "--together", "--json", "-")
+    both = {(row["tokens"], row["name"]) for row in json.loads(done.stdout)["rows"] if row["both"]["share"]}
+    expect(both == {(tokens, name) for tokens in (128, 256) for name in names}, f"together: {both}")
+    done = call("--ranks", 2, "--shapes", "128:4:2", "--backend", "cpu", "--peers", "--annulus", annulus, "--out",
+                folder / "late", "--budget", 0, expected=1)
+    expect("failed: 128 4:2 annulus: no time was left of 0 s" in done.stdout, f"no budget: {done.stdout}")
     done = call("--ranks", 2, "--shapes", "128:4:2", "--head-dim", 16, "--backend", "cpu", "--peers", "--repeats", 2,
                 "--annulus", folder / "none", "--out", folder / "lost", expected=1)
     expect("failed: 128 4:2 ceiling: " in done.stdout, f"nothing failed: {done.stdout}")
@@ -138,6 +173,9 @@ def main():
         (folder / "canned").mkdir()
         test_table(folder / "canned")
         test_dry_run()
+        test_together()
+        (folder / "tree").mkdir()
+        test_places(folder / "tree")
         test_our_own(folder)
         py_compile.compile(str(source / "tests/bench/peers.py"), cfile=str(folder / "peers.pyc"), doraise=True)
         call("--from", folder, expected=2)

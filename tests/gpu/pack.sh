@@ -44,6 +44,10 @@ ldd "$stage"/* 2>/dev/null | grep -oE "${carried}[^ ]* => [^ ]+" | sed 's/.*=> /
   while read -r object; do cp -L "$object" "$stage/"; done
 strip --strip-unneeded "$stage"/*
 cp tests/bench/{annulus_torch,fa3_peer,interleave,distributed}.py "$stage/"
+# What launch/bench-peers is and reads, as it lies in a checkout; it finds annulus on $PATH.
+for file in launch/bench-peers launch/peers/*.py tests/bench/peers.py configs/grids/peers.cfg; do
+  install -D -m 755 "$file" "$stage/$file"
+done
 git rev-parse HEAD >"$stage/commit"
 [ -z "$(git status --porcelain --untracked-files=no)" ] || echo "and changes" >>"$stage/commit"
 
@@ -53,6 +57,7 @@ tar -C "$stage" -cf - . | xz -T1 --lzma2=preset=1,dict=256MiB >"$out/gpu.tar.xz"
 
 say "check"
 for file in "$stage"/*; do
+  [ -f "$file" ] || continue
   missing=$(ldd "$file" 2>/dev/null | grep 'not found' || true)
   [ -z "$missing" ] || { echo "$file: $missing" >&2; exit 1; }
 done

@@ -84,7 +84,7 @@ TEST(StepNotes, LeaveNoStepOut) {
     const auto first = static_cast<std::size_t>(notes[i].of);
     ASSERT_LE(first, i);
     EXPECT_EQ(notes[first].of, notes[i].of);
-    if (first == i) own += notes[i].after == StepNote::kNone ? 2 : 1;
+    if (first == i) own += notes[i].after == StepNote::kNone ? 2U : 1U;
     if (notes[i].after == StepNote::kNone) continue;
     EXPECT_EQ(s.steps[static_cast<std::size_t>(notes[i].after)].lane, s.steps[i].lane);
   }
