@@ -41,4 +41,9 @@ class StreamBatch {
 
 void copy(cudaStream_t stream, const Plane& plane);
 
+/// Has the driver load its own kernels for copies within the current GPU, which it would do at the
+/// first such copy, and wait for all that runs in the context (runtime/base/kernel_entries.h).
+/// Allocates, and waits for the stream.
+void load_copies(cudaStream_t stream);
+
 }  // namespace annulus::comm::peer

@@ -4,6 +4,7 @@
 #include "comm/device/queues.h"
 #include "comm/nccl/nccl_link.h"
 #include "comm/peer/peer_link.h"
+#include "comm/peer/stream_ops.h"
 #include "runtime/base/cuda_check.h"
 #include "runtime/engine/device_pass.h"
 
@@ -47,6 +48,7 @@ CudaMemory::CudaMemory(comm::Communicator& communicator, const SessionOptions& o
   check_cuda(cudaMemset(control_.local(), 0, static_cast<std::size_t>(control_.bytes())),
              "cudaMemset of the signals");
   check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  if (shares_gpu) comm::peer::load_copies(copies_.get());
   for (int r = 0; r < communicator.size(); ++r) {
     blocks_.emplace_back(control_.of(r), communicator.size());
   }
