@@ -332,7 +332,8 @@ void SymbolicRun::attend_key(const Node& node, const Attend& a,
   update(Role::dv, a.dv, *problem().head_dim_v);
 }
 
-/// What gather pulls is seen by some row of the receiver.
+/// What gather pulls is seen by some row of the receiver, or with keys_on_grid stands before such
+/// a key in its tile.
 void SymbolicRun::check_needed(const Node& node, const Transfer& t,
                                const std::vector<Element>& values) {
   const RankPlan& r = rank_plan(node.rank);
@@ -340,10 +341,17 @@ void SymbolicRun::check_needed(const Node& node, const Transfer& t,
   const auto& rows = row_positions_[static_cast<std::size_t>(node.rank)];
   std::set<std::int64_t> positions;
   for (const Element& e : values) positions.insert(e.position);
+  const PlanOptions& options = plan_.request().options;
+  const auto is_seen = [&](std::int64_t key) {
+    return std::any_of(rows.begin(), rows.end(),
+                       [&](std::int64_t query) { return mask_.sees(query, key); });
+  };
   for (const std::int64_t key : positions) {
-    const bool seen = std::any_of(rows.begin(), rows.end(),
-                                  [&](std::int64_t query) { return mask_.sees(query, key); });
-    if (!seen) {
+    const std::int64_t of_tile = (key / options.tile_k + 1) * options.tile_k;
+    const std::int64_t end = options.keys_on_grid ? std::min(of_tile, *problem().seq_kv) : key + 1;
+    bool wanted = false;
+    for (std::int64_t k = key; k < end && !wanted; ++k) wanted = is_seen(k);
+    if (!wanted) {
       fault(node.rank, fmt::format("{}: no row sees key {}", describe(r, node.item), key));
     }
   }

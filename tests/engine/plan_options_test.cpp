@@ -142,11 +142,13 @@ TEST_P(PlanOptionsTest, GiveTheSameResult) {
 }
 
 /// Keys come in order of position and their tiles do not depend on who holds which.
-TEST(GatherInPosition, GivesTheSameBitsForAnyNumberOfRanks) {
-  const Problem p = resolved({.batch = 1, .seq = 197, .heads = 4, .heads_kv = 2, .head_dim = 8});
+void expect_same_bits(const Mask& mask, GatherLaunch launch) {
+  const Problem p =
+      resolved({.batch = 1, .seq = 197, .heads = 4, .heads_kv = 2, .head_dim = 8, .mask = mask});
   const OracleInputs inputs = random_inputs(oracle_problem(p), 11);
   const OracleResult truth = oracle_attention(p, inputs);
-  const PlanOptions options{.tile_q = 16, .tile_k = 32, .gather_launch = GatherLaunch::in_position};
+  const PlanOptions options{
+      .tile_q = 16, .tile_k = 32, .gather_launch = launch, .keys_on_grid = true};
   std::vector<Whole> results;
   for (const int world : {1, 2, 3, 4, 8}) {
     Whole& whole = results.emplace_back(197);
@@ -154,8 +156,16 @@ TEST(GatherInPosition, GivesTheSameBitsForAnyNumberOfRanks) {
     run_ranks(shape, [&](Mesh& mesh) {
       run(mesh, Algorithm::gather, shape, options, inputs, truth, p, &whole);
     });
-    EXPECT_EQ(whole.out, results.front().out) << world << " ranks";
-    EXPECT_EQ(whole.lse, results.front().lse) << world << " ranks";
+    EXPECT_EQ(whole.out, results.front().out) << world << " ranks, " << mask.name();
+    EXPECT_EQ(whole.lse, results.front().lse) << world << " ranks, " << mask.name();
+  }
+}
+
+TEST(GatherInPosition, GivesTheSameBitsForAnyNumberOfRanks) {
+  for (const Mask& mask : {Mask::causal(), Mask::window(41), Mask::documents({50, 47, 100})}) {
+    for (const GatherLaunch launch : {GatherLaunch::in_position, GatherLaunch::slices}) {
+      expect_same_bits(mask, launch);
+    }
   }
 }
 
