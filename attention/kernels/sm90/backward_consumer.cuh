@@ -35,8 +35,9 @@ struct ConsumerBase {
   /// What the loader says of the step.
   __device__ __forceinline__ const QueryStep& said() const { return shared.steps[step % kSaid]; }
 
-  /// A warp is done with what `barrier` guards.
+  /// A warp is done with what `barrier` guards: all its lanes.
   __device__ __forceinline__ void release(std::uint64_t* barrier) const {
+    __syncwarp();
     if (lane() == 0) arrive(barrier);
   }
 
