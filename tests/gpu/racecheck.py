@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Reads a report of compute-sanitizer's racecheck on `hopper` and leaves out hazards of two known kinds.
+"""Reads a report of compute-sanitizer's racecheck on `hopper` and leaves out hazards of four known kinds.
 
     racecheck.py REPORT      prints each hazard that is of neither; exits 1 if there is one, 2 where it cannot tell
     racecheck.py --self-test
 
-racecheck knows barriers and __syncwarp, but not what mbarriers order. docs/notes/07-hopper-forward.md says of both kinds
-which mbarrier orders which accesses. A hazard counts as known only if every access that it names lies in a function
+racecheck knows barriers and __syncwarp, but not what mbarriers order. docs/notes/07-hopper-forward.md and, of the backward,
+08 say of each kind which mbarrier orders which accesses. A hazard counts as known only if every access that it names lies in a function
 of that kind: found by file and line, which is why kernels are built with -lineinfo. What has no line is not known.
 """
 import pathlib
@@ -20,6 +20,13 @@ KNOWN = {
         {"loader.cuh:describe", "loader.cuh:say_aborted"},
         {"next_step.cuh:look_up", "forward.cuh:start_values", "forward.cuh:look", "forward.cuh:find_maxima",
          "softmax.cuh:seen_by_lane", "softmax.cuh:mask_scores"}),
+    "numbers and masks of a step's rows": (
+        {"backward_loader.cuh:keep_numbers", "backward_loader.cuh:find_seen"},
+        {"backward_scores.cuh:of_rows", "backward_scores.cuh:HeldNumbers", "backward_scores.cuh:hide",
+         "backward_turned.cuh:numbers"}),
+    "a step that adders have read and is said anew": (
+        {"backward_loader.cuh:say", "backward_loader.cuh:say_end"},
+        {"backward_adder.cuh:run_in_turn", "backward_adder.cuh:run_of_group"}),
 }
 BEGIN = re.compile(r"Race reported between|hazard detected at")
 PLACE = re.compile(r"\b(\w+\.(?:cuh|cu|h)):(\d+)\b")
@@ -99,6 +106,9 @@ def place(name, function, inside):
 def self_test():
     lse = place("rows.cuh", "finish_sums", "lse[at.row(h)]"), place("porter.cuh", "carry_lse", "shared.lse")
     step = place("loader.cuh", "describe", "to.keys = keys"), place("next_step.cuh", "look_up", "said.keys")
+    numbers = (place("backward_loader.cuh", "keep_numbers", "shared.lse[stage]"),
+               place("backward_turned.cuh", "numbers", "shared.lse[stage]"))
+    said = place("backward_loader.cuh", "say", "to.rows ="), place("backward_adder.cuh", "run_in_turn", "shared.steps")
     queries = place("rows.cuh", "begin_sums", "{"), place("porter.cuh", "each_piece", "shared.q")
 
     def report(*pairs, count=None):
@@ -116,11 +126,13 @@ def self_test():
     assert verdict(report()) == (0, 0, True)
     assert verdict(report(lse, step)) == (2, 0, True)
     assert verdict(report(lse, queries, step)) == (2, 1, True)
+    assert verdict(report(numbers, said)) == (2, 0, True)
+    assert verdict(report((numbers[0], said[1]), (said[0], numbers[1]))) == (0, 2, True)
     assert verdict(report((lse[1], lse[0]))) == (0, 1, True)  # the roles changed
     assert verdict(report((lse[0], step[1]))) == (0, 1, True)  # two kinds mixed
     assert verdict(report((lse[0], "somewhere"))) == (0, 1, True)  # no line
     assert not verdict(report(lse, count=2))[2] and not verdict("")[2]
-    print("racecheck.py: 8 checks, 0 failures")
+    print("racecheck.py: 10 checks, 0 failures")
 
 
 def main():
