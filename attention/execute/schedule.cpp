@@ -1,5 +1,8 @@
 #include "attention/execute/schedule.h"
 
+#include "attention/execute/arrival_groups.h"
+#include "attention/execute/schedule_events.h"
+
 #include <annulus/error.h>
 
 #include <fmt/format.h>
@@ -8,6 +11,7 @@
 #include <array>
 #include <map>
 #include <numeric>
+#include <set>
 #include <span>
 #include <utility>
 
@@ -20,7 +24,6 @@ struct Mark {
   std::int32_t at = -1;  ///< -1: not enqueued yet
 };
 
-Lane other(Lane lane) { return lane == Lane::compute ? Lane::copy : Lane::compute; }
 std::size_t index(Lane lane) { return static_cast<std::size_t>(lane); }
 
 class Compiler {
@@ -31,16 +34,21 @@ class Compiler {
         over_(plan.items.size()),
         freed_(plan.transfers.size()),
         attend_of_(plan.transfers.size(), -1) {
-    for (std::int32_t i = 0; i < static_cast<std::int32_t>(plan.items.size()); ++i)
-      find_arrivals(i);
+    for (auto& [i, group] : arrival_groups(plan, traits)) {
+      for (const auto* list : {&group.transfers, &group.sends}) {
+        if (!group.told) break;
+        for (const std::int32_t t : *list) attend_of_[static_cast<std::size_t>(t)] = i;
+      }
+      arrivals_[i] = {std::move(group), {}};
+    }
   }
 
   Schedule compile() {
     for (std::int32_t i = 0; i < static_cast<std::int32_t>(plan_.items.size()); ++i) {
       if (is_enqueued(i)) continue;
       const bool moves = item(i).kind == ItemKind::transfer && !by_flag(item(i));
-      if (moves && attend_of(i) >= 0) {
-        add_arrivals(attend_of(i), i);
+      if (item(i).kind == ItemKind::transfer && attend_of(i) >= 0) {
+        moves_here(attend_of(i)) ? add_arrivals(attend_of(i), i) : add_pushes(attend_of(i));
         continue;
       }
       if (moves) raise_early(i, false);
@@ -53,7 +61,7 @@ class Compiler {
     std::vector<std::int32_t> all(plan_.items.size());
     std::iota(all.begin(), all.end(), 0);
     await(all, Lane::compute);
-    number_events();
+    number_events(out_);
     return std::move(out_);
   }
 
@@ -62,6 +70,11 @@ class Compiler {
   const TransferTraits& traits(std::int32_t t) const {
     return traits_[static_cast<std::size_t>(t)];
   }
+  const Transfer& transfer(std::int32_t t) const {
+    return plan_.transfers[static_cast<std::size_t>(t)];
+  }
+  std::int32_t closer(std::int32_t t) const { return traits(t).closer < 0 ? t : traits(t).closer; }
+  std::int32_t round_of(std::int32_t i) const { return transfer(item(i).payload).round; }
   bool by_flag(const Item& it) const {
     return it.kind == ItemKind::transfer && traits(it.payload).by_flag;
   }
@@ -74,17 +87,7 @@ class Compiler {
     return attend_of_[static_cast<std::size_t>(item(i).payload)];
   }
 
-  /// Notes the transfers that attend item i takes as they arrive, if its kernel can be told.
-  void find_arrivals(std::int32_t i) {
-    const std::vector<std::int32_t> arrivals = arrivals_of(plan_, item(i));
-    if (arrivals.empty()) return;
-    const bool told = std::all_of(arrivals.begin(), arrivals.end(), [&](std::int32_t t) {
-      return traits(t).beside_kernels && !traits(t).by_flag;
-    });
-    arrivals_[i] = {arrivals, told, {}};
-    if (!told) return;
-    for (const std::int32_t t : arrivals) attend_of_[static_cast<std::size_t>(t)] = i;
-  }
+  bool moves_here(std::int32_t attend) const { return arrivals_.at(attend).pulled; }
 
   /// All that attend item i takes as it arrives, from item `from` on: copies one after the other,
   /// and the counter tells how far they are. Their owners get their flags first and last, in one
@@ -117,12 +120,88 @@ class Compiler {
     emit(Step::Kind::release, Lane::copy, first, count);
   }
 
+  /// The same where others push: flags for them, then a round at a time what this rank pushes and
+  /// what comes in. The copy lane begins with the call: nothing that is computed is sent.
+  void add_pushes(std::int32_t i) {
+    Arrivals& a = arrivals_.at(i);
+    out_.early = true;
+    std::vector<std::int32_t> items;
+    for (std::int32_t j = 0; j < i; ++j) {
+      if (item(j).kind == ItemKind::transfer && attend_of(j) == i) items.push_back(j);
+    }
+    for (const std::int32_t j : items) {
+      for (const std::int32_t w : plan_.waits(item(j))) {
+        if (!is_enqueued(w)) add(w);
+      }
+      await(plan_.waits(item(j)), Lane::copy);
+    }
+    for (const std::int32_t j : items) {
+      if (by_flag(item(j)) && !is_enqueued(j)) raise(j, Lane::copy);
+    }
+    raise_early(items.front(), true);
+    auto next = static_cast<std::int32_t>(out_.arrivals.size());
+    out_.arrivals.insert(out_.arrivals.end(), a.sends.begin(), a.sends.end());
+    if (!a.sends.empty()) {
+      a.sources =
+          emit(Step::Kind::sources, Lane::copy, next, static_cast<std::int32_t>(a.sends.size()));
+    }
+    const bool all_begun = receivers_of(plan_, a.sends) == plan_.world - 1;
+    std::int32_t over = 0;  // of a.transfers
+    for (auto at = items.begin(); at != items.end();) {
+      const bool first = at == items.begin();
+      const auto end = std::find_if(at, items.end(),
+                                    [&](std::int32_t j) { return round_of(j) != round_of(*at); });
+      push_round({at, end}, next);
+      const Mark mark = take_round({at, end}, item(i).payload, first, over);
+      if (first && !all_begun) a.sources = mark;
+      at = end;
+    }
+  }
+
+  /// Sends of a round; the receiver is told as soon as all that is for it is over. `next`: their
+  /// place in Schedule::arrivals.
+  void push_round(std::span<const std::int32_t> items, std::int32_t& next) {
+    std::vector<std::int32_t> sends;
+    for (const std::int32_t j : items) {
+      if (!by_flag(item(j))) sends.push_back(j);
+    }
+    const auto peer = [&](std::size_t n) { return transfer(item(sends[n]).payload).peer; };
+    std::size_t first = 0;  // of those for one receiver
+    for (std::size_t n = 0; n < sends.size(); ++n) {
+      emit(Step::Kind::move, Lane::copy, item(sends[n]).payload);
+      if (n + 1 < sends.size() && peer(n + 1) == peer(n)) continue;
+      const auto count = static_cast<std::int32_t>(n + 1 - first);
+      const Mark mark = emit(Step::Kind::release, Lane::copy, next, count);
+      for (; first <= n; ++first) over_[static_cast<std::size_t>(sends[first])] = mark;
+      next += count;
+    }
+  }
+
+  /// What others pushed in a round is there, and the counter of `attend` says so: in the first
+  /// round sender by sender, then once. Returns when it did.
+  Mark take_round(std::span<const std::int32_t> items, std::int32_t attend, bool first,
+                  std::int32_t& over) {
+    std::vector<std::int32_t> receives;
+    for (const std::int32_t j : items) {
+      if (by_flag(item(j))) receives.push_back(item(j).payload);
+    }
+    Mark mark{};
+    for (std::size_t n = 0; n < receives.size(); ++n) {
+      ++over;
+      const bool last = n + 1 == receives.size();
+      if (!last && closer(receives[n + 1]) == closer(receives[n])) continue;
+      hear(closer(receives[n]), Lane::copy);
+      if (!first && !last) continue;
+      if (!std::exchange(began_, true)) emit(Step::Kind::begun, Lane::copy, 0);
+      mark = emit(Step::Kind::arrived, Lane::copy, attend, over);
+    }
+    return mark;
+  }
+
   /// Does the counter say when the n-th of these transfers is over? Each of the first round, for
   /// which the kernel waits most; of later ones, which move under what came before, the last.
   bool tells(const std::vector<std::int32_t>& items, std::size_t n) const {
-    const auto round = [&](std::size_t at) {
-      return plan_.transfers[static_cast<std::size_t>(item(items[at]).payload)].round;
-    };
+    const auto round = [&](std::size_t at) { return round_of(items[at]); };
     return n + 1 == items.size() || round(n) == round(0) || round(n) != round(n + 1);
   }
 
@@ -178,9 +257,7 @@ class Compiler {
     }
     const std::int32_t end = traits(it.payload).group_end;
     if (by_flag(it)) {
-      out_.raised.push_back(it.payload);
-      over_[static_cast<std::size_t>(i)] =
-          emit(Step::Kind::raise, lane, static_cast<std::int32_t>(out_.raised.size()) - 1);
+      raise(i, lane);
     } else if (end == it.payload) {
       const Mark mark = emit(Step::Kind::transfer, lane, it.payload);
       for (const std::int32_t member : waiting_[end])
@@ -189,6 +266,12 @@ class Compiler {
     } else {
       waiting_[end].push_back(i);
     }
+  }
+
+  void raise(std::int32_t i, Lane lane) {
+    out_.raised.push_back(item(i).payload);
+    over_[static_cast<std::size_t>(i)] =
+        emit(Step::Kind::raise, lane, static_cast<std::int32_t>(out_.raised.size()) - 1);
   }
 
   /// What a flag waits for instead of the end of the attend that it waits for.
@@ -245,7 +328,7 @@ class Compiler {
   /// It raised a flag, and no lane has waited for the other end yet.
   bool is_unheard(std::int32_t i) const {
     return is_enqueued(i) && by_flag(item(i)) &&
-           freed_[static_cast<std::size_t>(item(i).payload)].at < 0;
+           freed_[static_cast<std::size_t>(closer(item(i).payload))].at < 0;
   }
 
   /// Holds `lane` until this step of the other one is over.
@@ -266,9 +349,14 @@ class Compiler {
           fmt::format("{}: an item waits for it before its group starts", describe(plan_, i)));
     }
     if (!by_flag(it)) return mark;
-    Mark& freed = freed_[static_cast<std::size_t>(it.payload)];
+    return hear(closer(it.payload), lane);
+  }
+
+  /// The other end of transfer t, by flag, says that it is over: on `lane`, if nobody waited yet.
+  Mark hear(std::int32_t t, Lane lane) {
+    Mark& freed = freed_[static_cast<std::size_t>(t)];
     if (freed.at < 0) {
-      out_.awaited.push_back(it.payload);
+      out_.awaited.push_back(t);
       const auto entry = static_cast<std::int32_t>(out_.awaited.size()) - 1;
       freed = emit(Step::Kind::await_over, lane, entry);
     }
@@ -292,43 +380,9 @@ class Compiler {
     return {lane, counts_[index(lane)]++};
   }
 
-  /// Waits named marks so far: they become events, recorded right after the mark, or after flags
-  /// that are raised next on its lane, which hold nothing up: so they go with what is before them.
-  void number_events() {
-    std::array<std::map<std::int32_t, std::int32_t>, 2> events;  // by lane: mark -> event
-    for (const Step& s : out_.steps) {
-      if (s.kind == Step::Kind::wait) events[index(other(s.lane))].try_emplace(s.index, 0);
-    }
-    for (auto& lane : events) {
-      for (auto& [mark, event] : lane) event = out_.events++;
-    }
-    std::vector<Step> steps;
-    std::vector<Step> records;  // all on one lane
-    const auto flush = [&] {
-      steps.insert(steps.end(), records.begin(), records.end());
-      records.clear();
-    };
-    std::array<std::int32_t, 2> counts{};
-    for (Step s : out_.steps) {
-      if (s.kind == Step::Kind::wait) s.index = events[index(other(s.lane))].at(s.index);
-      const bool joins =
-          s.kind == Step::Kind::raise && !records.empty() && records.front().lane == s.lane;
-      if (!joins) flush();
-      steps.push_back(s);
-      const auto event = events[index(s.lane)].find(counts[index(s.lane)]++);
-      if (event != events[index(s.lane)].end()) {
-        records.push_back({Step::Kind::record, s.lane, event->second, 1});
-      }
-    }
-    flush();
-    out_.steps = std::move(steps);
-  }
-
   /// What an attend takes as it arrives.
-  struct Arrivals {
-    std::vector<std::int32_t> transfers;
-    bool told = false;  ///< the kernel is told how far they are; else it waits for all
-    Mark sources{};     ///< all that they are read from is there
+  struct Arrivals : ArrivalGroup {
+    Mark sources{};  ///< nobody else is needed any more: what is left only takes time
   };
 
   const RankPlan& plan_;
@@ -340,6 +394,7 @@ class Compiler {
   std::map<std::int32_t, std::vector<std::int32_t>> waiting_;  ///< group end -> its members so far
   std::array<std::int32_t, 2> counts_{};                       ///< steps of each lane
   std::array<std::int32_t, 2> seen_{-1, -1};                   ///< of the other lane
+  bool began_ = false;  ///< the copy lane is behind what the first launch clears
   Schedule out_;
 };
 

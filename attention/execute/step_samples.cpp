@@ -45,10 +45,7 @@ class Sampler {
         break;
       case Step::Kind::await_over:
         for (std::int32_t i = 0; i < step.count; ++i) {
-          ItemSample& sample = of(schedule_.awaited, step, i);
-          sample.by_flag = true;
-          sample.await_s = time.begin_s;
-          sample.end_s = time.end_s;
+          heard(schedule_.awaited[static_cast<std::size_t>(step.index + i)], time);
         }
         break;
       case Step::Kind::sources:
@@ -63,6 +60,7 @@ class Sampler {
       case Step::Kind::arrived:
       case Step::Kind::release:
       case Step::Kind::departed:
+      case Step::Kind::begun:
       case Step::Kind::record:
       case Step::Kind::wait:
         break;
@@ -78,6 +76,19 @@ class Sampler {
   }
   static void begin(ItemSample& sample, const StepTime& time) {
     begin(sample, time.begin_s, time.end_s);
+  }
+
+  /// Transfer t is over, by flag, and those of its bundle that it speaks for.
+  void heard(std::int32_t t, const StepTime& time) {
+    for (std::size_t i = 0; i < traits_.size(); ++i) {
+      const auto own = static_cast<std::int32_t>(i);
+      const bool spoken = traits_[i].by_flag && traits_[i].closer == t;
+      if (own != t && !spoken) continue;
+      ItemSample& sample = samples_[items_[i]];
+      sample.by_flag = true;
+      sample.await_s = time.begin_s;
+      sample.end_s = time.end_s;
+    }
   }
 
   /// Of a step's i-th transfer in a list of the schedule.
@@ -105,8 +116,9 @@ std::vector<ItemSample> item_samples(const RankPlan& plan,
 }
 
 bool waits_inside(const Schedule& schedule) {
-  return std::ranges::any_of(schedule.steps,
-                             [](const Step& s) { return s.kind == Step::Kind::move; });
+  return std::ranges::any_of(schedule.steps, [](const Step& s) {
+    return s.kind == Step::Kind::arrived && s.lane == Lane::copy;
+  });
 }
 
 }  // namespace annulus::attn

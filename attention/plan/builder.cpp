@@ -85,6 +85,7 @@ RankBuilder::RankBuilder(const Plan::Impl& plan, int rank, Detail detail)
       send_tags_(static_cast<std::size_t>(plan.request.mesh.world()), 0),
       receive_tags_(send_tags_) {
   out_.rank = rank;
+  out_.world = plan.request.mesh.world();
   out_.pass = plan.request.pass;
   out_.rows = group().rows;
 }
@@ -167,12 +168,23 @@ void RankBuilder::add(ItemKind kind, std::size_t payload, int step,
 }
 
 void RankBuilder::transfer(bool sends, int peer, const Block& block, int step) {
+  transfer(sends, peer, block, step, Mover::link, -1);
+}
+
+void RankBuilder::push(bool sends, int peer, const Block& block, int step) {
+  transfer(sends, peer, block, step, Mover::sender, 0);
+}
+
+void RankBuilder::transfer(bool sends, int peer, const Block& block, int step, Mover mover,
+                           std::int32_t bundle) {
   if (empty(block)) return;
   Transfer t;
   t.sends = sends;
   t.peer = peer;
   t.tag = (sends ? send_tags_ : receive_tags_)[static_cast<std::size_t>(peer)]++;
   t.round = round_;
+  t.bundle = bundle;
+  t.mover = mover;
   t.block = block;
   t.bytes = problem().batch * block.tokens * block.heads * block.dims *
             size_of(out_.slots[static_cast<std::size_t>(block.slot)].dtype);

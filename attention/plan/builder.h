@@ -67,6 +67,9 @@ class RankBuilder {
   /// The same where those before made different numbers of rounds.
   void next_stage() { round_ = (round_ / kStage + 1) * kStage; }
   void transfer(bool sends, int peer, const Block& block, int step);
+  /// The same of what its sender moves, out of the caller's tensor, into what is free at once: one
+  /// bundle of the plan.
+  void push(bool sends, int peer, const Block& block, int step);
   void copy(const Block& source, const Block& target, int step);
   /// fp32 to the input dtype (a copy where that is fp32).
   void convert(const Block& source, const Block& target, int step);
@@ -94,6 +97,8 @@ class RankBuilder {
 
   static std::int64_t pairs(const RowTable& rows, const std::vector<Segment>& keys);
   std::int32_t like(std::int32_t slot);
+  void transfer(bool sends, int peer, const Block& block, int step, Mover mover,
+                std::int32_t bundle);
   void add(ItemKind kind, std::size_t payload, int step, std::span<const Access> accesses);
   void prepare(PrepareKind kind, const Block& source, const Block& source2, const Block& target,
                int step);

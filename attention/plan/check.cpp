@@ -38,6 +38,7 @@ class Checker {
     }
     for (const RankPlan& plan : ranks_) {
       check_rounds(plan);
+      check_bundles(plan);
       check_hazards(plan, order);
     }
     return std::move(faults_);
@@ -91,6 +92,32 @@ class Checker {
     }
   }
 
+  /// One flag says of all destinations of a bundle that they are free: they wait for the same.
+  void check_bundles(const RankPlan& plan) {
+    std::map<std::pair<int, std::int32_t>, std::int32_t> first;  // by sender and bundle: item
+    for (std::size_t i = 0; i < plan.items.size(); ++i) {
+      if (plan.items[i].kind != ItemKind::transfer) continue;
+      const auto id = static_cast<std::int32_t>(i);
+      const Transfer& t = plan.transfers[static_cast<std::size_t>(plan.items[i].payload)];
+      if (t.bundle < 0) continue;
+      if (t.mover != Mover::sender) {
+        fault("{}: is of bundle {}, but its sender need not move it", describe(plan, id), t.bundle);
+      }
+      if (t.sends) continue;
+      const auto [at, fresh] = first.emplace(std::pair(t.peer, t.bundle), id);
+      if (!fresh &&
+          !waits_alike(plan, plan.items[i], plan.items[static_cast<std::size_t>(at->second)])) {
+        fault("{}: waits for other items than [{}], the first of its bundle", describe(plan, id),
+              describe(plan, at->second));
+      }
+    }
+  }
+
+  static bool waits_alike(const RankPlan& plan, const Item& a, const Item& b) {
+    return std::ranges::equal(plan.waits(a), plan.waits(b)) &&
+           std::ranges::equal(plan.waits_previous(a), plan.waits_previous(b));
+  }
+
   /// -1: no transfer.
   static std::int32_t round_of(const RankPlan& plan, const Item& item) {
     if (item.kind != ItemKind::transfer) return -1;
@@ -105,6 +132,12 @@ class Checker {
     if (at.accesses.count != 1 || access(plan, at, 0).mode != mode ||
         access(plan, at, 0).block != t.block) {
       fault("{}: moves another block than it says it touches", describe(plan, item));
+    }
+    const bool elsewhere = t.mover == (t.sends ? Mover::receiver : Mover::sender);
+    const auto slot = static_cast<std::size_t>(t.block.slot);
+    if (elsewhere && slot < plan.slots.size() && plan.slots[slot].space == Space::caller) {
+      fault("{}: the other end moves the data and cannot address {}", describe(plan, item),
+            plan.slots[slot].name);
     }
   }
 
@@ -167,37 +200,33 @@ class Checker {
       fault("transfer {} from rank {} to rank {}: only one end exists", tag, from, to);
       return;
     }
-    const auto bytes = [&](int rank, std::int32_t item) {
-      const RankPlan& plan = ranks_[static_cast<std::size_t>(rank)];
-      return plan
-          .transfers[static_cast<std::size_t>(plan.items[static_cast<std::size_t>(item)].payload)]
-          .bytes;
-    };
-    const auto round = [&](int rank, std::int32_t item) {
-      const RankPlan& plan = ranks_[static_cast<std::size_t>(rank)];
-      return round_of(plan, plan.items[static_cast<std::size_t>(item)]);
-    };
-    if (round(from, ends.send) != round(to, ends.receive)) {
-      fault("transfer {} from rank {} to rank {}: leaves in round {}, arrives in round {}", tag,
-            from, to, round(from, ends.send), round(to, ends.receive));
+    const Transfer& leaves = transfer_of(from, ends.send);
+    const Transfer& arrives = transfer_of(to, ends.receive);
+    const std::string name = fmt::format("transfer {} from rank {} to rank {}", tag, from, to);
+    if (leaves.round != arrives.round) {
+      fault("{}: leaves in round {}, arrives in round {}", name, leaves.round, arrives.round);
     }
-    if (bytes(from, ends.send) != bytes(to, ends.receive)) {
-      fault("transfer {} from rank {} to rank {}: {} bytes leave, {} arrive", tag, from, to,
-            bytes(from, ends.send), bytes(to, ends.receive));
+    if (leaves.bytes != arrives.bytes) {
+      fault("{}: {} bytes leave, {} arrive", name, leaves.bytes, arrives.bytes);
     }
-    const auto heads_first = [&](int rank, std::int32_t item) {
-      const RankPlan& plan = ranks_[static_cast<std::size_t>(rank)];
-      const auto payload =
-          static_cast<std::size_t>(plan.items[static_cast<std::size_t>(item)].payload);
-      return plan.slots[static_cast<std::size_t>(plan.transfers[payload].block.slot)].heads_first;
-    };
-    if (heads_first(from, ends.send) != heads_first(to, ends.receive)) {
-      fault("transfer {} from rank {} to rank {}: one end lies heads first, the other does not",
-            tag, from, to);
+    if (leaves.mover != arrives.mover || leaves.bundle != arrives.bundle) {
+      fault("{}: its ends disagree about who moves it, or about its bundle", name);
+    }
+    if (slot_of(from, leaves).heads_first != slot_of(to, arrives).heads_first) {
+      fault("{}: one end lies heads first, the other does not", name);
     }
     ends.from = from;
     ends.to = to;
     ends_.push_back(ends);
+  }
+
+  const Transfer& transfer_of(int rank, std::int32_t item) const {
+    const RankPlan& plan = ranks_[static_cast<std::size_t>(rank)];
+    return plan
+        .transfers[static_cast<std::size_t>(plan.items[static_cast<std::size_t>(item)].payload)];
+  }
+  const PlanSlot& slot_of(int rank, const Transfer& t) const {
+    return ranks_[static_cast<std::size_t>(rank)].slots[static_cast<std::size_t>(t.block.slot)];
   }
 
   /// One place in two calls.

@@ -74,9 +74,7 @@ class Parts {
 
 void gather_at_once_forward(RankBuilder& b, const GroupTensors& t) {
   Exchange x(b, t, b.plan().request.options.gather_launch);
-  const std::int32_t kv = x.gathered("kv");
-  for (int i = 0; i < x.slices(); ++i) x.pull(kv, i);
-  Attend a = x.attend(kv);
+  Attend a = x.attend(x.gather_all());
   a.out = t.out;
   a.finish = true;
   a.on_arrival = true;
@@ -86,12 +84,10 @@ void gather_at_once_forward(RankBuilder& b, const GroupTensors& t) {
 GroupGradients gather_at_once_backward(RankBuilder& b, const GroupTensors& t) {
   Exchange x(b, t, b.plan().request.options.gather_launch);
   Parts parts(b, x);
-  const std::int32_t kv = x.gathered("kv");
   const std::int32_t dkv = x.buffer("dkv of all", DType::f32, x.tokens());
   GroupGradients g;
   g.dq = dq_target(b);
-  for (int i = 0; i < x.slices(); ++i) x.pull(kv, i);
-  Attend a = x.attend(kv);
+  Attend a = x.attend(x.gather_all());
   a.dout = t.dout;
   a.delta = t.delta;
   a.dq = g.dq;

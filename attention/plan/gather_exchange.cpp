@@ -82,6 +82,10 @@ bool gathers_in_place(const PlanRequest& request) {
   return request.mesh.ulysses == 1 && request.options.gather_launch == GatherLaunch::on_arrival;
 }
 
+bool pushes_keys(const PlanRequest& request) {
+  return request.options.push_keys && gathers_in_place(request) && request.mesh.ring > 1;
+}
+
 std::int64_t tokens_in_place(const Plan::Impl& plan, int group) {
   const auto index = static_cast<std::size_t>(group);
   std::int64_t tokens = plan.groups[index].seq_kv;
@@ -145,9 +149,48 @@ void Exchange::place_by_arrival() {
   }
 }
 
-std::int32_t Exchange::gathered(std::string_view name) {
-  return gathers_in_place(b_.plan().request) ? t_.packed_kv
-                                             : buffer(name, b_.problem().dtype, tokens_);
+Exchange::Gathered Exchange::gather_all() {
+  if (pushes_keys(b_.plan().request)) return push_all();
+  const std::int32_t kv = gathers_in_place(b_.plan().request)
+                              ? t_.packed_kv
+                              : buffer("kv", b_.problem().dtype, tokens_);
+  for (int i = 0; i < slices(); ++i) pull(kv, i);
+  return {kv, kv};
+}
+
+/// Own keys first, which no transfer waits for.
+Exchange::Gathered Exchange::push_all() {
+  const DType dtype = b_.problem().dtype;
+  const Gathered to{b_.slot("keys", dtype, tokens_, all().count, b_.dim()),
+                    b_.slot("values", dtype, tokens_, all().count, b_.dim_v())};
+  const std::int64_t own = b_.group().seq_kv;
+  b_.copy(b_.whole(t_.k.slot), with_tokens(b_.whole(to.k), 0, own), 0);
+  b_.copy(b_.whole(t_.v.slot), with_tokens(b_.whole(to.v), 0, own), 0);
+  for (int i = 0; i < slices(); ++i) push(to, i);
+  return to;
+}
+
+void Exchange::push(const Gathered& to, int i) {
+  b_.next_round();
+  const HeadRange heads = slice(i);
+  const auto part = [&](std::int32_t slot, std::int64_t token, const Run& run, std::int64_t step) {
+    return with_heads(with_tokens(b_.whole(slot), token, run.count, step), heads.first,
+                      heads.count);
+  };
+  for (int d = 1; d < groups(); ++d) {
+    const int receiver = group_at(-d);
+    const int sender = group_at(d);
+    for (const Run& run : sent(receiver)) {
+      for (const std::int32_t slot : {t_.k.slot, t_.v.slot}) {
+        b_.push(true, rank_of(receiver), part(slot, run.source, run, 1), i);
+      }
+    }
+    for (const Run& run : received(sender)) {
+      for (const std::int32_t slot : {to.k, to.v}) {
+        b_.push(false, rank_of(sender), part(slot, run.target, run, run.step), i);
+      }
+    }
+  }
 }
 
 Block Exchange::part_of(std::int32_t buffer, HeadRange heads, const Run& run) const {
@@ -197,23 +240,23 @@ HeadRange Exchange::query_heads(int i) const {
   return {begin, std::max(0, end - begin)};
 }
 
-Attend Exchange::attend(std::int32_t buffer, HeadRange heads, std::int32_t first_kv) const {
+Attend Exchange::attend(const Gathered& from, HeadRange heads, std::int32_t first_kv) const {
   Attend a;
   a.head = heads.first;
   a.heads = heads.count;
   a.q = t_.q;
   a.lse = t_.lse;
-  a.k = view(buffer, first_kv);
-  a.v = view(buffer, first_kv, b_.dim());
+  a.k = view(from.k, first_kv);
+  a.v = view(from.v, first_kv, from.v == from.k ? b_.dim() : 0);
   return a;
 }
 
 Attend Exchange::attend(std::int32_t buffer, int i) const {
-  return attend(buffer, query_heads(i), b_.heads_kv().first + slice(i).first);
+  return attend({buffer, buffer}, query_heads(i), b_.heads_kv().first + slice(i).first);
 }
 
-Attend Exchange::attend(std::int32_t buffer) const {
-  return attend(buffer, b_.heads(), b_.heads_kv().first);
+Attend Exchange::attend(const Gathered& from) const {
+  return attend(from, b_.heads(), b_.heads_kv().first);
 }
 
 }  // namespace annulus::attn

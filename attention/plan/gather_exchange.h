@@ -21,6 +21,8 @@ struct Run {
 /// Does the one launch of a gather read the slot that own keys are packed in? With ulysses own keys
 /// arrive too, and what an attend takes as it comes is of one exchange.
 bool gathers_in_place(const PlanRequest& request);
+/// Do the owners push K and V out of the caller's tensors? Then nothing packs them.
+bool pushes_keys(const PlanRequest& request);
 /// Tokens of that slot: all that the group owns, then those that it needs.
 std::int64_t tokens_in_place(const Plan::Impl& plan, int group);
 
@@ -38,8 +40,13 @@ class Exchange {
     return b_.slot(name, dtype, tokens, widest_, b_.dim() + b_.dim_v());
   }
   std::int64_t tokens() const { return tokens_; }
-  /// A slot for what one launch reads. On arrival it is the packed one, where own keys are already.
-  std::int32_t gathered(std::string_view name);
+  /// Where one launch finds K and V of all slices, which are on their way there. On arrival that is
+  /// the packed slot, where own keys are already; pushed ones have a slot each.
+  struct Gathered {
+    std::int32_t k = -1;
+    std::int32_t v = -1;
+  };
+  Gathered gather_all();
 
   /// Own keys that a group needs, and a group's keys that this rank needs.
   const std::vector<Run>& given(int group) const { return given_[static_cast<std::size_t>(group)]; }
@@ -69,8 +76,8 @@ class Exchange {
 
   /// An attend task over slice i in `buffer`, operands of the pass still to be filled.
   Attend attend(std::int32_t buffer, int i) const;
-  /// The same over all slices, which lie in `buffer` together.
-  Attend attend(std::int32_t buffer) const;
+  /// The same over all slices, which lie together.
+  Attend attend(const Gathered& from) const;
 
  private:
   /// Heads of slice i, counted from the rank's first key/value head.
@@ -79,8 +86,10 @@ class Exchange {
   Block part_of(std::int32_t buffer, HeadRange heads, const Run& run) const;
   Block own_of(std::int32_t slot, HeadRange heads, const Run& run) const;
   void copy_own(std::int32_t buffer, HeadRange heads, int step);
+  Gathered push_all();
+  void push(const Gathered& to, int i);
   HeadRange query_heads(int i) const;
-  Attend attend(std::int32_t buffer, HeadRange heads, std::int32_t first_kv) const;
+  Attend attend(const Gathered& from, HeadRange heads, std::int32_t first_kv) const;
   std::int32_t wish() const;
   void cut_heads();
   std::int64_t rows_of_a_key() const;

@@ -73,7 +73,8 @@ std::uint32_t hash_of(const Plan::Impl& plan) {
         std::int64_t{r.mesh.ring}, std::int64_t{r.mesh.ulysses}, r.options.tile_q, r.options.tile_k,
         std::int64_t{r.options.gather_slices}, std::int64_t{r.options.ulysses_slices},
         std::int64_t{r.options.resume}, std::int64_t{r.options.stage_caller},
-        std::int64_t{r.options.rounded_dkv}, std::int64_t{plan.moves_queries}}) {
+        std::int64_t{r.options.rounded_dkv}, std::int64_t{r.options.push_keys},
+        std::int64_t{plan.moves_queries}}) {
     fnv.add(v);
   }
   fnv.add(r.options.gather_launch);

@@ -154,7 +154,7 @@ RankPlan build(const Plan::Impl& impl, int rank, attn::Detail detail) {
   const std::int64_t kv_tokens = in_place ? attn::tokens_in_place(impl, b.ring_index())
                                  : gather ? b.group().seq_kv
                                           : impl.max_group_seq_kv;
-  const bool packs = !alone && !impl.moves_queries;
+  const bool packs = !alone && !impl.moves_queries && !(gather && attn::pushes_keys(r));
   const attn::GroupTensors t = attn::scatter_heads(b, packs, packs ? kv_tokens : 0);
   if (r.pass == Pass::forward) {
     (alone ? attn::local_forward : gather ? attn::gather_forward : attn::ring_forward)(b, t);

@@ -27,6 +27,15 @@ class CompositeLink final : public DeviceLink {
   bool beside_kernels(std::int32_t transfer) const override {
     return of(transfer).beside_kernels(transfer);
   }
+  std::int32_t opener(std::int32_t transfer) const override {
+    return of(transfer).opener(transfer);
+  }
+  std::int32_t closer(std::int32_t transfer) const override {
+    return of(transfer).closer(transfer);
+  }
+  void set_own(std::int32_t transfer, const Region& own) override {
+    (near_[static_cast<std::size_t>(transfer)] ? *first_ : *second_).set_own(transfer, own);
+  }
   void start(std::int32_t transfer, const LinkStream& on) const override {
     // Held back until a transfer of the other link is enqueued.
     if (!near_[static_cast<std::size_t>(transfer)]) first_->flush();

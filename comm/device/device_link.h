@@ -23,6 +23,9 @@ struct DeviceTransfer {
   Region own;
   Region theirs;
   bool pulls = true;  ///< where one end moves the data: its receiver does; false: its sender
+  /// The same on both ends: those of one bundle between two ranks share flags where their sender
+  /// moves them (bundles.h); -1: none.
+  std::int32_t bundle = -1;
 };
 
 /// A stream that transfers are enqueued on, and the word that says what it waits for: 1 + transfer,
@@ -51,6 +54,16 @@ class DeviceLink {
 
   /// It moves while a kernel holds every SM, which may therefore wait for it.
   virtual bool beside_kernels(std::int32_t /*transfer*/) const { return false; }
+
+  // The transfers of its bundle whose flags say that the destination of this one is free, and that
+  // it is there. Others raise none and are not waited for.
+  virtual std::int32_t opener(std::int32_t transfer) const { return transfer; }
+  virtual std::int32_t closer(std::int32_t transfer) const { return transfer; }
+
+  /// From the next call on this end lies there: a caller's tensor, of the shape that it had.
+  virtual void set_own(std::int32_t /*transfer*/, const Region& /*own*/) {
+    throw Unsupported(std::string(name()) + ": no transfer reads or writes a caller's tensor");
+  }
 
   /// Enqueues the transfer, or the whole group when it is the group's end.
   virtual void start(std::int32_t transfer, const LinkStream& on) const = 0;

@@ -35,6 +35,11 @@ PeerLink::PeerLink(const Driver& driver, int rank, std::vector<ControlBlock> blo
     }
     copies_.push_back(copies_of(t));
   }
+  std::vector<BundleMember> bundled;
+  for (const DeviceTransfer& t : transfers_) {
+    bundled.push_back({t.sends, t.peer, t.round, t.pulls ? -1 : t.bundle});
+  }
+  flags_ = bundle_flags(bundled);
   std::vector<RoundMember> members;
   for (std::size_t i = 0; i < transfers_.size(); ++i) {
     members.push_back({transfers_[i].round, !copies_[i].empty()});
@@ -58,7 +63,23 @@ bool PeerLink::by_flag(std::int32_t transfer) const {
   return at(transfer).sends == at(transfer).pulls;
 }
 
+bool PeerLink::speaks(std::int32_t transfer) const {
+  return (at(transfer).sends ? closer(transfer) : opener(transfer)) == transfer;
+}
+
+bool PeerLink::listens(std::int32_t transfer) const {
+  return (at(transfer).sends ? opener(transfer) : closer(transfer)) == transfer;
+}
+
+void PeerLink::set_own(std::int32_t transfer, const Region& own) {
+  const auto i = static_cast<std::size_t>(transfer);
+  if (transfers_[i].own == own) return;
+  transfers_[i].own = own;
+  copies_[i] = copies_of(transfers_[i]);
+}
+
 DeviceLink::Signal PeerLink::awaited_signal(std::int32_t transfer) const {
+  if (!listens(transfer)) return {};
   return {awaited(at(transfer)), value_};
 }
 
@@ -68,12 +89,15 @@ bool PeerLink::beside_kernels(std::int32_t transfer) const {
 
 void PeerLink::raise(std::span<const std::int32_t> flags, const LinkStream& on) const {
   StreamBatch& batch = pending(on);
-  for (const std::int32_t i : flags) batch.write(raised(at(i)), value_);
+  for (const std::int32_t i : flags) {
+    if (speaks(i)) batch.write(raised(at(i)), value_);
+  }
 }
 
 void PeerLink::await(std::span<const std::int32_t> transfers, const LinkStream& on) const {
   StreamBatch& batch = pending(on);
   for (const std::int32_t i : transfers) {
+    if (!listens(i)) continue;
     batch.write(on.awaited, static_cast<std::uint32_t>(i) + 1);
     batch.await(awaited(at(i)), value_);
   }
@@ -82,7 +106,9 @@ void PeerLink::await(std::span<const std::int32_t> transfers, const LinkStream& 
 /// Behind the copies and not before them, which so start as soon as they may: each write waits
 /// until what was written before it has arrived.
 void PeerLink::consume(std::span<const std::int32_t> transfers, const LinkStream& on) const {
-  for (const std::int32_t i : transfers) pending(on).write(awaited(at(i)), 0);
+  for (const std::int32_t i : transfers) {
+    if (listens(i)) pending(on).write(awaited(at(i)), 0);
+  }
 }
 
 /// The note, last, is one write with the next one of the same batch.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "comm/device/bundles.h"
 #include "comm/device/device_link.h"
 #include "comm/peer/control_block.h"
 #include "comm/peer/driver.h"
@@ -15,6 +16,7 @@ namespace annulus::comm::peer {
 /// waits for it, copies by a copy engine and raises `free`. Where senders push, a receive raises
 /// `free` when its destination is; the send waits for it, copies and raises `ready`. No SM is used.
 /// What this rank moves in one round is a group: all waits in one call, the copies, then all flags.
+/// Of a bundle only the opener is given free, and only the closer of a round is said to be there.
 class PeerLink final : public DeviceLink {
  public:
   /// `blocks`: of every rank, as this GPU addresses them. `hash`: of the plan, not 0. `own_gpus`:
@@ -27,6 +29,13 @@ class PeerLink final : public DeviceLink {
     return ends_[static_cast<std::size_t>(transfer)];
   }
   bool by_flag(std::int32_t transfer) const override;
+  std::int32_t opener(std::int32_t transfer) const override {
+    return flags_[static_cast<std::size_t>(transfer)].opener;
+  }
+  std::int32_t closer(std::int32_t transfer) const override {
+    return flags_[static_cast<std::size_t>(transfer)].closer;
+  }
+  void set_own(std::int32_t transfer, const Region& own) override;
   bool beside_kernels(std::int32_t transfer) const override;
   void start(std::int32_t transfer, const LinkStream& on) const override;
   void raise(std::span<const std::int32_t> flags, const LinkStream& on) const override;
@@ -48,6 +57,9 @@ class PeerLink final : public DeviceLink {
   StreamBatch& pending(const LinkStream& on) const;
   const DeviceTransfer& at(std::int32_t i) const { return transfers_[static_cast<std::size_t>(i)]; }
   const ControlBlock& of(int rank) const { return blocks_[static_cast<std::size_t>(rank)]; }
+  /// Of its bundle, does this one raise the flag of its end, and wait for the other end's?
+  bool speaks(std::int32_t transfer) const;
+  bool listens(std::int32_t transfer) const;
   /// What this end raises in the other rank's memory, and what it waits for in its own.
   std::uint32_t* raised(const DeviceTransfer& t) const;
   std::uint32_t* awaited(const DeviceTransfer& t) const;
@@ -57,6 +69,7 @@ class PeerLink final : public DeviceLink {
   std::vector<ControlBlock> blocks_;
   std::vector<DeviceTransfer> transfers_;
   std::vector<std::vector<Plane>> copies_;         ///< by transfer
+  std::vector<BundleFlags> flags_;                 ///< by transfer
   std::vector<std::int32_t> ends_;                 ///< by transfer
   std::vector<std::vector<std::int32_t>> groups_;  ///< by transfer that ends one; else empty
   std::uint32_t value_;

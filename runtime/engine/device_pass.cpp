@@ -66,6 +66,10 @@ class DevicePass final : public BoundPass {
                   memory_.copies(), deterministic, sm_limit),
         first_(make_event(true)),
         last_(make_event(true)) {
+    for (std::size_t i = 0; i < rank_.transfers.size(); ++i) {
+      const auto slot = static_cast<std::size_t>(rank_.transfers[i].block.slot);
+      if (rank_.slots[slot].space == Space::caller) of_caller_.push_back(i);
+    }
     memory_.watch().expect(id_, awaited_signals());
   }
 
@@ -200,6 +204,9 @@ class DevicePass final : public BoundPass {
 
   void enqueue(RunMode mode, cudaStream_t stream, bool noted = false) {
     if (!captured_) check_cuda(cudaEventRecord(first_.get(), stream), "cudaEventRecord");
+    for (const std::size_t i : of_caller_) {
+      link_->set_own(static_cast<std::int32_t>(i), slots_.region(rank_.transfers[i].block));
+    }
     executor_.enqueue(slots_, stream, mode_of(mode), noted);
     if (captured_) return;
     check_cuda(cudaEventRecord(last_.get(), stream), "cudaEventRecord");
@@ -314,6 +321,7 @@ class DevicePass final : public BoundPass {
   attn::Memory slots_;
   std::unique_ptr<comm::DeviceLink> link_;
   attn::DeviceExecutor executor_;
+  std::vector<std::size_t> of_caller_;  ///< transfers out of or into tensors that each call brings
   CudaEvent first_;
   CudaEvent last_;
   bool captured_ = false;

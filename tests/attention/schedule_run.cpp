@@ -117,6 +117,8 @@ bool ScheduleRun::try_step(Rank& rank, std::size_t lane) {
         answered_.insert(name_of(rank, t));
       }
       return true;
+    case Step::Kind::begun:
+      return true;
     case Step::Kind::record:
       rank.events.insert(step.index);
       return true;

@@ -17,7 +17,8 @@ std::vector<TransferTraits> traits_of(const RankPlan& plan, const comm::DeviceLi
   std::vector<TransferTraits> traits;
   for (std::size_t i = 0; i < plan.transfers.size(); ++i) {
     const auto t = static_cast<std::int32_t>(i);
-    traits.push_back({link.group_end(t), link.by_flag(t), link.beside_kernels(t)});
+    traits.push_back({link.group_end(t), link.by_flag(t), link.beside_kernels(t), link.opener(t),
+                      link.closer(t)});
   }
   return traits;
 }
@@ -59,6 +60,7 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
   begins_with_attend_ = alone_ && launches.zero_flops();
   converts_early_ = alone_ && convert_may_overlap();
   begin_ = make_event();
+  begun_ = make_event();
   for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
   load_code(memory);
 }
@@ -126,15 +128,16 @@ void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMo
   const bool begins_with_prepares = begins && together && !schedule_.steps.empty() &&
                                     schedule_.steps.front().lane == Lane::compute &&
                                     may_join(plan_, schedule_.steps.front());
+  const bool copies = schedule_.copies && mode != DeviceMode::blocking;
+  if (copies && schedule_.early) begin_copies(stream);
   if (begins_with_prepares) {
     prepare_together(0, memory, true);
   } else if (begins) {
     launch_begin(report_.words, report_.pass, stream);
   }
-  if (schedule_.copies && mode != DeviceMode::blocking) {
-    // Copies belong to the caller's stream from here on, which also lets a graph capture them.
-    check_cuda(cudaEventRecord(begin_.get(), stream), "cudaEventRecord");
-    check_cuda(cudaStreamWaitEvent(copy_, begin_.get(), 0), "cudaStreamWaitEvent");
+  if (copies && !schedule_.early) begin_copies(stream);
+  if (copies && schedule_.early) {
+    check_cuda(cudaEventRecord(begun_.get(), stream), "cudaEventRecord");
   }
   if (!noted) {
     std::size_t s = begins_with_prepares ? static_cast<std::size_t>(joined_.front()) : 0;
@@ -151,6 +154,12 @@ void DeviceExecutor::enqueue(const Memory& memory, cudaStream_t stream, DeviceMo
   }
   for (std::size_t s = 0; s < schedule_.steps.size(); ++s) play_noted(s, memory, mode);
   clock_->end_call(stream);
+}
+
+/// Copies belong to the caller's stream from here on, which also lets a graph capture them.
+void DeviceExecutor::begin_copies(cudaStream_t stream) {
+  check_cuda(cudaEventRecord(begin_.get(), stream), "cudaEventRecord");
+  check_cuda(cudaStreamWaitEvent(copy_, begin_.get(), 0), "cudaStreamWaitEvent");
 }
 
 void DeviceExecutor::play_noted(std::size_t step, const Memory& memory, DeviceMode mode) {
@@ -180,6 +189,7 @@ RangeName DeviceExecutor::range_of(const Step& step) const {
     case Step::Kind::arrived:
     case Step::Kind::release:
     case Step::Kind::departed:
+    case Step::Kind::begun:
     case Step::Kind::record:
     case Step::Kind::wait:
       break;
@@ -221,6 +231,11 @@ void DeviceExecutor::play(const Step& step, const Memory& memory, DeviceMode mod
       break;
     case Step::Kind::release:
       if (moves) link_.release(listed(schedule_.arrivals, step), lane);
+      break;
+    case Step::Kind::begun:
+      if (mode == DeviceMode::blocking) break;  // one stream
+      link_.flush();
+      check_cuda(cudaStreamWaitEvent(lane.stream, begun_.get(), 0), "cudaStreamWaitEvent");
       break;
     case Step::Kind::record:
       link_.flush();

@@ -67,6 +67,7 @@ class DeviceExecutor {
 
  private:
   void load_code(const Memory& memory);
+  void begin_copies(cudaStream_t stream);
   void play_noted(std::size_t step, const Memory& memory, DeviceMode mode);
   void play(const Step& step, const Memory& memory, DeviceMode mode);
   void await_heads(const HeadSpan& heads, const comm::LinkStream& lane);
@@ -92,6 +93,7 @@ class DeviceExecutor {
   bool begins_with_attend_ = false;  ///< whose kernel does what launch_begin() does for others
   bool converts_early_ = false;
   CudaEvent begin_;
+  CudaEvent begun_;  ///< Step::Kind::begun
   std::vector<CudaEvent> events_;
   std::array<comm::LinkStream, 2> lanes_;
   DeviceBuffer waited_;             ///< a WaitCount, with clock_

@@ -36,9 +36,11 @@ class Peer {
   std::map<std::int32_t, std::size_t> receives_;
 };
 
-void require_arena(const RankPlan& rank, const Transfer& t) {
+/// A caller's tensor is addressed by its own rank alone, in each call anew.
+void require_arena(const RankPlan& rank, const Transfer& t, const TransferReach& reach) {
   const PlanSlot& slot = rank.slots[static_cast<std::size_t>(t.block.slot)];
-  if (slot.space != Space::caller) return;
+  const bool moves = t.mover == (t.sends ? Mover::sender : Mover::receiver);
+  if (slot.space != Space::caller || (moves && reach.arena != nullptr)) return;
   throw Unsupported(fmt::format(
       "rank {}: a transfer touches the caller's {}: plan with stage_caller", rank.rank, slot.name));
 }
@@ -51,10 +53,12 @@ std::vector<comm::DeviceTransfer> device_transfers(
   std::map<int, std::unique_ptr<Peer>> peers;
   std::vector<comm::DeviceTransfer> transfers;
   for (const Transfer& t : rank.transfers) {
-    require_arena(rank, t);
     const TransferReach reach = reach_of(t);
-    transfers.push_back({t.sends, t.peer, t.tag, t.round, memory.region(t.block), {}, reach.pulls});
-    if (t.sends == reach.pulls || reach.arena == nullptr) continue;
+    require_arena(rank, t, reach);
+    const bool pulls = t.mover == Mover::link ? reach.pulls : t.mover == Mover::receiver;
+    transfers.push_back(
+        {t.sends, t.peer, t.tag, t.round, memory.region(t.block), {}, pulls, t.bundle});
+    if (t.sends == pulls || reach.arena == nullptr) continue;
     std::unique_ptr<Peer>& peer = peers[t.peer];
     if (!peer) peer = std::make_unique<Peer>(plan, t.peer, rank.rank, reach.arena);
     transfers.back().theirs = peer->end_of(t);

@@ -94,6 +94,13 @@ struct Access {
   AccessMode mode = AccessMode::read;
 };
 
+/// Who moves the data of a transfer, where one end does.
+enum class Mover : std::uint8_t {
+  link,    ///< whom the transport takes
+  sender,  ///< out of its caller's tensor, which nobody else can address
+  receiver
+};
+
 /// One end of a transfer. The other end stands in the peer's plan under the same tag. Its two
 /// signals: `ready`, raised for the receiver when the source may be read, and `free`, raised for
 /// the sender when it may be overwritten. Both are named by (sender, receiver, tag).
@@ -104,6 +111,11 @@ struct Transfer {
   /// The same on both ends, never falling along a rank's items. Nothing waits for a transfer before
   /// the last one of its round, so that a round may be one launch.
   std::int32_t round = 0;
+  /// The same on both ends. Of those between the same sender and receiver whose senders move the
+  /// data and whose destinations are free at the same moment: the first one's `free` is that of
+  /// all, and the last one of a round is `ready` for those of the round. -1: for itself.
+  std::int32_t bundle = -1;
+  Mover mover = Mover::link;  ///< the same on both ends
   Block block;  ///< of this rank: the source where it sends, else the destination
   std::int64_t bytes = 0;
 };
@@ -193,6 +205,7 @@ struct PlanTotals {
 /// Everything one rank does in one call, in one enqueue order.
 struct ANNULUS_API RankPlan : PlanTotals {
   int rank = 0;
+  int world = 1;
   Pass pass = Pass::forward;
   std::vector<PlanSlot> slots;
   std::vector<Item> items;
@@ -232,6 +245,8 @@ struct PlanOptions {
   bool resume = true;         ///< false: kernels that cannot start from a state; merges are planned
   bool stage_caller = false;  ///< true: transfers may not touch caller slots
   bool rounded_dkv = false;   ///< true: kernels that write dk and dv in the input dtype
+  /// `gather` on arrival, of ranks: owners push K and V out of the caller's tensors.
+  bool push_keys = false;
   BackwardMoves backward_moves = BackwardMoves::automatic;
 };
 
