@@ -11,7 +11,6 @@
 #include <array>
 #include <map>
 #include <numeric>
-#include <set>
 #include <span>
 #include <utility>
 
@@ -39,7 +38,7 @@ class Compiler {
         if (!group.told) break;
         for (const std::int32_t t : *list) attend_of_[static_cast<std::size_t>(t)] = i;
       }
-      arrivals_[i] = {std::move(group), {}};
+      arrivals_[i] = {std::move(group), false, {}};
     }
   }
 
@@ -48,7 +47,7 @@ class Compiler {
       if (is_enqueued(i)) continue;
       const bool moves = item(i).kind == ItemKind::transfer && !by_flag(item(i));
       if (item(i).kind == ItemKind::transfer && attend_of(i) >= 0) {
-        moves_here(attend_of(i)) ? add_arrivals(attend_of(i), i) : add_pushes(attend_of(i));
+        add_arrivals(attend_of(i), i);
         continue;
       }
       if (moves) raise_early(i, false);
@@ -87,15 +86,14 @@ class Compiler {
     return attend_of_[static_cast<std::size_t>(item(i).payload)];
   }
 
-  bool moves_here(std::int32_t attend) const { return arrivals_.at(attend).pulled; }
-
   /// All that attend item i takes as it arrives, from item `from` on: copies one after the other,
   /// and the counter tells how far they are. Their owners get their flags first and last, in one
   /// go.
   void add_arrivals(std::int32_t i, std::int32_t from) {
     Arrivals& a = arrivals_.at(i);
+    a.started = true;
     std::vector<std::int32_t> items;
-    for (auto j = from; j < i; ++j) {
+    for (std::int32_t j = 0; j < i; ++j) {
       if (item(j).kind == ItemKind::transfer && attend_of(j) == i) items.push_back(j);
     }
     for (const std::int32_t j : items) {
@@ -103,6 +101,7 @@ class Compiler {
         if (!is_enqueued(w)) add(w);
       }
     }
+    if (!a.pulled) return add_pushes(i, items);
     raise_early(from, true);
     for (const std::int32_t j : items) await(plan_.waits(item(j)), Lane::copy);
     const auto first = static_cast<std::int32_t>(out_.arrivals.size());
@@ -122,19 +121,10 @@ class Compiler {
 
   /// The same where others push: flags for them, then a round at a time what this rank pushes and
   /// what comes in. The copy lane begins with the call: nothing that is computed is sent.
-  void add_pushes(std::int32_t i) {
+  void add_pushes(std::int32_t i, const std::vector<std::int32_t>& items) {
     Arrivals& a = arrivals_.at(i);
     out_.early = true;
-    std::vector<std::int32_t> items;
-    for (std::int32_t j = 0; j < i; ++j) {
-      if (item(j).kind == ItemKind::transfer && attend_of(j) == i) items.push_back(j);
-    }
-    for (const std::int32_t j : items) {
-      for (const std::int32_t w : plan_.waits(item(j))) {
-        if (!is_enqueued(w)) add(w);
-      }
-      await(plan_.waits(item(j)), Lane::copy);
-    }
+    for (const std::int32_t j : items) await(plan_.waits(item(j)), Lane::copy);
     for (const std::int32_t j : items) {
       if (by_flag(item(j)) && !is_enqueued(j)) raise(j, Lane::copy);
     }
@@ -212,7 +202,7 @@ class Compiler {
     for (auto i = from; i < static_cast<std::int32_t>(plan_.items.size()); ++i) {
       const Item& it = item(i);
       if (is_enqueued(i) || !by_flag(it)) continue;
-      if (!sends && plan_.transfers[static_cast<std::size_t>(it.payload)].sends) continue;
+      if (!sends && transfer(it.payload).sends) continue;
       const auto waits = plan_.waits(it);
       const auto enqueued = [&](std::int32_t w) { return is_enqueued(w); };
       if (std::all_of(waits.begin(), waits.end(), enqueued)) add(i);
@@ -302,6 +292,8 @@ class Compiler {
     const auto known = arrivals_.find(i);
     if (known == arrivals_.end()) return await(plan_.waits(item(i)), lane);
     const Arrivals& a = known->second;
+    // Flags for pushes may all have been raised early.
+    if (a.told && !a.started) add_arrivals(i, i);
     std::vector<std::int32_t> others;
     for (const std::int32_t w : plan_.waits(item(i))) {
       const bool told = item(w).kind == ItemKind::transfer && attend_of(w) == i;
@@ -382,6 +374,7 @@ class Compiler {
 
   /// What an attend takes as it arrives.
   struct Arrivals : ArrivalGroup {
+    bool started = false;
     Mark sources{};  ///< nobody else is needed any more: what is left only takes time
   };
 

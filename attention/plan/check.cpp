@@ -38,7 +38,7 @@ class Checker {
     }
     for (const RankPlan& plan : ranks_) {
       check_rounds(plan);
-      check_bundles(plan);
+      check_bundles(plan, order);
       check_hazards(plan, order);
     }
     return std::move(faults_);
@@ -92,8 +92,8 @@ class Checker {
     }
   }
 
-  /// One flag says of all destinations of a bundle that they are free: they wait for the same.
-  void check_bundles(const RankPlan& plan) {
+  /// One flag says of all destinations of a bundle that they are free.
+  void check_bundles(const RankPlan& plan, const Order& order) {
     std::map<std::pair<int, std::int32_t>, std::int32_t> first;  // by sender and bundle: item
     for (std::size_t i = 0; i < plan.items.size(); ++i) {
       if (plan.items[i].kind != ItemKind::transfer) continue;
@@ -104,18 +104,25 @@ class Checker {
         fault("{}: is of bundle {}, but its sender need not move it", describe(plan, id), t.bundle);
       }
       if (t.sends) continue;
-      const auto [at, fresh] = first.emplace(std::pair(t.peer, t.bundle), id);
-      if (!fresh &&
-          !waits_alike(plan, plan.items[i], plan.items[static_cast<std::size_t>(at->second)])) {
-        fault("{}: waits for other items than [{}], the first of its bundle", describe(plan, id),
-              describe(plan, at->second));
+      const std::int32_t opener = first.emplace(std::pair(t.peer, t.bundle), id).first->second;
+      if (opener != id && !may_start_with(plan, order, id, opener)) {
+        fault("{}: waits for more than [{}], the first of its bundle", describe(plan, id),
+              describe(plan, opener));
       }
     }
   }
 
-  static bool waits_alike(const RankPlan& plan, const Item& a, const Item& b) {
-    return std::ranges::equal(plan.waits(a), plan.waits(b)) &&
-           std::ranges::equal(plan.waits_previous(a), plan.waits_previous(b));
+  /// All that item i waits for has ended before `opener` starts, in the call before too.
+  static bool may_start_with(const RankPlan& plan, const Order& order, std::int32_t i,
+                             std::int32_t opener) {
+    const Item& item = plan.items[static_cast<std::size_t>(i)];
+    const auto ended = [&](int call) {
+      return [&plan, &order, opener, call](std::int32_t w) {
+        return order.before(plan.rank, w, call, opener, 1);
+      };
+    };
+    return std::ranges::all_of(plan.waits(item), ended(1)) &&
+           std::ranges::all_of(plan.waits_previous(item), ended(0));
   }
 
   /// -1: no transfer.

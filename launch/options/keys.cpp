@@ -87,6 +87,8 @@ constexpr Key kKeys[] = {
      "mpi ranks of one host map each other's memory; false: messages only"},
     {"parallel", "gather_at_once", kBoolean, "true", "", "", 0, 0,
      "gather between GPUs: one launch that takes keys as they arrive; false: a launch a slice"},
+    {"parallel", "gather_push", kBoolean, "true", "", "", 0, 0,
+     "the same launch: owners push keys out of the caller's tensors; false: packed and pulled"},
     {"parallel", "ulysses_slices", kInteger, "", "chosen from sizes", "", 1, 1024,
      "ulysses: launches of a pass, each of a slice of a rank's heads"},
     {"parallel", "backward_moves", kChoice, "auto", "", "auto|keys|queries", 0, 0,

@@ -186,6 +186,7 @@ AttentionOptions attention_options_of(const Settings& settings) {
           .deterministic = settings.flag("deterministic"),
           .blocking_transfers = false,
           .gather_at_once = settings.flag("gather_at_once"),
+          .gather_push = settings.flag("gather_push"),
           .ulysses_slices = static_cast<int>(settings.maybe_integer("ulysses_slices").value_or(0)),
           .sm_limit = static_cast<int>(settings.integer("sm_limit")),
           .backward_moves = backward_moves_of(settings)};

@@ -77,9 +77,13 @@ std::vector<TileChoice> choices(const SessionOptions& options, std::string_view 
   for (const GatherLaunch launch : launches(backend, decision, options.outer)) {
     for (const int count : slices(backend, decision, problem)) {
       for (const BackwardMoves moved : moves(options, decision, pass)) {
-        all.push_back({options.outer, 0, 0, launch, count, moved});
-        if (options.tile_q == 0 && options.tile_k == 0) continue;
-        all.push_back({options.outer, options.tile_q, options.tile_k, launch, count, moved});
+        for (const bool pushes : {false, true}) {
+          if (pushes && launch != GatherLaunch::on_arrival) continue;
+          all.push_back({options.outer, 0, 0, launch, count, moved, pushes});
+          if (options.tile_q == 0 && options.tile_k == 0) continue;
+          all.push_back(
+              {options.outer, options.tile_q, options.tile_k, launch, count, moved, pushes});
+        }
       }
     }
   }

@@ -73,10 +73,10 @@ struct Attention::Impl {
   }
 
   std::unique_ptr<engine::BoundPass> bind_pass(Pass pass) {
-    Plan plan =
-        make_plan(engine::plan_request(problem, options.layout, decision, pass, *choice.kernel,
-                                       {options.outer, options.tile_q, options.tile_k, gather(),
-                                        ulysses_slices(), options.backward_moves}));
+    Plan plan = make_plan(
+        engine::plan_request(problem, options.layout, decision, pass, *choice.kernel,
+                             {options.outer, options.tile_q, options.tile_k, gather(),
+                              ulysses_slices(), options.backward_moves, options.gather_push}));
     RankPlan rank = plan.rank(session.mesh().rank());
     Session::Impl& on = session.impl();
     if (on.device) {

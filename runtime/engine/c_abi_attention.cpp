@@ -46,6 +46,7 @@ annulus::AttentionOptions options_of(const annulus_attention_options* given) {
   options.deterministic = o.deterministic != 0;
   options.blocking_transfers = o.blocking_transfers != 0;
   options.gather_at_once = o.gather_at_once != 0;
+  options.gather_push = o.gather_push != 0;
   options.ulysses_slices = o.ulysses_slices;
   options.sm_limit = o.sm_limit;
   options.backward_moves = backward_moves_of(o.backward_moves);

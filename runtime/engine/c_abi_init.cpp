@@ -48,6 +48,7 @@ void annulus_attention_options_init(annulus_attention_options* options, size_t s
   annulus_attention_options defaults{};
   defaults.outer = ANNULUS_RING;
   defaults.gather_at_once = 1;
+  defaults.gather_push = 1;
   copy_out(defaults, options, size);
 }
 

@@ -56,6 +56,7 @@ PlanRequest plan_request(const Problem& problem, const Layout& layout, const Dec
   request.options.stage_caller = kernel.backend != "cpu";
   if (at_once_is_small(problem, decision.mesh.world(), pass)) {
     request.options.gather_launch = choice.gather;
+    request.options.push_keys = choice.push_keys;
   }
   // A launch a slice: with few heads the last of its blocks run alone.
   if (kernel.backend != "cpu" && request.options.gather_launch == GatherLaunch::slices) {

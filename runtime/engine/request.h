@@ -18,6 +18,7 @@ struct TileChoice {
   GatherLaunch gather = GatherLaunch::slices;
   int ulysses_slices = 1;  ///< 0: chosen from sizes
   BackwardMoves backward_moves = BackwardMoves::automatic;
+  bool push_keys = false;
 };
 
 /// The kernel that was asked for, or the best one and why.

@@ -266,6 +266,50 @@ TEST(PlanChecker, FindsEndsThatLieInAnotherOrder) {
   EXPECT_THAT(check_plan(ranks), Contains(HasSubstr("one end lies heads first")));
 }
 
+PlanRequest pushed_request() {
+  PlanRequest request = request_of(Algorithm::gather, {.ring = 2}, Pass::forward);
+  request.options.stage_caller = true;
+  request.options.gather_launch = GatherLaunch::on_arrival;
+  request.options.push_keys = true;
+  return request;
+}
+
+TEST(PlanChecker, FindsEndsThatDisagreeAboutWhoMoves) {
+  Ranks mover = ranks_of(pushed_request());
+  ASSERT_EQ(check_plan(mover), std::vector<std::string>{});
+  ASSERT_EQ(first_transfer(mover[0], true).mover, Mover::sender);
+  first_transfer(mover[0], true).mover = Mover::link;
+  EXPECT_THAT(check_plan(mover), Contains(HasSubstr("disagree about who moves it")));
+  Ranks bundle = ranks_of(pushed_request());
+  first_transfer(bundle[0], true).bundle = 3;
+  EXPECT_THAT(check_plan(bundle), Contains(HasSubstr("or about its bundle")));
+}
+
+TEST(PlanChecker, FindsMoversThatCannotAddressTheOtherEnd) {
+  Ranks ranks = ranks_of(pushed_request());
+  for (RankPlan& plan : ranks) {
+    for (Transfer& t : plan.transfers) t.mover = Mover::receiver;
+  }
+  EXPECT_THAT(check_plan(ranks), Contains(HasSubstr("cannot address k")));
+}
+
+TEST(PlanChecker, FindsDestinationsOfABundleThatAreFreeLater) {
+  Ranks ranks = ranks_of(pushed_request());
+  RankPlan& plan = ranks[0];
+  const std::size_t copy = item_of(plan, ItemKind::prepare);
+  Item* last = nullptr;
+  for (Item& item : plan.items) {
+    if (item.kind == ItemKind::transfer &&
+        !plan.transfers[static_cast<std::size_t>(item.payload)].sends) {
+      last = &item;
+    }
+  }
+  ASSERT_NE(last, nullptr);
+  last->waits = {static_cast<std::int32_t>(plan.edges.size()), 1};
+  plan.edges.push_back(static_cast<std::int32_t>(copy));
+  EXPECT_THAT(check_plan(ranks), Contains(HasSubstr("the first of its bundle")));
+}
+
 TEST(PlanChecker, FindsRanksThatWaitForEachOther) {
   Ranks ranks = ranks_of(request_of(Algorithm::ring, {.ring = 2}, Pass::forward));
   for (RankPlan& plan : ranks) {

@@ -110,6 +110,7 @@ TEST(PlanHash, DiffersWhenAnyFieldDiffers) {
       {"gather_launch", [](PlanRequest& r) { r.options.gather_launch = GatherLaunch::on_arrival; }},
       {"resume", [](PlanRequest& r) { r.options.resume = false; }},
       {"stage_caller", [](PlanRequest& r) { r.options.stage_caller = true; }},
+      {"push_keys", [](PlanRequest& r) { r.options.push_keys = true; }},
       {"rounded_dkv", [](PlanRequest& r) { r.options.rounded_dkv = true; }},
       {"backward_moves",
        [](PlanRequest& r) {

@@ -178,6 +178,7 @@ PlanRequest random_request(Random& random) {
   r.options.resume = !random.one_in(3);
   r.options.stage_caller = random.one_in(3);
   r.options.rounded_dkv = random.one_in(2);
+  r.options.push_keys = random.one_in(2);
   r.options.backward_moves = random.any_of<BackwardMoves>(
       {BackwardMoves::automatic, BackwardMoves::keys, BackwardMoves::queries});
   return r;
@@ -187,13 +188,13 @@ std::string words(const PlanRequest& r) {
   const Problem& p = r.problem;
   return fmt::format(
       "{} {} (outer {}) mesh {}x{} layout {} mask {} batch {} seq {} seq_kv {} heads {}:{} dims "
-      "{},{} {} tiles {}x{} slices {} {} launch {} resume {} stage {} rounded {} moves {}",
+      "{},{} {} tiles {}x{} slices {} {} launch {} resume {} stage {} rounded {} push {} moves {}",
       name_of(r.algorithm), name_of(r.pass), name_of(r.options.outer), r.mesh.ring, r.mesh.ulysses,
       r.layout.name(), p.mask.name(), p.batch, p.seq, p.seq_kv.value_or(p.seq), p.heads,
       p.heads_kv.value_or(p.heads), p.head_dim, p.head_dim_v.value_or(p.head_dim), name_of(p.dtype),
       r.options.tile_q, r.options.tile_k, r.options.gather_slices, r.options.ulysses_slices,
       static_cast<int>(r.options.gather_launch), r.options.resume, r.options.stage_caller,
-      r.options.rounded_dkv, name_of(r.options.backward_moves));
+      r.options.rounded_dkv, r.options.push_keys, name_of(r.options.backward_moves));
 }
 
 }  // namespace annulus::test

@@ -1,6 +1,7 @@
 #include "tests/attention/schedule_run.h"
 
 #include "attention/execute/arrivals.h"
+#include "comm/device/bundles.h"
 #include "comm/device/rounds.h"
 
 #include <fmt/format.h>
@@ -32,18 +33,22 @@ std::vector<attn::TransferTraits> Link::traits(const RankPlan& plan) const {
   // Two links: each groups what it moves.
   std::vector<comm::RoundMember> far;
   std::vector<comm::RoundMember> moved;
+  std::vector<comm::BundleMember> bundled;
   for (const Transfer& t : plan.transfers) {
     const bool beside = near(plan.rank, t.peer);
     far.push_back({t.round, !beside});
-    moved.push_back({t.round, beside && t.sends == pushes});
+    moved.push_back({t.round, beside && t.sends == pushed(t)});
+    bundled.push_back({t.sends, t.peer, t.round, beside && pushed(t) ? t.bundle : -1});
   }
+  const std::vector<comm::BundleFlags> flags = comm::bundle_flags(bundled);
   const std::vector<std::int32_t> far_ends = comm::round_ends(far);
   const std::vector<std::int32_t> ends = comm::round_ends(moved);
   std::vector<attn::TransferTraits> traits;
   for (std::size_t i = 0; i < ends.size(); ++i) {
     const bool beside = near(plan.rank, plan.transfers[i].peer);
-    const bool by_flag = beside && plan.transfers[i].sends != pushes;
-    traits.push_back({beside ? ends[i] : far_ends[i], by_flag, beside});
+    const bool by_flag = beside && plan.transfers[i].sends != pushed(plan.transfers[i]);
+    traits.push_back(
+        {beside ? ends[i] : far_ends[i], by_flag, beside, flags[i].opener, flags[i].closer});
   }
   return traits;
 }
@@ -62,16 +67,25 @@ ScheduleRun::ScheduleRun(const std::vector<RankPlan>& ranks, const Link& link, b
   }
 }
 
+bool ScheduleRun::opens(const Rank& rank, std::int32_t t) {
+  return rank.traits[static_cast<std::size_t>(t)].opener == t;
+}
+
+bool ScheduleRun::closes(const Rank& rank, std::int32_t t) {
+  return rank.traits[static_cast<std::size_t>(t)].closer == t;
+}
+
 ScheduleRun::Name ScheduleRun::name_of(const Rank& rank, std::int32_t transfer) const {
   const Transfer& t = transfer_of(*rank.plan, transfer);
   const int me = rank.plan->rank;
   return t.sends ? Name(me, t.peer, t.tag) : Name(t.peer, me, t.tag);
 }
 
-std::string ScheduleRun::play() {
+void ScheduleRun::play_all_but(int late) {
   for (bool moved = true; moved;) {
     moved = false;
     for (Rank& rank : ranks_) {
+      if (rank.plan->rank == late) continue;
       for (std::size_t lane = 0; lane < 2; ++lane) {
         while (rank.at[lane] < rank.lanes[lane].size() && try_step(rank, lane)) {
           ++rank.at[lane];
@@ -80,6 +94,21 @@ std::string ScheduleRun::play() {
       }
     }
   }
+}
+
+std::string ScheduleRun::spinning_without(int late) {
+  play_all_but(late);
+  for (const Rank& rank : ranks_) {
+    const auto& steps = rank.lanes[0];
+    if (rank.plan->rank == late || rank.at[0] == steps.size()) continue;
+    const Step& s = steps[rank.at[0]];
+    if (s.kind == Step::Kind::compute) return describe(*rank.plan, s.index);
+  }
+  return {};
+}
+
+std::string ScheduleRun::play() {
+  play_all_but(-1);
   for (const Rank& rank : ranks_) {
     for (std::size_t lane = 0; lane < 2; ++lane) {
       if (rank.at[lane] == rank.lanes[lane].size()) continue;
@@ -99,7 +128,7 @@ bool ScheduleRun::try_step(Rank& rank, std::size_t lane) {
       return try_compute(rank, step.index);
     case Step::Kind::raise:
       for (const std::int32_t t : listed(rank.schedule.raised, step)) {
-        raised_.insert(name_of(rank, t));
+        if (opens(rank, t)) raised_.insert(name_of(rank, t));
       }
       return true;
     case Step::Kind::sources:
@@ -114,7 +143,7 @@ bool ScheduleRun::try_step(Rank& rank, std::size_t lane) {
           rank.schedule.departures[static_cast<std::size_t>(step.index)].attend);
     case Step::Kind::release:
       for (const std::int32_t t : listed(rank.schedule.arrivals, step)) {
-        answered_.insert(name_of(rank, t));
+        if (closes(rank, t)) answered_.insert(name_of(rank, t));
       }
       return true;
     case Step::Kind::begun:
@@ -145,7 +174,7 @@ bool ScheduleRun::try_compute(Rank& rank, std::int32_t item) {
 bool ScheduleRun::try_sources(const Rank& rank, const Step& step) {
   const auto sources = listed(rank.schedule.arrivals, step);
   const bool there = std::all_of(sources.begin(), sources.end(), [&](std::int32_t t) {
-    return raised_.contains(name_of(rank, t));
+    return !opens(rank, t) || raised_.contains(name_of(rank, t));
   });
   if (!there) return false;
   for (const std::int32_t t : sources) raised_.erase(name_of(rank, t));
@@ -156,15 +185,17 @@ bool ScheduleRun::try_transfer(Rank& rank, std::int32_t transfer) {
   if (!link_.near(rank.plan->rank, transfer_of(*rank.plan, transfer).peer)) {
     return try_round(rank, transfer);
   }
-  std::vector<Name> group;
+  std::vector<std::int32_t> group;
   for (std::size_t i = 0; i < rank.traits.size(); ++i) {
+    const auto member = static_cast<std::int32_t>(i);
     if (rank.traits[i].group_end != transfer) continue;
-    group.push_back(name_of(rank, static_cast<std::int32_t>(i)));
-    if (!raised_.contains(group.back())) return false;  // the waits are one call
+    group.push_back(member);
+    // The waits are one call.
+    if (opens(rank, member) && !raised_.contains(name_of(rank, member))) return false;
   }
-  for (const Name& name : group) {
-    raised_.erase(name);
-    answered_.insert(name);
+  for (const std::int32_t member : group) {
+    raised_.erase(name_of(rank, member));
+    if (closes(rank, member)) answered_.insert(name_of(rank, member));
   }
   return true;
 }
@@ -238,14 +269,16 @@ class Clock {
     const auto arrivals = attn::arrivals_of(plan_, attend);
     const auto at = std::find(arrivals.begin(), arrivals.end(), t);
     if (plan_.items[static_cast<std::size_t>(first)].kind != ItemKind::transfer ||
-        at == arrivals.end() || !sources_.contains(t)) {
+        at == arrivals.end()) {
       return false;
     }
     const auto count = static_cast<std::int32_t>(at - arrivals.begin()) + 1;
-    const At& moved = started_.at(t);
     const auto told = arrived_.lower_bound({attend.payload, count});  // with others of its round
     if (told == arrived_.end() || told->first.first != attend.payload) return false;
     const At& counted = told->second;
+    if (traits_[static_cast<std::size_t>(t)].by_flag) return follows(counted, end_of(first));
+    if (!sources_.contains(t)) return false;
+    const At& moved = started_.at(t);
     const At& source = sources_.at(t);
     return follows(moved, source) && follows(counted, moved) &&
            follows(computed_.at(second), source);
@@ -285,7 +318,7 @@ class Clock {
     const Item& item = plan_.items[static_cast<std::size_t>(i)];
     const bool flag =
         item.kind == ItemKind::transfer && traits_[static_cast<std::size_t>(item.payload)].by_flag;
-    return flag ? freed_.at(item.payload) : start_of(i);
+    return flag ? freed_.at(traits_[static_cast<std::size_t>(item.payload)].closer) : start_of(i);
   }
 
   const RankPlan& plan_;

@@ -17,9 +17,12 @@ namespace annulus::test {
 /// What links between GPUs do: ranks of one host by flags, the others in rounds.
 struct Link {
   int ranks_per_host = 1;
-  bool pushes = false;  ///< by flags: senders move the data, not receivers
+  bool pushes = false;  ///< by flags, where a plan does not say: senders move the data
 
   bool near(int a, int b) const { return a / ranks_per_host == b / ranks_per_host; }
+  bool pushed(const Transfer& t) const {
+    return t.mover == Mover::link ? pushes : t.mover == Mover::sender;
+  }
   std::vector<attn::TransferTraits> traits(const RankPlan& plan) const;
 };
 
@@ -32,6 +35,9 @@ class ScheduleRun {
 
   /// Empty, or what hangs.
   std::string play();
+
+  /// Empty, or a kernel that waits for keys while rank `late` has not begun.
+  std::string spinning_without(int late);
 
   /// Empty, or an edge of a plan that neither lane order nor events keep.
   std::string unordered_edge() const;
@@ -53,6 +59,10 @@ class ScheduleRun {
     std::set<std::int32_t> attended{};               ///< attends that have ended
   };
 
+  void play_all_but(int late);
+  /// Of its bundle, does the flag of this one stand for all before, or behind, their move?
+  static bool opens(const Rank& rank, std::int32_t t);
+  static bool closes(const Rank& rank, std::int32_t t);
   Name name_of(const Rank& rank, std::int32_t transfer) const;
   bool try_step(Rank& rank, std::size_t lane);
   bool try_transfer(Rank& rank, std::int32_t transfer);

@@ -11,6 +11,8 @@
 
 #include <algorithm>
 #include <set>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -60,6 +62,7 @@ struct Variant {
   GatherLaunch launch = GatherLaunch::slices;
   int ulysses_slices = 1;
   BackwardMoves moves = BackwardMoves::keys;
+  bool push_keys = false;
 };
 
 std::vector<Variant> variants(Algorithm algorithm) {
@@ -68,8 +71,10 @@ std::vector<Variant> variants(Algorithm algorithm) {
     return {{}, {.ulysses_slices = 2}, {.ulysses_slices = 3}};
   }
   if (algorithm == Algorithm::gather) {
-    return {
-        {Algorithm::ring, slices}, {Algorithm::ring, on_arrival}, {Algorithm::ring, in_position}};
+    return {{.launch = slices},
+            {.launch = on_arrival},
+            {.launch = in_position},
+            {.launch = on_arrival, .push_keys = true}};
   }
   const Variant queries{.moves = BackwardMoves::queries};
   if (algorithm != Algorithm::hybrid) return {{}, queries};
@@ -95,13 +100,16 @@ void for_every_plan(int world, Fn fn) {
               r.options.gather_launch = variant.launch;
               r.options.ulysses_slices = variant.ulysses_slices;
               r.options.backward_moves = variant.moves;
+              r.options.push_keys = variant.push_keys;
               r.options.stage_caller = true;
-              SCOPED_TRACE(fmt::format(
-                  "{} {} outer {} launch {} slices {} moves {} mesh {}x{} layout {} mask {} heads "
-                  "{}",
-                  name_of(algorithm), name_of(pass), name_of(variant.outer),
-                  static_cast<int>(variant.launch), variant.ulysses_slices, name_of(variant.moves),
-                  mesh.ring, mesh.ulysses, layout.name(), problem.mask.name(), problem.heads));
+              SCOPED_TRACE(
+                  fmt::format("{} {} outer {} launch {} push {} slices {} moves {} mesh {}x{} "
+                              "layout {} mask {} heads "
+                              "{}",
+                              name_of(algorithm), name_of(pass), name_of(variant.outer),
+                              static_cast<int>(variant.launch), variant.push_keys,
+                              variant.ulysses_slices, name_of(variant.moves), mesh.ring,
+                              mesh.ulysses, layout.name(), problem.mask.name(), problem.heads));
               const Plan plan = make_plan(r);
               std::vector<RankPlan> ranks;
               for (int i = 0; i < world; ++i) ranks.push_back(plan.rank(i));
@@ -139,6 +147,19 @@ TEST_P(Schedules, KeepEveryEdgeOfThePlan) {
     for (const Link& link : {Link{1}, Link{2}, Link{2, true}, Link{8, true}}) {
       ScheduleRun run(ranks, link, false);
       ASSERT_EQ(run.unordered_edge(), "");
+    }
+  });
+}
+
+/// Else its kernel would hold all SMs for as long as another rank is late.
+TEST_P(Schedules, StartNoKernelThatWaitsForALateRank) {
+  for_every_plan(GetParam(), [](const std::vector<RankPlan>& ranks) {
+    const int world = static_cast<int>(ranks.size());
+    for (const bool pushes : {false, true}) {
+      for (int late = 0; late < world; late += 2) {
+        ScheduleRun run(ranks, Link{world, pushes}, false);
+        ASSERT_EQ(run.spinning_without(late), "") << "late: " << late;
+      }
     }
   });
 }
@@ -232,6 +253,56 @@ TEST(Schedules, TellOfTheFirstRoundCopyByCopyAndOfOthersOnce) {
     EXPECT_EQ(s.count, moved);  // behind the copies that it counts
   }
   EXPECT_EQ(told, (std::vector<std::int32_t>{1, 2, 3, 6, 9}));
+}
+
+/// Rank 1 of four, whose keys others push to it.
+attn::Schedule pushed(const Layout& layout, int slices) {
+  PlanRequest r;
+  r.problem = problems().front();
+  r.layout = layout;
+  r.algorithm = Algorithm::gather;
+  r.mesh = {.ring = 4};
+  r.options.stage_caller = true;
+  r.options.gather_launch = GatherLaunch::on_arrival;
+  r.options.gather_slices = slices;
+  r.options.push_keys = true;
+  const RankPlan plan = make_plan(r).rank(1);
+  return attn::make_schedule(plan, Link{4}.traits(plan));
+}
+
+std::string words_of(const attn::Schedule& schedule, attn::Lane lane) {
+  std::string words;
+  for (const attn::Step& s : schedule.steps) {
+    if (s.lane != lane) continue;
+    constexpr std::string_view kLetters = "CTRhsmADgbew";  // by kind
+    words += kLetters[static_cast<std::size_t>(s.kind)];
+  }
+  return words;
+}
+
+TEST(Schedules, PushARoundAndTakeItBeforeTheNext) {
+  const attn::Schedule schedule = pushed(Layout::zigzag(), 2);
+  EXPECT_TRUE(schedule.early);
+  // Flags and the wait for all others, whose end the kernel waits for; K and V to each of three,
+  // who is told; then what came from each is counted, of the first slice one by one.
+  EXPECT_EQ(words_of(schedule, attn::Lane::copy),
+            "Rsemmgmmgmmghb"
+            "AhAhA"
+            "mmgmmgmmghAe");
+  EXPECT_EQ(words_of(schedule, attn::Lane::compute), "CCwCw");
+  std::vector<std::int32_t> told;
+  for (const attn::Step& s : schedule.steps) {
+    if (s.kind == attn::Step::Kind::arrived) told.push_back(s.count);
+  }
+  EXPECT_EQ(told, (std::vector<std::int32_t>{2, 4, 6, 12}));
+}
+
+TEST(Schedules, AwaitTheFirstRoundWhereNotAllArePushedTo) {
+  // Rank 1 has keys of rank 0 alone, and gives its own to 2 and 3.
+  const attn::Schedule schedule = pushed(Layout::contiguous(), 2);
+  EXPECT_EQ(words_of(schedule, attn::Lane::copy),
+            "RsmmgmmghbAe"
+            "mmgmmghAe");
 }
 
 TEST(Schedules, RaiseFlagsBeforeAnEventThatTheyWouldSplit) {

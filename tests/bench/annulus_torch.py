@@ -41,7 +41,7 @@ class AttentionOptions(c.Structure):
     _fields_ = [("size", c.c_size_t), ("algorithm", c.c_int32), ("outer", c.c_int32), ("layout", c.c_void_p),
                 ("kernel", c.c_char_p), ("tile_q", c.c_int64), ("tile_k", c.c_int64), ("deterministic", c.c_int32),
                 ("blocking_transfers", c.c_int32), ("gather_at_once", c.c_int32), ("ulysses_slices", c.c_int32),
-                ("sm_limit", c.c_int32), ("backward_moves", c.c_int32)]
+                ("sm_limit", c.c_int32), ("backward_moves", c.c_int32), ("gather_push", c.c_int32), ("reserved", c.c_int32)]
 
 
 class Tensor(c.Structure):

@@ -68,7 +68,7 @@ static void attentions(annulus_mesh* mesh, const annulus_problem* problem) {
   annulus_attention_options options;
   CHECK(annulus_session_create(mesh, &where, &session, &error) == ANNULUS_OK);
   annulus_attention_options_init(&options, sizeof options);
-  CHECK(options.gather_at_once == 1 && options.ulysses_slices == 0 && options.sm_limit == 0);
+  CHECK(options.gather_at_once == 1 && options.gather_push == 1 && options.ulysses_slices == 0 && options.sm_limit == 0);
   options.sm_limit = -3;
   CHECK(attention_with(session, problem, &options) == ANNULUS_INVALID_ARGUMENT);
   CHECK(strstr(error.text, "sm_limit -3"));

@@ -106,6 +106,45 @@ TEST_F(PeerLinkOperations, OfFlags) {
                                    waits(1), resets(1), note(0)}));
 }
 
+/// Of a bundle of two rounds the first is asked for, and the last of each is told.
+TEST_F(PeerLinkOperations, OfBundles) {
+  std::vector<DeviceTransfer> transfers;
+  for (const bool sends : {false, true}) {
+    for (std::int32_t i = 0; i < 4; ++i) {
+      transfers.push_back({.sends = sends,
+                           .peer = 1,
+                           .tag = i,
+                           .round = i / 2,
+                           .own = {},
+                           .theirs = {},
+                           .pulls = false,
+                           .bundle = 0});
+    }
+  }
+  const PeerLink link(driver_, 0, blocks_, transfers, kHash, true);
+  link.raise(std::vector<std::int32_t>{0, 1, 2, 3}, on_);
+  const std::vector<std::int32_t> sends{4, 5, 6, 7};
+  link.await_sources(sends, on_);
+  link.flush();
+  link.release(std::span(sends).first(2), on_);
+  link.await_over(std::vector<std::int32_t>{link.closer(0)}, on_);
+  link.flush();
+  link.release(std::span(sends).last(2), on_);
+  link.flush();
+  const auto tells = [&](std::int32_t tag) {
+    return Operation{true, blocks_[1].ready(0, tag), kHash};
+  };
+  const Operation waits_free{false, blocks_[0].free(1, 0), kHash};
+  const Operation resets_free{true, blocks_[0].free(1, 0), 0};
+  EXPECT_EQ(calls, (std::vector<std::vector<Operation>>{
+                       {gives(0), note(5), waits_free},
+                       {resets_free, tells(1), note(2), waits(1), resets(1), note(0)},
+                       {tells(3), note(0)}}));
+  EXPECT_EQ(link.closer(2), 3);
+  EXPECT_EQ(link.awaited_signal(0).word, nullptr);
+  EXPECT_EQ(link.awaited_signal(4).word, blocks_[0].free(1, 0));
+}
+
 /// Each stream has its own calls, in the order in which they were said.
 TEST_F(PeerLinkOperations, OfTwoStreams) {
   const PeerLink link = this->link(2, true);

@@ -227,6 +227,7 @@ TestPlace test_place() {
           std::stoi(text("ANNULUS_TEST_RANKS_PER_HOST", "0")),
           text("ANNULUS_TEST_PEER_COPIES", "auto"),
           text("ANNULUS_TEST_GATHER_AT_ONCE", "1") != "0",
+          text("ANNULUS_TEST_GATHER_PUSH", "1") != "0",
           text("ANNULUS_TEST_NCCL", "own") == "shared"};
 }
 
@@ -260,6 +261,7 @@ RankResult run_rank(Mesh& mesh, const Problem& problem, const OracleInputs& inpu
                        .deterministic = options.deterministic,
                        .blocking_transfers = options.blocking,
                        .gather_at_once = place.gather_at_once,
+                       .gather_push = place.gather_push,
                        .ulysses_slices = options.ulysses_slices,
                        .backward_moves = options.backward_moves});
   const auto rows = attention.layout().positions(mesh.rank());

@@ -37,6 +37,7 @@ struct TestPlace {
   int ranks_per_host = 0;            ///< ANNULUS_TEST_RANKS_PER_HOST
   std::string peer_copies = "auto";  ///< ANNULUS_TEST_PEER_COPIES
   bool gather_at_once = true;        ///< ANNULUS_TEST_GATHER_AT_ONCE = 0: false
+  bool gather_push = true;           ///< ANNULUS_TEST_GATHER_PUSH = 0: false
   bool shares_nccl = false;          ///< ANNULUS_TEST_NCCL = shared: shared_nccl.h
 };
 TestPlace test_place();

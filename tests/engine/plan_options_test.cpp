@@ -188,6 +188,9 @@ INSTANTIATE_TEST_SUITE_P(
         PlanOptions{.backward_moves = BackwardMoves::queries},
         PlanOptions{.stage_caller = true, .backward_moves = BackwardMoves::queries},
         PlanOptions{.ulysses_slices = 2}, PlanOptions{.ulysses_slices = 2, .stage_caller = true},
+        PlanOptions{.gather_launch = GatherLaunch::on_arrival, .push_keys = true},
+        PlanOptions{
+            .gather_launch = GatherLaunch::on_arrival, .stage_caller = true, .push_keys = true},
         PlanOptions{.gather_slices = 1}, PlanOptions{.gather_launch = GatherLaunch::on_arrival},
         PlanOptions{.gather_launch = GatherLaunch::in_position, .stage_caller = true},
         PlanOptions{.outer = Algorithm::gather, .tile_q = 16, .tile_k = 32, .gather_slices = 2}));

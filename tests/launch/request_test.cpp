@@ -52,13 +52,15 @@ TEST(Request, MeshFollowsTheAlgorithm) {
 TEST(Request, AttentionOptionsTakeEveryKey) {
   const AttentionOptions preset = attention_options_of(with({}));
   EXPECT_TRUE(preset.gather_at_once);
+  EXPECT_TRUE(preset.gather_push);
   EXPECT_EQ(preset.ulysses_slices, 0);
   EXPECT_EQ(preset.sm_limit, 0);
   EXPECT_EQ(preset.backward_moves, BackwardMoves::automatic);
-  const AttentionOptions asked =
-      attention_options_of(with({"--gather-at-once", "false", "--ulysses-slices", "3", "--sm-limit",
-                                 "116", "--tile-q", "64", "--backward-moves", "keys"}));
+  const AttentionOptions asked = attention_options_of(
+      with({"--gather-at-once", "false", "--gather-push", "false", "--ulysses-slices", "3",
+            "--sm-limit", "116", "--tile-q", "64", "--backward-moves", "keys"}));
   EXPECT_FALSE(asked.gather_at_once);
+  EXPECT_FALSE(asked.gather_push);
   EXPECT_EQ(asked.ulysses_slices, 3);
   EXPECT_EQ(asked.sm_limit, 116);
   EXPECT_EQ(asked.backward_moves, BackwardMoves::keys);

@@ -239,6 +239,8 @@ typedef struct annulus_attention_options {
   int32_t ulysses_slices; /* launches of a pass of ulysses; 0: chosen */
   int32_t sm_limit;       /* multiprocessors that a launch takes at most (`hopper`); 0: all */
   int32_t backward_moves; /* ANNULUS_MOVES_AUTOMATIC, ..._KEYS, ..._QUERIES: ring's backward */
+  int32_t gather_push;    /* nonzero: owners push keys of gather in one launch; 0: pulled */
+  int32_t reserved;       /* 0 */
 } annulus_attention_options;
 ANNULUS_API void annulus_attention_options_init(annulus_attention_options* options, size_t size);
 

@@ -91,6 +91,10 @@ struct AttentionOptions {
   /// it is done; with `deterministic` keys come in order of position, so that forward gives the
   /// same bits for any number of ranks. False: a launch a slice. The same on all ranks.
   bool gather_at_once = true;
+  /// The same launch, without `deterministic`: owners push K and V straight out of the caller's
+  /// tensors; whoever needs them no longer waits until they are packed. False: they are packed, and
+  /// pulled. The caller's stream goes on when they have left either way. The same on all ranks.
+  bool gather_push = true;
   /// `ulysses`: launches of a pass, each of a slice of the rank's heads, so that the next slice
   /// comes and the one before goes while one is attended to; at most one for each head (backward:
   /// key/value head). 0: forward chosen from sizes where copies run beside kernels, elsewhere 1.
