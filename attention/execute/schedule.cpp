@@ -81,6 +81,11 @@ class Compiler {
   /// Enqueued, alone or in a group that has started.
   bool is_enqueued(std::int32_t i) const { return over_[static_cast<std::size_t>(i)].at >= 0; }
 
+  /// All that it waits for is enqueued.
+  bool may_start(const Item& it) const {
+    return std::ranges::all_of(plan_.waits(it), [&](std::int32_t w) { return is_enqueued(w); });
+  }
+
   /// The attend item that takes transfer item i while it arrives; -1: none.
   std::int32_t attend_of(std::int32_t i) const {
     return attend_of_[static_cast<std::size_t>(item(i).payload)];
@@ -161,10 +166,16 @@ class Compiler {
       emit(Step::Kind::move, Lane::copy, item(sends[n]).payload);
       if (n + 1 < sends.size() && peer(n + 1) == peer(n)) continue;
       const auto count = static_cast<std::int32_t>(n + 1 - first);
+      await_begin();
       const Mark mark = emit(Step::Kind::release, Lane::copy, next, count);
       for (; first <= n; ++first) over_[static_cast<std::size_t>(sends[first])] = mark;
       next += count;
     }
+  }
+
+  /// Before the first flag behind a copy, so that it splits no call of memory operations.
+  void await_begin() {
+    if (!std::exchange(began_, true)) emit(Step::Kind::begun, Lane::copy, 0);
   }
 
   /// What others pushed in a round is there, and the counter of `attend` says so: in the first
@@ -182,7 +193,7 @@ class Compiler {
       if (!last && closer(receives[n + 1]) == closer(receives[n])) continue;
       hear(closer(receives[n]), Lane::copy);
       if (!first && !last) continue;
-      if (!std::exchange(began_, true)) emit(Step::Kind::begun, Lane::copy, 0);
+      await_begin();
       mark = emit(Step::Kind::arrived, Lane::copy, attend, over);
     }
     return mark;
@@ -191,8 +202,8 @@ class Compiler {
   /// Does the counter say when the n-th of these transfers is over? Each of the first round, for
   /// which the kernel waits most; of later ones, which move under what came before, the last.
   bool tells(const std::vector<std::int32_t>& items, std::size_t n) const {
-    const auto round = [&](std::size_t at) { return round_of(items[at]); };
-    return n + 1 == items.size() || round(n) == round(0) || round(n) != round(n + 1);
+    return n + 1 == items.size() || round_of(items[n]) == round_of(items[0]) ||
+           round_of(items[n]) != round_of(items[n + 1]);
   }
 
   /// Receives by flag, which say that their destination is free, are raised before this rank moves
@@ -203,9 +214,7 @@ class Compiler {
       const Item& it = item(i);
       if (is_enqueued(i) || !by_flag(it)) continue;
       if (!sends && transfer(it.payload).sends) continue;
-      const auto waits = plan_.waits(it);
-      const auto enqueued = [&](std::int32_t w) { return is_enqueued(w); };
-      if (std::all_of(waits.begin(), waits.end(), enqueued)) add(i);
+      if (may_start(it)) add(i);
     }
   }
 
@@ -214,14 +223,11 @@ class Compiler {
   void raise_behind(std::int32_t from) {
     for (auto i = from + 1; i < static_cast<std::int32_t>(plan_.items.size()); ++i) {
       if (is_enqueued(i) || !by_flag(item(i))) continue;
-      const auto waits = plan_.waits(item(i));
-      const auto enqueued = [&](std::int32_t w) { return is_enqueued(w); };
-      if (!std::all_of(waits.begin(), waits.end(), enqueued)) continue;
-      if (lane_of(item(i)) == Lane::copy) add(i);
+      if (may_start(item(i)) && lane_of(item(i)) == Lane::copy) add(i);
     }
   }
 
-  /// A flag is raised where its source was made ready; all else that moves goes on the copy lane.
+  /// A flag is raised where its source was made ready; what moves goes on the copy lane.
   Lane lane_of(const Item& it) const {
     if (it.kind != ItemKind::transfer) return Lane::compute;
     if (!by_flag(it)) return Lane::copy;

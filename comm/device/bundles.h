@@ -17,8 +17,8 @@ struct BundleMember {
 /// The transfers whose flags are this one's. Both ends of a transfer find the same ones, since they
 /// stand in the same order at both.
 struct BundleFlags {
-  std::int32_t opener = -1;  ///< whose `free` says that this destination is free too
-  std::int32_t closer = -1;  ///< whose `ready` says that this one is there too
+  std::int32_t opener = -1;  ///< whose `open` says that this destination is free too
+  std::int32_t closer = -1;  ///< whose `there` says that this one is there too
 };
 
 /// By transfer.

@@ -22,7 +22,10 @@ constexpr std::uint32_t signal_value(std::uint32_t hash) {
 /// signal has one writer and one waiter: the entry is named by the writer, what it says, and the
 /// transfer's tag, so that whatever plan comes next can never meet a signal of the last one:
 /// `ready` entries are consumed before their writer's call ends, and `free` entries before this
-/// rank's call ends, without which the writer gets no further `ready`.
+/// rank's call ends, without which the writer gets no further `ready`. Pushes have entries of their
+/// own: `there` is consumed before this rank raises `open` again, without which the writer does not
+/// raise another; `open` before the writer hears `there`. A sender that pushed may have ended its
+/// call and raised `ready` in the next one before `there` is consumed.
 class ControlBlock {
  public:
   static constexpr std::int32_t kTags = 4096;  ///< transfers between two ranks in one plan
@@ -40,6 +43,14 @@ class ControlBlock {
   std::uint32_t* ready(int sender, std::int32_t tag) const { return entry(2 * sender, tag); }
   /// Raised by `receiver`: the source may be overwritten.
   std::uint32_t* free(int receiver, std::int32_t tag) const { return entry(2 * receiver + 1, tag); }
+  /// Raised by `receiver`: the destination may be written.
+  std::uint32_t* open(int receiver, std::int32_t tag) const {
+    return entry(2 * (world_ + receiver), tag);
+  }
+  /// Raised by `sender`: it was written.
+  std::uint32_t* there(int sender, std::int32_t tag) const {
+    return entry(2 * (world_ + sender) + 1, tag);
+  }
 
   std::int64_t signal_words() const { return signal_bytes(world_) / 4; }
   std::uint32_t* signals() const { return reinterpret_cast<std::uint32_t*>(base_); }
@@ -59,7 +70,7 @@ class ControlBlock {
   }
 
  private:
-  static std::int64_t signal_bytes(int world) { return std::int64_t{world} * 2 * kTags * 4; }
+  static std::int64_t signal_bytes(int world) { return std::int64_t{world} * 4 * kTags * 4; }
   std::uint32_t* entry(int row, std::int32_t tag) const {
     return reinterpret_cast<std::uint32_t*>(base_) + std::int64_t{row} * kTags + tag;
   }

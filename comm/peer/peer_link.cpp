@@ -52,11 +52,15 @@ PeerLink::PeerLink(const Driver& driver, int rank, std::vector<ControlBlock> blo
 }
 
 std::uint32_t* PeerLink::raised(const DeviceTransfer& t) const {
-  return t.sends ? of(t.peer).ready(rank_, t.tag) : of(t.peer).free(rank_, t.tag);
+  const ControlBlock& block = of(t.peer);
+  if (t.pulls) return t.sends ? block.ready(rank_, t.tag) : block.free(rank_, t.tag);
+  return t.sends ? block.there(rank_, t.tag) : block.open(rank_, t.tag);
 }
 
 std::uint32_t* PeerLink::awaited(const DeviceTransfer& t) const {
-  return t.sends ? of(rank_).free(t.peer, t.tag) : of(rank_).ready(t.peer, t.tag);
+  const ControlBlock& block = of(rank_);
+  if (t.pulls) return t.sends ? block.free(t.peer, t.tag) : block.ready(t.peer, t.tag);
+  return t.sends ? block.open(t.peer, t.tag) : block.there(t.peer, t.tag);
 }
 
 bool PeerLink::by_flag(std::int32_t transfer) const {

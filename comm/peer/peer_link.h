@@ -14,9 +14,10 @@ namespace annulus::comm::peer {
 
 /// One plan's transfers inside a host. Where receivers pull, a send raises `ready`; the receive
 /// waits for it, copies by a copy engine and raises `free`. Where senders push, a receive raises
-/// `free` when its destination is; the send waits for it, copies and raises `ready`. No SM is used.
+/// `open` when its destination is free; the send waits for it, copies and raises `there`. No SM is
+/// used.
 /// What this rank moves in one round is a group: all waits in one call, the copies, then all flags.
-/// Of a bundle only the opener is given free, and only the closer of a round is said to be there.
+/// Of a bundle only the opener is opened, and only the closer of a round is said to be there.
 class PeerLink final : public DeviceLink {
  public:
   /// `blocks`: of every rank, as this GPU addresses them. `hash`: of the plan, not 0. `own_gpus`:

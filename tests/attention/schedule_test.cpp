@@ -286,8 +286,8 @@ TEST(Schedules, PushARoundAndTakeItBeforeTheNext) {
   // Flags and the wait for all others, whose end the kernel waits for; K and V to each of three,
   // who is told; then what came from each is counted, of the first slice one by one.
   EXPECT_EQ(words_of(schedule, attn::Lane::copy),
-            "Rsemmgmmgmmghb"
-            "AhAhA"
+            "Rsemmbgmmgmmg"
+            "hAhAhA"
             "mmgmmgmmghAe");
   EXPECT_EQ(words_of(schedule, attn::Lane::compute), "CCwCw");
   std::vector<std::int32_t> told;
@@ -301,7 +301,7 @@ TEST(Schedules, AwaitTheFirstRoundWhereNotAllArePushedTo) {
   // Rank 1 has keys of rank 0 alone, and gives its own to 2 and 3.
   const attn::Schedule schedule = pushed(Layout::contiguous(), 2);
   EXPECT_EQ(words_of(schedule, attn::Lane::copy),
-            "RsmmgmmghbAe"
+            "RsmmbgmmghAe"
             "mmgmmghAe");
 }
 

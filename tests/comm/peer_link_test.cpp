@@ -56,6 +56,10 @@ class PeerLinkOperations : public ::testing::Test {
   Operation note(std::uint32_t value) const { return {true, &note_, value}; }
   Operation waits(std::int32_t tag) const { return {false, blocks_[0].ready(1, tag), kHash}; }
   Operation resets(std::int32_t tag) const { return {true, blocks_[0].ready(1, tag), 0}; }
+  // Of pushes.
+  Operation opens(std::int32_t tag) const { return {true, blocks_[1].open(0, tag), kHash}; }
+  Operation hears(std::int32_t tag) const { return {false, blocks_[0].there(1, tag), kHash}; }
+  Operation forgets(std::int32_t tag) const { return {true, blocks_[0].there(1, tag), 0}; }
   Operation gives(std::int32_t tag) const { return {true, blocks_[1].free(0, tag), kHash}; }
 
   std::vector<std::vector<std::byte>> memory_;
@@ -102,8 +106,8 @@ TEST_F(PeerLinkOperations, OfFlags) {
   link.await_over(all, on_);
   link.flush();
   ASSERT_EQ(calls.size(), 1U);
-  EXPECT_EQ(calls[0], (std::vector{gives(0), gives(1), note(1), waits(0), resets(0), note(2),
-                                   waits(1), resets(1), note(0)}));
+  EXPECT_EQ(calls[0], (std::vector{opens(0), opens(1), note(1), hears(0), forgets(0), note(2),
+                                   hears(1), forgets(1), note(0)}));
 }
 
 /// Of a bundle of two rounds the first is asked for, and the last of each is told.
@@ -132,17 +136,17 @@ TEST_F(PeerLinkOperations, OfBundles) {
   link.release(std::span(sends).last(2), on_);
   link.flush();
   const auto tells = [&](std::int32_t tag) {
-    return Operation{true, blocks_[1].ready(0, tag), kHash};
+    return Operation{true, blocks_[1].there(0, tag), kHash};
   };
-  const Operation waits_free{false, blocks_[0].free(1, 0), kHash};
-  const Operation resets_free{true, blocks_[0].free(1, 0), 0};
+  const Operation waits_open{false, blocks_[0].open(1, 0), kHash};
+  const Operation resets_open{true, blocks_[0].open(1, 0), 0};
   EXPECT_EQ(calls, (std::vector<std::vector<Operation>>{
-                       {gives(0), note(5), waits_free},
-                       {resets_free, tells(1), note(2), waits(1), resets(1), note(0)},
+                       {opens(0), note(5), waits_open},
+                       {resets_open, tells(1), note(2), hears(1), forgets(1), note(0)},
                        {tells(3), note(0)}}));
   EXPECT_EQ(link.closer(2), 3);
   EXPECT_EQ(link.awaited_signal(0).word, nullptr);
-  EXPECT_EQ(link.awaited_signal(4).word, blocks_[0].free(1, 0));
+  EXPECT_EQ(link.awaited_signal(4).word, blocks_[0].open(1, 0));
 }
 
 /// Each stream has its own calls, in the order in which they were said.

@@ -112,8 +112,8 @@ struct Transfer {
   /// the last one of its round, so that a round may be one launch.
   std::int32_t round = 0;
   /// The same on both ends. Of those between the same sender and receiver whose senders move the
-  /// data and whose destinations are free at the same moment: the first one's `free` is that of
-  /// all, and the last one of a round is `ready` for those of the round. -1: for itself.
+  /// data and whose destinations are free at the same moment: the first one asks for all, and
+  /// the last one of a round says that those of the round are there. -1: for itself.
   std::int32_t bundle = -1;
   Mover mover = Mover::link;  ///< the same on both ends
   Block block;  ///< of this rank: the source where it sends, else the destination
