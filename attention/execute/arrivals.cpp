@@ -77,6 +77,14 @@ HeadSpan heads_sent(const RankPlan& plan, const Item& item, const Item& from) {
   return {};
 }
 
+HeadSpan heads_sent(const RankPlan& plan, const Item& item) {
+  for (const std::int32_t w : plan.waits(item)) {
+    const HeadSpan heads = heads_sent(plan, item, plan.items[static_cast<std::size_t>(w)]);
+    if (heads.attend >= 0) return heads;
+  }
+  return {};
+}
+
 std::vector<std::vector<std::uint32_t>> arrivals_needed(const RankPlan& plan, const Attend& attend,
                                                         std::int32_t kv_head, std::int32_t kv_heads,
                                                         const std::vector<std::int32_t>& arrivals) {

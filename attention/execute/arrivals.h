@@ -24,6 +24,9 @@ struct HeadSpan {
 /// head (Attend::by_head).
 HeadSpan heads_sent(const RankPlan& plan, const Item& item, const Item& from);
 
+/// The same of the attend among those that it waits for, if there is one.
+HeadSpan heads_sent(const RankPlan& plan, const Item& item);
+
 /// KeySegment::needed of each key segment of an attend: how many of `arrivals` must be over.
 std::vector<std::vector<std::uint32_t>> arrivals_needed(const RankPlan& plan, const Attend& attend,
                                                         std::int32_t kv_head, std::int32_t kv_heads,

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <map>
 #include <numeric>
 #include <span>
@@ -130,9 +131,8 @@ class Compiler {
     Arrivals& a = arrivals_.at(i);
     out_.early = true;
     for (const std::int32_t j : items) await(plan_.waits(item(j)), Lane::copy);
-    for (const std::int32_t j : items) {
+    for (const std::int32_t j : items)
       if (by_flag(item(j)) && !is_enqueued(j)) raise(j, Lane::copy);
-    }
     raise_early(items.front(), true);
     auto next = static_cast<std::int32_t>(out_.arrivals.size());
     out_.arrivals.insert(out_.arrivals.end(), a.sends.begin(), a.sends.end());
@@ -157,9 +157,8 @@ class Compiler {
   /// place in Schedule::arrivals.
   void push_round(std::span<const std::int32_t> items, std::int32_t& next) {
     std::vector<std::int32_t> sends;
-    for (const std::int32_t j : items) {
-      if (!by_flag(item(j))) sends.push_back(j);
-    }
+    std::ranges::copy_if(items, std::back_inserter(sends),
+                         [&](auto j) { return !by_flag(item(j)); });
     const auto peer = [&](std::size_t n) { return transfer(item(sends[n]).payload).peer; };
     std::size_t first = 0;  // of those for one receiver
     for (std::size_t n = 0; n < sends.size(); ++n) {
@@ -273,11 +272,7 @@ class Compiler {
   /// What a flag waits for instead of the end of the attend that it waits for.
   HeadSpan heads_to_await(const Item& it) const {
     if (!by_flag(it) || !traits(it.payload).beside_kernels) return {};
-    for (const std::int32_t w : plan_.waits(it)) {
-      const HeadSpan heads = heads_sent(plan_, it, item(w));
-      if (heads.attend >= 0) return heads;
-    }
-    return {};
+    return heads_sent(plan_, it);
   }
 
   /// Holds the copy lane until all that transfer item `it` waits for is over, but of the attend
@@ -298,12 +293,10 @@ class Compiler {
     const auto known = arrivals_.find(i);
     if (known == arrivals_.end()) return await(plan_.waits(item(i)), lane);
     const Arrivals& a = known->second;
-    // Flags for pushes may all have been raised early.
-    if (a.told && !a.started) add_arrivals(i, i);
+    if (a.told && !a.started) add_arrivals(i, i);  // all its flags were raised early
     std::vector<std::int32_t> others;
     for (const std::int32_t w : plan_.waits(item(i))) {
-      const bool told = item(w).kind == ItemKind::transfer && attend_of(w) == i;
-      if (!told) others.push_back(w);
+      if (item(w).kind != ItemKind::transfer || attend_of(w) != i) others.push_back(w);
     }
     await(others, lane);
     if (a.told) return await_mark(a.sources, lane);

@@ -116,7 +116,7 @@ struct Transfer {
   /// the last one of a round says that those of the round are there. -1: for itself.
   std::int32_t bundle = -1;
   Mover mover = Mover::link;  ///< the same on both ends
-  Block block;  ///< of this rank: the source where it sends, else the destination
+  Block block;                ///< of this rank: the source where it sends, else the destination
   std::int64_t bytes = 0;
 };
 
