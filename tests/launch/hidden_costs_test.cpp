@@ -64,6 +64,7 @@ TEST(HiddenCosts, SayWhyACallWasNotCaptured) {
                                  .cold_s = 0.0025,
                                  .graph_s = {},
                                  .graph_host_s = {},
+                                 .graph_host_again_s = {},
                                  .no_graph = "the driver is old"};
   EXPECT_TRUE(
       nlohmann::json::parse(to_json(r)).at("timing").at("forward").at("graph_median_s").is_null());
