@@ -1,6 +1,6 @@
 // What `bench` reports of a call's hidden costs: on GPUs figures with their units, elsewhere null.
 
-#include "launch/bench/report.h"
+#include "tests/launch/small_report.h"
 
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
@@ -12,14 +12,8 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 BenchReport report() {
-  BenchReport r;
-  r.problem = resolved(Problem{.seq = 64, .heads = 2, .head_dim = 8});
-  r.forward = Timing{.median_s = 0.002, .min_s = 0.001, .max_s = 0.004, .p99_s = 0.004};
-  r.bytes_sent = {10};
+  BenchReport r = small_report();
   r.forward_transfers = 14;
-  CostRequest cost;
-  cost.seq = 64;
-  r.cost = price(cost);
   return r;
 }
 

@@ -1,7 +1,7 @@
 // What bench takes from recorded calls, when ranks open together, and rates over a GPU's peak.
 
 #include "launch/bench/hold.h"
-#include "launch/bench/report.h"
+#include "tests/launch/small_report.h"
 
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
@@ -42,14 +42,8 @@ TEST(RecordedCalls, TheMedianOfTheLastCounts) {
 }
 
 BenchReport report() {
-  BenchReport r;
-  r.problem = resolved(Problem{.seq = 64, .heads = 2, .head_dim = 8});
-  r.forward = Timing{.median_s = 0.002, .min_s = 0.001, .max_s = 0.004, .p99_s = 0.004};
-  r.bytes_sent = {10};
+  BenchReport r = small_report();
   r.exposed_s = 0.25;
-  CostRequest cost;
-  cost.seq = 64;
-  r.cost = price(cost);
   return r;
 }
 

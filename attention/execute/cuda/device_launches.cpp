@@ -112,9 +112,9 @@ DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kerne
       g.key_tiles = {};
       g.places = {};
     }
+    g.kept = {lists_.data() + at, kept[i].size()};
     std::span<const std::byte> of_launch(kept[i]);
     to_device(of_launch);
-    g.kept = {const_cast<std::byte*>(of_launch.data()), of_launch.size()};
     const Launch& launch = host.launch(static_cast<std::int32_t>(i));
     std::vector<KeySegment> keys(g.keys.begin(), g.keys.end());
     for (std::size_t s = 0; s < launch.needed.size(); ++s) {

@@ -24,24 +24,21 @@ namespace {
 
 constexpr int kFlash2Rows = 128;  ///< of a tile, at most
 
-Variant variant_for(DType type, std::int64_t head_dim, std::int64_t head_dim_v) {
-#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)                           \
-  if (type == DType::dtype && head_dim == (dim) && head_dim_v == (dim_v)) { \
-    return &hopper_forward_##dtype##_##dim##_##dim_v;                       \
-  }
-#include <hopper_forward_variants.inc>
-#undef ANNULUS_HOPPER_VARIANT
-  return nullptr;
-}
+/// What serves a type and head dims, if it is built, and the kernels it may launch.
+struct Served {
+  Variant launch = nullptr;
+  VariantEntries entries = nullptr;
+};
 
-VariantEntries entries_for(DType type, std::int64_t head_dim, std::int64_t head_dim_v) {
+Served served(DType type, std::int64_t head_dim, std::int64_t head_dim_v) {
 #define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)                           \
   if (type == DType::dtype && head_dim == (dim) && head_dim_v == (dim_v)) { \
-    return &hopper_forward_entries_##dtype##_##dim##_##dim_v;               \
+    return {&hopper_forward_##dtype##_##dim##_##dim_v,                      \
+            &hopper_forward_entries_##dtype##_##dim##_##dim_v};             \
   }
 #include <hopper_forward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
-  return nullptr;
+  return {};
 }
 
 /// Multiprocessors that a launch may take.
@@ -57,7 +54,7 @@ Tuning tuning_of(const AttendGeometry& g) {
 }  // namespace
 
 std::string hopper_refuses(const KernelQuery& query) {
-  if (variant_for(query.dtype, query.head_dim, query.head_dim_v) == nullptr) {
+  if (served(query.dtype, query.head_dim, query.head_dim_v).launch == nullptr) {
     return "serves bf16 and f16 of head dims 64, 96, 128, 192, 256 and 192 with values of 128, as "
            "far as they are built";
   }
@@ -86,7 +83,7 @@ std::vector<std::byte> hopper_kept(const AttendGeometry& g) {
 KernelEntries hopper_entries(const KernelQuery& query) {
   const KernelEntries otherwise = cuda::flash2_entries(query);
   if (query.backward) return otherwise + backward_entries(query);
-  const VariantEntries variant = entries_for(query.dtype, query.head_dim, query.head_dim_v);
+  const VariantEntries variant = served(query.dtype, query.head_dim, query.head_dim_v).entries;
   if (variant == nullptr) return otherwise;
   return otherwise + prepare_entries() + variant() + merge_entries();
 }
@@ -129,7 +126,7 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
 
 void hopper_forward(const ForwardParams& params, const LaunchContext& context) {
   const AttendGeometry& g = params.geometry;
-  const Variant variant = variant_for(params.q.dtype, g.head_dim, g.head_dim_v);
+  const Variant variant = served(params.q.dtype, g.head_dim, g.head_dim_v).launch;
   const Tuning tuning = tuning_of(g);
   if (variant != nullptr && suits(params)) {
     launch_forward({variant, tuning.tile_keys}, params, context);

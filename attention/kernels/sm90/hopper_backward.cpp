@@ -16,24 +16,21 @@ namespace annulus::attn::sm90 {
 
 namespace {
 
-BackwardVariant variant_for(DType type, std::int64_t head_dim, std::int64_t head_dim_v) {
-#define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)                           \
-  if (type == DType::dtype && head_dim == (dim) && head_dim_v == (dim_v)) { \
-    return &hopper_backward_##dtype##_##dim##_##dim_v;                      \
-  }
-#include <hopper_backward_variants.inc>
-#undef ANNULUS_HOPPER_VARIANT
-  return nullptr;
-}
+/// What serves a type and head dims, if it is built, and the kernels it may launch.
+struct Served {
+  BackwardVariant launch = nullptr;
+  VariantEntries entries = nullptr;
+};
 
-VariantEntries entries_for(DType type, std::int64_t head_dim, std::int64_t head_dim_v) {
+Served served(DType type, std::int64_t head_dim, std::int64_t head_dim_v) {
 #define ANNULUS_HOPPER_VARIANT(dtype, dim, dim_v)                           \
   if (type == DType::dtype && head_dim == (dim) && head_dim_v == (dim_v)) { \
-    return &hopper_backward_entries_##dtype##_##dim##_##dim_v;              \
+    return {&hopper_backward_##dtype##_##dim##_##dim_v,                     \
+            &hopper_backward_entries_##dtype##_##dim##_##dim_v};            \
   }
 #include <hopper_backward_variants.inc>
 #undef ANNULUS_HOPPER_VARIANT
-  return nullptr;
+  return {};
 }
 
 BackwardMaps maps_of(const BackwardParams& p) {
@@ -49,7 +46,7 @@ BackwardMaps maps_of(const BackwardParams& p) {
 }  // namespace
 
 KernelEntries backward_entries(const KernelQuery& query) {
-  const VariantEntries variant = entries_for(query.dtype, query.head_dim, query.head_dim_v);
+  const VariantEntries variant = served(query.dtype, query.head_dim, query.head_dim_v).entries;
   if (variant == nullptr) return {};
   return prepare_backward_entries() + variant();
 }
@@ -90,7 +87,7 @@ void launch_backward(BackwardVariant variant, const BackwardParams& params,
 
 void hopper_backward(const BackwardParams& params, const LaunchContext& context) {
   const AttendGeometry& g = params.geometry;
-  const BackwardVariant variant = variant_for(params.q.dtype, g.head_dim, g.head_dim_v);
+  const BackwardVariant variant = served(params.q.dtype, g.head_dim, g.head_dim_v).launch;
   if (variant == nullptr || !suits(params)) {
     cuda::begin_flops(context);
     cuda::flash2_backward(params, context);
