@@ -23,7 +23,7 @@ struct Emulation {
   bool flops_assign = false;  ///< LaunchContext, with a kept schedule
   bool joined = true;         ///< tile lists, as the executor has them; false: single tiles
   std::optional<attn::sm90::Split> split{};  ///< none: as launches are split
-  std::string_view candidate{};  ///< as "lazy_128" (hopper_candidates.h); empty: what is launched
+  std::string_view candidate{};  ///< as "early_128" (hopper_candidates.h); empty: what is launched
 };
 
 /// The Hopper forward as a kernel of host memory, with the tiles it wants (Kernel::tiles). No

@@ -1,6 +1,7 @@
-// Tunings of the Hopper forward on emulated blocks: what is launched, for each head dim, and the
-// candidates. What of the cases of hopper_test.cpp a tuning can break: lengths about its tiles,
-// orders of its warpgroups, masks, resumed states, flags, aborts.
+// Tunings of the Hopper forward on emulated blocks: what is launched, for each head dim, and those
+// of the candidates that differ in what blocks share. What of the cases of hopper_test.cpp a tuning
+// can break: lengths about its tiles, orders of its warpgroups, masks, resumed states, flags,
+// aborts.
 #include "tests/emulate/forward_check.h"
 #include "tests/support/hopper_candidates.h"
 
@@ -143,20 +144,18 @@ TEST_P(Candidates, AbortsBetweenItems) {
   }
 }
 
-#define ANNULUS_CANDIDATE(name, dim) Candidate{#name "_" #dim, dim, dim},
 INSTANTIATE_TEST_SUITE_P(Hopper, Candidates,
-                         ::testing::Values(ANNULUS_HOPPER_CANDIDATES(ANNULUS_CANDIDATE)
-                                               Candidate{"", 128, 128},
-                                           Candidate{"", 64, 64}, Candidate{"", 96, 96},
-                                           Candidate{"", 192, 128}, Candidate{"", 192, 192},
-                                           Candidate{"", 256, 256}),
+                         ::testing::Values(Candidate{"short_128", 128, 128},
+                                           Candidate{"queries_128", 128, 128},
+                                           Candidate{"turns_192", 192, 192},
+                                           Candidate{"", 128, 128}, Candidate{"", 64, 64},
+                                           Candidate{"", 96, 96}, Candidate{"", 192, 128},
+                                           Candidate{"", 192, 192}, Candidate{"", 256, 256}),
                          [](const auto& which) {
                            return which.param.name.empty()
                                       ? "launched_" + std::to_string(which.param.head_dim) + "_" +
                                             std::to_string(which.param.head_dim_v)
                                       : which.param.name;
                          });
-#undef ANNULUS_CANDIDATE
-
 }  // namespace
 }  // namespace annulus::testing

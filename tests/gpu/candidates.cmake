@@ -36,7 +36,8 @@ if(ANNULUS_KERNEL_SET STREQUAL "ci")
     WRONG "no_additions 128")
 else()
   annulus_candidates(hopper_candidates TEMPLATE hopper_candidate.cu.in
-    RIGHT "queries 128" "lazy 128" "wide_turns 128" "three_none 64" "turns 192" "turns 256"
+    RIGHT "queries 128" "short 128" "short_none 128" "short_early 128" "early 128" "wide_turns 128" "three_none 64"
+    "early 64" "turns 96" "early 96" "turns 192" "early 256"
     WRONG "traced_wide 128" "traced 128" "traced 192")
   annulus_candidates(hopper_backward_candidates TEMPLATE hopper_backward_candidate.cu.in
     WRONG "traced 128" "traced_turned 192" "traced_wide 256" "no_additions 128" "no_additions 64"

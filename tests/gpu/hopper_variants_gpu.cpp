@@ -1,9 +1,9 @@
 // Tunings of the Hopper forward side by side, bf16:
-//   hopper_variants_gpu list              names, as "lazy 128"
+//   hopper_variants_gpu list              names, as "early 128"
 //   hopper_variants_gpu check [NAME...]   numbers against the float64 oracle
 //   hopper_variants_gpu time [NAME...]    TFLOP/s by variant, full and causal, 512 to 16k
 //   hopper_variants_gpu trace [NAME...]   clocks by phase, of those that say so
-// NAME: "lazy 128", "lazy" (of every head dim) or "128"; none: all. check: exit status 1 if one is
+// NAME: "early 128", "early" (of every head dim) or "128"; none: all. check: exit status 1 if one is
 // wrong. 77 without a Hopper GPU. tests/gpu/hopper_variants.sh runs each under a deadline.
 #include "attention/kernels/sm90/forward_phases.h"
 #include "tests/gpu/device_oracle.h"

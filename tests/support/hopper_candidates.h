@@ -20,19 +20,30 @@ constexpr Tuning traced(Tuning t) {
 }
 
 /// What is launched up to kShortKeys, here at every length.
-inline constexpr Tuning lazy_128 = default_tuning(128, 128, false, attn::sm90::kShortKeys);
+inline constexpr Tuning short_128 = default_tuning(128, 128, false, attn::sm90::kShortKeys);
 constexpr Tuning holding(Tuning t, int queries) {
   t.query_buffers = queries;
   return t;
 }
-inline constexpr Tuning queries_128 = holding(lazy_128, 3);
+/// Maxima are found in each step.
+constexpr Tuning early(Tuning t) {
+  t.late_maxima = false;
+  return t;
+}
+inline constexpr Tuning queries_128 = holding(short_128, 3);
+inline constexpr Tuning short_none_128 = with_turns(short_128, false);
+inline constexpr Tuning short_early_128 = early(with_turns(short_128, false));
+inline constexpr Tuning early_128 = early(default_tuning(128, 128, false));
 inline constexpr Tuning wide_turns_128 = with_turns(default_tuning(128, 128, false), true);
 inline constexpr Tuning three_none_64 = with_turns(default_tuning(64, 64, false), false);
+inline constexpr Tuning early_64 = early(default_tuning(64, 64, false));
+inline constexpr Tuning turns_96 = with_turns(default_tuning(96, 96, false), true);
+inline constexpr Tuning early_96 = early(turns_96);
 inline constexpr Tuning turns_192 = with_turns(default_tuning(192, 192, false), true);
-inline constexpr Tuning turns_256 = with_turns(default_tuning(256, 256, false), true);
+inline constexpr Tuning early_256 = early(default_tuning(256, 256, false));
 
 // Right, but they tell what takes how long, behind the counter of FLOP (trace.cuh).
-inline constexpr Tuning traced_128 = traced(lazy_128);
+inline constexpr Tuning traced_128 = traced(short_128);
 inline constexpr Tuning traced_wide_128 = traced(default_tuning(128, 128, false));
 inline constexpr Tuning traced_192 = traced(default_tuning(192, 192, false));
 
@@ -40,9 +51,14 @@ inline constexpr Tuning traced_192 = traced(default_tuning(192, 192, false));
 
 /// X(name, head dim) for each.
 #define ANNULUS_HOPPER_CANDIDATES(X) \
-  X(lazy, 128)                       \
+  X(short, 128)                      \
+  X(short_early, 128)                \
+  X(early, 128)                      \
   X(wide_turns, 128)                 \
   X(queries, 128)                    \
   X(three_none, 64)                  \
+  X(early, 64)                       \
+  X(turns, 96)                       \
+  X(early, 96)                       \
   X(turns, 192)                      \
-  X(turns, 256)
+  X(early, 256)

@@ -246,6 +246,55 @@ struct Consumer {
     reach(ForwardPhase::step);
   }
 
+  /// Late maxima: may all warps of the group keep theirs, as this thread may where its `stays`?
+  /// They decide together, for they compute scores together. The word is that of the step's K:
+  /// whoever writes it next has K that came after all had read it and let go of this one.
+  __device__ __forceinline__ bool keep_maxima(bool stays) const {
+    volatile std::uint32_t& grown = shared.grown[group][Place<kStages>(step).index];
+    if (__any_sync(0xffffffffU, !stays) != 0 && at.lane() == 0) grown = 1;
+    sync_group(at);
+    return __any_sync(0xffffffffU, grown != 0) == 0;
+  }
+
+  /// Late maxima that have grown: from scores computed once more.
+  __device__ __forceinline__ void take_again(const Matrix& rows) {
+    sync_group(at);  // all have read the word
+    if (at.thread() == 0) {
+      *static_cast<volatile std::uint32_t*>(&shared.grown[group][Place<kStages>(step).index]) = 0;
+    }
+    start_scores(rows);
+    wait_products<0>(s);
+    find_maxima(false, Seen{0, 0}, static_cast<float>(kTuning.slack));
+    exponentiate(s, sums, scale, keep, 0);
+    exponentiate(s, sums, scale, keep, 1);
+    rescale();
+    pack_scores<T>(s, probabilities);
+  }
+
+  /// take_step where no mask is, by the maxima of before: nearly always they stay. K is kept until
+  /// that is known.
+  __device__ __forceinline__ void take_whole_step(const Matrix& rows) {
+    constexpr float kMost = 0.98F * static_cast<float>(1 << kTuning.slack);  // of exp2's error
+    wait_products<1>(s);
+    const float first = exponentiate_early(s, sums, scale, 0);
+    finish_before(first);
+    wait_products<0>(o);
+    release(&shared.v_empty[Place<kStages>(step - 1).index]);
+    cut = false;
+    next.look_ahead(shared, step + 1);
+    const float second = exponentiate_early(s, sums, scale, 1);
+    pack_scores<T>(s, probabilities);
+    if (keep_maxima(first <= kMost && second <= kMost)) {  // not NaN
+      sums.sum[0] = __fadd_rn(sums.sum[0], first);
+      sums.sum[1] = __fadd_rn(sums.sum[1], second);
+    } else {
+      take_again(rows);
+    }
+    release(&shared.k_empty[Place<kStages>(step).index]);
+    ++step;
+    reach(ForwardPhase::step);
+  }
+
   /// The other steps of an item, but for the last P V. Scores of the second are computed while
   /// output of the item before leaves. False where the launch was aborted.
   __device__ __forceinline__ bool stream_keys(int n) {
@@ -273,8 +322,12 @@ struct Consumer {
       pass_turn();
       // Most steps are not masked: they have code of their own, without a question in it. The
       // second has not, for code that is not in its cache yet is what short sequences wait for.
-      if (next.is_masked()) {
+      // Where the next queries wait for the last scores, these are not kept.
+      const bool is_masked = next.is_masked();
+      if (is_masked || (kTuning.late_maxima && !kAhead && left == 1)) {
         take_step(item, left, true);
+      } else if constexpr (kTuning.late_maxima) {
+        take_whole_step(rows);
       } else {
         take_step(item, left, false);
       }

@@ -7,7 +7,8 @@
 
 // The loader: one thread that draws items, says which keys meet them, waits for their segments'
 // counters and has the copy engine bring K and V. Steps run on from item to item. V of a step is
-// asked for after K of the next, which consumers need first.
+// asked for after K of the next, which consumers need first; where they keep K for long
+// (Tuning::late_maxima), before it.
 namespace annulus::attn::sm90 {
 
 template <int kDim, int kDimV, Tuning kTuning>
@@ -134,6 +135,7 @@ struct Loader {
         const int keys = min(kTuning.tile_keys, tile.keys - at);
         if (!await_keys(tile, tile.key + at, keys, item.kv_head)) return false;
         describe(tile, tile.key + at, keys, item);
+        if constexpr (kTuning.late_maxima) load_values();
         load_keys();
         load_values();
         held = true;

@@ -64,6 +64,8 @@ struct Shared {
   std::uint64_t q_full[kQueries], out_full[kOuts];
   std::uint64_t q_empty;  ///< the only queries may be overwritten (kQueries = 1)
   std::uint32_t aborted;  ///< no output comes any more
+  /// Some warp's maxima of the step do not stay, by stage of its K (Tuning::late_maxima).
+  std::uint32_t grown[kGroups][kStages];
   // The loader's own, of whose registers there are few.
   std::int64_t pairs;       ///< rows times keys so far
   std::int32_t segment;     ///< of the last step
@@ -96,6 +98,7 @@ __device__ inline void init_barriers(Shared<kDim, kDimV, kTuning>& s) {
     init_barrier(&s.v_full[i], 1);
     init_barrier(&s.k_empty[i], kConsumerWarps);
     init_barrier(&s.v_empty[i], kConsumerWarps);
+    for (int group = 0; group < s.kGroups; ++group) s.grown[group][i] = 0;
   }
   for (int i = 0; i < s.kItems; ++i) {
     init_barrier(&s.item_full[i], 1);

@@ -128,12 +128,11 @@ __device__ __forceinline__ bool raise_maxima(const float (&s)[kScores], RowSums&
   return __any_sync(0xffffffffU, any) != 0;
 }
 
-/// Scores of the thread's row h, whose maximum is known, to probabilities, and these to its sum.
+/// Scores of the thread's row h to probabilities, under `shift`; their sum.
 template <int kScores>
-__device__ __forceinline__ void exponentiate(float (&s)[kScores], RowSums& rows, float scale,
-                                             const float (&keep)[2], int h) {
-  const float shift = shift_of(rows.max[h], scale);
-  float part = __fmul_rn(rows.sum[h], keep[h]);  // never one rounding with what is added
+__device__ __forceinline__ float exponentiate_row(float (&s)[kScores], float scale, float shift,
+                                                  int h) {
+  float part = 0.0F;
 #pragma unroll
   for (int j = 0; j < kScores / 4; ++j) {
 #pragma unroll
@@ -143,7 +142,24 @@ __device__ __forceinline__ void exponentiate(float (&s)[kScores], RowSums& rows,
       part += x;
     }
   }
-  rows.sum[h] = part;
+  return part;
+}
+
+/// Scores of the thread's row h, whose maximum is known, to probabilities, and these to its sum.
+template <int kScores>
+__device__ __forceinline__ void exponentiate(float (&s)[kScores], RowSums& rows, float scale,
+                                             const float (&keep)[2], int h) {
+  const float part = exponentiate_row(s, scale, shift_of(rows.max[h], scale), h);
+  // Never one rounding with what is added.
+  rows.sum[h] = __fadd_rn(__fmul_rn(rows.sum[h], keep[h]), part);
+}
+
+/// The same under the maximum of before, which the row's scores may exceed; nothing is added to the
+/// sum. Of a row that has seen nothing all are infinite, or no numbers.
+template <int kScores>
+__device__ __forceinline__ float exponentiate_early(float (&s)[kScores], const RowSums& rows,
+                                                    float scale, int h) {
+  return exponentiate_row(s, scale, __fmul_rn(rows.max[h], scale), h);
 }
 
 /// Probabilities as the left operand of the product with V: the layout of a product's rows is that

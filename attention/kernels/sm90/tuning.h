@@ -20,6 +20,10 @@ struct Tuning {
   /// them its output so far. Results are as exact: probabilities and sums have one maximum. An
   /// item's first step has no slack (notes/01, "How exact many ranks are").
   int slack = 0;
+  /// Steps without masks are exponentiated under the maxima of before, and these looked for only if
+  /// a sum says that some may have grown by more than slack allows: from scores computed once more.
+  /// Decisions, and so bits, are those of looking each time.
+  bool late_maxima = false;
   int loader_registers = 40;  ///< of a thread
   int consumer_registers = 232;
   bool traced = false;  ///< block 0 says how long phases take (trace.cuh)
@@ -39,7 +43,7 @@ constexpr bool registers_suit(const Tuning& t) {
 }
 
 /// Sequences of at most so many keys have steps of fewer, of which fewer are empty (notes/07).
-inline constexpr std::int64_t kShortKeys = 4096;
+inline constexpr std::int64_t kShortKeys = 8192;
 /// `keys`: of the whole sequence; 0: not known.
 constexpr bool has_short_steps(std::int64_t head_dim, bool capped, std::int64_t keys) {
   return head_dim == 128 && !capped && keys > 0 && keys <= kShortKeys;
@@ -48,12 +52,13 @@ constexpr bool has_short_steps(std::int64_t head_dim, bool capped, std::int64_t 
 /// Head dims that have their own tuning; the others have none.
 constexpr Tuning default_tuning(std::int64_t head_dim, std::int64_t head_dim_v, bool capped,
                                 std::int64_t keys = 0) {
-  if (has_short_steps(head_dim, capped, keys)) return {.turns = false, .slack = 8};
+  if (has_short_steps(head_dim, capped, keys)) return {.slack = 8, .late_maxima = true};
   if (head_dim == 256) {
     return {.tile_keys = 80,
             .query_buffers = 1,
             .turns = false,
             .slack = 8,
+            .late_maxima = true,
             .loader_registers = 24,
             .consumer_registers = 240};
   }
@@ -71,17 +76,25 @@ constexpr Tuning default_tuning(std::int64_t head_dim, std::int64_t head_dim_v, 
     return {.tile_keys = 160,
             .turns = false,
             .slack = 8,
+            .late_maxima = true,
             .loader_registers = 24,
             .consumer_registers = 240};
   }
   if (head_dim == 96) {
     return {.groups = 3,
             .tile_keys = 96,
+            .turns = false,
             .slack = 8,
+            .late_maxima = true,
             .loader_registers = 32,
             .consumer_registers = 160};
   }
-  return {.groups = 3, .stages = 4, .slack = 8, .loader_registers = 32, .consumer_registers = 160};
+  return {.groups = 3,
+          .stages = 4,
+          .slack = 8,
+          .late_maxima = true,
+          .loader_registers = 32,
+          .consumer_registers = 160};
 }
 
 }  // namespace annulus::attn::sm90
