@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <functional>
 #include <map>
+#include <set>
 #include <string_view>
 #include <tuple>
 #include <vector>
@@ -47,11 +48,10 @@ std::string crowded_queues(std::span<const Seat> seats) {
   return {};
 }
 
-bool shares_gpu(std::span<const Seat> seats, std::size_t rank) {
-  const Seat& mine = seats[rank];
-  return std::count_if(seats.begin(), seats.end(), [&](const Seat& s) {
-           return s.host == mine.host && s.process == mine.process && s.device == mine.device;
-         }) > 1;
+bool share_gpus(std::span<const Seat> seats) {
+  std::set<std::tuple<std::int64_t, std::int64_t, std::int32_t>> gpus;
+  for (const Seat& s : seats) gpus.insert({s.host, s.process, s.device});
+  return gpus.size() < seats.size();
 }
 
 bool require_queues(Communicator& communicator, int device) {
@@ -62,7 +62,7 @@ bool require_queues(Communicator& communicator, int device) {
                           std::as_writable_bytes(std::span(seats)), "GPUs of the ranks");
   const std::string crowded = crowded_queues(seats);
   if (!crowded.empty()) throw InvalidArgument(crowded);
-  return shares_gpu(seats, static_cast<std::size_t>(communicator.rank()));
+  return share_gpus(seats);
 }
 
 }  // namespace annulus::comm

@@ -29,11 +29,11 @@ struct Seat {
 /// process on a GPU needs one queue: its calls are enqueued in an order that suits it.
 std::string crowded_queues(std::span<const Seat> seats);
 
-/// Has rank `rank` of a process another one of it on its GPU?
-bool shares_gpu(std::span<const Seat> seats, std::size_t rank);
+/// Are any two ranks threads of one process on one GPU? What follows from it is collective.
+bool share_gpus(std::span<const Seat> seats);
 
 /// Collective. Throws InvalidArgument, on every rank alike, where crowded_queues() finds something.
-/// Returns shares_gpu() of this rank.
+/// Returns share_gpus().
 bool require_queues(Communicator& communicator, int device);
 
 }  // namespace annulus::comm

@@ -39,7 +39,7 @@ struct Attention::Impl {
     comm::Communicator& communicator = session.impl().communicator();
     // To bind takes memory and loads code, for which the driver waits until the GPU is idle, and
     // holds up all threads of the process: what they enqueued before must be whole.
-    if (session.impl().device && session.impl().device->shares_gpu()) {
+    if (session.impl().device && session.impl().device->share_gpus()) {
       communicator.barrier("attention: ranks that share a GPU");
     }
     std::exception_ptr error;

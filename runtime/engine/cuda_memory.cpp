@@ -34,10 +34,10 @@ std::vector<std::string> device_transports() {
 }
 
 CudaMemory::CudaMemory(comm::Communicator& communicator, const SessionOptions& options, int device,
-                       std::int64_t arena_bytes, bool shares_gpu)
+                       std::int64_t arena_bytes, bool share_gpus)
     : driver_(comm::peer::Driver::load()),
       rank_(communicator.rank()),
-      shares_gpu_(shares_gpu),
+      share_gpus_(share_gpus),
       control_(communicator, driver_, host_of(communicator, options), device,
                ControlBlock::bytes(communicator.size())),
       arena_(communicator, driver_, host_of(communicator, options), device, arena_bytes,
@@ -48,14 +48,14 @@ CudaMemory::CudaMemory(comm::Communicator& communicator, const SessionOptions& o
   check_cuda(cudaMemset(control_.local(), 0, static_cast<std::size_t>(control_.bytes())),
              "cudaMemset of the signals");
   check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
-  if (shares_gpu) comm::peer::load_copies(copies_.get());
+  if (share_gpus) comm::peer::load_copies(copies_.get());
   for (int r = 0; r < communicator.size(); ++r) {
     blocks_.emplace_back(control_.of(r), communicator.size());
   }
   choose_transport(communicator, options);
   // Where ranks are threads of one GPU, a look at its memory may stand behind another's wait.
   const int queues =
-      shares_gpu_ ? 1 : comm::hardware_queues(std::getenv("CUDA_DEVICE_MAX_CONNECTIONS"));
+      share_gpus_ ? 1 : comm::hardware_queues(std::getenv("CUDA_DEVICE_MAX_CONNECTIONS"));
   watch_ =
       std::make_unique<comm::peer::Watch>(rank_, device, blocks_, communicator.timeout_s(), queues);
   if (nccl_) watch_->also([nccl = nccl_.get()] { nccl->abort(); });

@@ -21,9 +21,9 @@ namespace annulus::engine {
 /// ranks beside it.
 class CudaMemory final : public DeviceMemory {
  public:
-  /// `shares_gpu`: with another rank of this process.
+  /// `share_gpus`: some ranks do, as threads of one process.
   CudaMemory(comm::Communicator& communicator, const SessionOptions& options, int device,
-             std::int64_t arena_bytes, bool shares_gpu);
+             std::int64_t arena_bytes, bool share_gpus);
   ~CudaMemory() override;
 
   int device() const override { return arena_.device(); }
@@ -31,7 +31,7 @@ class CudaMemory final : public DeviceMemory {
   std::string transport() const override { return transport_; }
   std::string transport_reason() const override { return reason_; }
   bool copies_beside_kernels() const override;
-  bool shares_gpu() const override { return shares_gpu_; }
+  bool share_gpus() const override { return share_gpus_; }
 
   int rank() const { return rank_; }
   /// Rank r's arena as this GPU addresses it; null where it cannot or another way was chosen.
@@ -62,7 +62,7 @@ class CudaMemory final : public DeviceMemory {
 
   comm::peer::Driver driver_;
   int rank_;
-  bool shares_gpu_;
+  bool share_gpus_;
   comm::peer::SymmetricMemory control_;
   comm::peer::SymmetricMemory arena_;
   std::vector<comm::peer::ControlBlock> blocks_;

@@ -172,11 +172,11 @@ class DevicePass final : public BoundPass {
   /// A graph's branches go to queues that the driver chooses: where ranks share them, one may stand
   /// behind another that waits for it.
   void require_queues_of_graphs() const {
-    if (!memory_.shares_gpu() || rank_.transfers.empty()) return;
+    if (!memory_.share_gpus() || rank_.transfers.empty()) return;
     throw Unsupported(
-        fmt::format("rank {}: a graph may not capture calls of ranks that are threads of one "
-                    "process on one GPU ({}): start them as processes",
-                    rank_.rank, memory_.device()));
+        fmt::format("rank {}: a graph may not capture calls where ranks are threads of one process "
+                    "on one GPU: start them as processes",
+                    rank_.rank));
   }
 
   /// Tiles are listed once: for the room that they need, and for the device.
@@ -366,8 +366,8 @@ std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator& communicato
                                                  const SessionOptions& options, int device,
                                                  std::int64_t arena_bytes) {
   comm::require_agreement(communicator, "peer_copies", options.peer_copies);
-  const bool shares_gpu = comm::require_queues(communicator, device);
-  return std::make_unique<CudaMemory>(communicator, options, device, arena_bytes, shares_gpu);
+  const bool share_gpus = comm::require_queues(communicator, device);
+  return std::make_unique<CudaMemory>(communicator, options, device, arena_bytes, share_gpus);
 }
 
 std::unique_ptr<BoundPass> make_device_pass(Session::Impl& session, Plan plan, RankPlan rank,

@@ -28,9 +28,9 @@ class DeviceMemory {
   virtual std::string transport_reason() const = 0;
   /// All ranks receive by their own copy engines, which run while a kernel fills their GPU.
   virtual bool copies_beside_kernels() const = 0;
-  /// With another rank of this process: what one does to the GPU, such as to take memory, waits for
-  /// what others have enqueued.
-  virtual bool shares_gpu() const = 0;
+  /// Some ranks are threads of one process on one GPU: what one does to it, such as to take memory,
+  /// waits for what others have enqueued. The same on all ranks.
+  virtual bool share_gpus() const = 0;
 };
 
 }  // namespace engine

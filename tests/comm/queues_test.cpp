@@ -36,17 +36,17 @@ TEST(Queues, AreWhatTheDriverTakes) {
 
 TEST(Queues, SufficeForOneRankOnAGpuHoweverFewTheyAre) {
   EXPECT_THAT(crowded_queues(threads(1, 1, 1)), IsEmpty());
-  EXPECT_FALSE(shares_gpu(threads(1, 1, 1), 0));
+  EXPECT_FALSE(share_gpus(threads(1, 1, 1)));
   EXPECT_THAT(crowded_queues(threads(8, 8, 1)), IsEmpty());
-  EXPECT_FALSE(shares_gpu(threads(8, 8, 1), 3));
-  EXPECT_TRUE(shares_gpu(threads(3, 2, 9), 2));
-  EXPECT_FALSE(shares_gpu(threads(3, 2, 9), 1));
+  EXPECT_FALSE(share_gpus(threads(8, 8, 1)));
+  EXPECT_TRUE(share_gpus(threads(3, 2, 9)));
 }
 
 TEST(Queues, SufficeForProcessesAndForOtherHosts) {
   std::vector<Seat> seats = threads(8, 1, 8);
   for (std::size_t r = 0; r < seats.size(); ++r) seats[r].process += static_cast<std::int64_t>(r);
   EXPECT_THAT(crowded_queues(seats), IsEmpty());
+  EXPECT_FALSE(share_gpus(seats));
   seats = threads(4, 1, 6);
   EXPECT_THAT(crowded_queues(seats), HasSubstr("4 ranks"));
   seats[2].host = seats[3].host = 8;

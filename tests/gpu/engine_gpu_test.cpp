@@ -57,20 +57,21 @@ TEST_F(OnGpu, GivesTheSameBitsTwice) {
   }
 }
 
-/// With another rank of this process.
-bool shares_gpu(Mesh& mesh, int device) {
+/// Are any two ranks of one process on one GPU?
+bool share_gpus(Mesh& mesh, int device) {
   const std::array<int, 2> mine{getpid(), device};
   std::vector<std::array<int, 2>> all(static_cast<std::size_t>(mesh.world()));
   all_gather(mesh, std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)));
-  return std::count(all.begin(), all.end(), mine) > 1;
+  std::ranges::sort(all);
+  return std::ranges::adjacent_find(all) != all.end();
 }
 
-/// A captured call, ready to be played again. Null where a graph may not capture it: where ranks
-/// are threads on one GPU.
+/// A captured call, ready to be played again. Null where a graph may not capture it: where some
+/// ranks are threads on one GPU.
 cudaGraphExec_t captured(Mesh& mesh, Rank& rank) {
   cudaGraph_t graph = nullptr;
   check_cuda(cudaStreamBeginCapture(rank.stream(), cudaStreamCaptureModeThreadLocal), "begin");
-  if (shares_gpu(mesh, rank.device())) {
+  if (share_gpus(mesh, rank.device())) {
     EXPECT_THROW(rank.call(rank.stream()), Unsupported);
     (void)cudaStreamEndCapture(rank.stream(), &graph);
     (void)cudaGetLastError();
