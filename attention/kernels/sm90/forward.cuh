@@ -306,24 +306,23 @@ struct Consumer {
       if (p.resume) begin_output<kDimV>(g, p, item, Lane(thread_again()), scale, sums, o);
       return true;
     }
-    if (!go_on(rows, max(n - 1, 0))) return false;
-    pass_turn();
-    if (n > 0) leave(n - 1);
-    reach(ForwardPhase::output);
-    if (p.resume) {
-      wait_products<0>(s);  // registers of products may not be written while others are under way
-      begin_output<kDimV>(g, p, item, Lane(thread_again()), scale, sums, o);
-    }
-    start_values(step - 1, p.resume);
-    take_step(item, left, next.is_masked());
-    while (--left > 0) {
-      if (!go_on(rows, n)) return false;
-      start_values(step - 1, true);
-      pass_turn();
-      // Most steps are not masked: they have code of their own, without a question in it. The
-      // second has not, for code that is not in its cache yet is what short sequences wait for.
-      // Where the next queries wait for the last scores, these are not kept.
+    // One code for all of them, but for steps that are masked: code that is not in its cache yet is
+    // what short sequences wait for.
+    for (bool second = true; left > 0; --left, second = false) {
+      if (!go_on(rows, second ? max(n - 1, 0) : n)) return false;
+      if (second) {
+        pass_turn();
+        if (n > 0) leave(n - 1);
+        reach(ForwardPhase::output);
+        if (p.resume) {
+          wait_products<0>(s);  // else its registers may not be written
+          begin_output<kDimV>(g, p, item, Lane(thread_again()), scale, sums, o);
+        }
+      }
+      start_values(step - 1, !second || p.resume);
+      if (!second) pass_turn();
       const bool is_masked = next.is_masked();
+      // Where the next queries wait for the last scores, these are not kept.
       if (is_masked || (kTuning.late_maxima && !kAhead && left == 1)) {
         take_step(item, left, true);
       } else if constexpr (kTuning.late_maxima) {
