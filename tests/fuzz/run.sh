@@ -18,7 +18,7 @@ if ! "$clang" -fsanitize=fuzzer,address probe.cpp -o probe 2>probe.err; then
 fi
 command -v ccache >/dev/null && clang="ccache $clang"
 
-flags="-std=c++20 -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+flags="-std=c++20 -O1 -gline-tables-only -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
   -I$source -I$source/runtime/include -DFMT_HEADER_ONLY"
 # Two at a time: most of this test is compiling.
 files=()

@@ -8,6 +8,8 @@
 //              Q and carry output away (porter.cuh). 24 registers a thread.
 //              warpgroups 1, 2: consumers of 64 rows each, 240 registers. S = Q K^T from shared
 //              memory, softmax in registers, O += P V with P from registers.
+//   maxima     nearly always stay as they are after an item's first step: steps without masks are
+//              exponentiated under those of before, and scores computed again where that was wrong
 //   overlap    within a warpgroup: products of S for step i and of O for step i - 1 are started
 //              together, softmax of i runs under the latter. From item to item: O of the last step
 //              and S of the first together; output leaves under S of the second. Between
