@@ -48,6 +48,9 @@ struct Consumer {
   static constexpr int kStages = Memory::kStages;
   /// Queries of the next item have a place of their own.
   static constexpr bool kAhead = Memory::kQueries > 1;
+  /// The second step of an item has the code of those that follow: code that is not in its cache
+  /// yet is what short sequences wait for. 64 and 256 have too few registers for it.
+  static constexpr bool kOneLoop = kDim != 64 && kDim != 256;
 
   const cuda::Geometry& g;
   const ForwardParams& p;
@@ -297,6 +300,17 @@ struct Consumer {
     reach(ForwardPhase::step);
   }
 
+  /// Between the products of item n's second step: output of the item before leaves.
+  __device__ __forceinline__ void hand_over(const Item& item, int n) {
+    pass_turn();
+    if (n > 0) leave(n - 1);
+    reach(ForwardPhase::output);
+    if (p.resume) {
+      wait_products<0>(s);  // else its registers may not be written
+      begin_output<kDimV>(g, p, item, Lane(thread_again()), scale, sums, o);
+    }
+  }
+
   /// The other steps of an item, but for the last P V. Scores of the second are computed while
   /// output of the item before leaves. False where the launch was aborted.
   __device__ __forceinline__ bool stream_keys(int n) {
@@ -308,19 +322,15 @@ struct Consumer {
       if (p.resume) begin_output<kDimV>(g, p, item, Lane(thread_again()), scale, sums, o);
       return true;
     }
-    // One code for all of them, but for steps that are masked: code that is not in its cache yet is
-    // what short sequences wait for.
-    for (bool second = true; left > 0; --left, second = false) {
+    if constexpr (!kOneLoop) {
+      if (!go_on(rows, max(n - 1, 0))) return false;
+      hand_over(item, n);
+      start_values(step - 1, p.resume);
+      take_step(item, left--, next.is_masked());
+    }
+    for (bool second = kOneLoop; left > 0; --left, second = false) {
       if (!go_on(rows, second ? max(n - 1, 0) : n)) return false;
-      if (second) {
-        pass_turn();
-        if (n > 0) leave(n - 1);
-        reach(ForwardPhase::output);
-        if (p.resume) {
-          wait_products<0>(s);  // else its registers may not be written
-          begin_output<kDimV>(g, p, item, Lane(thread_again()), scale, sums, o);
-        }
-      }
+      if (second) hand_over(item, n);
       start_values(step - 1, !second || p.resume);
       if (!second) pass_turn();
       const bool is_masked = next.is_masked();
