@@ -4,7 +4,7 @@
 #include "tests/emulate/forward.h"
 
 #include "attention/kernels/operand.h"
-#include "attention/kernels/sm90/forward.cuh"
+#include "attention/kernels/sm90/block.cuh"
 #include "attention/kernels/sm90/kept.h"
 #include "attention/kernels/sm90/merge.cuh"
 #include "attention/kernels/sm90/pack.cuh"

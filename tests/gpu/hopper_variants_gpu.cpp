@@ -3,8 +3,8 @@
 //   hopper_variants_gpu check [NAME...]   numbers against the float64 oracle
 //   hopper_variants_gpu time [NAME...]    TFLOP/s by variant, full and causal, 512 to 16k
 //   hopper_variants_gpu trace [NAME...]   clocks by phase, of those that say so
-// NAME: "early 128", "early" (of every head dim) or "128"; none: all. check: exit status 1 if one is
-// wrong. 77 without a Hopper GPU. tests/gpu/hopper_variants.sh runs each under a deadline.
+// NAME: "early 128", "early" (of every head dim) or "128"; none: all. check: exit status 1 if one
+// is wrong. 77 without a Hopper GPU. tests/gpu/hopper_variants.sh runs each under a deadline.
 #include "attention/kernels/sm90/forward_phases.h"
 #include "tests/gpu/device_oracle.h"
 #include "tests/gpu/hopper_variants.h"

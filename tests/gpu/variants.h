@@ -39,8 +39,8 @@ bool print_shares(const Variant& v,
 
 /// What a first argument makes such a program do; returns its exit status.
 using Action = std::function<int(const Variants&)>;
-/// The whole program: PROGRAM list | ACTION [NAME...]. NAME: "early 128", "early" (of every head dim)
-/// or "128"; none: all. 77 without a Hopper GPU, 2 where there is nothing to do.
+/// The whole program: PROGRAM list | ACTION [NAME...]. NAME: "early 128", "early" (of every head
+/// dim) or "128"; none: all. 77 without a Hopper GPU, 2 where there is nothing to do.
 int run_variants(int argc, char** argv, Variants (*all)(),
                  const std::map<std::string, Action>& actions);
 

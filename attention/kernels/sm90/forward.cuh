@@ -14,8 +14,7 @@
 //              together, softmax of i runs under the latter. From item to item: O of the last step
 //              and S of the first together; output leaves under S of the second. Between
 //              warpgroups: where the tuning says so they take turns in starting products, so that
-//              one computes while the other does its softmax; else they fall into step by
-//              themselves.
+//              one computes while the other does its softmax; else they fall into step.
 //   shared     Q [2 items][2 groups][64 rows], K [stages][160 keys], V [stages][160 keys], all in
 //              blocks of 64 elements with the 128-byte swizzle (layout.cuh): 64, 80 and 80 KB, 2
 //              stages. Output leaves through Q. Wide heads have room for one item's Q: the next
@@ -31,9 +30,8 @@
 //              softmax_scale > 0; key_tokens known (setup.h)
 #pragma once
 
-#include "attention/kernels/sm90/loader.cuh"
+#include "attention/kernels/sm90/items.cuh"
 #include "attention/kernels/sm90/next_step.cuh"
-#include "attention/kernels/sm90/porter.cuh"
 #include "attention/kernels/sm90/rows.cuh"
 #include "attention/kernels/sm90/wgmma.cuh"
 
@@ -43,6 +41,7 @@ namespace annulus::attn::sm90 {
 template <typename T, int kDim, int kDimV, Tuning kTuning, bool kCapped>
 struct Consumer {
   using Memory = Shared<kDim, kDimV, kTuning>;
+  using Turns = ProductTurns<kTuning>;
   static constexpr int kTileKeys = kTuning.tile_keys;
   static constexpr int kScores = kTileKeys / 2;
   static constexpr int kStages = Memory::kStages;
@@ -66,6 +65,7 @@ struct Consumer {
   bool grew;  ///< output so far is to be rescaled by `keep`
   RowSums sums;
   NextStep<Memory> next;
+  ItemsOf<Memory> items{shared};
   bool cut = false;  ///< the step before is masked: it may have fewer keys than V has rows
 
   __device__ __forceinline__ Consumer(const cuda::Geometry& geometry, const ForwardParams& params,
@@ -76,10 +76,6 @@ struct Consumer {
         at(static_cast<int>(threadIdx.x)),
         group(of_warp(at.group())),
         scale(kCapped ? cuda::kLog2E : static_cast<float>(geometry.softmax_scale) * cuda::kLog2E) {}
-
-  __device__ __forceinline__ unsigned char* queries(int n) const {
-    return shared.q[n % Memory::kQueries][group];
-  }
 
   __device__ __forceinline__ void reach(ForwardPhase phase) const {
     mark<kTuning.traced>(shared.trace, at.thread() + kGroupThreads * at.group(), phase);
@@ -121,7 +117,7 @@ struct Consumer {
 
   /// The last P V of item n.
   __device__ __forceinline__ void start_last_values(int n) {
-    start_values(step - 1, p.resume || item_at(n)->tile.steps > 1);
+    start_values(step - 1, p.resume || items.at(n).tile.steps > 1);
   }
 
   /// What this lane knows of a masked step: read while its scores are computed.
@@ -152,16 +148,6 @@ struct Consumer {
     }
   }
 
-  /// Turns go round, each from one warpgroup to the next: who starts products.
-  __device__ __forceinline__ void await_turn() const {
-    if (kTuning.turns) barrier_wait(kTurnBarrier + group, 2 * kGroupThreads);
-  }
-  __device__ __forceinline__ void pass_turn() const {
-    if (!kTuning.turns) return;
-    const int after = group + 1 == kTuning.groups ? 0 : group + 1;
-    barrier_arrive(kTurnBarrier + after, 2 * kGroupThreads);
-  }
-
   /// No copy may be under way when the block ends: takes back V of the step before.
   __device__ __forceinline__ void take_back_values() const {
     if (step == 0) return;
@@ -173,11 +159,11 @@ struct Consumer {
   /// meanwhile. False where the launch was aborted.
   template <bool kFirst>
   __device__ __forceinline__ bool enter(int n) {
-    const Item& item = *item_at(n);
-    const bool here = are_queries_there(n);
+    const Item& item = items.at(n);
+    const bool here = items.are_queries_there(n);
     // Without turns before all waits: it needs nothing of this item.
     if constexpr (!kFirst && !kTuning.turns) start_last_values(n - 1);
-    if (!here) await_queries(n);
+    if (!here) items.await_queries(n);
     reach(ForwardPhase::queries);
     next.await(shared, step);
     if (next.aborted()) {
@@ -187,11 +173,11 @@ struct Consumer {
       return false;
     }
     reach(ForwardPhase::keys);
-    const Matrix rows = along_rows(shared_address(queries(n)));
-    await_turn();
+    const Matrix rows = along_rows(shared_address(items.queries(n, group)));
+    Turns::await(group);
     if constexpr (!kFirst && kTuning.turns) start_last_values(n - 1);
     start_scores(rows);
-    pass_turn();
+    Turns::pass(group);
     reach(ForwardPhase::started);
     if constexpr (!kFirst) finish_rows(n - 1);
     cut = next.is_masked();
@@ -224,13 +210,13 @@ struct Consumer {
       give_up(waiting);
       return false;
     }
-    await_turn();
+    Turns::await(group);
     start_scores(rows);
     return true;
   }
 
-  /// From scores of a step to probabilities, while P V of the step before is computed. `left`:
-  /// steps of the item that had none before.
+  /// From scores to probabilities, while P V of the step before is computed. `left`: steps of the
+  /// item that had none before.
   __device__ __forceinline__ void take_step(const Item& item, int left, bool is_masked) {
     const Seen seen = is_masked ? look(item) : Seen{0, 0};
     wait_products<1>(s);
@@ -302,7 +288,7 @@ struct Consumer {
 
   /// Between the products of item n's second step: output of the item before leaves.
   __device__ __forceinline__ void hand_over(const Item& item, int n) {
-    pass_turn();
+    Turns::pass(group);
     if (n > 0) leave(n - 1);
     reach(ForwardPhase::output);
     if (p.resume) {
@@ -314,8 +300,8 @@ struct Consumer {
   /// The other steps of an item, but for the last P V. Scores of the second are computed while
   /// output of the item before leaves. False where the launch was aborted.
   __device__ __forceinline__ bool stream_keys(int n) {
-    const Item& item = *item_at(n);
-    const Matrix rows = along_rows(shared_address(queries(n)));
+    const Item& item = items.at(n);
+    const Matrix rows = along_rows(shared_address(items.queries(n, group)));
     int left = item.tile.steps - 1;
     if (left == 0) {
       if (n > 0) leave(n - 1);
@@ -332,7 +318,7 @@ struct Consumer {
       if (!go_on(rows, second ? max(n - 1, 0) : n)) return false;
       if (second) hand_over(item, n);
       start_values(step - 1, !second || p.resume);
-      if (!second) pass_turn();
+      if (!second) Turns::pass(group);
       const bool is_masked = next.is_masked();
       // Where the next queries wait for the last scores, these are not kept.
       if (is_masked || (kTuning.late_maxima && !kAhead && left == 1)) {
@@ -344,26 +330,6 @@ struct Consumer {
       }
     }
     return true;
-  }
-
-  __device__ __forceinline__ const Item* item_at(int n) const {
-    return &shared.items[n % Memory::kItems];
-  }
-  /// Waits until item n is said: is there one?
-  __device__ __forceinline__ bool is_there(int n) const {
-    const Place<Memory::kItems> place(n);
-    wait(&shared.item_full[place.index], place.full);
-    const QueryTile& tile = shared.items[place.index].tile;
-    return tile.begin != tile.end;
-  }
-
-  __device__ __forceinline__ bool are_queries_there(int n) const {
-    const Place<Memory::kQueries> place(n);
-    return is_over(&shared.q_full[place.index], place.full);
-  }
-  __device__ __forceinline__ void await_queries(int n) const {
-    const Place<Memory::kQueries> place(n);
-    wait(&shared.q_full[place.index], place.full);
   }
 
   /// The launch was aborted: porters, who wait for item n's output, are to leave too.
@@ -388,13 +354,13 @@ struct Consumer {
 
   /// Output of item n, which is done, as its queries are: nobody reads them any more.
   __device__ __forceinline__ void leave(int n) {
-    const Item& item = *item_at(n);
+    const Item& item = items.at(n);
     const Lane here(thread_again());
     if (kAhead) sync_group(here);  // all warps have read the queries that output is staged over
     const RowFactors factors{{shared.factors[here.row(0)], shared.factors[here.row(1)]}};
     if (p.finish) {
       if constexpr (kAhead) {
-        stage_out<T, kDimV>(here, shared_address(queries(n)), factors, o);
+        stage_out<T, kDimV>(here, shared_address(items.queries(n, group)), factors, o);
       } else {
         store_out_at_once<T, kDimV>(g, p, item, here, factors, o);
       }
@@ -417,42 +383,18 @@ struct Consumer {
   }
 
   __device__ __forceinline__ void run() {
-    if (group + 1 == kTuning.groups) pass_turn();  // group 0 begins
-    const bool some = is_there(0);
+    if (group + 1 == kTuning.groups) Turns::pass(group);  // group 0 begins
+    const bool some = items.is_there(0);
     drop(o);
     reach(ForwardPhase::begun);
     if (!some) return;
     bool goes_on = enter<true>(0);
     for (int n = 0; goes_on; ++n) {
       if (!stream_keys(n)) return;
-      if (!is_there(n + 1)) return leave_last(n);
+      if (!items.is_there(n + 1)) return leave_last(n);
       goes_on = enter<false>(n + 1);
     }
   }
 };
-
-/// All of a block; `memory`: sizeof(Shared<kDim, kDimV, kTuning>), 1024-byte aligned.
-template <typename T, int kDim, int kDimV, Tuning kTuning, bool kCapped>
-__device__ __forceinline__ void run_block(const cuda::Geometry& g, const ForwardParams& p,
-                                          const Maps& maps, const Schedule& schedule,
-                                          unsigned char* memory) {
-  auto& shared = *reinterpret_cast<Shared<kDim, kDimV, kTuning>*>(memory);
-  if (threadIdx.x == 0) init_barriers(shared);
-  __syncthreads();
-  // Each role gives registers back for itself: behind one for both, ptxas spills the loader's.
-  if (threadIdx.x < 32) {
-    give_registers<kTuning.loader_registers>();
-    if (threadIdx.x == 0) Loader<kDim, kDimV, kTuning>(g, maps, schedule, shared).run();
-  } else if (threadIdx.x < kGroupThreads) {
-    give_registers<kTuning.loader_registers>();
-    Porter<kDim, kDimV, kTuning>(g, p, shared).run();
-  } else {
-    take_registers<kTuning.consumer_registers>();
-    Consumer<T, kDim, kDimV, kTuning, kCapped>(g, p, shared).run();
-    if (kTuning.traced && blockIdx.x == 0 && threadIdx.x == kGroupThreads) {
-      write_trace(shared.trace, g.flops);
-    }
-  }
-}
 
 }  // namespace annulus::attn::sm90

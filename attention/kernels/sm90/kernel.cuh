@@ -1,7 +1,7 @@
 #pragma once
 
 #include "attention/kernels/cuda/launch.h"
-#include "attention/kernels/sm90/forward.cuh"
+#include "attention/kernels/sm90/block.cuh"
 #include "attention/kernels/sm90/variant.h"
 
 // Entry point and launch of one variant.
