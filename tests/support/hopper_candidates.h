@@ -44,7 +44,7 @@ inline constexpr Tuning early_256 = early(default_tuning(256, 256, false));
 
 // Right, but they tell what takes how long, behind the counter of FLOP (trace.cuh).
 inline constexpr Tuning traced_128 = traced(short_128);
-inline constexpr Tuning traced_wide_128 = traced(default_tuning(128, 128, false));
+inline constexpr Tuning traced_wide_128 = traced(early_128);
 inline constexpr Tuning traced_192 = traced(default_tuning(192, 192, false));
 
 }  // namespace annulus::testing::candidates

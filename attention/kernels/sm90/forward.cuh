@@ -48,8 +48,8 @@ struct Consumer {
   /// Queries of the next item have a place of their own.
   static constexpr bool kAhead = Memory::kQueries > 1;
   /// The second step of an item has the code of those that follow: code that is not in its cache
-  /// yet is what short sequences wait for. 64 and 256 have too few registers for it.
-  static constexpr bool kOneLoop = kDim != 64 && kDim != 256;
+  /// yet is what short sequences wait for. Others have too few registers for it (notes/07).
+  static constexpr bool kOneLoop = kDim == 128;
 
   const cuda::Geometry& g;
   const ForwardParams& p;
