@@ -19,8 +19,12 @@ TimedSequences::TimedSequences(const TimedShape& c, const attn::Kernel& kernel, 
                                int segments) {
   const std::int64_t seq = c.seq;
   const std::int64_t part = seq / segments;
-  const attn::TileLimits most =
-      attn::tiles_for(kernel, {c.dtype, c.dim, c.values(), backward, kernel.backend});
+  const attn::TileLimits most = attn::tiles_for(kernel, {.dtype = c.dtype,
+                                                         .head_dim = c.dim,
+                                                         .head_dim_v = c.values(),
+                                                         .backward = backward,
+                                                         .backend = kernel.backend,
+                                                         .keys = seq});
   for (std::int64_t i = 0; i < seq; ++i) {
     intervals.push_back({KeyInterval{0, c.causal ? i + 1 : seq}, KeyInterval{}});
   }
@@ -44,6 +48,7 @@ TimedSequences::TimedSequences(const TimedShape& c, const attn::Kernel& kernel, 
               .head_dim = c.dim,
               .head_dim_v = c.values(),
               .softmax_scale = 1.0 / std::sqrt(static_cast<double>(c.dim)),
+              .sequence_keys = seq,  // as callers say it: tunings go by it
               .rows = seq,
               .queries = queries,
               .keys = keys,
