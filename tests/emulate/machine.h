@@ -109,6 +109,7 @@ class Machine {
   };
 
   void suspend(const char* what, std::int64_t detail, bool (*ready)(void*), void* from);
+  void go_on(Fiber& fiber);
   void schedule();
   bool pass();
   bool advance();
