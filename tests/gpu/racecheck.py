@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads a report of compute-sanitizer's racecheck on `hopper` and leaves out hazards of four known kinds.
 
-    racecheck.py REPORT      prints each hazard that is of neither; exits 1 if there is one, 2 where it cannot tell
+    racecheck.py REPORT      prints each hazard that is of none; exits 1 if there is one, 2 where it cannot tell
     racecheck.py --self-test
 
 racecheck knows barriers and __syncwarp, but not what mbarriers order. docs/notes/07-hopper-forward.md and, of the backward,

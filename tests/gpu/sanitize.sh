@@ -9,7 +9,8 @@ case $3 in
     "flash2 causal grouped bf16 dim 64" "flash2 late flag dim 128" "flash1 causal bf16 dim 64:64 seq 257"
     "naive causal bf16 dim 64:64 seq 257") ;;
   hopper) cases=("hopper causal bf16 dim 128:128 seq 130" "hopper causal f16 dim 64:64 seq 130"
-    "hopper causal bf16 dim 128:128 seq 613" "hopper split rows bf16 dim 128:128 seq 7" "hopper dims causal bf16 dim 192:192 seq 130") ;;
+    "hopper causal bf16 dim 128:128 seq 613" "hopper split rows bf16 dim 128:128 seq 7"
+    "hopper dims causal bf16 dim 192:192 seq 130") ;;
   # Own kernels, products, and a whole layer: one rank, then ranks that store into each other's memory.
   moe) cases=("MoeKernelsPlacement.B_C_D_Corners:MoeKernelsRouter.E_F_WhatIsNoNumber"
     "MoeKernelsRows.*" "MoeKernelsActivate.*" "MoeKernelsBalance.LossesAndTheirGradientsAreTheHosts"

@@ -3,7 +3,7 @@
 #include "attention/kernels/sm90/tuning.h"
 
 // Tunings of the Hopper forward that may be faster than the default: tests run them on emulated
-// blocks, hopper_variants_gpu times them. Each has a line in ANNULUS_HOPPER_CANDIDATES of
+// blocks, hopper_variants_gpu times them. Each has a line in
 // tests/gpu/candidates.cmake, by which it is compiled.
 namespace annulus::testing::candidates {
 
@@ -49,14 +49,12 @@ inline constexpr Tuning traced_192 = traced(default_tuning(192, 192, false));
 
 }  // namespace annulus::testing::candidates
 
-/// X(name, head dim) for each.
+/// X(name, head dim) for those that run on emulated blocks.
 #define ANNULUS_HOPPER_CANDIDATES(X) \
   X(short, 128)                      \
   X(short_early, 128)                \
   X(early, 128)                      \
-  X(wide_turns, 128)                 \
   X(queries, 128)                    \
-  X(three_none, 64)                  \
   X(early, 64)                       \
   X(turns, 96)                       \
   X(early, 96)                       \
