@@ -52,11 +52,9 @@ struct GradientConsumer : ConsumerBase<Memory> {
   static constexpr int kRows = Memory::kRows;
   static constexpr int kKeys = Memory::kKeys;
   static constexpr int kScoreCount = kRows / 2;  ///< of a thread
-  /// Of a step's rows, between whose dS the parts of dV but the last are started: all of P beside
-  /// all that P and dS are made of has no place in registers.
-  static constexpr int kPartRows = 64;
-  static constexpr int kRowParts = kRows / kPartRows;
   static constexpr bool kApart = Memory::kApart;
+  /// Of a step's columns: in lock step the exponentials of the first run beside dP^T.
+  static constexpr int kParts = kApart ? 1 : 2;
 
   float dk[kDim / 2], dv[kDim / 2];
   float s[kScoreCount], dp[kScoreCount], dq[32];
@@ -70,41 +68,38 @@ struct GradientConsumer : ConsumerBase<Memory> {
 
   __device__ __forceinline__ static int key() { return 16 * warp(); }  ///< the warp's first
 
-  /// The warpgroup's keys times the rows of the step.
+  /// The warpgroup's keys times the rows of the step; `beside(k)` behind the product of each 16
+  /// columns.
+  template <typename Beside>
   __device__ __forceinline__ void multiply_rows(float (&d)[kScoreCount], const unsigned char* keys,
-                                                const unsigned char* rows) const {
+                                                const unsigned char* rows,
+                                                const Beside& beside) const {
     Matrix a = along_rows(shared_address(keys) +
                           static_cast<std::uint32_t>(half * kGroupRows * kRowBytes));
     forget(a.low);  // descriptors of all steps would be held
     const Matrix b = along_rows(shared_address(rows));
+    drop(d);
+    fence_products();
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
       multiply(d, a.at(step_along_rows(k, kKeys)), b.at(step_along_rows(k, kRows)), k > 0, T());
+      beside(k);
     }
+    commit_products();
   }
 
-  /// sum += scores^T rows, over the steps of 16 rows of parts [first, last).
+  /// sum += scores^T rows; `beside(k)` behind the product of each 16 rows.
+  template <typename Beside>
   __device__ __forceinline__ void add_rows(float (&sum)[kDim / 2],
                                            const std::uint32_t (&scores)[kScoreCount / 2],
-                                           const unsigned char* rows, int first, int last) const {
+                                           const unsigned char* rows, const Beside& beside) const {
     fence_products();
     const Matrix b = across_rows(shared_address(rows), kRows);
 #pragma unroll
-    for (int k = kPartRows / 16 * first; k < kPartRows / 16 * last; ++k) {
+    for (int k = 0; k < kRows / 16; ++k) {
       multiply_add(sum, scores + 4 * k, b.at(step_across_rows(k)), true, T());
+      beside(k);
     }
-    commit_products();
-  }
-
-  /// Starts S^T, and dP^T.
-  __device__ __forceinline__ void start_scores(const Turn& at) {
-    drop(s);
-    fence_products();
-    multiply_rows(s, shared.k, shared.q[at.index]);
-    commit_products();
-    drop(dp);
-    fence_products();
-    multiply_rows(dp, shared.v, shared.dout[at.index]);
     commit_products();
   }
 
@@ -144,58 +139,83 @@ struct GradientConsumer : ConsumerBase<Memory> {
     if constexpr (!kFirst) wait(&shared.ds_full[last.index], last.full);
   }
 
-  /// S^T and dP^T started, and from them P and dS in registers. What is read from shared memory
-  /// behind products that are started waits until the tensor cores take them: so numbers are read
-  /// before.
-  template <bool kFirst>
-  __device__ __forceinline__ void find_scores(const Turn& at) {
-    constexpr int kColumns = kScoreCount / 4;
-    using Numbers = std::conditional_t<kApart && !kCapped, HeldNumbers<kRows>, RowNumbers<kRows>>;
-    const bool masked = said().masked != 0;
-    const std::uint16_t* const seen = shared.seen[at.index][warp()];
-    const Numbers lse(shared.lse[at.index], lane());
-    start_scores(at);
-    if constexpr (kApart) await_slopes<kFirst>();
-    if constexpr (kCapped) {
+  /// S^T and dP^T of the step, there when this ends. Exponentials do not begin before the tensor
+  /// cores have taken what was started before them. Where warpgroups are apart, the other one's
+  /// products run beside them; in lock step, half of them are issued between those of dP^T.
+  template <bool kFirst, typename Numbers>
+  __device__ __forceinline__ void multiply_both(const Turn& at, const Numbers& lse) {
+    multiply_rows(s, shared.k, shared.q[at.index], Nothing());
+    if constexpr (kApart) {
+      multiply_rows(dp, shared.v, shared.dout[at.index], Nothing());
+      await_slopes<kFirst>();
       wait_products<0>(s);
       hold(dp);
     } else {
-      wait_products<1>(s);
-      reach(Phase::scores);
-      find_probabilities<kColumns>(s, lse, factors.to_exponent, lane(), 0);
-      // NOTE: the branch also keeps ptxas from moving the wait for dP before the exponentials.
-      if (masked) hide<kColumns>(s, seen, lane(), 0);
-    }
-    const Numbers delta(shared.delta[at.index], lane());
-    if constexpr (!kCapped) wait_products<0>(dp);
-    if (masked) clear_tails(at);
-    reach(Phase::slopes);
+      wait_products<0>(s);
+      multiply_rows(dp, shared.v, shared.dout[at.index], [&](int k) {
+        constexpr int kPairs = kScoreCount / 4;  // of the first half of the columns
+        constexpr int kEach = (kPairs - 1) / (kDim / 16) + 1;
+        if constexpr (!kCapped) {
 #pragma unroll
-    for (int part = 0; part < kRowParts; ++part) {
-      constexpr int kPart = kColumns / kRowParts;
-      const int first = part * kPart;
-      const bool hides = kApart ? masked : said().masked != 0;  // registers are few
+          for (int i = kEach * k; i < kEach * (k + 1) && i < kPairs; ++i) {
+            find_pair(s, lse, factors.to_exponent, lane(), i / 2, i % 2);
+          }
+        }
+      });
+      wait_products<0>(dp);
+    }
+  }
+
+  /// P and dS, rounded, where S^T and dP^T are there.
+  template <bool kMasked, typename Numbers>
+  __device__ __forceinline__ void find_parts(const Turn& at, const Numbers& lse) {
+    constexpr int kPart = kScoreCount / 4 / kParts;
+    const Numbers delta(shared.delta[at.index], lane());
+#pragma unroll
+    for (int first = 0; first < kScoreCount / 4; first += kPart) {
       if constexpr (kCapped) {
         find_capped<kPart>(factors, s, dp, lse, delta, lane(), first);
-        if (hides) hide<kPart>(s, seen, lane(), first);
-      } else {
+      } else if (!kApart && first == 0) {
         find_gradients<kPart>(s, dp, delta, lane(), first);
+      } else {
+        find_both<kPart>(s, dp, lse, delta, factors.to_exponent, lane(), first);
       }
-      if (hides) hide<kPart>(dp, seen, lane(), first);
+      if constexpr (kMasked) {
+        const std::uint16_t* const seen = shared.seen[at.index][warp()];
+        hide<kPart>(s, seen, lane(), first);
+        hide<kPart>(dp, seen, lane(), first);
+      }
       pack_columns<T, kPart>(s, probabilities, first);
       pack_columns<T, kPart>(dp, gradients, first);
-      if (part + 1 < kRowParts) add_rows(dv, probabilities, shared.dout[at.index], part, part + 1);
     }
+  }
+
+  /// S^T and dP^T, and from them P and dS in registers. What is read from shared memory behind
+  /// products that are started waits until the tensor cores take them: so numbers are read before.
+  template <bool kFirst>
+  __device__ __forceinline__ void find_scores(const Turn& at) {
+    using Numbers = std::conditional_t<kApart && !kCapped, HeldNumbers<kRows>, RowNumbers<kRows>>;
+    const bool masked = said().masked != 0;
+    const Numbers lse(shared.lse[at.index], lane());
+    multiply_both<kFirst>(at, lse);
+    reach(Phase::scores);
+    if (masked) {
+      clear_tails(at);
+      find_parts<true>(at, lse);
+    } else {
+      find_parts<false>(at, lse);
+    }
+    reach(Phase::slopes);
   }
 
   /// The step's dS to shared memory, where both warpgroups see it, and dQ that is `staged`, if some
   /// is, to the adder: one fence for both. An earlier one would have the copy engine read
-  /// dQ while S^T and dP^T take all that shared memory gives (docs/notes/08). Starts the last
-  /// part of dV: behind dS, which would else wait for it (see find_scores).
+  /// dQ while S^T and dP^T take all that shared memory gives (docs/notes/08). Starts dV: behind dS,
+  /// which would else wait for it (see find_scores).
   __device__ __forceinline__ void keep_slopes(const Turn& at, bool staged) {
     const int to = step % Memory::kScores;
     store_by_row<kRows>(shared_address(shared.ds[to]), key(), lane(), gradients);
-    add_rows(dv, probabilities, shared.dout[at.index], kRowParts - 1, kRowParts);
+    add_rows(dv, probabilities, shared.dout[at.index], Nothing());
     fence_async_shared();
     __syncwarp();
     if constexpr (kApart) release(&shared.ds_full[to]);
@@ -205,22 +225,32 @@ struct GradientConsumer : ConsumerBase<Memory> {
     reach(Phase::meeting);
   }
 
-  /// Leaves the warpgroup's part of dQ of step n, but for a fence, where the adder takes it from,
-  /// once it is there; kPending: products behind it.
+  /// Waits for the warpgroup's part of dQ of step n, and for room where the adder takes it from;
+  /// kPending: products behind it.
   template <int kPending>
-  __device__ __forceinline__ void stage(int n) {
+  __device__ __forceinline__ void await_dq(int n) {
     if constexpr (Memory::kTuning.adds) wait(&shared.dq_empty[half], Place<1>(n).empty);
     wait_products<kPending>(dq);
+    hold(dv);
     if constexpr (kApart) release(&shared.ds_empty[n % Memory::kScores]);
     reach(Phase::dq);
-    if constexpr (Memory::kTuning.adds) {
-      const int column = key() % kGroupRows;
-      if (kDim % kBlockWidth == 0 || kBlockWidth * half + column < kDim) {
-        stage_columns(shared.dq[half], column, lane(), factors.scale, dq);
-      }
-    }
+  }
+
+  /// Leaves it there, but for a fence: part `part` of kRows / 16. At 96 also the columns that the
+  /// adder does not take: a branch between products would serialise them.
+  __device__ __forceinline__ void stage(int part) const {
+    constexpr int kEach = kBoxRows / 8 / (kRows / 16);
+    if constexpr (!Memory::kTuning.adds) return;
+    const ColumnStage to(shared.dq[half], key() % kGroupRows, lane());
+#pragma unroll
+    for (int j = kEach * part; j < kEach * (part + 1); ++j) to.store(j, factors.scale, dq);
+  }
+  __device__ __forceinline__ void stage_all() const {
+#pragma unroll
+    for (int part = 0; part < kRows / 16; ++part) stage(part);
     reach(Phase::added);
   }
+
   __device__ __forceinline__ void leave_staged() const {
     if constexpr (!Memory::kTuning.adds) return;
     fence_async_shared();
@@ -250,15 +280,22 @@ struct GradientConsumer : ConsumerBase<Memory> {
   __device__ __forceinline__ bool run_step(bool staged) {
     const Turn at(step);
     wait(&shared.q_full[at.index], at.full);
+    const bool more = said().last == 0;  // read before products, as numbers are
     find_scores<kFirst>(at);
     keep_slopes(at, staged);
-    constexpr bool kAdds = !kFirst || !kApart;
-    const int of = kApart ? step - 1 : step;
-    if constexpr (kAdds) start_dq(of);
-    add_rows(dk, gradients, shared.q[at.index], 0, kRowParts);
-    if constexpr (kAdds) stage<1>(of);
-    if constexpr (!kApart) leave_staged();
-    const bool more = said().last == 0;
+    if constexpr (kApart) {
+      if constexpr (!kFirst) start_dq(step - 1);
+      add_rows(dk, gradients, shared.q[at.index], Nothing());
+      if constexpr (!kFirst) {
+        await_dq<1>(step - 1);
+        stage_all();
+      }
+    } else {
+      start_dq(step);
+      await_dq<0>(step);
+      add_rows(dk, gradients, shared.q[at.index], [&](int part) { stage(part); });
+      leave_staged();
+    }
     wait_products<0>(dk);
     hold(dv);
     __syncwarp();  // all lanes have read what the step says
@@ -284,7 +321,8 @@ struct GradientConsumer : ConsumerBase<Memory> {
     await_slopes<false>();
     start_dq(step - 1);
     if (staged) leave_staged();
-    stage<0>(step - 1);
+    await_dq<0>(step - 1);
+    stage_all();
     leave_staged();
   }
 

@@ -3,6 +3,7 @@
 #include "attention/kernels/sm90/backward_shared.cuh"
 
 #include <cstdint>
+#include <type_traits>
 
 // The backward's loader: one warp that draws items, waits for their segments' counters and has the
 // copy engine bring K and V, and Q and dO of the rows that see them; it brings the rows' numbers
@@ -16,6 +17,10 @@ struct QueryLoader {
   static constexpr int kLaneRows = kRows / 32;
   static constexpr bool kLateDout = Memory::kLateDout;
   using Across = typename Memory::Across;
+  using Turn = Place<Memory::kStages>;
+  /// Up to head dim 128 a thread has registers for a step; beside wide consumers it lies in memory.
+  static constexpr bool kRoomy = !Memory::kTurned && !Memory::kWide;
+  using Planned = std::conditional_t<kRoomy, RowStep, const RowStep&>;
 
   const cuda::Geometry& g;
   const BackwardParams& p;
@@ -70,14 +75,25 @@ struct QueryLoader {
     return true;
   }
 
+  /// One lane.
+  __device__ __forceinline__ void begin_walk(const KeyItem& item,
+                                             const cuda::HeadRange& heads) const {
+    RowWalk walk{};
+    walk.tile = walk.begin = item.tile.begin;
+    walk.end = item.tile.end;
+    walk.head = heads.first;
+    walk.last_head = heads.last;
+    walk.batch = item.batch;
+    walk.enter(g);
+    shared.walk = walk;
+  }
+
   /// One lane: the item that was drawn, with K and V. False where the launch was aborted.
   __device__ __forceinline__ bool load_keys() const {
     const KeyItem item = item_of(schedule, g.key_tile_count, g.kv_heads, shared.index);
     const int n = shared.taken++;
     const int kv_head = item.head + g.first_kv_head;
-    shared.item = item;
-    shared.heads = cuda::heads_of(g, kv_head);
-    shared.walker = {shared.heads.first, item.tile.begin, 0};
+    begin_walk(item, cuda::heads_of(g, kv_head));
     const Tile& tile = g.tiles_by_key[item.tile.begin];
     const KeySegment& segment = g.keys[tile.segment];
     if (!await_keys(segment, item, kv_head, n)) return false;
@@ -97,21 +113,24 @@ struct QueryLoader {
     return true;
   }
 
+  __device__ __forceinline__ static bool is_masked(const RowStep& now) {
+    return !now.full || now.rows < kRows || now.keys < kKeys;
+  }
+
   /// One lane.
-  __device__ __forceinline__ void say(const cuda::Step& from, int batch, bool masked, bool last,
-                                      QueryStep& to) const {
+  __device__ __forceinline__ void say(const RowStep& from, QueryStep& to) const {
     to.rows = static_cast<std::int16_t>(from.rows);
-    to.token = static_cast<std::int32_t>(from.token);
-    to.head = static_cast<std::int32_t>(from.head);
-    to.batch = batch;
-    to.masked = masked ? 1 : 0;
-    to.last = last ? 1 : 0;
+    to.token = from.token;
+    to.head = from.head;
+    to.batch = from.batch;
+    to.masked = is_masked(from) ? 1 : 0;
+    to.last = from.ends ? 1 : 0;
     if constexpr (kOrdered) {
       const TilePlace place = g.places[from.tile];
-      to.counter = turns + cuda::turn_index(g, batch, from.head, place.row_tile, from.part);
+      to.counter = turns + cuda::turn_index(g, from.batch, from.head, place.row_tile, from.part);
       to.turn = place.turn;
       // Halves that the tile does not reach are passed on with its last part.
-      const bool ends = (from.part + 1) * kRows >= g.tiles_by_key[from.tile].rows;
+      const bool ends = (from.part + 1) * kRows >= from.tile_rows;
       to.passes = static_cast<std::int16_t>(!from.last ? 0
                                             : ends     ? kTileRows / kRows - from.part
                                                        : 1);
@@ -119,7 +138,7 @@ struct QueryLoader {
   }
 
   /// Which keys rows see, of a masked step.
-  __device__ __forceinline__ void find_seen(const cuda::Step& now, int stage) const {
+  __device__ __forceinline__ void find_seen(const RowStep& now, int stage) const {
     const Tile& tile = g.tiles_by_key[now.tile];
     const KeySegment& segment = g.keys[tile.segment];
     const std::int64_t first = segment.position + tile.key * segment.stride;
@@ -138,47 +157,32 @@ struct QueryLoader {
     }
   }
 
-  /// One lane: the next step of the item.
-  __device__ __forceinline__ void plan() const {
-    const KeyItem& item = shared.item;
-    shared.walker.plan(g, shared.heads, item.tile.begin, item.tile.end, shared.planned);
-    shared.pairs += static_cast<std::int64_t>(shared.planned.rows) * shared.planned.keys;
-  }
-  __device__ __forceinline__ bool at_end() const { return shared.walker.head >= shared.heads.last; }
-
-  __device__ __forceinline__ void start_copies(const Place<Memory::kStages>& at,
-                                               bool masked) const {
-    const cuda::Step& now = shared.planned;
-    const int batch = shared.item.batch;
-    say(now, batch, masked, at_end(), shared.steps[step % kSaid]);
-    const auto token = static_cast<int>(now.token);
-    copy<kRows, Across>(maps.q, shared.q[at.index], &shared.q_full[at.index], token, now.head,
-                        batch);
+  __device__ __forceinline__ void start_copies(const RowStep& now, const Turn& at) const {
+    copy<kRows, Across>(maps.q, shared.q[at.index], &shared.q_full[at.index], now.token, now.head,
+                        now.batch);
     if constexpr (!kLateDout) {
       copy<kRows, typename Memory::AcrossV>(maps.dout, shared.dout[at.index],
-                                            &shared.q_full[at.index], token, now.head, batch);
+                                            &shared.q_full[at.index], now.token, now.head,
+                                            now.batch);
     }
   }
   /// One lane, once the place of dO is free.
-  __device__ __forceinline__ void start_late_dout() const {
+  __device__ __forceinline__ void start_late_dout(const RowStep& now) const {
     const Place<Memory::kDoutStages> at(step);
     wait(&shared.dout_empty[at.index], at.empty);
-    const cuda::Step& now = shared.planned;
     copy<kRows, typename Memory::AcrossV>(maps.dout, shared.dout[at.index],
-                                          &shared.dout_full[at.index], static_cast<int>(now.token),
-                                          now.head, shared.item.batch);
+                                          &shared.dout_full[at.index], now.token, now.head,
+                                          now.batch);
   }
 
   /// Of the lane's rows; `missing` for those that the step lacks.
-  __device__ __forceinline__ void find_numbers(const Input& operand, float missing,
-                                               float (&numbers)[kLaneRows]) const {
-    const cuda::Step& now = shared.planned;
+  __device__ __forceinline__ void find_numbers(const Input& operand, const RowStep& now,
+                                               float missing, float (&numbers)[kLaneRows]) const {
 #pragma unroll
     for (int i = 0; i < kLaneRows; ++i) {
       const int r = lane() + 32 * i;
-      numbers[i] = r < now.rows
-                       ? *cuda::f32_row(operand, shared.item.batch, now.token + r, now.head)
-                       : missing;
+      numbers[i] =
+          r < now.rows ? *cuda::f32_row(operand, now.batch, now.token + r, now.head) : missing;
     }
   }
 
@@ -195,36 +199,60 @@ struct QueryLoader {
     }
   }
 
-  __device__ __forceinline__ void load_step() {
-    // What there are registers for while it waits: of three consumers' loader neither.
-    constexpr bool kEarly = !Memory::kTurned;
-    constexpr bool kBoth = kLaneRows == 2 && kEarly;
-    const cuda::Step& now = shared.planned;
+  /// The next step: all lanes find it, and one keeps where the walk then stands. Beside wide
+  /// consumers one lane does all of that in shared memory.
+  __device__ __forceinline__ Planned plan() const {
+    if constexpr (kRoomy) {
+      RowWalk walk = shared.walk;
+      const RowStep now = step_over<kRows>(g, walk);
+      __syncwarp();  // all lanes have read it
+      if (lane() == 0) {
+        shared.walk = walk;
+        shared.pairs += static_cast<std::int64_t>(now.rows) * now.keys;
+      }
+      return now;
+    } else {
+      RowStep& now = shared.planned;
+      __syncwarp();  // all lanes have read the one before
+      if (lane() == 0) {
+        now = step_over<kRows>(g, shared.walk);
+        shared.pairs += static_cast<std::int64_t>(now.rows) * now.keys;
+      }
+      __syncwarp();
+      return now;
+    }
+  }
+
+  /// What there are registers for is asked of memory before the place of the step is awaited.
+  __device__ __forceinline__ bool load_step() {
+    const Planned now = plan();
     float lse[kLaneRows], delta[kLaneRows];
-    if constexpr (kEarly) find_numbers(p.lse, -cuda::kInfinity, lse);
-    if constexpr (kBoth) find_numbers(p.delta, 0.0F, delta);
-    const bool masked = !now.full || now.rows < kRows || now.keys < kKeys;
-    const Place<Memory::kStages> at(step);
+    if constexpr (kRoomy) {
+      find_numbers(p.lse, now, -cuda::kInfinity, lse);
+      find_numbers(p.delta, now, 0.0F, delta);
+    }
+    const Turn at(step);
     wait(&shared.empty[at.index], at.empty);
-    if (lane() == 0) start_copies(at, masked);
-    if constexpr (!kEarly) find_numbers(p.lse, -cuda::kInfinity, lse);
-    if constexpr (!kBoth) find_numbers(p.delta, 0.0F, delta);
+    if (elect_one()) {
+      say(now, shared.steps[step % kSaid]);
+      start_copies(now, at);
+    }
+    if constexpr (!kRoomy) {
+      find_numbers(p.lse, now, -cuda::kInfinity, lse);
+      find_numbers(p.delta, now, 0.0F, delta);
+    }
     keep_numbers(lse, delta, at.index);
-    if (masked) find_seen(now, at.index);
+    if (is_masked(now)) find_seen(now, at.index);
     __syncwarp();
     if (lane() == 0) arrive(&shared.q_full[at.index]);
-    if (kLateDout && lane() == 0) start_late_dout();
+    if (kLateDout && elect_one()) start_late_dout(now);
     ++step;
+    return !now.ends;
   }
 
   /// All heads of the group, and of each the rows that see the key tile.
   __device__ __forceinline__ void walk() {
-    for (bool more = true; more;) {
-      if (lane() == 0) plan();
-      __syncwarp();
-      load_step();
-      more = !at_end();
-      __syncwarp();  // all lanes have read it
+    while (load_step()) {
     }
   }
 

@@ -54,27 +54,28 @@ __device__ __forceinline__ void stage_dq(unsigned char* boxes, int row, int lane
 
 /// The same of dQ^T of 64 columns and kBoxRows rows: the warp's 16 columns, from `column` on. Lanes
 /// that store at once have 8 columns of 4 rows, in 8 chunks: all banks.
-__device__ __forceinline__ void stage_columns(unsigned char* boxes, int column, int lane,
-                                              float scale, const float (&dq)[kBoxRows / 2]) {
-  const int c = column + (lane >> 2);
-  const int row = 2 * (lane & 3);
-  const std::uint32_t first =
-      shared_address(boxes) +
-      static_cast<std::uint32_t>(c / 32 * kBoxRows * kRowBytes + 4 * (c & 3)) +
-      place_in_block(row, c % 32 / 4);
+struct ColumnStage {
+  std::uint32_t first;
+
+  __device__ __forceinline__ ColumnStage(unsigned char* boxes, int column, int lane) {
+    const int c = column + (lane >> 2);
+    first = shared_address(boxes) +
+            static_cast<std::uint32_t>(c / 32 * kBoxRows * kRowBytes + 4 * (c & 3)) +
+            place_in_block(2 * (lane & 3), c % 32 / 4);
+  }
+
+  /// Of the 8 rows that a thread has at j.
+  __device__ __forceinline__ void store(int j, float scale, const float (&dq)[kBoxRows / 2]) const {
 #pragma unroll
-  for (int h = 0; h < 2; ++h) {
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
+    for (int i = 0; i < 4; ++i) {
+      const int h = i / 2;
+      const int e = i % 2;
       // 8 columns are 2 chunks, a row changes the lowest bit of a chunk.
       const std::uint32_t at = (first ^ (32U * h + 16U * e)) + kRowBytes * e;
-#pragma unroll
-      for (int j = 0; j < kBoxRows / 8; ++j) {
-        store_shared(at + 8 * j * kRowBytes, __float_as_uint(dq[4 * j + 2 * h + e] * scale));
-      }
+      store_shared(at + 8 * j * kRowBytes, __float_as_uint(dq[4 * j + i] * scale));
     }
   }
-}
+};
 
 /// The warp's 16 keys of dK or dV, `key` the first of them, written or added to. What is added to
 /// is read some columns at a time: one after another, each read would wait for the store before it.

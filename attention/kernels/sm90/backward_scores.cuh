@@ -46,20 +46,26 @@ struct HeldNumbers {
   }
 };
 
-// All of these work on columns [first, first + kColumns) of 8 rows each.
+/// Scores to P, of elements 4 j + 2 h and the next. `scale`: what takes a product to exponents
+/// of 2.
+template <int kCount, typename Numbers>
+__device__ __forceinline__ void find_pair(float (&s)[kCount], const Numbers& lse, float scale,
+                                          int lane, int j, int h) {
+  const float2 shift = lse.of(j, lane);
+  s[4 * j + 2 * h] = exp2_fast(fmaf(s[4 * j + 2 * h], scale, -shift.x));
+  s[4 * j + 2 * h + 1] = exp2_fast(fmaf(s[4 * j + 2 * h + 1], scale, -shift.y));
+}
 
-/// Scores to P. `scale`: what takes a product to exponents of 2.
+// These work on columns [first, first + kColumns) of 8 rows each.
+
+/// Scores to P.
 template <int kColumns, int kCount, typename Numbers>
 __device__ __forceinline__ void find_probabilities(float (&s)[kCount], const Numbers& lse,
                                                    float scale, int lane, int first) {
 #pragma unroll
   for (int j = first; j < first + kColumns; ++j) {
-    const float2 shift = lse.of(j, lane);
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      s[4 * j + 2 * h] = exp2_fast(fmaf(s[4 * j + 2 * h], scale, -shift.x));
-      s[4 * j + 2 * h + 1] = exp2_fast(fmaf(s[4 * j + 2 * h + 1], scale, -shift.y));
-    }
+    find_pair(s, lse, scale, lane, j, 0);
+    find_pair(s, lse, scale, lane, j, 1);
   }
 }
 
@@ -75,6 +81,19 @@ __device__ __forceinline__ void find_gradients(const float (&s)[kCount], float (
       dp[4 * j + 2 * h] = s[4 * j + 2 * h] * (dp[4 * j + 2 * h] - sums.x);
       dp[4 * j + 2 * h + 1] = s[4 * j + 2 * h + 1] * (dp[4 * j + 2 * h + 1] - sums.y);
     }
+  }
+}
+
+/// Both at once: while exponentials are under way, which come one in eight clocks, differences and
+/// products are found beside them.
+template <int kColumns, int kCount, typename Numbers>
+__device__ __forceinline__ void find_both(float (&s)[kCount], float (&dp)[kCount],
+                                          const Numbers& lse, const Numbers& delta, float scale,
+                                          int lane, int first) {
+#pragma unroll
+  for (int j = first; j < first + kColumns; ++j) {
+    find_probabilities<1>(s, lse, scale, lane, j);
+    find_gradients<1>(s, dp, delta, lane, j);
   }
 }
 

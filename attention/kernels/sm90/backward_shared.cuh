@@ -1,10 +1,10 @@
 #pragma once
 
-#include "attention/kernels/cuda/device/query_steps.cuh"
 #include "attention/kernels/sm90/backward_phases.h"
 #include "attention/kernels/sm90/backward_tuning.h"
 #include "attention/kernels/sm90/layout.cuh"
 #include "attention/kernels/sm90/maps.h"
+#include "attention/kernels/sm90/row_walk.cuh"
 #include "attention/kernels/sm90/shared.cuh"
 #include "attention/kernels/sm90/trace.cuh"
 #include "attention/kernels/sm90/variant.h"
@@ -89,16 +89,14 @@ struct BackwardShared {
   std::uint16_t seen[kStages][kKeys / 16][kRows];
   QueryStep steps[kSaid];  ///< the adder reads one when Q of the step is gone
   KeyRows items[2];
-  std::uint16_t aborted;  ///< a wait for a turn was
-  std::uint16_t ended;    ///< where turns count: no step follows, an adder tells the other
   // The loader's own, of whose registers there are few.
-  KeyItem item;
-  cuda::HeadRange heads;  ///< of its group
-  cuda::StepWalker<kRows> walker;
-  cuda::Step planned;
+  alignas(kDim > 128 ? 4 : 16) RowWalk walk;  // read at once
+  RowStep planned;                            ///< beside wide consumers
   std::int64_t pairs;
   std::int32_t index, taken;  ///< of the item that was drawn, among all; items before it
   std::int32_t blocks;
+  std::uint16_t aborted;  ///< a wait for a turn was
+  std::uint16_t ended;    ///< where turns count: no step follows, an adder tells the other
   // Full: what the loader copied or said is there; that of Q covers all but late dO, which alone
   // has barriers of its own. Empty: every consumer warp is done with it.
   std::uint64_t k_full, v_full, keys_empty;

@@ -25,6 +25,20 @@ __device__ __forceinline__ void prefetch_to_l2(const void* pointer) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(pointer)));
 }
 
+/// True of one lane of a whole warp, always the same one: what it alone does compiles to code
+/// that need not look for lanes which differ.
+__device__ __forceinline__ bool elect_one() {
+  std::uint32_t chosen;
+  asm volatile(
+      "{\n"
+      ".reg .pred is;\n"
+      "elect.sync _|is, 0xffffffff;\n"
+      "selp.u32 %0, 1, 0, is;\n"
+      "}\n"
+      : "=r"(chosen));
+  return chosen != 0;
+}
+
 // mbarriers. A barrier's phases have parity 0, 1, 0, ...; of a fresh one, "1" has passed.
 
 __device__ __forceinline__ void init_barrier(std::uint64_t* barrier, int arrivals) {

@@ -99,6 +99,7 @@ inline void barrier_arrive(int id, int threads) { machine().barrier(id, threads,
 
 inline void forget(std::uint32_t& /*x*/) {}
 inline int of_warp(int x) { return __shfl_sync(0xffffffffU, x, 0); }
+inline bool elect_one() { return machine().thread() % 32 == 0; }
 inline int thread_again() { return machine().thread(); }
 
 template <int kCount>
