@@ -99,15 +99,21 @@ std::string disagreement_text(std::string_view what, std::span<const std::string
 
 }  // namespace
 
-void require_agreement(Communicator& communicator, std::string_view what, std::string_view value) {
+std::string disagreement(Communicator& communicator, std::string_view what,
+                         std::string_view value) {
   const auto digests = gather_value(communicator, digest_of(value), what);
   const bool agree = std::all_of(digests.begin(), digests.end(),
                                  [&](const Digest& other) { return other == digests.front(); });
-  if (agree) return;
+  if (agree) return {};
   std::vector<std::uint64_t> lengths;
   for (const Digest& digest : digests) lengths.push_back(digest.length);
   const auto texts = gather_texts(communicator, value, lengths, what);
-  throw CommError(disagreement_text(what, texts, digests));
+  return disagreement_text(what, texts, digests);
+}
+
+void require_agreement(Communicator& communicator, std::string_view what, std::string_view value) {
+  const std::string text = disagreement(communicator, what, value);
+  if (!text.empty()) throw CommError(text);
 }
 
 void require_success(Communicator& communicator, std::string_view what, std::string_view error) {

@@ -75,6 +75,8 @@ int local_rank(Communicator& communicator);
 /// Text that differs between ranks makes all of them throw the same CommError that shows the
 /// values, rank by rank. Used to agree on arguments and on a plan's hash before any payload.
 void require_agreement(Communicator& communicator, std::string_view what, std::string_view value);
+/// The text of that error; empty: all have the same.
+std::string disagreement(Communicator& communicator, std::string_view what, std::string_view value);
 
 /// All ranks throw if one of them brings an error text: InvalidArgument naming the lowest rank.
 void require_success(Communicator& communicator, std::string_view what, std::string_view error);

@@ -47,7 +47,8 @@ bool in_one_piece(const Region& joined) {
 }  // namespace
 
 NcclLink::NcclLink(const peer::Driver& driver, const NcclCommunicator* communicator,
-                   std::vector<DeviceTransfer> transfers, const std::vector<bool>& moves)
+                   std::vector<DeviceTransfer> transfers, const std::vector<bool>& moves,
+                   DevicePool& pool)
     : driver_(driver), communicator_(communicator) {
   std::vector<RoundMember> members;
   for (std::size_t i = 0; i < transfers.size(); ++i) {
@@ -55,15 +56,11 @@ NcclLink::NcclLink(const peer::Driver& driver, const NcclCommunicator* communica
     members.push_back({transfers[i].round, moves[i]});
   }
   ends_ = round_ends(members);
-  make_rounds(transfers, moves);
-}
-
-NcclLink::~NcclLink() {
-  if (communicator_ != nullptr) communicator_->detach(attached_);
+  make_rounds(transfers, moves, pool);
 }
 
 void NcclLink::make_rounds(const std::vector<DeviceTransfer>& transfers,
-                           const std::vector<bool>& moves) {
+                           const std::vector<bool>& moves, DevicePool& pool) {
   const auto staged = [&](std::size_t i) { return moves[i] && !in_one_piece(transfers[i].own); };
   std::map<std::int32_t, std::int64_t> used;  // bytes of staging memory by round
   std::int64_t largest = 0;
@@ -75,8 +72,8 @@ void NcclLink::make_rounds(const std::vector<DeviceTransfer>& transfers,
     largest = std::max(largest, bytes);
     ++count;
   }
-  staging_ = DeviceBuffer(largest);
-  jobs_ = DeviceBuffer(count * static_cast<std::int64_t>(sizeof(PackJob)));
+  staging_ = pool.take(largest);
+  jobs_ = pool.take(count * static_cast<std::int64_t>(sizeof(PackJob)));
   used.clear();
 
   std::map<std::int32_t, std::vector<PackJob>> jobs[2];  // by `packs`, then by round
@@ -103,11 +100,9 @@ void NcclLink::make_rounds(const std::vector<DeviceTransfer>& transfers,
       all.insert(all.end(), list.begin(), list.end());
     }
   }
-  jobs_.upload(std::as_bytes(std::span(all)), 0);
+  std::ranges::copy(std::as_bytes(std::span(all)), pool.stage(jobs_.bytes()).begin());
+  pool.send(jobs_.data());
   if (!all.empty()) load_kernels(pack_entries());
-  if (communicator_ != nullptr && largest > 0) {
-    attached_ = communicator_->attach({staging_.data(), static_cast<std::size_t>(largest)});
-  }
 }
 
 void NcclLink::start(std::int32_t transfer, const LinkStream& on) const {

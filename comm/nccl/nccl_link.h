@@ -4,7 +4,7 @@
 #include "comm/nccl/nccl_communicator.h"
 #include "comm/nccl/pack.h"
 #include "comm/peer/driver.h"
-#include "runtime/base/device_buffer.h"
+#include "runtime/base/device_pool.h"
 
 #include <cstdint>
 #include <map>
@@ -18,12 +18,13 @@ namespace annulus::comm::nccl {
 /// launches, and ranks launch rounds in the same order, so that they cannot wait in a circle.
 class NcclLink final : public DeviceLink {
  public:
-  /// On the current device. `moves`: by transfer, whether it goes through here. Staging memory, as
-  /// large as the largest round needs, is taken now. `communicator` may be null where nothing moves
-  /// and must outlive this.
+  /// On the current device. `moves`: by transfer, whether it goes through here. `communicator` may
+  /// be null where nothing moves and must outlive this. Staging memory, as large as the largest
+  /// round needs, is taken of `pool`, and what says how to pack is there once what the pool's
+  /// stream holds now is over. NCCL is not told of staging memory, since it would wait for the
+  /// device: it moves it by copies of its own.
   NcclLink(const peer::Driver& driver, const NcclCommunicator* communicator,
-           std::vector<DeviceTransfer> transfers, const std::vector<bool>& moves);
-  ~NcclLink() override;
+           std::vector<DeviceTransfer> transfers, const std::vector<bool>& moves, DevicePool& pool);
 
   const char* name() const override { return "nccl"; }
   std::int32_t group_end(std::int32_t transfer) const override {
@@ -39,15 +40,15 @@ class NcclLink final : public DeviceLink {
     PackLaunch pack, unpack;
   };
 
-  void make_rounds(const std::vector<DeviceTransfer>& transfers, const std::vector<bool>& moves);
+  void make_rounds(const std::vector<DeviceTransfer>& transfers, const std::vector<bool>& moves,
+                   DevicePool& pool);
 
   const peer::Driver& driver_;
   const NcclCommunicator* communicator_;
   std::vector<std::int32_t> ends_;
   std::map<std::int32_t, Round> rounds_;  ///< by the transfer that starts it
-  DeviceBuffer staging_;
-  DeviceBuffer jobs_;
-  void* attached_ = nullptr;
+  PoolBuffer staging_;
+  PoolBuffer jobs_;
 };
 
 }  // namespace annulus::comm::nccl

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <set>
 #include <vector>
 
 namespace annulus {
@@ -21,5 +22,21 @@ inline KernelEntries operator+(KernelEntries some, const KernelEntries& more) {
 /// for all that runs in the context: for ever, if that waits for what this thread, or another one
 /// whose calls stand behind the driver's lock, has not enqueued yet. Throws DeviceError.
 void load_kernels(const KernelEntries& kernels);
+
+/// The same on one device, which is asked once of each kernel.
+class LoadedKernels {
+ public:
+  void load(const KernelEntries& kernels) {
+    KernelEntries fresh;
+    for (const void* kernel : kernels) {
+      if (!loaded_.contains(kernel)) fresh.push_back(kernel);
+    }
+    load_kernels(fresh);
+    loaded_.insert(fresh.begin(), fresh.end());
+  }
+
+ private:
+  std::set<const void*> loaded_;
+};
 
 }  // namespace annulus

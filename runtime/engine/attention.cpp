@@ -1,10 +1,7 @@
 #include <annulus/attention.h>
 
-#include "attention/execute/launches.h"
 #include "runtime/base/host_range.h"
-#include "runtime/engine/bound_pass.h"
-#include "runtime/engine/device_pass.h"
-#include "runtime/engine/request.h"
+#include "runtime/engine/bind.h"
 #include "runtime/engine/shapes.h"
 
 #include <annulus/error.h>
@@ -16,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 
 namespace annulus {
@@ -35,107 +33,85 @@ TensorView writable(const ConstTensorView& view) {
 }  // namespace
 
 struct Attention::Impl {
-  Impl(Session& s, const Problem& p, const AttentionOptions& o) : session(s), options(o) {
-    comm::Communicator& communicator = session.impl().communicator();
-    // To bind takes memory and loads code, for which the driver waits until the GPU is idle, and
-    // holds up all threads of the process: what they enqueued before must be whole.
-    if (session.impl().device && session.impl().device->share_gpus()) {
-      communicator.barrier("attention: ranks that share a GPU");
+  Impl(Session& s, const Problem& p, const AttentionOptions& o)
+      : session(s), options(o), bound(bind_in_turn(p)) {
+    shapes.emplace(bound.problem, bound.forward->plan().sharding(), session.mesh().rank());
+    summary = fmt::format("algorithm {}, world {}, kernel {}, plan {:08x}",
+                          name_of(bound.decision.algorithm), session.mesh().world(),
+                          bound.choice.kernel->name, bound.hash());
+    const Logger& log = session.impl().log();
+    log.debug("attention: {} ({})", summary, bound.decision.reason);
+    if (!bound.choice.fallback_reason.empty() && session.mesh().rank() == 0) {
+      log.warn("kernel {} is used instead of {}: {}", bound.choice.kernel->name, options.kernel,
+               bound.choice.fallback_reason);
     }
+  }
+
+  /// To bind may load code, for which the driver waits until the GPU is idle, and holds up all
+  /// threads of the process. So ranks that share a GPU bind together: what they enqueued before is
+  /// whole then, and nobody calls before all are done. Elsewhere nobody waits.
+  engine::Binding bind_in_turn(const Problem& p) const {
+    Session::Impl& on = session.impl();
+    if (!on.device || !on.device->share_gpus()) return engine::bind(on, p, options);
+    on.communicator().barrier("attention: ranks that share a GPU");
+    engine::Binding made;
     std::exception_ptr error;
-    std::string summary;
     try {
-      bind(p);
-      summary =
-          fmt::format("algorithm {}, world {}, kernel {}, plan {:08x}", name_of(decision.algorithm),
-                      session.mesh().world(), choice.kernel->name, hash());
+      made = engine::bind(on, p, options);
     } catch (...) {
       error = std::current_exception();
     }
-    engine::agree_on_errors(communicator, "attention", error);
-    comm::require_agreement(communicator, "attention", summary);
-    session.impl().log().debug("attention: {} ({})", summary, decision.reason);
-    if (!choice.fallback_reason.empty() && session.mesh().rank() == 0) {
-      session.impl().log().warn("kernel {} is used instead of {}: {}", choice.kernel->name,
-                                options.kernel, choice.fallback_reason);
-    }
+    on.communicator().barrier("attention: ranks that share a GPU are bound");
+    if (error) std::rethrow_exception(error);
+    return made;
   }
 
-  void bind(const Problem& p) {
-    if (options.sm_limit < 0) {
-      throw InvalidArgument(fmt::format(
-          "attention sm_limit {}: must be >= 1, or 0 for all multiprocessors", options.sm_limit));
-    }
-    problem = resolved(p);
-    const bool both = session.impl().options.backward;
-    decision = engine::decide(problem, options.layout, options.algorithm, session.mesh(), both);
-    choice = engine::choose_kernel(
-        options.kernel,
-        attn::kernel_query(problem, both ? Pass::backward : Pass::forward, session.impl().backend));
-    forward = bind_pass(Pass::forward);
-    if (both) backward = bind_pass(Pass::backward);
-    shapes.emplace(problem, forward->plan().sharding(), session.mesh().rank());
-  }
-
-  std::unique_ptr<engine::BoundPass> bind_pass(Pass pass) {
-    Plan plan = make_plan(
-        engine::plan_request(problem, options.layout, decision, pass, *choice.kernel,
-                             {options.outer, options.tile_q, options.tile_k, gather(),
-                              ulysses_slices(), options.backward_moves, options.deterministic}));
-    RankPlan rank = plan.rank(session.mesh().rank());
+  /// Before the first call enqueues anything: that all ranks make the same one. Collective.
+  void agree(const engine::BoundPass& first) {
+    if (agreed || session.mesh().world() == 1) return;
     Session::Impl& on = session.impl();
+    engine::require_alive(on);
+    const std::string call = fmt::format("{}, first {}", summary, name_of(first.rank().pass));
+    const auto ask = [&] { engine::agree_on_call(on, "attention", call, first.rank()); };
     if (on.device) {
-      return engine::make_device_pass(on, std::move(plan), std::move(rank), *choice.kernel,
-                                      options.deterministic, options.sm_limit);
+      on.device->beside_captures(ask);
+    } else {
+      ask();
     }
-    return engine::make_host_pass(on, std::move(plan), std::move(rank), *choice.kernel);
-  }
-
-  /// The session's arena is large enough either way.
-  GatherLaunch gather() const {
-    const Session::Impl& on = session.impl();
-    if (!options.gather_at_once || !on.device || !on.device->copies_beside_kernels()) {
-      return GatherLaunch::slices;
-    }
-    return options.deterministic ? GatherLaunch::in_position : GatherLaunch::on_arrival;
-  }
-
-  /// Where transfers take time from kernels, or wait for them, slices gain nothing.
-  int ulysses_slices() const {
-    const Session::Impl& on = session.impl();
-    if (options.ulysses_slices != 0) return options.ulysses_slices;
-    return on.device && on.device->copies_beside_kernels() ? 0 : 1;
-  }
-
-  std::uint32_t hash() const {
-    const std::uint32_t f = forward->plan().hash();
-    return backward ? f ^ (backward->plan().hash() << 1U) : f;
+    agreed = true;
   }
 
   engine::BoundPass& pass(Pass which) const {
-    if (which == Pass::forward) return *forward;
-    if (!backward) throw InvalidArgument("attention: the session was made with backward = false");
-    return *backward;
+    if (which == Pass::forward) return *bound.forward;
+    if (!bound.backward) {
+      throw InvalidArgument("attention: the session was made with backward = false");
+    }
+    return *bound.backward;
   }
 
-  void set(engine::BoundPass& bound, Role role, const TensorView& tensor) const {
+  void set(engine::BoundPass& of, Role role, const TensorView& tensor) const {
     shapes->require(role, tensor);
-    bound.set(role, tensor);
+    of.set(role, tensor);
   }
 
-  void run(engine::BoundPass& bound, Stream stream) const {
-    const HostRange range(&bound == forward.get() ? forward_range : backward_range);
-    bound.run(options.blocking_transfers ? engine::RunMode::blocking : engine::RunMode::overlapped,
-              stream);
+  void run(engine::BoundPass& of, Stream stream) {
+    const HostRange range(&of == bound.forward.get() ? forward_range : backward_range);
+    agree(of);
+    of.run(options.blocking_transfers ? engine::RunMode::blocking : engine::RunMode::overlapped,
+           stream);
+  }
+
+  CallStats replay(Pass which, engine::RunMode mode) {
+    engine::BoundPass& of = pass(which);
+    agree(of);
+    return of.replay(mode);
   }
 
   Session& session;
   AttentionOptions options;
-  Problem problem;
-  engine::Decision decision;
-  engine::KernelChoice choice;
-  std::unique_ptr<engine::BoundPass> forward;
-  std::unique_ptr<engine::BoundPass> backward;
+  engine::Binding bound;
+  std::string summary;  ///< what ranks agree on
+  bool agreed = false;
   std::optional<engine::LocalShapes> shapes;
   RangeName forward_range = range_name("annulus forward");
   RangeName backward_range = range_name("annulus backward");
@@ -177,16 +153,16 @@ void Attention::backward(const ConstTensorView& dout, const ConstTensorView& q,
 }
 
 CallStats Attention::transfers_alone(Pass pass) {
-  return impl_->pass(pass).replay(engine::RunMode::transfers_alone);
+  return impl_->replay(pass, engine::RunMode::transfers_alone);
 }
 
 CallStats Attention::compute_alone(Pass pass) {
-  return impl_->pass(pass).replay(engine::RunMode::compute_alone);
+  return impl_->replay(pass, engine::RunMode::compute_alone);
 }
 
 void Attention::record(bool on) {
-  impl_->forward->record(on);
-  if (impl_->backward) impl_->backward->record(on);
+  impl_->bound.forward->record(on);
+  if (impl_->bound.backward) impl_->bound.backward->record(on);
 }
 
 CallTrace Attention::recorded(Pass pass) { return impl_->pass(pass).recorded(); }
@@ -194,7 +170,7 @@ CallTrace Attention::recorded(Pass pass) { return impl_->pass(pass).recorded(); 
 void Attention::synchronize(Stream stream) const { impl_->pass(Pass::forward).synchronize(stream); }
 
 CostReport Attention::cost() const {
-  const Problem& p = impl_->problem;
+  const Problem& p = impl_->bound.problem;
   Mesh& mesh = impl_->session.mesh();
   CostRequest request;
   request.batch = p.batch;
@@ -213,8 +189,8 @@ CostReport Attention::cost() const {
     return std::array<std::int64_t, 2>{bound ? bound->rank().flops : 0,
                                        bound ? bound->stats().flops : 0};
   };
-  const std::array<std::array<std::int64_t, 2>, 2> mine{flops(impl_->forward),
-                                                        flops(impl_->backward)};
+  const std::array<std::array<std::int64_t, 2>, 2> mine{flops(impl_->bound.forward),
+                                                        flops(impl_->bound.backward)};
   std::vector<std::array<std::array<std::int64_t, 2>, 2>> all(
       static_cast<std::size_t>(mesh.world()));
   impl_->session.impl().communicator().all_gather(
@@ -222,18 +198,18 @@ CostReport Attention::cost() const {
   for (const auto& rank : all) {
     report.planned.flops_rank_layer.push_back(rank[0][0]);
     report.executed.flops_rank_layer.push_back(rank[0][1]);
-    if (!impl_->backward) continue;
+    if (!impl_->bound.backward) continue;
     report.planned.backward_flops_rank_layer.push_back(rank[1][0]);
     report.executed.backward_flops_rank_layer.push_back(rank[1][1]);
   }
   return report;
 }
 
-const Sharding& Attention::layout() const { return impl_->forward->plan().sharding(); }
+const Sharding& Attention::layout() const { return impl_->bound.forward->plan().sharding(); }
 const Plan& Attention::plan(Pass pass) const { return impl_->pass(pass).plan(); }
-Algorithm Attention::algorithm() const { return impl_->decision.algorithm; }
-std::string Attention::kernel_used() const { return std::string(impl_->choice.kernel->name); }
-std::string Attention::fallback_reason() const { return impl_->choice.fallback_reason; }
+Algorithm Attention::algorithm() const { return impl_->bound.decision.algorithm; }
+std::string Attention::kernel_used() const { return std::string(impl_->bound.choice.kernel->name); }
+std::string Attention::fallback_reason() const { return impl_->bound.choice.fallback_reason; }
 CallStats Attention::stats(Pass pass) const { return impl_->pass(pass).stats(); }
 
 }  // namespace annulus

@@ -1,13 +1,16 @@
 #include "runtime/engine/cuda_memory.h"
 
+#include "attention/execute/cuda/device_ops.h"
 #include "comm/composite/composite_link.h"
 #include "comm/device/queues.h"
 #include "comm/nccl/nccl_link.h"
 #include "comm/peer/peer_link.h"
 #include "comm/peer/stream_ops.h"
 #include "runtime/base/cuda_check.h"
+#include "runtime/base/relaxed_capture.h"
 #include "runtime/engine/device_pass.h"
 
+#include <annulus/device_memory.h>
 #include <annulus/error.h>
 
 #include <fmt/format.h>
@@ -33,6 +36,24 @@ std::vector<std::string> device_transports() {
   return {"peer", "nccl", "composite"};
 }
 
+int choose_device(const SessionOptions& options, int local_rank) {
+  const int count = device_count();
+  if (count == 0) throw Unsupported("back end cuda: no GPU was found; built: cpu, cuda");
+  (void)comm::peer::Driver::load();
+  if (options.device >= count || options.device < -1) {
+    throw InvalidArgument(fmt::format("device {}: there are {} GPUs", options.device, count));
+  }
+  return options.device >= 0 ? options.device : local_rank % count;
+}
+
+std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator& communicator,
+                                                 const SessionOptions& options, int device,
+                                                 std::int64_t arena_bytes) {
+  comm::require_agreement(communicator, "peer_copies", options.peer_copies);
+  const bool share_gpus = comm::require_queues(communicator, device);
+  return std::make_unique<CudaMemory>(communicator, options, device, arena_bytes, share_gpus);
+}
+
 CudaMemory::CudaMemory(comm::Communicator& communicator, const SessionOptions& options, int device,
                        std::int64_t arena_bytes, bool share_gpus)
     : driver_(comm::peer::Driver::load()),
@@ -45,6 +66,8 @@ CudaMemory::CudaMemory(comm::Communicator& communicator, const SessionOptions& o
       peer_copies_(options.peer_copies) {
   const DeviceScope scope(device);
   copies_ = make_urgent_stream();
+  pool_.emplace(copies_.get(), communicator.timeout_s(), attn::enqueue_upload);
+  gate_.emplace();
   check_cuda(cudaMemset(control_.local(), 0, static_cast<std::size_t>(control_.bytes())),
              "cudaMemset of the signals");
   check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
@@ -62,8 +85,53 @@ CudaMemory::CudaMemory(comm::Communicator& communicator, const SessionOptions& o
 }
 
 CudaMemory::~CudaMemory() {
+  await_calls();
   watch_.reset();  // no abort from here on
   if (nccl_) nccl_->detach(attached_);
+}
+
+/// Passes that went did not wait for their last calls. The watch ends these if nothing else does.
+void CudaMemory::await_calls() const noexcept {
+  try {
+    const DeviceScope scope(device());
+    (void)cudaDeviceSynchronize();
+  } catch (...) {
+    // The device is gone, and its calls with it.
+  }
+}
+
+void CudaMemory::reserve() {
+  const DeviceScope scope(device());
+  constexpr std::int64_t kLeast = 1 << 20;
+  pool_->reserve(kLeast);
+}
+
+void CudaMemory::beside_captures(const std::function<void()>& work) const {
+  const RelaxedCapture relaxed;
+  work();
+}
+
+void CudaMemory::retire(std::uint32_t pass, CudaEvent end) {
+  forget_retired();
+  retired_.push_back({pass, std::move(end)});
+}
+
+/// Those whose last call is over.
+void CudaMemory::forget_retired() {
+  std::erase_if(retired_, [&](const Retired& r) {
+    if (r.end.get() != nullptr && cudaEventQuery(r.end.get()) == cudaErrorNotReady) {
+      (void)cudaGetLastError();
+      return false;
+    }
+    if (last_call_ == r.end.get()) last_call_ = nullptr;
+    watch_->forget(r.pass);
+    return true;
+  });
+}
+
+std::uint32_t CudaMemory::next_pass() {
+  forget_retired();
+  return ++passes_;
 }
 
 std::span<std::byte> CudaMemory::arena() const {
@@ -119,7 +187,7 @@ void CudaMemory::open_nccl(comm::Communicator& communicator, const SessionOption
 }
 
 std::unique_ptr<comm::DeviceLink> CudaMemory::make_link(std::vector<comm::DeviceTransfer> transfers,
-                                                        std::uint32_t hash) const {
+                                                        std::uint32_t hash) {
   std::vector<bool> near_by;
   std::vector<bool> far;
   for (const comm::DeviceTransfer& t : transfers) {
@@ -133,7 +201,8 @@ std::unique_ptr<comm::DeviceLink> CudaMemory::make_link(std::vector<comm::Device
                                                      arena_.own_gpus());
   }
   if (transport_ == "peer") return by_peer;
-  by_nccl = std::make_unique<comm::nccl::NcclLink>(driver_, nccl_.get(), std::move(transfers), far);
+  by_nccl = std::make_unique<comm::nccl::NcclLink>(driver_, nccl_.get(), std::move(transfers), far,
+                                                   *pool_);
   if (transport_ == "nccl") return by_nccl;
   return std::make_unique<comm::composite::CompositeLink>(std::move(by_peer), std::move(by_nccl),
                                                           std::move(near_by));

@@ -8,17 +8,25 @@
 #include "comm/peer/symmetric_memory.h"
 #include "comm/peer/watch.h"
 #include "runtime/base/cuda_handles.h"
+#include "runtime/base/device_pool.h"
+#include "runtime/base/kernel_entries.h"
 #include "runtime/engine/session.h"
+#include "runtime/engine/stream_gate.h"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace annulus::engine {
 
 /// A session's memory on a GPU: signals and counters, and the arena; both can be addressed by the
-/// ranks beside it.
+/// ranks beside it. And what its passes take and give back while others run: lists of tiles, names
+/// of what was loaded.
 class CudaMemory final : public DeviceMemory {
  public:
   /// `share_gpus`: some ranks do, as threads of one process.
@@ -32,6 +40,8 @@ class CudaMemory final : public DeviceMemory {
   std::string transport_reason() const override { return reason_; }
   bool copies_beside_kernels() const override;
   bool share_gpus() const override { return share_gpus_; }
+  void reserve() override;
+  void beside_captures(const std::function<void()>& work) const override;
 
   int rank() const { return rank_; }
   /// Rank r's arena as this GPU addresses it; null where it cannot or another way was chosen.
@@ -44,17 +54,34 @@ class CudaMemory final : public DeviceMemory {
   comm::peer::Watch& watch() { return *watch_; }
 
   std::unique_ptr<comm::DeviceLink> make_link(std::vector<comm::DeviceTransfer> transfers,
-                                              std::uint32_t hash) const;
+                                              std::uint32_t hash);
 
-  /// The end of the session's last call that was not captured, which its pass owns; null before
-  /// the first. All calls use one arena: whoever runs on a stream of its own waits for it.
+  /// What passes hold beside the arena, in order of copies().
+  DevicePool& pool() { return *pool_; }
+  LoadedKernels& loaded() { return loaded_; }
+  /// Of replays, which come one at a time.
+  const StreamGate& gate() const { return *gate_; }
+  /// Is this the first pass whose calls make what `kinds` says?
+  bool is_new(std::string kinds) { return known_.insert(std::move(kinds)).second; }
+
+  /// The end of the session's last call that was not captured, of whose pass it is, or of a pass
+  /// that was retired; null before the first. All calls use one arena: whoever runs on a stream of
+  /// its own waits for it.
   cudaEvent_t last_call() const { return last_call_; }
   void set_last_call(cudaEvent_t end) { last_call_ = end; }
 
   /// A number for each pass that is bound, so that a watch can say whose call it found.
-  std::uint32_t next_pass() { return ++passes_; }
+  std::uint32_t next_pass();
+  /// That pass goes. `end`: of its last call, which may still run: until then the watch knows it.
+  void retire(std::uint32_t pass, CudaEvent end);
 
  private:
+  struct Retired {
+    std::uint32_t pass = 0;
+    CudaEvent end;
+  };
+  void await_calls() const noexcept;
+  void forget_retired();
   void choose_transport(comm::Communicator& communicator, const SessionOptions& options);
   void open_nccl(comm::Communicator& communicator, const SessionOptions& options);
   /// Transfers with this rank go by `peer`.
@@ -76,6 +103,11 @@ class CudaMemory final : public DeviceMemory {
   CudaStream copies_;
   std::uint32_t passes_ = 0;
   cudaEvent_t last_call_ = nullptr;
+  std::vector<Retired> retired_;
+  LoadedKernels loaded_;
+  std::set<std::string> known_;
+  std::optional<StreamGate> gate_;
+  std::optional<DevicePool> pool_;  ///< in order of copies_
 };
 
 }  // namespace annulus::engine

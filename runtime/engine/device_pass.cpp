@@ -2,14 +2,13 @@
 
 #include "attention/execute/cuda/device_executor.h"
 #include "attention/execute/cuda/device_transfers.h"
-#include "comm/device/queues.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/cuda_handles.h"
-#include "runtime/base/kernel_entries.h"
+#include "runtime/base/device_pool.h"
+#include "runtime/base/relaxed_capture.h"
 #include "runtime/engine/cuda_memory.h"
-#include "runtime/engine/stream_gate.h"
+#include "runtime/engine/pass_code.h"
 
-#include <annulus/device_memory.h>
 #include <annulus/error.h>
 
 #include <fmt/format.h>
@@ -46,20 +45,6 @@ attn::DeviceMode mode_of(RunMode mode) {
   return attn::DeviceMode::overlapped;
 }
 
-/// All that calls of a plan may launch: which kernels they are depends on how the caller's tensors
-/// lie, of which bind knows nothing.
-void load_code(const Plan& plan, Pass pass, const attn::Kernel& kernel) {
-  load_kernels(attn::row_entries());
-  if (kernel.entries == nullptr) return;
-  load_kernels(kernel.entries(attn::kernel_query(plan.request().problem, pass, kernel.backend)));
-}
-
-bool is_capturing(cudaStream_t stream) {
-  cudaStreamCaptureStatus status{};
-  check_cuda(cudaStreamIsCapturing(stream, &status), "cudaStreamIsCapturing");
-  return status != cudaStreamCaptureStatusNone;
-}
-
 class DevicePass final : public BoundPass {
  public:
   DevicePass(Session::Impl& session, Plan plan, RankPlan rank, const attn::Kernel& kernel,
@@ -69,26 +54,33 @@ class DevicePass final : public BoundPass {
         plan_(std::move(plan)),
         rank_(std::move(rank)),
         id_(memory_.next_pass()),
-        launches_(fitting(attn::Launches(plan_, rank_, kernel, deterministic))),
+        launches_(fitting(attn::Launches(plan_, rank_, kernel, deterministic)), memory_.pool()),
         slots_(rank_, plan_.request().problem.batch, memory_.arena().data()),
         link_(memory_.make_link(
             attn::device_transfers(plan_, rank_, slots_,
                                    [&](const Transfer& t) { return reach_of(t); }),
             plan_.hash())),
-        executor_(rank_, slots_, launches_, *link_,
+        executor_(rank_, launches_, *link_,
                   memory_.arena().subspan(static_cast<std::size_t>(rank_.arena_bytes)), report(),
                   memory_.copies(), deterministic, sm_limit),
         first_(make_event(true)),
-        last_(make_event(true)) {
+        last_(make_event(true)),
+        listed_(make_event()) {
+    check_cuda(cudaEventRecord(listed_.get(), memory_.copies()), "cudaEventRecord");
+    if (memory_.is_new(kinds_of(executor_, plan_, rank_.pass, kernel, deterministic, sm_limit))) {
+      executor_.rehearse(slots_);
+    }
     memory_.watch().expect(id_, awaited_signals());
   }
 
   ~DevicePass() override {
-    memory_.watch().forget(id_);
-    // Calls may still run that read the lists.
-    const DeviceScope scope(memory_.device());
-    (void)cudaDeviceSynchronize();
-    if (memory_.last_call() == last_.get()) memory_.set_last_call(nullptr);
+    try {
+      const DeviceScope scope(memory_.device());
+      const RelaxedCapture relaxed;
+      leave();
+    } catch (...) {
+      memory_.set_last_call(nullptr);  // the device is gone, and its memory with it
+    }
   }
 
   const Plan& plan() const override { return plan_; }
@@ -169,6 +161,18 @@ class DevicePass final : public BoundPass {
   }
 
  private:
+  /// Calls may still run that read the lists, which are freed in order of the copy stream.
+  void leave() {
+    if (strays_) {
+      (void)cudaDeviceSynchronize();
+    } else if (is_capturing(memory_.copies())) {
+      await_event(last_.get(), session_.communicator().timeout_s(), "the last call");
+    } else {
+      check_cuda(cudaStreamWaitEvent(memory_.copies(), last_.get(), 0), "cudaStreamWaitEvent");
+    }
+    memory_.retire(id_, std::move(last_));
+  }
+
   /// A graph's branches go to queues that the driver chooses: where ranks share them, one may stand
   /// behind another that waits for it.
   void require_queues_of_graphs() const {
@@ -215,22 +219,43 @@ class DevicePass final : public BoundPass {
   /// Starts when all of it is enqueued, so that its time is not the host's.
   void enqueue_behind_gate(RunMode mode, cudaStream_t stream) {
     const bool held = rank_.items.size() <= kMostHeldItems;
-    if (held) gate_.hold(stream);
+    if (held) memory_.gate().hold(stream);
     try {
       enqueue(mode, stream);
     } catch (...) {
-      if (held) gate_.open();
+      if (held) memory_.gate().open();
       throw;
     }
-    if (held) gate_.open();
+    if (held) memory_.gate().open();
   }
 
   void enqueue(RunMode mode, cudaStream_t stream, bool noted = false) {
+    await_lists(stream);
+    const bool strays = std::exchange(strays_, true);
     if (!captured_) check_cuda(cudaEventRecord(first_.get(), stream), "cudaEventRecord");
     executor_.enqueue(slots_, stream, mode_of(mode), noted);
     if (captured_) return;
     check_cuda(cudaEventRecord(last_.get(), stream), "cudaEventRecord");
     memory_.set_last_call(last_.get());
+    strays_ = strays;
+  }
+
+  /// A session's calls are in stream order: what the first one waits for is there for all. A graph
+  /// may not wait for what is outside of it: then the host does.
+  void await_lists(cudaStream_t stream) {
+    if (listed_.get() == nullptr) return;
+    if (!captured_) {
+      check_cuda(cudaStreamWaitEvent(stream, listed_.get(), 0), "cudaStreamWaitEvent");
+    } else {
+      try {
+        await_event(listed_.get(), session_.communicator().timeout_s(), "the upload of its lists");
+      } catch (const Timeout& error) {
+        fail_call(session_,
+                  fmt::format("rank {} {}: {}", rank_.rank, name_of(rank_.pass), error.what()),
+                  true);
+      }
+    }
+    listed_.reset();
   }
 
   /// The caller's stream may still be busy with a call, whose flags and arena are those of a call
@@ -343,7 +368,8 @@ class DevicePass final : public BoundPass {
   attn::DeviceExecutor executor_;
   CudaEvent first_;
   CudaEvent last_;
-  StreamGate gate_;  ///< of replays
+  CudaEvent listed_;     ///< the lists are on the device; null once that is known
+  bool strays_ = false;  ///< something may run behind last_: graphs, or a call that threw
   bool captured_ = false;
   bool ran_ = false;
   bool noting_ = false;
@@ -352,29 +378,12 @@ class DevicePass final : public BoundPass {
 
 }  // namespace
 
-int choose_device(const SessionOptions& options, int local_rank) {
-  const int count = device_count();
-  if (count == 0) throw Unsupported("back end cuda: no GPU was found; built: cpu, cuda");
-  (void)comm::peer::Driver::load();
-  if (options.device >= count || options.device < -1) {
-    throw InvalidArgument(fmt::format("device {}: there are {} GPUs", options.device, count));
-  }
-  return options.device >= 0 ? options.device : local_rank % count;
-}
-
-std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator& communicator,
-                                                 const SessionOptions& options, int device,
-                                                 std::int64_t arena_bytes) {
-  comm::require_agreement(communicator, "peer_copies", options.peer_copies);
-  const bool share_gpus = comm::require_queues(communicator, device);
-  return std::make_unique<CudaMemory>(communicator, options, device, arena_bytes, share_gpus);
-}
-
 std::unique_ptr<BoundPass> make_device_pass(Session::Impl& session, Plan plan, RankPlan rank,
                                             const attn::Kernel& kernel, bool deterministic,
                                             int sm_limit) {
   const DeviceScope scope(session.device->device());
-  load_code(plan, rank.pass, kernel);
+  const RelaxedCapture relaxed;
+  load_code(dynamic_cast<CudaMemory&>(*session.device).loaded(), plan, rank.pass, kernel);
   return std::make_unique<DevicePass>(session, std::move(plan), std::move(rank), kernel,
                                       deterministic, sm_limit);
 }

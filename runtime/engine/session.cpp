@@ -1,6 +1,7 @@
 #include "runtime/engine/session.h"
 
 #include "runtime/engine/arena_size.h"
+#include "runtime/engine/bind.h"
 #include "runtime/engine/device_pass.h"
 
 #include <annulus/device_memory.h>
@@ -52,6 +53,24 @@ void agree_on_errors(comm::Communicator& communicator, std::string_view what,
     if (local) std::rethrow_exception(local);
     throw;
   }
+}
+
+void agree_on_call(Session::Impl& session, std::string_view what, std::string_view summary,
+                   const RankPlan& rank) {
+  const auto where = [&](const std::exception& error) {
+    return fmt::format("{}, before the first call: {}",
+                       rank.items.empty() ? fmt::format("rank {}", rank.rank) : describe(rank, 0),
+                       error.what());
+  };
+  std::string differs;
+  try {
+    differs = comm::disagreement(session.communicator(), what, summary);
+  } catch (const Timeout& error) {
+    fail_call(session, where(error), true);
+  } catch (const std::exception& error) {
+    fail_call(session, where(error), false);
+  }
+  if (!differs.empty()) throw CommError(differs);
 }
 
 }  // namespace engine
@@ -117,6 +136,7 @@ Session::Session(Mesh& mesh, const SessionOptions& options) : impl_(std::make_un
       impl_->device_bytes_before = device_memory_used(device);
       impl_->device = engine::make_device_memory(impl_->communicator(), options, device, bytes);
       impl_->arena = impl_->device->arena();
+      engine::prepare_binds(*impl_);
       return;
     }
     // Collective, so that a rank with an arena of its own takes part as well.

@@ -4,10 +4,12 @@
 #include "comm/mesh.h"
 
 #include <annulus/attention.h>
+#include <annulus/plan.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -31,6 +33,11 @@ class DeviceMemory {
   /// Some ranks are threads of one process on one GPU: what one does to it, such as to take memory,
   /// waits for what others have enqueued. The same on all ranks.
   virtual bool share_gpus() const = 0;
+  /// Of what passes take when they are bound, beside the arena: room for twice what those take that
+  /// are bound now.
+  virtual void reserve() = 0;
+  /// Does what is no part of a graph that this thread may be capturing.
+  virtual void beside_captures(const std::function<void()>& work) const = 0;
 };
 
 }  // namespace engine
@@ -65,6 +72,11 @@ Decision decide(const Problem& problem, const Layout& layout, Algorithm algorith
 /// Throws, on every rank alike, what `local` holds, or InvalidArgument for another rank's error.
 void agree_on_errors(comm::Communicator& communicator, std::string_view what,
                      const std::exception_ptr& local);
+
+/// All ranks have the same `summary`, else all throw the same CommError. A rank that does not come
+/// is a Timeout that names where `rank` begins; the session is dead then.
+void agree_on_call(Session::Impl& session, std::string_view what, std::string_view summary,
+                   const RankPlan& rank);
 
 }  // namespace engine
 }  // namespace annulus

@@ -11,7 +11,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <thread>
+#include <vector>
 
 namespace annulus::testing {
 namespace {
@@ -58,68 +60,145 @@ TEST(Overlap, ExposesLessThanHalfOfTheBlockingRun) {
   });
 }
 
-TEST(Agreement, ThrowsOnEveryRankWhenShapesDiffer) {
+/// One rank's tensors of small(), and NaN in its results.
+class Shard {
+ public:
+  Shard(const Attention& attention, int rank)
+      : n_(attention.layout().seq_local(rank)),
+        q_(static_cast<std::size_t>(n_ * 4 * 16), 0.5F),
+        kv_(static_cast<std::size_t>(n_ * 2 * 16), 0.25F),
+        grads_(q_.size(), std::nanf("")),
+        out_(q_.size(), std::nanf("")),
+        lse_(static_cast<std::size_t>(n_ * 4), std::nanf("")) {}
+
+  void forward(Attention& attention) {
+    attention.forward(heads(q_, 4), heads(kv_, 2), heads(kv_, 2), heads(out_, 4), lse());
+  }
+  void backward(Attention& attention) {
+    attention.backward(heads(q_, 4), heads(q_, 4), heads(kv_, 2), heads(kv_, 2), heads(out_, 4),
+                       lse(), heads(grads_, 4), heads(dk_, 2), heads(dv_, 2));
+  }
+  /// All values are alike, so that each row is the mean of what it sees.
+  void expect_mean_of_values() const {
+    for (const float x : out_) EXPECT_NEAR(x, 0.25F, 1e-6F);
+  }
+
+ private:
+  TensorView heads(std::vector<float>& x, std::int64_t count) {
+    x.resize(static_cast<std::size_t>(n_ * count * 16), std::nanf(""));
+    return {x.data(), DType::f32, {1, n_, count, 16}};
+  }
+  TensorView lse() { return {lse_.data(), DType::f32, {1, 4, n_}}; }
+
+  std::int64_t n_;
+  std::vector<float> q_, kv_, grads_, out_, lse_, dk_, dv_;
+};
+
+/// Nothing was sent: the session is still good.
+void expect_good(Mesh& mesh, Session& session) {
+  Attention attention(session, small(), {.algorithm = Algorithm::ring});
+  Shard shard(attention, mesh.rank());
+  shard.forward(attention);
+  shard.expect_mean_of_values();
+}
+
+TEST(Agreement, FailsTheFirstCallOnEveryRankWhereShapesDiffer) {
   each_world(
       [](Mesh& mesh) {
         Session session(mesh, {.max_problem = small(128), .backend = "cpu"});
         const Problem mine = small(mesh.rank() == mesh.world() - 1 ? 65 : 64);
-        try {
-          Attention attention(session, mine, {.algorithm = Algorithm::ring});
-          FAIL() << "rank " << mesh.rank() << " accepted";
-        } catch (const CommError& error) {
-          EXPECT_THAT(error.what(), HasSubstr("plan"));
+        Attention attention(session, mine, {.algorithm = Algorithm::ring});
+        Shard shard(attention, mesh.rank());
+        for (int again = 0; again < 2; ++again) {
+          try {
+            shard.forward(attention);
+            FAIL() << "rank " << mesh.rank() << " accepted";
+          } catch (const CommError& error) {
+            EXPECT_THAT(error.what(), HasSubstr("ranks disagree on attention"));
+            EXPECT_THAT(error.what(), HasSubstr("plan"));
+          }
         }
+        expect_good(mesh, session);
       },
       {}, 2);
 }
 
-TEST(Agreement, ThrowsOnEveryRankWhenOneRankIsWrong) {
+TEST(Agreement, FailsTheFirstCallOnEveryRankWhereOneCallsTheOtherPass) {
   each_world(
       [](Mesh& mesh) {
         Session session(mesh, {.max_problem = small(), .backend = "cpu"});
-        Problem mine = small();
-        if (mesh.rank() == 1) mine.heads = 3;
-        EXPECT_THROW(Attention(session, mine, {.algorithm = Algorithm::ring}), InvalidArgument);
-        // Nothing was sent: the session is still good.
         Attention attention(session, small(), {.algorithm = Algorithm::ring});
+        Shard shard(attention, mesh.rank());
+        try {
+          mesh.rank() == 1 ? shard.backward(attention) : shard.forward(attention);
+          FAIL() << "rank " << mesh.rank() << " accepted";
+        } catch (const CommError& error) {
+          EXPECT_THAT(error.what(), HasSubstr("first backward"));
+          EXPECT_THAT(error.what(), HasSubstr("first forward"));
+        }
+        expect_good(mesh, session);
       },
       {}, 2);
 }
 
-TEST(Deadline, NamesRankAndItemWhenARankStaysAway) {
+TEST(Agreement, IsNotAskedWhereAnAttentionIsMade) {
   each_world(
       [](Mesh& mesh) {
+        Session session(mesh, {.max_problem = small(256), .backend = "cpu"});
+        // As many more as there are ranks before, of any problem, and none of them is called.
+        std::vector<Attention> more;
+        for (int i = 0; i < mesh.rank(); ++i) {
+          more.emplace_back(session, small(30 + i), AttentionOptions{.algorithm = Algorithm::ring});
+        }
+        if (mesh.rank() == 1) {
+          Problem wrong = small();
+          wrong.heads = 3;
+          EXPECT_THROW(Attention(session, wrong, {.algorithm = Algorithm::ring}), InvalidArgument);
+        }
+        expect_good(mesh, session);
+        // One that was made before and is called after others.
+        Attention late(session, small(40), {.algorithm = Algorithm::gather});
+        expect_good(mesh, session);
+        Shard shard(late, mesh.rank());
+        shard.forward(late);
+        shard.backward(late);
+        shard.expect_mean_of_values();
+      },
+      {.timeout_s = 20.0}, 2);
+}
+
+/// Rank 1 comes to `calls` calls, and then to none, and answers nothing.
+void expect_item_and_rank(int calls) {
+  each_world(
+      [&](Mesh& mesh) {
         if (mesh.world() > 3) return;
         const Problem p = small();
         Session session(
             mesh,
             {.max_problem = p, .algorithm = Algorithm::ring, .backward = false, .backend = "cpu"});
         Attention attention(session, p, {.algorithm = Algorithm::ring});
-        if (mesh.rank() == 1) {  // comes to no call, and answers nothing
+        Shard shard(attention, mesh.rank());
+        for (int call = 0; call < calls; ++call) shard.forward(attention);
+        if (mesh.rank() == 1) {
           std::this_thread::sleep_for(std::chrono::milliseconds(3500));
           return;
         }
-        const std::int64_t n = attention.layout().seq_local(mesh.rank());
-        std::vector<float> q(static_cast<std::size_t>(n * 4 * 16)),
-            kv(static_cast<std::size_t>(n * 2 * 16)), out(q.size()),
-            lse(static_cast<std::size_t>(n * 4));
-        const TensorView q_view(q.data(), DType::f32, {1, n, 4, 16});
-        const TensorView kv_view(kv.data(), DType::f32, {1, n, 2, 16});
-        const TensorView out_view(out.data(), DType::f32, {1, n, 4, 16});
-        const TensorView lse_view(lse.data(), DType::f32, {1, 4, n});
         const auto start = std::chrono::steady_clock::now();
         try {
-          attention.forward(q_view, kv_view, kv_view, out_view, lse_view);
+          shard.forward(attention);
           FAIL() << "rank " << mesh.rank() << " went on without rank 1";
         } catch (const Error& error) {
           EXPECT_THAT(error.what(), HasSubstr("item"));
           EXPECT_THAT(error.what(), HasSubstr("rank 1"));
         }
         EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(4));
-        EXPECT_THROW(attention.forward(q_view, kv_view, kv_view, out_view, lse_view), CommError);
+        EXPECT_THROW(shard.forward(attention), CommError);
       },
       {.timeout_s = 1.0, .log = {.level = static_cast<int>(LogLevel::off)}}, 2);
 }
+
+TEST(Deadline, NamesRankAndItemWhenARankStaysAwayFromTheFirstCall) { expect_item_and_rank(0); }
+TEST(Deadline, NamesRankAndItemWhenARankStaysAway) { expect_item_and_rank(1); }
 
 TEST(Errors, NameTensorAndShapeThatDoNotFit) {
   Mesh mesh = Mesh::single();
@@ -139,12 +218,11 @@ TEST(Errors, NameTensorAndShapeThatDoNotFit) {
   EXPECT_THROW(Attention(session, small(4096)), InvalidArgument);  // the arena is too small
 }
 
-TEST(SmLimit, IsRefusedOnEveryRankWhereItIsNegativeAndIgnoredOnTheCpu) {
+TEST(SmLimit, IsRefusedWhereItIsNegativeAndIgnoredOnTheCpu) {
   each_world([](Mesh& mesh) {
     Session session(mesh, {.max_problem = small(), .backend = "cpu"});
     try {
-      Attention attention(session, small(),
-                          {.algorithm = Algorithm::ring, .sm_limit = mesh.rank() == 0 ? -3 : 0});
+      Attention attention(session, small(), {.algorithm = Algorithm::ring, .sm_limit = -3});
       FAIL() << "rank " << mesh.rank() << " accepted";
     } catch (const InvalidArgument& error) {
       EXPECT_THAT(error.what(), HasSubstr("sm_limit -3"));

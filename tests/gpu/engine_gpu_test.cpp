@@ -138,34 +138,43 @@ TEST_F(OnGpu, WaitsForARankThatIsLate) {
   }
 }
 
-TEST_F(OnGpu, TurnsALostRankIntoATimeout) {
-  for (const Algorithm algorithm : kAlgorithms) {
-    const auto start = std::chrono::steady_clock::now();
-    each_world(
-        [&](Mesh& mesh) {
-          Rank rank(mesh, algorithm);
-          if (mesh.rank() == 1) {
-            std::this_thread::sleep_for(std::chrono::seconds(4));
-            return;
-          }
+/// Rank 1 comes to `calls` calls, and then to none.
+void lose_rank(Algorithm algorithm, int calls) {
+  const auto start = std::chrono::steady_clock::now();
+  each_world(
+      [&](Mesh& mesh) {
+        Rank rank(mesh, algorithm);
+        for (int call = 0; call < calls; ++call) {
           rank.call(rank.stream());
-          try {
-            rank.attention().synchronize(rank.stream());
-            ADD_FAILURE() << name_of(algorithm) << ": nothing was thrown";
-          } catch (const Timeout& error) {
-            const std::string text = error.what();
-            EXPECT_NE(text.find("rank "), std::string::npos) << text;
-            EXPECT_NE(text.find("item "), std::string::npos) << text;
-          } catch (const CommError&) {
-            // another rank was first
-          }
-          EXPECT_THROW(rank.call(rank.stream()), CommError);
-        },
-        {.timeout_s = 2.0}, 2);
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    EXPECT_LT(took.count(), 30.0) << name_of(algorithm);
-  }
+          (void)rank.results();
+        }
+        if (mesh.rank() == 1) {
+          std::this_thread::sleep_for(std::chrono::seconds(4));
+          return;
+        }
+        try {
+          rank.call(rank.stream());
+          rank.attention().synchronize(rank.stream());
+          ADD_FAILURE() << name_of(algorithm) << ": nothing was thrown";
+        } catch (const Timeout& error) {
+          const std::string text = error.what();
+          EXPECT_NE(text.find("rank "), std::string::npos) << text;
+          EXPECT_NE(text.find("item "), std::string::npos) << text;
+        } catch (const CommError&) {
+          // another rank was first
+        }
+        EXPECT_THROW(rank.call(rank.stream()), CommError);
+      },
+      {.timeout_s = 2.0}, 2);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  EXPECT_LT(took.count(), 30.0) << name_of(algorithm);
 }
+
+TEST_F(OnGpu, TurnsALostRankIntoATimeout) {
+  for (const Algorithm algorithm : kAlgorithms) lose_rank(algorithm, 1);
+}
+
+TEST_F(OnGpu, TurnsARankThatNeverCallsIntoATimeout) { lose_rank(Algorithm::ring, 0); }
 
 /// Rank 1 calls another plan than the others, with the same tags.
 TEST_F(OnGpu, TurnsAnotherPlansSignalIntoAnError) {
@@ -191,6 +200,12 @@ TEST_F(OnGpu, TurnsAnotherPlansSignalIntoAnError) {
         const GpuTensor lse(device, DType::f32, {1, p.heads, rows});
         const DeviceStream stream(device);
         barrier(mesh, "tensors are there");
+        // The first calls are agreed upon; from then on nobody asks.
+        for (Attention* attention : {&causal, &full}) {
+          attention->forward(q.view(), k.view(), k.view(), out.view(), lse.view(), stream.get());
+          attention->synchronize(stream.get());
+        }
+        barrier(mesh, "both were called");
         Attention& called = mesh.rank() == 1 ? full : causal;
         const auto ask = [&] {
           // A rank that passed its neighbours' signals hears of it a little later.

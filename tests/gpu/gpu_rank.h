@@ -75,13 +75,15 @@ class Rank {
                         .transport = test_place().transport,
                         .peer_copies = test_place().peer_copies,
                         .ranks_per_host = test_place().ranks_per_host}),
-        attention_(session_, p_,
-                   {.algorithm = algorithm, .deterministic = true, .ulysses_slices = 2}),
+        attention_(session_, p_, options(algorithm)),
         rows_(attention_.layout().seq_local(mesh.rank())),
         keys_(attention_.layout().seq_kv_local(mesh.rank())),
         stream_(session_.device()) {
     for (const bool poisoned : {false, true}) renew(7, poisoned);
     barrier(mesh_, "tensors are there");
+  }
+  static AttentionOptions options(Algorithm algorithm) {
+    return {.algorithm = algorithm, .deterministic = true, .ulysses_slices = 2};
   }
   /// Nobody frees while others wait on the same GPU.
   ~Rank() {
@@ -118,13 +120,18 @@ class Rank {
     k_.copy(from.k, stream());
     v_.copy(from.v, stream());
     dout_.copy(from.dout, stream());
-    for (GpuTensor* t : {&out_, &lse_, &dq_, &dk_, &dv_}) t->poison(stream());
+    poison(stream());
   }
 
-  void call(cudaStream_t stream) {
-    attention_.forward(q_.view(), k_.view(), v_.view(), out_.view(), lse_.view(), stream);
-    attention_.backward(dout_.view(), q_.view(), k_.view(), v_.view(), out_.view(), lse_.view(),
-                        dq_.view(), dk_.view(), dv_.view(), stream);
+  void call(cudaStream_t stream) { call(attention_, stream); }
+  /// Both passes of an attention of the same shapes.
+  void call(Attention& attention, cudaStream_t stream) {
+    attention.forward(q_.view(), k_.view(), v_.view(), out_.view(), lse_.view(), stream);
+    attention.backward(dout_.view(), q_.view(), k_.view(), v_.view(), out_.view(), lse_.view(),
+                       dq_.view(), dk_.view(), dv_.view(), stream);
+  }
+  void poison(cudaStream_t stream) {
+    for (GpuTensor* t : {&out_, &lse_, &dq_, &dk_, &dv_}) t->poison(stream);
   }
 
   std::vector<Bytes> results() {
@@ -134,7 +141,9 @@ class Rank {
   }
 
   cudaStream_t stream() const { return static_cast<cudaStream_t>(stream_.get()); }
+  const DeviceStream& device_stream() const { return stream_; }
   Attention& attention() { return attention_; }
+  Session& session() { return session_; }
   int device() const { return session_.device(); }
 
  private:

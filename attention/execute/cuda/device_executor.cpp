@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <exception>
+#include <set>
 #include <utility>
 
 namespace annulus::attn {
@@ -29,10 +31,10 @@ std::span<const std::int32_t> listed(const std::vector<std::int32_t>& list, cons
 
 }  // namespace
 
-DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
-                               const DeviceLaunches& launches, const comm::DeviceLink& link,
-                               std::span<std::byte> workspace, const DeviceReport& report,
-                               cudaStream_t copies, bool deterministic, int sm_limit)
+DeviceExecutor::DeviceExecutor(const RankPlan& plan, const DeviceLaunches& launches,
+                               const comm::DeviceLink& link, std::span<std::byte> workspace,
+                               const DeviceReport& report, cudaStream_t copies, bool deterministic,
+                               int sm_limit)
     : plan_(plan),
       launches_(launches),
       link_(link),
@@ -60,11 +62,38 @@ DeviceExecutor::DeviceExecutor(const RankPlan& plan, const Memory& memory,
   converts_early_ = alone_ && convert_may_overlap();
   begin_ = make_event();
   for (std::int32_t i = 0; i < schedule_.events; ++i) events_.push_back(make_event());
-  rehearse(memory);
 }
 
-/// A call that is captured into a graph, which is made ready and dropped: nothing runs. On the copy
-/// stream: a stream of its own would take a hardware queue in turn.
+/// Which kernel of a file an attend takes may depend on its size: powers of two will do.
+std::vector<std::int64_t> DeviceExecutor::kinds() const {
+  std::set<std::int64_t> kinds;
+  for (std::size_t s = 0; s < schedule_.steps.size(); ++s) {
+    const Step& step = schedule_.steps[s];
+    std::int64_t kind = joined_[s] > 1 ? 1 : 0;
+    const auto add = [&](auto value) { kind = kind * 64 + static_cast<std::int64_t>(value); };
+    add(step.kind);
+    if (step.kind == Step::Kind::compute) {
+      const Item& item = plan_.items[static_cast<std::size_t>(step.index)];
+      const auto i = static_cast<std::size_t>(item.payload);
+      add(item.kind);
+      if (item.kind == ItemKind::prepare) add(plan_.prepares[i].kind);
+      if (item.kind == ItemKind::attend) {
+        const Attend& a = plan_.attends[i];
+        for (const bool is :
+             {a.resume, a.finish, a.dq_assign, a.dkv_assign, a.on_arrival, a.by_head, s == 0}) {
+          kind = kind * 2 + (is ? 1 : 0);
+        }
+        add(std::bit_width(static_cast<std::uint64_t>(a.flops)));
+      }
+    }
+    kinds.insert(kind);
+  }
+  kinds.insert({alone_ ? -1 : -2, begins_with_attend_ ? -3 : -4});
+  return {kinds.begin(), kinds.end()};
+}
+
+/// A call that is captured into a graph, which is made ready and dropped. On the copy stream: a
+/// stream of its own would take a hardware queue in turn.
 void DeviceExecutor::rehearse(const Memory& memory) {
   check_cuda(cudaStreamBeginCapture(copy_, cudaStreamCaptureModeThreadLocal),
              "cudaStreamBeginCapture");

@@ -45,11 +45,16 @@ class DeviceExecutor {
  public:
   /// On the current device. `copies`: the stream that copies go on, of every pass of the session;
   /// streams are dear, since those that wait hold hardware queues. References must outlive this.
-  /// Makes what first launches make beside their code (load_kernels), which is to be there.
   /// `sm_limit`: LaunchContext's.
-  DeviceExecutor(const RankPlan& plan, const Memory& memory, const DeviceLaunches& launches,
-                 const comm::DeviceLink& link, std::span<std::byte> workspace,
-                 const DeviceReport& report, cudaStream_t copies, bool deterministic, int sm_limit);
+  DeviceExecutor(const RankPlan& plan, const DeviceLaunches& launches, const comm::DeviceLink& link,
+                 std::span<std::byte> workspace, const DeviceReport& report, cudaStream_t copies,
+                 bool deterministic, int sm_limit);
+
+  /// Makes what first launches make beside their code (load_kernels), which is to be there: as much
+  /// as enqueue() costs the host, and what it takes to make a graph ready. Nothing runs.
+  void rehearse(const Memory& memory);
+  /// What that depends on, beside the kernel, the problem's dtype and dims, and how it is launched.
+  std::vector<std::int64_t> kinds() const;
 
   /// `noted`: with events of clock() around each launch, which must be there. Not for a capture.
   void enqueue(const Memory& memory, cudaStream_t stream, DeviceMode mode, bool noted = false);
@@ -65,7 +70,6 @@ class DeviceExecutor {
   bool waits_inside() const { return attn::waits_inside(schedule_); }
 
  private:
-  void rehearse(const Memory& memory);
   template <typename Launch>
   void noting(bool noted, std::size_t step, const Launch& launch);
   void play(const Step& step, const Memory& memory, DeviceMode mode);

@@ -70,11 +70,11 @@ void DeviceLaunches::place_words(const Launches& host) {
   }
 }
 
-DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kernel_(host.kernel()) {
-  place_words(host);
-  const std::int64_t words = padded(static_cast<std::size_t>(word_count_) * sizeof(std::uint32_t));
-  std::int64_t bytes = words + padded(std::as_bytes(std::span(host.intervals())).size());
-  std::vector<std::vector<std::byte>> kept(rank_.attends.size());
+/// Takes over the host's geometries, with what kernels keep of each. Bytes of all lists.
+std::int64_t DeviceLaunches::place(const Launches& host,
+                                   std::vector<std::vector<std::byte>>& kept) {
+  std::int64_t bytes = padded(static_cast<std::size_t>(word_count_) * sizeof(std::uint32_t)) +
+                       padded(std::as_bytes(std::span(host.intervals())).size());
   for (std::size_t i = 0; i < rank_.attends.size(); ++i) {
     AttendGeometry g = host.geometry(static_cast<std::int32_t>(i));
     geometries_.push_back(g);
@@ -89,12 +89,23 @@ DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kerne
       add(std::span(needed));
     }
   }
-  lists_ = DeviceBuffer(bytes);
+  return bytes;
+}
 
-  std::int64_t at = words;
+/// One image of all lists is written on the host, with the addresses that they will have, and goes
+/// to the device by one copy.
+DeviceLaunches::DeviceLaunches(const Launches& host, DevicePool& pool)
+    : rank_(host.rank()), kernel_(host.kernel()) {
+  place_words(host);
+  std::vector<std::vector<std::byte>> kept(rank_.attends.size());
+  lists_ = pool.take(place(host, kept));
+  const std::span<std::byte> image = pool.stage(lists_.bytes());
+
+  std::int64_t at = padded(static_cast<std::size_t>(word_count_) * sizeof(std::uint32_t));
+  std::fill_n(image.begin(), at, std::byte{0});
   const auto to_device = [&]<typename T>(std::span<const T>& list) {
     const auto raw = std::as_bytes(list);
-    lists_.upload(raw, at);
+    std::ranges::copy(raw, image.begin() + at);
     list = {reinterpret_cast<const T*>(lists_.data() + at), list.size()};
     at += padded(raw.size());
   };
@@ -128,6 +139,7 @@ DeviceLaunches::DeviceLaunches(const Launches& host) : rank_(host.rank()), kerne
     for_lists(g, rank_.attends[i].pass, to_device);
     g.intervals = intervals.subspan(static_cast<std::size_t>(launch.first_row), g.intervals.size());
   }
+  pool.send(lists_.data());
 }
 
 void DeviceLaunches::run(std::int32_t index, const Memory& memory,

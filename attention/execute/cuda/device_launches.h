@@ -1,7 +1,7 @@
 #pragma once
 
 #include "attention/execute/launches.h"
-#include "runtime/base/device_buffer.h"
+#include "runtime/base/device_pool.h"
 
 #include <annulus/plan.h>
 
@@ -14,8 +14,9 @@ namespace annulus::attn {
 /// Made once, at bind; the host's lists are dropped.
 class DeviceLaunches {
  public:
-  /// On the current device.
-  explicit DeviceLaunches(const Launches& host);
+  /// On the current device. The lists lie in `pool` and are there once what its stream holds now is
+  /// over.
+  DeviceLaunches(const Launches& host, DevicePool& pool);
 
   /// Enqueues attend `index` on context.stream.
   void run(std::int32_t index, const Memory& memory, const LaunchContext& context) const;
@@ -41,6 +42,11 @@ class DeviceLaunches {
   std::uint32_t* words() const { return reinterpret_cast<std::uint32_t*>(lists_.data()); }
   int word_count() const { return word_count_; }
 
+  /// What the kernel is told of attend `index`: spans refer to the device.
+  const AttendGeometry& geometry(std::int32_t index) const {
+    return geometries_[static_cast<std::size_t>(index)];
+  }
+
   /// Device memory that the lists take.
   std::int64_t bytes() const { return lists_.bytes(); }
 
@@ -51,12 +57,13 @@ class DeviceLaunches {
     std::uint32_t all = 0;
   };
   void place_words(const Launches& host);
+  std::int64_t place(const Launches& host, std::vector<std::vector<std::byte>>& kept);
 
   const RankPlan& rank_;
   const Kernel& kernel_;
   int word_count_ = 0;
   std::vector<Done> done_;  ///< by attend
-  DeviceBuffer lists_;
+  PoolBuffer lists_;
   std::vector<AttendGeometry> geometries_;  ///< spans refer to lists_
 };
 

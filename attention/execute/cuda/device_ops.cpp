@@ -61,4 +61,14 @@ void enqueue_merge(const Merge& m, const Memory& memory, cudaStream_t stream) {
                shape_of(memory, m.state), stream);
 }
 
+void enqueue_upload(std::byte* to, std::byte* from, std::int64_t bytes, cudaStream_t stream) {
+  // Of fp32 nothing is converted, so that all bits stay.
+  constexpr std::int64_t kDims = 64;
+  const std::int64_t rows = bytes / (kDims * size_of(DType::f32));
+  const auto rows_of = [&](std::byte* data) {
+    return DeviceRows{data, DType::f32, rows * kDims, kDims, kDims};
+  };
+  launch_convert(rows_of(from), rows_of(to), {1, rows, 1, kDims}, stream);
+}
+
 }  // namespace annulus::attn

@@ -7,6 +7,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -22,5 +23,8 @@ void enqueue_prepares(std::span<const Prepare* const> prepares, const Memory& me
                       const CallWords* begin, std::uint32_t pass, cudaStream_t stream, bool early);
 void enqueue_reduce(const Reduce& reduce, const Memory& memory, cudaStream_t stream);
 void enqueue_merge(const Merge& merge, const Memory& memory, cudaStream_t stream);
+
+/// What a DevicePool uploads with: bytes, a multiple of 256, from pinned host memory.
+void enqueue_upload(std::byte* to, std::byte* from, std::int64_t bytes, cudaStream_t stream);
 
 }  // namespace annulus::attn

@@ -242,7 +242,7 @@ typedef struct annulus_attention_options {
 } annulus_attention_options;
 ANNULUS_API void annulus_attention_options_init(annulus_attention_options* options, size_t size);
 
-/* Collective. `options` may be NULL. */
+/* Not collective: its first call asks whether all ranks made the same. `options` may be NULL. */
 ANNULUS_API annulus_status annulus_attention_create(annulus_session* session,
                                                     const annulus_problem* problem,
                                                     const annulus_attention_options* options,

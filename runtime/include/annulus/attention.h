@@ -54,7 +54,10 @@ struct SessionOptions {
 };
 
 /// Takes all memory once, shared by all layers. Collective. Outlives its Attentions. On a GPU its
-/// calls are in stream order: two Attentions of one session may not run on two streams at once.
+/// calls are in stream order: two Attentions of one session may not run on two streams at once; and
+/// it binds what its own options say once, so that Attentions find code loaded and room for their
+/// lists: that takes as long as an Attention of max_problem (of 4 million tokens 0.2 to 1.4 s), and
+/// twice the memory of its lists.
 class ANNULUS_API Session {
  public:
   Session(Mesh& mesh, const SessionOptions& options);
@@ -120,9 +123,21 @@ struct CallStats {
 /// all ranks as one ring, ulysses uses them as one group; hybrid follows the mesh's shape.
 /// q, out, dout, dq: [batch, seq_local, heads, dim]; k, v, dk, dv: [batch, seq_kv_local, heads_kv,
 /// dim]; lse: [batch, heads, seq_local] f32. Strides are free but for the last, which is 1.
-/// Construction is collective: ranks agree on arguments and plan, else all throw CommError.
-/// Calls are collective too. They throw InvalidArgument for a shape that does not fit, Timeout and
-/// CommError once the mesh is unusable. Nothing is allocated in a call.
+/// Construction is each rank's own: it waits for no rank, and throws InvalidArgument or Unsupported
+/// there alone; the others learn of it in their first call, by its deadline. A rank may make more
+/// Attentions than others. Calls are collective. Before the first one enqueues anything, ranks
+/// agree on arguments, plan and pass by one small gather, else all throw CommError and the session
+/// stays good. Calls throw InvalidArgument for a shape that does not fit, Timeout and CommError
+/// once the mesh is unusable. Nothing is allocated in a call.
+///
+/// On a GPU neither construction nor destruction waits for what runs there, and both are possible
+/// while calls of the session are under way, but not while a graph captures one. Lists of tiles lie
+/// in memory of the session; it grows where more are held at a time than two of max_problem have,
+/// as where the host makes plans faster than they are played. A first call that a graph captures
+/// waits on the host for the upload of its lists. Exceptions: dropping an Attention whose calls a
+/// graph captured waits for the GPU, since nothing says when replays end; code of a kernel that the
+/// session's options do not take is loaded at construction; and ranks that are threads of one
+/// process and share a GPU make the same Attentions, together.
 ///
 /// On a GPU a call only enqueues on `stream`, and a CUDA graph may capture it. Tensors must stay
 /// until the stream has passed the call. A rank that waits longer than the mesh's timeout_s ends
