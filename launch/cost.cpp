@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <cstdint>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -23,6 +24,20 @@ std::string one_line(const std::string& json) { return nlohmann::ordered_json::p
 struct Rendered {
   std::string text, json;
 };
+
+/// Of a model with experts: that they are not among attention's rows, and who counts them.
+std::string where_experts_are(const Settings& settings) {
+  const std::int64_t experts = settings.maybe_integer("experts").value_or(1);
+  if (experts <= 1) return "";
+  return fmt::format(
+      "\nexperts: the {} experts of a layer, router and shared ones are in no row above.\n"
+      "  operator by operator, on tp x ep x sp ranks: the same command with --compare-modes "
+      "--system "
+      "NAME\n  by the rows of a routing, on expert_degree ranks: bench --op moe, or --op layer "
+      "with "
+      "attention\n",
+      experts);
+}
 
 Rendered render(const Settings& settings) {
   if (settings.has("legacy_model") && settings.flag("compare_modes")) {
@@ -46,7 +61,7 @@ Rendered render(const Settings& settings) {
     return {to_text(stages), to_json(stages)};
   }
   const CostReport report = price(cost_request_of(settings));
-  return {to_text(report), to_json(report)};
+  return {to_text(report) + where_experts_are(settings), to_json(report)};
 }
 
 }  // namespace

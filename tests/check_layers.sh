@@ -110,6 +110,40 @@ check_include() {
   fi
 }
 
+# long_functions FILE...: bodies of more than 200 lines, FILE:LINE: N lines. A body begins at a brace behind a
+# parenthesis that opens neither a namespace nor a type; what is in it (lambdas, blocks) belongs to it.
+long_functions() {
+  awk '
+    FNR == 1 { depth = 0; inside = 0; text = "" }
+    /^[[:space:]]*#/ || continued { continued = /\\$/; next }
+    {
+      line = $0
+      gsub(/\\./, "", line)
+      gsub(/"[^"]*"/, "", line)
+      gsub(/\047[^\047]\047/, "", line)
+      sub(/\/\/.*/, "", line)
+      for (i = 1; i <= length(line); i++) {
+        c = substr(line, i, 1)
+        if (c == "{") {
+          depth++
+          named = text ~ /namespace|extern|(^|[^a-z_])(struct|class|union|enum)[^()]*$/
+          if (!inside && !named && text ~ /\)/) { inside = depth; start = FNR }
+          text = ""
+        } else if (c == "}") {
+          if (inside && depth == inside) {
+            if (FNR - start + 1 > 200) print FILENAME ":" start ": a function of " FNR - start + 1 " lines, the cap is 200"
+            inside = 0
+          }
+          depth--
+          text = ""
+        } else {
+          text = c == ";" ? "" : text c
+        }
+      }
+      text = text " "
+    }' "$@"
+}
+
 check_tree() {
   local file line text
   local pattern='^[[:space:]]*#[[:space:]]*include[[:space:]]*([<"])([^>"]+)[>"]'
@@ -127,6 +161,13 @@ check_tree() {
   while read -r line file; do
     [ "$file" != total ] && [ "$line" -gt 400 ] && report "$file:$line: $line lines, the cap is 400"
   done < <(find "${folders[@]}" -type f \( -name '*.h' -o -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -exec wc -l {} +)
+
+  local kernels=()
+  for file in attention/kernels moe/kernels; do [ -d "$file" ] && kernels+=("$file"); done
+  [ ${#kernels[@]} -eq 0 ] && return
+  mapfile -t kernels < <(find "${kernels[@]}" -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \))
+  [ ${#kernels[@]} -eq 0 ] && return
+  while read -r text; do report "$text"; done < <(long_functions "${kernels[@]}")
 }
 
 # expect NAME FILE TEXT: a tree that holds this one file must be refused.
@@ -165,13 +206,19 @@ self_test() {
   expect "quoted public header" launch/a.cpp '#include "annulus/cost.h"'
   expect "executor names an algorithm" attention/execute/a.cpp '// only the Ring needs this'
   expect "file over 400 lines" comm/a.cpp "$(yes '//' | head -401)"
+  # A member, in a struct in a namespace, with a block of its own.
+  local lines
+  lines=$(yes '  x();' | head -198)
+  expect "function over 200 lines" attention/kernels/sm90/a.cuh "namespace a {\nstruct B {\nvoid f(int i) {\n$lines\nif (i) {}\n}\n};\n}"
+  expect "function over 200 lines in moe" moe/kernels/cpu/a.cpp "template <int n>\nvoid f()\n{\n$lines\n  x();\n}"
   local good
   good=$(mktemp -d)
   mkdir -p "$good/attention/execute" "$good/attention/kernels/"{cpu,sm90} "$good/launch" "$good/moe/kernels/sm90"
   echo '#include "attention/kernels/sm90/ptx.cuh"' >"$good/moe/kernels/sm90/a.cuh"
   echo '#include "attention/kernels/cuda/a.h"' >"$good/attention/kernels/sm90/a.cpp"
   echo '// a string; all_gather' >"$good/attention/execute/a.cpp"
-  echo '#include "attention/kernels/params.h"' >"$good/attention/kernels/cpu/a.cpp"
+  # 200 lines, and 250 of two functions in one struct.
+  printf '#include "attention/kernels/params.h"\nstruct A {\n%b\n%b\n};\n' "void f() {\n$lines\n}" "void g() {\n${lines:0:300}\n}" >"$good/attention/kernels/cpu/a.cpp"
   printf '#include <annulus/cost.h>\n#include <mpi.h>\n#include "launch/b.h"\n' >"$good/launch/a.cpp"
   if ! "$self" --root "$good"; then
     echo "check_layers self-test: refused what is allowed"

@@ -159,7 +159,8 @@ KernelQuery kernel_query(const Problem& p, Pass pass, std::string_view backend) 
           .backward = pass == Pass::backward,
           .backend = backend,
           .softcap = p.softcap != 0.0,
-          .keys = *p.seq_kv};
+          .keys = *p.seq_kv,
+          .softmax_scale = *p.softmax_scale};
 }
 
 std::int64_t workspace_bytes(const Plan& plan, const RankPlan& rank, const Kernel& kernel,

@@ -22,6 +22,7 @@ struct KernelQuery {
   std::string_view backend = "cpu";
   bool softcap = false;
   std::int64_t keys = 0;  ///< of the whole sequence; 0: not known
+  double softmax_scale = 1.0;
 };
 
 /// One row of the dispatch table: a local kernel, forward and backward, and what it covers.
@@ -37,6 +38,9 @@ struct Kernel {
   /// of dQ is free (tile_index.h, join_tiles).
   bool joined_tiles = false;
   bool zeroes_flops = false;  ///< it knows LaunchContext::flops_assign
+  /// Bytes: a launch that meets a tensor whose address or strides are no multiple of it goes to
+  /// another kernel, which no query tells. 0: it takes all.
+  std::int64_t row_alignment = 0;
   /// Does its backward take dk and dv in the dtype of q (BackwardParams)? Null: never.
   bool (*rounds_dkv)(const KernelQuery& query) = nullptr;
   /// Empty, or why it cannot serve.

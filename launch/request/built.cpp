@@ -74,11 +74,13 @@ void refuse_fallback(const Settings& settings, const Problem& problem) {
                                           fmt::join(names, ", ")));
   }
   const Pass pass = settings.text("pass") == "forward" ? Pass::forward : Pass::backward;
-  const std::string why = kernel_refusal(name, {.backend = backend,
-                                                .dtype = problem.dtype,
-                                                .head_dim = problem.head_dim,
-                                                .head_dim_v = *problem.head_dim_v,
-                                                .pass = pass});
+  const std::string why =
+      kernel_refusal(name, {.backend = backend,
+                            .dtype = problem.dtype,
+                            .head_dim = problem.head_dim,
+                            .head_dim_v = *problem.head_dim_v,
+                            .pass = pass,
+                            .softmax_scale = problem.softmax_scale.value_or(1.0)});
   if (why.empty()) return;
   settings.refuse("kernel", fmt::format("means {}, which cannot serve ({}), and strict forbids "
                                         "another",

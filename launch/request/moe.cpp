@@ -170,12 +170,6 @@ MoeRequest moe_request_of(const Settings& settings, int world, int threads) {
   if (request.routing == RoutingKind::router) {
     if (!settings.has("router")) settings.refuse("routing", "needs router");
     request.router = settings.text("router");
-    if (config.capacity.factor > 0 && settings.text("check") != "none") {
-      settings.refuse(
-          "capacity_factor",
-          "with routing = router needs check = none: the check knows no selections that "
-          "were dropped");
-    }
     config.router = router_of(settings, config.experts, config.k);
   }
   moe::LayerOptions& options = request.options;

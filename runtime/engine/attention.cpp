@@ -91,7 +91,20 @@ struct Attention::Impl {
 
   void set(engine::BoundPass& of, Role role, const TensorView& tensor) const {
     shapes->require(role, tensor);
+    tell_of_rows(of, role, tensor);
     of.set(role, tensor);
+  }
+
+  /// Which kernel a launch takes then is no longer what kernel_used says.
+  void tell_of_rows(const engine::BoundPass& of, Role role, const TensorView& tensor) const {
+    Session::Impl& on = session.impl();
+    const std::int64_t bytes = bound.choice.kernel->row_alignment;
+    if (on.told_of_rows || engine::rows_suit(of.rank(), role, tensor, bytes)) return;
+    on.told_of_rows = true;
+    on.log().warn(
+        "rows of {} are not aligned to {} bytes, which {} wants: launches that meet them go to a "
+        "slower kernel (said once a session)",
+        engine::name_of(role), bytes, bound.choice.kernel->name);
   }
 
   void run(engine::BoundPass& of, Stream stream) {

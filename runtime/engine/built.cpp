@@ -28,7 +28,8 @@ std::string kernel_refusal(const std::string& name, const KernelAsk& ask) {
                             .head_dim = ask.head_dim,
                             .head_dim_v = ask.head_dim_v,
                             .backward = ask.pass == Pass::backward,
-                            .backend = ask.backend});
+                            .backend = ask.backend,
+                            .softmax_scale = ask.softmax_scale});
   }
   throw InvalidArgument(fmt::format("back end {} has no kernel '{}'", ask.backend, name));
 }

@@ -51,7 +51,8 @@ struct Session::Impl {
   std::unique_ptr<engine::DeviceMemory> device;  ///< null on the CPU
   std::int64_t device_bytes_before = 0;
   std::span<std::byte> arena;
-  bool dead = false;  ///< a call failed: the mesh is unusable
+  bool dead = false;          ///< a call failed: the mesh is unusable
+  bool told_of_rows = false;  ///< the log says that rows of a tensor do not suit their kernel
 
   comm::Communicator& communicator() const { return *mesh->impl().communicator; }
   const Logger& log() const { return mesh->impl().logger; }

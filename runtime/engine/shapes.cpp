@@ -5,9 +5,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 
 namespace annulus::engine {
-namespace {
 
 const char* name_of(Role role) {
   switch (role) {
@@ -34,8 +35,6 @@ const char* name_of(Role role) {
   }
   return "?";
 }
-
-}  // namespace
 
 LocalShapes::LocalShapes(const Problem& problem, const Sharding& sharding, int rank)
     : problem_(problem),
@@ -79,6 +78,20 @@ void LocalShapes::require(Role role, const ConstTensorView& tensor) const {
   if (tensor.data == nullptr && tensor.elements() > 0) {
     throw InvalidArgument(fmt::format("{} is {} without data", name_of(role), describe(tensor)));
   }
+}
+
+bool rows_suit(const RankPlan& rank, Role role, const TensorView& tensor, std::int64_t bytes) {
+  if (bytes == 0 || role == Role::lse) return true;
+  auto bits = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(tensor.data));
+  for (std::size_t i = 0; i < 3; ++i) bits |= tensor.strides[i] * size_of(tensor.dtype);
+  if ((bits & (bytes - 1)) == 0) return true;
+  const auto is_it = [&](const SlotView& view) {
+    return view.slot >= 0 && rank.slots[static_cast<std::size_t>(view.slot)].role == role;
+  };
+  return std::ranges::none_of(rank.attends, [&](const Attend& a) {
+    return is_it(a.q) || is_it(a.k) || is_it(a.v) || is_it(a.out) || is_it(a.dout) || is_it(a.dq) ||
+           is_it(a.dk) || is_it(a.dv);
+  });
 }
 
 }  // namespace annulus::engine

@@ -16,7 +16,8 @@ using attn::KeySegment;
 
 const std::vector<std::string_view> kHopper{"hopper"};
 
-/// The tiles that plans of a pass would have. Forward takes those of backward too.
+}  // namespace
+
 TileGrid own_grid(const OracleProblem& p, bool backward) {
   for (const attn::Kernel* kernel : attn::cuda::kernels()) {
     if (kernel->name != "hopper") continue;
@@ -26,6 +27,8 @@ TileGrid own_grid(const OracleProblem& p, bool backward) {
   }
   return kGrid;
 }
+
+namespace {
 
 void run(const Cases& cases, const char* what, const OracleProblem& p,
          const std::vector<std::vector<KeySegment>>& launches,

@@ -9,8 +9,11 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <initializer_list>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -85,6 +88,10 @@ class Rank {
   static AttentionOptions options(Algorithm algorithm) {
     return {.algorithm = algorithm, .deterministic = true, .ulysses_slices = 2};
   }
+  /// Not deterministic: dq, dk and dv are summed in any order, gather's keys as they arrive.
+  Attention attention_in_any_order() {
+    return Attention(session_, p_, {.algorithm = attention_.algorithm(), .ulysses_slices = 2});
+  }
   /// Nobody frees while others wait on the same GPU.
   ~Rank() {
     try {
@@ -132,6 +139,25 @@ class Rank {
   }
   void poison(cudaStream_t stream) {
     for (GpuTensor* t : {&out_, &lse_, &dq_, &dk_, &dv_}) t->poison(stream);
+  }
+
+  /// Root mean square of the difference over that of `b`; of lse a hundred times that, for it is
+  /// f32. Infinite where anything is not finite.
+  double distance(const std::vector<Bytes>& a, const std::vector<Bytes>& b) const {
+    constexpr std::size_t kLse = 1;  // of results()
+    double worst = 0.0;
+    for (std::size_t t = 0; t < a.size(); ++t) {
+      const DType dtype = t == kLse ? DType::f32 : p_.dtype;
+      double difference = 0.0, size = 0.0;
+      for (std::int64_t i = 0; i < static_cast<std::int64_t>(a[t].size()) / size_of(dtype); ++i) {
+        const double y = load_f64(b[t].data(), dtype, i), d = load_f64(a[t].data(), dtype, i) - y;
+        difference += d * d;
+        size += y * y;
+      }
+      if (!std::isfinite(difference)) return std::numeric_limits<double>::infinity();
+      worst = std::max(worst, std::sqrt(difference / size) * (t == kLse ? 100.0 : 1.0));
+    }
+    return worst;
   }
 
   std::vector<Bytes> results() {

@@ -11,6 +11,7 @@
 //   kernels_gpu --time hopper decode  few rows and many keys, split over keys and whole
 //   kernels_gpu --ratios [TEXT]       hopper's launches as rings want them, beside the plain ones
 #include "attention/kernels/cuda/table.h"
+#include "tests/gpu/chain_cases.h"
 #include "tests/gpu/contract_cases.h"
 #include "tests/gpu/device_kernel.h"
 #include "tests/gpu/device_oracle.h"
@@ -223,6 +224,7 @@ int run(const Filter& filter) {
   short_sequences(cases);
   tall_tiles(cases);
   dims_cases(cases);
+  chain_cases(filter, tally);
   split_cases(cases);
   suite_cases(cases);
   if (!filter.forward) rounded_cases(cases);

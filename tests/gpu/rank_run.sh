@@ -73,6 +73,11 @@ run() {
     read -r times text <<<"$filter"
     exec "$path" --only "$text" "$times"
   fi
+  if [ "$name" = annulus ]; then  # the filter is bench's arguments; the command takes ANNULUS_* for options
+    read -ra arguments <<<"$filter"
+    exec env -u ANNULUS_TEST_BACKEND bash "$here/session/common.sh" ranks "$ranks" "${variables[@]}" "$path" bench \
+      --backend "$backend" "${arguments[@]}"
+  fi
   variables+=("ANNULUS_TEST_BACKEND=$backend")
   if [ "$ranks" -eq 0 ]; then exec env "${variables[@]}" "$path" "--gtest_filter=$filter"; fi
   exec bash "$here/session/common.sh" ranks "$ranks" "${variables[@]}" "$path" "--gtest_filter=$filter"

@@ -209,6 +209,9 @@ value() { tr -d ' \n' <"$1" | grep -oE "\"$2\":\{[^}]*\}"; }
 "$annulus" cost --config "$source/configs/seq80_sp1.cfg" --quiet --json "$scratch/a.json"
 [ "$(value "$scratch/a.json" original | cut -d: -f2-)" = "$(value "$scratch/a.json" corrected | cut -d: -f2-)" ] ||
   fail "seq80_sp1: original and corrected differ"
+"$annulus" cost --config "$source/configs/deepseek_v3_4n8g_with_sp.cfg" | grep -q '^experts: the 256 experts .* are in no row above' ||
+  fail "deepseek_v3_4n8g_with_sp: cost does not say where its experts are counted"
+"$annulus" cost --seq 64 | grep -q '^experts:' && fail "cost speaks of experts where there are none"
 "$annulus" cost --config "$source/configs/deepseek_v3_4n8g_with_sp.cfg" --quiet --json "$scratch/a.json"
 [ "$(value "$scratch/a.json" original | cut -d: -f2-)" != "$(value "$scratch/a.json" corrected | cut -d: -f2-)" ] ||
   fail "deepseek_v3_4n8g_with_sp: original and corrected agree"

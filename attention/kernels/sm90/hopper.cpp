@@ -58,6 +58,7 @@ std::string hopper_refuses(const KernelQuery& query) {
     return "serves bf16 and f16 of head dims 64, 96, 128, 192, 256 and 192 with values of 128, as "
            "far as they are built";
   }
+  if (!(query.softmax_scale > 0.0)) return "serves a softmax_scale above 0";
   if (capability() == 90) return "";
   return "needs a GPU of compute capability 9.0";
 }

@@ -118,8 +118,13 @@ class Checker {
   std::size_t pair(const Chosen& chosen, std::int64_t slot) const {
     return at(chosen.local * c_.k + slot);
   }
-  std::span<const std::int32_t> selected(const Chosen& chosen) const {
+  /// -1: capacity dropped it.
+  std::span<const std::int32_t> kept(const Chosen& chosen) const {
     return std::span(routing_.indices).subspan(pair(chosen, 0), at(c_.k));
+  }
+  /// The router's weights of what is kept depend on what was dropped.
+  std::span<const std::int32_t> selected(const Chosen& chosen) const {
+    return std::span(run_.step().selected().indices).subspan(pair(chosen, 0), at(c_.k));
   }
 
   /// The router's own arithmetic is checked too: the oracle goes on with its weights.
@@ -133,8 +138,9 @@ class Checker {
       }
     }
     for (Chosen& chosen : chosen_) {
-      const auto truth = oracle_router(*c_.router, chosen.logits, selected(chosen), {});
+      auto truth = oracle_router(*c_.router, chosen.logits, selected(chosen), {});
       for (std::size_t s = 0; s < truth.weights.size(); ++s) {
+        if (kept(chosen)[s] < 0) truth.weights[s] = 0;
         deviations_[kWeights].add(chosen.weights[s], truth.weights[s]);
       }
       chosen.weights = truth.weights;
@@ -153,7 +159,7 @@ class Checker {
   void run_experts() {
     std::map<std::int32_t, std::vector<std::pair<std::size_t, std::size_t>>> by_expert;
     for (std::size_t i = 0; i < chosen_.size(); ++i) {
-      const auto experts = selected(chosen_[i]);
+      const auto experts = kept(chosen_[i]);
       for (std::size_t s = 0; s < experts.size(); ++s) {
         if (experts[s] >= 0) by_expert[experts[s]].emplace_back(i, s);
       }

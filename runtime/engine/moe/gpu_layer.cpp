@@ -153,10 +153,13 @@ std::unique_ptr<Step::Impl> GpuLayer::make_step() const {
   step->read = [device = device_, read = functions_.read](Step::Impl& of) {
     const DeviceScope on(device);
     check_cuda(cudaDeviceSynchronize(), "MoE forward");
-    const auto pairs = of.kept.indices.size();
-    const auto bytes = static_cast<std::int64_t>(pairs * 4);
-    if (pairs > 0) read(of.kept.indices.data(), of.device->indices, bytes, nullptr);
-    if (pairs > 0) read(of.kept.weights.data(), of.device->weights, bytes, nullptr);
+    const auto bytes = static_cast<std::int64_t>(of.kept.indices.size() * 4);
+    if (bytes > 0) {
+      read(of.kept.indices.data(), of.device->indices, bytes, nullptr);
+      read(of.kept.weights.data(), of.device->weights, bytes, nullptr);
+      read(of.selected.indices.data(), of.device->selected, bytes, nullptr);
+      read(of.selected.weights.data(), of.device->selected_weights, bytes, nullptr);
+    }
     if (of.routed && of.device->losses != nullptr) {
       std::array<double, 2> losses{};
       read(losses.data(), of.device->losses, 16, nullptr);
@@ -239,11 +242,13 @@ void GpuLayer::run(const ForwardCall& call, Step::Impl& step) {
   step.routed = step.device->routed;
   step.is_read = false;
   const auto pairs = static_cast<std::size_t>(call.x.shape[0] * shape.config.k);
-  step.kept.tokens = call.x.shape[0];
-  step.kept.k = shape.config.k;
-  step.kept.experts = shape.config.experts;
-  step.kept.indices.resize(pairs);
-  step.kept.weights.resize(pairs);
+  for (Routing* routing : {&step.selected, &step.kept}) {
+    routing->tokens = call.x.shape[0];
+    routing->k = shape.config.k;
+    routing->experts = shape.config.experts;
+    routing->indices.resize(pairs);
+    routing->weights.resize(pairs);
+  }
   fill_load(*step.device, step.load);
   step.load.forward_bytes_sent = rows_between(*step.device) * shape.row_bytes();
   step.load.forward_exposed_s = exposed();

@@ -52,6 +52,10 @@ const Routing& Step::routing() const {
   impl_->fetch();
   return impl_->kept;
 }
+const Routing& Step::selected() const {
+  impl_->fetch();
+  return impl_->selected;
+}
 const LayerLoad& Step::load() const { return impl_->load; }
 double Step::balance_loss() const {
   impl_->fetch();

@@ -43,8 +43,8 @@ struct Step::Impl {
   bool routed = false;  ///< by the layer's router
   LayerLoad load;
 
-  // On a GPU, where the fields of the CPU stay empty but for `kept` and the losses, which are read
-  // when they are asked for.
+  // On a GPU, where the fields of the CPU stay empty but for `selected`, `kept` and the losses,
+  // which are read when they are asked for.
   std::optional<DeviceStep> device;
   bool is_read = false;
   std::function<void(Impl&)> read{};

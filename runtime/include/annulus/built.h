@@ -23,6 +23,7 @@ struct KernelAsk {
   std::int64_t head_dim = 64;
   std::int64_t head_dim_v = 64;
   Pass pass = Pass::forward;
+  double softmax_scale = 1.0;
 };
 
 /// Every kernel that is built, the CPU's first, best first.

@@ -137,6 +137,8 @@ class ANNULUS_API Step {
   /// As it was used: without what capacity dropped. On a GPU the first call after a forward waits
   /// for it.
   const Routing& routing() const;
+  /// What the router chose, or the caller brought, before capacity dropped any. As routing().
+  const Routing& selected() const;
   const LayerLoad& load() const;
   /// This rank's parts of the losses; those of all ranks sum to the loss. On a GPU as routing().
   double balance_loss() const;

@@ -34,11 +34,38 @@ for line in open(sys.argv[1]):
           f"{p['throughput']['forward_tflops_per_rank']:.0f} and {p['throughput']['backward_tflops_per_rank']:.0f} TFLOP/s, "
           f"{p['comm']['dispatch']} travel, rounds {load['rounds']}, meetings {1e6 * p['comm']['exposed_s']:.0f} us, busiest rank {load['rank_max_over_mean']:.2f} of the mean, "
           f"check {'passed' if p['check']['passed'] else 'FAILED'}")
+    cost, times = p["imbalance"], lambda x: "-" if x is None else f"{x:.2f}"
+    print(f"      busiest expert {load['expert_max_over_mean']:.2f} of the mean, {load['unused_experts']} unused; of the same layer when balanced: "
+          f"forward {times(cost['forward_over_balanced'])}, backward {times(cost['backward_over_balanced'])}")
+PYTHON
+  return 0
+}
+
+# layer NAME RANKS ARGUMENT...: attention, then experts; a line of figures of each.
+layer() {
+  local name=$1 n=$2 file=$work/json/layer.json
+  shift 2
+  rm -f "$file"
+  quiet=1 step "$name" 90 "${mpi[@]}" "$n" annulus bench --op layer --backend $backend --json "$file" --check sample "$@"
+  [ -f "$file" ] && python3 - "$file" <<'PYTHON' | tee -a "$out/summary.txt"
+import json, sys
+for line in open(sys.argv[1]):
+    p = json.loads(line)
+    m = p["layer"]["moe"]
+    ms = lambda t: "-" if t is None else f"{1e3 * t['median_s']:.2f} ms"
+    passed = lambda c: "passed" if c["passed"] else "FAILED"
+    for what, part in (("attention", p), ("experts", m)):
+        print(f"    {what}: forward {ms(part['timing']['forward'])}, backward {ms(part['timing']['backward'])}, "
+              f"check {passed(part['check'])}")
 PYTHON
   return 0
 }
 
 if [ "$cpu" = 1 ]; then
+  for routing in uniform balanced zipf one_hot; do
+    experts "small, $routing" 2 --seq 64 --hidden 32 --experts 16 --top-k 4 --expert-ffn 24 --expert-degree 2 --routing $routing
+  done
+  layer "small, attention and experts" 2 --seq 64 --heads 2 --head-dim 16 --hidden 32 --experts 16 --top-k 4 --expert-ffn 24 --routing uniform
   experts "small" 2 --seq 64 --hidden 32 --experts 16 --top-k 4 --expert-ffn 24 --expert-degree 2 --routing router --router mixtral
   finish
   exit
@@ -61,6 +88,11 @@ if [ "$gpus" -gt 1 ]; then
   for way in rows tokens; do
     experts "DeepSeek-V3 proxy, $way" $gpus --seq $((4 * gpus))k "${v3[@]}" --experts 32 --expert-degree $gpus --routing uniform --dispatch $way
   done
+  for routing in balanced zipf one_hot; do  # uniform: above
+    experts "DeepSeek-V3 proxy, $routing" $gpus --seq $((4 * gpus))k "${v3[@]}" --experts 32 --expert-degree $gpus --routing $routing
+  done
+  layer "attention and experts" $gpus --seq $((4 * gpus))k --heads 32 --heads-kv 8 --head-dim 128 --dtype bf16 --hidden 4096 --experts 32 \
+    --top-k 8 --expert-ffn 1536 --expert-degree $gpus --routing router --router mixtral --warmup 2 --iterations 10
   experts "DeepSeek-V3 proxy, shared expert" $gpus --seq $((4 * gpus))k "${v3[@]}" --experts 32 --expert-degree $gpus --routing balanced --shared-experts 1 --shared-ffn 2048
   experts "DeepSeek-V3 proxy, its router" $gpus --seq $((4 * gpus))k "${v3[@]}" --experts 32 --expert-degree $gpus --routing router --router deepseek_v3
   experts "Mixtral proxy, balanced" $gpus --seq $((4 * gpus))k "${mixtral[@]}" --expert-degree $gpus --routing balanced
