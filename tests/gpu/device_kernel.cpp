@@ -55,6 +55,30 @@ class DeviceOperand {
 using DeviceInput = DeviceOperand<const void*>;
 using DeviceOutput = DeviceOperand<void*>;
 
+/// K and V of a launch's sources in device memory, and their list there.
+class DeviceSources {
+ public:
+  explicit DeviceSources(const AttendGeometry& host) {
+    for (const attn::KeySource& source : host.sources) {
+      inputs_.emplace_back(source.k, host.batch);
+      inputs_.emplace_back(source.v, host.batch);
+      sources_.push_back(
+          {inputs_[inputs_.size() - 2].get(), inputs_.back().get(), source.key_tokens});
+    }
+    list_ = upload(std::span<const attn::KeySource>(sources_));
+  }
+  void put_into(AttendGeometry& device) const {
+    const auto* list = reinterpret_cast<const attn::KeySource*>(list_.data());
+    device.sources = {list, sources_.size()};
+    device.sources_on_host = sources_;
+  }
+
+ private:
+  std::vector<DeviceInput> inputs_;
+  std::vector<attn::KeySource> sources_;
+  DeviceBytes list_;
+};
+
 /// Runs fn(context) and adds the FLOPs that the kernel counted.
 template <typename Fn>
 void launch(const AttendGeometry& host, bool backward, const LaunchContext& context, Fn&& fn) {
@@ -84,8 +108,10 @@ void forward(const attn::ForwardParams& host, const LaunchContext& context) {
   const bool shared = host.state.data == host.out.data;
   const DeviceOutput out(host.out, batch), lse(host.lse, batch);
   const DeviceOutput state(shared ? attn::Output{} : host.state, batch);
+  const DeviceSources sources(host.geometry);
   attn::ForwardParams device = host;
   device.geometry = geometry.geometry();
+  sources.put_into(device.geometry);
   device.q = q.get();
   device.k = k.get();
   device.v = v.get();
@@ -114,8 +140,10 @@ void backward(const attn::BackwardParams& host, const LaunchContext& context) {
   const DeviceInput q(host.q, batch), k(host.k, batch), v(host.v, batch), dout(host.dout, batch),
       lse(host.lse, batch), delta(host.delta, batch);
   const DeviceOutput dq(host.dq, batch), dk(host.dk, batch), dv(host.dv, batch);
+  const DeviceSources sources(host.geometry);
   attn::BackwardParams device = host;
   device.geometry = geometry.geometry();
+  sources.put_into(device.geometry);
   device.q = q.get();
   device.k = k.get();
   device.v = v.get();
