@@ -58,15 +58,10 @@ using DeviceOutput = DeviceOperand<void*>;
 /// K and V of a launch's sources in device memory, and their list there.
 class DeviceSources {
  public:
-  explicit DeviceSources(const AttendGeometry& host) {
-    for (const attn::KeySource& source : host.sources) {
-      inputs_.emplace_back(source.k, host.batch);
-      inputs_.emplace_back(source.v, host.batch);
-      sources_.push_back(
-          {inputs_[inputs_.size() - 2].get(), inputs_.back().get(), source.key_tokens});
-    }
-    list_ = upload(std::span<const attn::KeySource>(sources_));
-  }
+  explicit DeviceSources(const AttendGeometry& host)
+      : inputs_(inputs_of(host)),
+        sources_(sources_in(host, inputs_)),
+        list_(upload(std::span<const attn::KeySource>(sources_))) {}
   void put_into(AttendGeometry& device) const {
     const auto* list = reinterpret_cast<const attn::KeySource*>(list_.data());
     device.sources = {list, sources_.size()};
@@ -74,6 +69,25 @@ class DeviceSources {
   }
 
  private:
+  /// K and V of each in turn.
+  static std::vector<DeviceInput> inputs_of(const AttendGeometry& host) {
+    std::vector<DeviceInput> inputs;
+    for (const attn::KeySource& source : host.sources) {
+      inputs.emplace_back(source.k, host.batch);
+      inputs.emplace_back(source.v, host.batch);
+    }
+    return inputs;
+  }
+  static std::vector<attn::KeySource> sources_in(const AttendGeometry& host,
+                                                 const std::vector<DeviceInput>& inputs) {
+    std::vector<attn::KeySource> sources(host.sources.begin(), host.sources.end());
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+      sources[i].k = inputs[2 * i].get();
+      sources[i].v = inputs[2 * i + 1].get();
+    }
+    return sources;
+  }
+
   std::vector<DeviceInput> inputs_;
   std::vector<attn::KeySource> sources_;
   DeviceBytes list_;
