@@ -105,7 +105,7 @@ TEST_F(Bind, WaitsForNothingAndTakesNoMemory) {
   const auto of_causal = expected(problem_of_ranks());
   const auto of_packed = expected(packed(kDocuments));
   ASSERT_NE(of_causal, of_packed);
-  // The driver has memory of its own for what is enqueued, 2 MiB at a time.
+  // A first graph takes 2 MiB of the driver's own. Other programs on the GPU would be seen as well.
   for (int i = 0; i < 20; ++i) (void)made(packed(i % 2 == 0 ? kDocuments : kOtherDocuments));
   Held held(rank_->device_stream(), kFarTooLong);
   rank_->call(stream());
