@@ -14,8 +14,10 @@
 //              a product is that of a left operand; dQ^T = K^T dS^T from shared memory, of both
 //              warpgroups' dS: each computes half of it, 64 columns by 64 rows, and leaves it in
 //              shared memory as boxes of 32 columns.
-//   overlap    dQ is a step behind, so that the warpgroups do not wait for each other; exponentials
-//              run under dP^T and the other warpgroup's products, dQ leaves under dK
+//   overlap    dQ is a step behind, so that the warpgroups do not wait for each other: exponentials
+//              of one run beside products of the other, dQ leaves under dK. At 64 they are in lock
+//              step: half of the exponentials are issued between dP^T's products, and dQ is stored
+//              between dK's
 //   shared     K, V; Q, dO, numbers and masks of the rows [2 stages]; dS [3; 2 at head_dim 64], dQ
 //              (backward_shared.cuh): 217 KB at head_dim 128 and 96, 203 at 64
 //   tails      what lies behind a tile is read with it and cleared by the consumers (0 times what
@@ -39,6 +41,11 @@
 #include <type_traits>
 
 namespace annulus::attn::sm90 {
+
+/// Of a product whose steps have nothing beside them.
+struct Nothing {
+  __device__ __forceinline__ void operator()(int /*k*/) const {}
+};
 
 /// One thread of a consumer warpgroup, of 64 keys; kDim up to 128.
 template <typename T, typename Memory, bool kCapped>

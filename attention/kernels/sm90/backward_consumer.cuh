@@ -8,11 +8,6 @@
 // thread stands, and what lies behind the tails of tiles.
 namespace annulus::attn::sm90 {
 
-/// Of a product whose steps have nothing beside them.
-struct Nothing {
-  __device__ __forceinline__ void operator()(int /*k*/) const {}
-};
-
 template <typename Shared>
 struct ConsumerBase {
   using Memory = Shared;

@@ -252,6 +252,7 @@ struct QueryLoader {
 
   /// All heads of the group, and of each the rows that see the key tile.
   __device__ __forceinline__ void walk() {
+    __syncwarp();  // one lane has begun it
     while (load_step()) {
     }
   }
