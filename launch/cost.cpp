@@ -31,11 +31,10 @@ std::string where_experts_are(const Settings& settings) {
   if (experts <= 1) return "";
   return fmt::format(
       "\nexperts: the {} experts of a layer, router and shared ones are in no row above.\n"
-      "  operator by operator, on tp x ep x sp ranks: the same command with --compare-modes "
-      "--system "
-      "NAME\n  by the rows of a routing, on expert_degree ranks: bench --op moe, or --op layer "
-      "with "
-      "attention\n",
+      "  operator by operator, on tp x ep x sp ranks: "
+      "the same command with --compare-modes --system NAME\n"
+      "  by the rows of a routing, on expert_degree ranks: "
+      "bench --op moe, or --op layer with attention\n",
       experts);
 }
 

@@ -65,6 +65,16 @@ TEST(EmulatedBackwardChains, AreAsExactAsOneLaunch) {
   }
 }
 
+TEST(EmulatedBackwardChains, ARatioOfWhatIsNoNumberIsTooLarge) {
+  OracleResult truth;
+  truth.out = {1.0, 2.0};
+  truth.lse = {1.0};
+  OracleResult parts = truth;
+  EXPECT_EQ(chain_ratio(parts, truth, truth), 1.0);
+  parts.out[0] = std::nan("");
+  EXPECT_GT(chain_ratio(parts, truth, truth), 1.1);
+}
+
 /// The cases that kernels_gpu has as "hopper chains", smaller.
 TEST(EmulatedBackwardChains, ShuffledOnesAreAsExactAsOneLaunch) {
   for (std::uint64_t seed = 0; seed < 6; ++seed) {

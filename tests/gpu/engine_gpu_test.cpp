@@ -85,6 +85,17 @@ cudaGraphExec_t captured(Mesh& mesh, Rank& rank, Attention& attention) {
   return ready;
 }
 
+/// Of an eager call of the rank's own attention with each of the inputs.
+std::vector<std::vector<Bytes>> results_of(Rank& rank, const std::vector<Rank::Inputs>& sets) {
+  std::vector<std::vector<Bytes>> results;
+  for (const Rank::Inputs& inputs : sets) {
+    rank.take(inputs);
+    rank.call(rank.stream());
+    results.push_back(rank.results());
+  }
+  return results;
+}
+
 /// 100 replays, each with other inputs than the one before it and NaN in its outputs. Ten of them
 /// are enqueued at a time, which nobody waits for in between; then the last one's results are
 /// compared. Seven sets of inputs: each is compared.
@@ -101,12 +112,7 @@ TEST_F(OnGpu, ReplaysACapturedCallWithNewInputs) {
           cudaGraphExec_t ready = captured(mesh, rank, rank.attention());
           if (ready == nullptr) return;
           barrier(mesh, "captured");
-          std::vector<std::vector<Bytes>> expected;
-          for (const Rank::Inputs& inputs : sets) {
-            rank.take(inputs);
-            rank.call(rank.stream());
-            expected.push_back(rank.results());
-          }
+          const auto expected = results_of(rank, sets);
           EXPECT_NE(expected[0], expected[1]);
           for (unsigned replay = 0; replay < 100; ++replay) {
             rank.take(sets[replay % kSets]);
@@ -184,12 +190,7 @@ TEST_F(OnGpu, ReplaysACapturedCallInAnyOrder) {
           cudaGraphExec_t ready = captured(mesh, rank, attention);
           if (ready == nullptr) return;
           barrier(mesh, "captured");
-          std::vector<std::vector<Bytes>> expected;
-          for (const Rank::Inputs& inputs : sets) {
-            rank.take(inputs);
-            rank.call(rank.stream());
-            expected.push_back(rank.results());
-          }
+          const auto expected = results_of(rank, sets);
           for (unsigned replay = 0; replay < 40; ++replay) {
             rank.take(sets[replay % kSets]);
             check_cuda(cudaGraphLaunch(ready, rank.stream()), "replay");

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <random>
 
 namespace annulus::testing {
@@ -82,9 +83,9 @@ double chain_ratio(const OracleResult& parts, const OracleResult& one, const Ora
     if ((truth.*tensor).empty() || (parts.*tensor).size() != (truth.*tensor).size()) return;
     const double ours = root_mean_square(parts.*tensor, truth.*tensor);
     const double whole = root_mean_square(one.*tensor, truth.*tensor);
-    // NaN is worse than anything.
     const double ratio = ours <= kTiny ? 1.0 : ours / std::max(whole, kTiny);
-    worst = ratio <= worst ? worst : ratio;
+    // What is no number is worse than anything, whatever comes after it.
+    worst = std::isnan(ratio) ? std::numeric_limits<double>::infinity() : std::max(worst, ratio);
   };
   for (const auto tensor : {&OracleResult::out, &OracleResult::lse, &OracleResult::dq,
                             &OracleResult::dk, &OracleResult::dv}) {

@@ -119,7 +119,7 @@ struct QueryLoader {
 
   /// One lane.
   __device__ __forceinline__ void say(const RowStep& from, QueryStep& to) const {
-    to.rows = static_cast<std::int16_t>(from.rows);
+    to.rows = from.rows;
     to.token = from.token;
     to.head = from.head;
     to.batch = from.batch;

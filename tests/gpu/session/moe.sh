@@ -18,13 +18,20 @@ ranks=$((gpus > 1 ? gpus : 2))
 cublas=$(find /usr /opt /root /home -name 'libcublas.so.1[23]' -printf '%h\n' 2>/dev/null | sort | tail -1)
 export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$cublas"
 
+# measured FILE NAME RANKS ARGUMENT...: a bench with its check, and its JSON in FILE.
+measured() {
+  local file=$1 name=$2 n=$3
+  shift 3
+  rm -f "$file"
+  quiet=1 step "$name" 90 "${mpi[@]}" "$n" annulus bench --backend $backend --json "$file" --check sample "$@"
+  [ -f "$file" ]
+}
+
 # experts NAME RANKS ARGUMENT...: a line of figures.
 experts() {
-  local name=$1 n=$2 file=$work/json/moe.json
-  shift 2
-  rm -f "$file"
-  quiet=1 step "$name" 90 "${mpi[@]}" "$n" annulus bench --op moe --backend $backend --json "$file" --check sample "$@"
-  [ -f "$file" ] && python3 - "$file" <<'PYTHON' | tee -a "$out/summary.txt"
+  local file=$work/json/moe.json
+  measured "$file" "$@" --op moe || return 0
+  python3 - "$file" <<'PYTHON' | tee -a "$out/summary.txt"
 import json, sys
 for line in open(sys.argv[1]):
     p = json.loads(line)
@@ -43,11 +50,9 @@ PYTHON
 
 # layer NAME RANKS ARGUMENT...: attention, then experts; a line of figures of each.
 layer() {
-  local name=$1 n=$2 file=$work/json/layer.json
-  shift 2
-  rm -f "$file"
-  quiet=1 step "$name" 90 "${mpi[@]}" "$n" annulus bench --op layer --backend $backend --json "$file" --check sample "$@"
-  [ -f "$file" ] && python3 - "$file" <<'PYTHON' | tee -a "$out/summary.txt"
+  local file=$work/json/layer.json
+  measured "$file" "$@" --op layer || return 0
+  python3 - "$file" <<'PYTHON' | tee -a "$out/summary.txt"
 import json, sys
 for line in open(sys.argv[1]):
     p = json.loads(line)
