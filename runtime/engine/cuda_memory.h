@@ -9,6 +9,7 @@
 #include "comm/peer/watch.h"
 #include "runtime/base/cuda_handles.h"
 #include "runtime/base/device_pool.h"
+#include "runtime/base/word_pool.h"
 #include "runtime/base/kernel_entries.h"
 #include "runtime/engine/session.h"
 #include "runtime/engine/stream_gate.h"
@@ -58,6 +59,7 @@ class CudaMemory final : public DeviceMemory {
 
   /// What passes hold beside the arena, in order of copies().
   DevicePool& pool() { return *pool_; }
+  WordPool& words() { return words_; }
   LoadedKernels& loaded() { return loaded_; }
   /// Of replays, which come one at a time.
   const StreamGate& gate() const { return *gate_; }
@@ -107,6 +109,7 @@ class CudaMemory final : public DeviceMemory {
   LoadedKernels loaded_;
   std::set<std::string> known_;
   std::optional<StreamGate> gate_;
+  WordPool words_;                  ///< in order of copies_, as are uploads
   std::optional<DevicePool> pool_;  ///< in order of copies_
 };
 

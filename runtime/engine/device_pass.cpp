@@ -54,7 +54,8 @@ class DevicePass final : public BoundPass {
         plan_(std::move(plan)),
         rank_(std::move(rank)),
         id_(memory_.next_pass()),
-        launches_(fitting(attn::Launches(plan_, rank_, kernel, deterministic)), memory_.pool()),
+        launches_(fitting(attn::Launches(plan_, rank_, kernel, deterministic)), memory_.pool(),
+                  memory_.words()),
         slots_(rank_, plan_.request().problem.batch, memory_.arena().data()),
         link_(memory_.make_link(
             attn::device_transfers(plan_, rank_, slots_,

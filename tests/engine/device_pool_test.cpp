@@ -3,6 +3,7 @@
 
 #include "attention/execute/cuda/device_launches.h"
 #include "runtime/base/device_pool.h"
+#include "runtime/base/word_pool.h"
 #include "runtime/engine/request.h"
 #include "tests/engine/pool_runtime.h"
 
@@ -32,6 +33,8 @@ class PoolTest : public ::testing::Test {
   PoolTest() {
     pool_runtime() = {};
     pool_.emplace(nullptr, 0.2, &upload);
+    (void)words_.take(1);  // as a session does: its first chunk waits
+    pool_runtime().waits = 0;
   }
   ~PoolTest() override {
     pool_runtime().play();
@@ -48,8 +51,36 @@ class PoolTest : public ::testing::Test {
     return buffer;
   }
 
+  WordPool words_;
   std::optional<DevicePool> pool_;
 };
+
+/// Does it lie in what a pool has given out?
+bool is_taken(const void* address) {
+  const auto* at = static_cast<const std::byte*>(address);
+  return std::ranges::any_of(pool_runtime().taken, [at](const auto& range) {
+    return at >= range.first && at < range.first + range.second;
+  });
+}
+
+TEST_F(PoolTest, WordsThatWereGivenBackAreTakenAgain) {
+  constexpr std::int64_t kThird = WordPool::kChunk / 3 / WordPool::kStep * WordPool::kStep;
+  PoolWords first = words_.take(kThird - 5);
+  PoolWords second = words_.take(kThird);
+  const PoolWords third = words_.take(kThird);
+  EXPECT_EQ(first.bytes(), kThird * 4);
+  EXPECT_EQ(second.data(), first.data() + kThird);
+  EXPECT_EQ(third.data(), second.data() + kThird);
+  const std::uint32_t* const begin = first.data();
+  first = {};
+  second = {};
+  const PoolWords both = words_.take(2 * kThird);
+  EXPECT_EQ(both.data(), begin);
+  EXPECT_EQ(pool_runtime().waits, 0);
+  const PoolWords more = words_.take(kThird);  // there is no room
+  EXPECT_EQ(pool_runtime().waits, 1);
+  pool_runtime().waits = 0;
+}
 
 TEST_F(PoolTest, UploadsWhatWasStagedHoweverManyAreUnderWay) {
   constexpr int kMany = 9;
@@ -164,7 +195,7 @@ TEST_F(PoolTest, HoldsTheListsOfEveryAttend) {
               p, Layout::zigzag(), {algorithm, {.ring = 3}, ""}, pass, kernel, choice));
           const RankPlan rank = plan.rank(1);
           const attn::Launches host(plan, rank, kernel);
-          const attn::DeviceLaunches device(host, *pool_);
+          const attn::DeviceLaunches device(host, *pool_, words_);
           pool_runtime().play();
           for (std::int32_t i = 0; i < static_cast<std::int32_t>(rank.attends.size()); ++i) {
             expect_same(
@@ -173,6 +204,8 @@ TEST_F(PoolTest, HoldsTheListsOfEveryAttend) {
             ++attends;
           }
           for (int w = 0; w < device.word_count(); ++w) EXPECT_EQ(device.words()[w], 0U);
+          // Streams may neither write nor await memory of a pool.
+          EXPECT_FALSE(is_taken(device.words())) << name;
         }
       }
     }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <utility>
 
 namespace annulus::testing {
@@ -33,8 +34,14 @@ cudaError_t waits() {
 
 extern "C" {
 
-cudaError_t __wrap_cudaMalloc(void**, std::size_t) { return waits(); }
-cudaError_t __wrap_cudaFree(void*) { return waits(); }
+cudaError_t __wrap_cudaMalloc(void** data, std::size_t bytes) {
+  *data = std::memset(std::aligned_alloc(256, (bytes + 255) / 256 * 256), 0xff, bytes);
+  return waits();
+}
+cudaError_t __wrap_cudaFree(void* data) {
+  std::free(data);
+  return waits();
+}
 cudaError_t __wrap_cudaMemcpy(void*, const void*, std::size_t, cudaMemcpyKind) { return waits(); }
 cudaError_t __wrap_cudaDeviceSynchronize() { return waits(); }
 cudaError_t __wrap_cudaStreamSynchronize(cudaStream_t) { return waits(); }

@@ -73,8 +73,7 @@ void DeviceLaunches::place_words(const Launches& host) {
 /// Takes over the host's geometries, with what kernels keep of each. Bytes of all lists.
 std::int64_t DeviceLaunches::place(const Launches& host,
                                    std::vector<std::vector<std::byte>>& kept) {
-  std::int64_t bytes = padded(static_cast<std::size_t>(word_count_) * sizeof(std::uint32_t)) +
-                       padded(std::as_bytes(std::span(host.intervals())).size());
+  std::int64_t bytes = padded(std::as_bytes(std::span(host.intervals())).size());
   for (std::size_t i = 0; i < rank_.attends.size(); ++i) {
     AttendGeometry g = host.geometry(static_cast<std::int32_t>(i));
     geometries_.push_back(g);
@@ -94,15 +93,17 @@ std::int64_t DeviceLaunches::place(const Launches& host,
 
 /// One image of all lists is written on the host, with the addresses that they will have, and goes
 /// to the device by one copy.
-DeviceLaunches::DeviceLaunches(const Launches& host, DevicePool& pool)
+DeviceLaunches::DeviceLaunches(const Launches& host, DevicePool& pool, WordPool& words)
     : rank_(host.rank()), kernel_(host.kernel()) {
   place_words(host);
+  words_ = words.take(word_count_);
+  std::ranges::fill(pool.stage(words_.bytes()), std::byte{0});
+  pool.send(reinterpret_cast<std::byte*>(words_.data()));
   std::vector<std::vector<std::byte>> kept(rank_.attends.size());
   lists_ = pool.take(place(host, kept));
   const std::span<std::byte> image = pool.stage(lists_.bytes());
 
-  std::int64_t at = padded(static_cast<std::size_t>(word_count_) * sizeof(std::uint32_t));
-  std::fill_n(image.begin(), at, std::byte{0});
+  std::int64_t at = 0;
   const auto to_device = [&]<typename T>(std::span<const T>& list) {
     const auto raw = std::as_bytes(list);
     std::ranges::copy(raw, image.begin() + at);

@@ -2,6 +2,7 @@
 
 #include "attention/execute/launches.h"
 #include "runtime/base/device_pool.h"
+#include "runtime/base/word_pool.h"
 
 #include <annulus/plan.h>
 
@@ -15,8 +16,8 @@ namespace annulus::attn {
 class DeviceLaunches {
  public:
   /// On the current device. The lists lie in `pool` and are there once what its stream holds now is
-  /// over.
-  DeviceLaunches(const Launches& host, DevicePool& pool);
+  /// over, as are the words, of `words`, which are 0 then.
+  DeviceLaunches(const Launches& host, DevicePool& pool, WordPool& words);
 
   /// Enqueues attend `index` on context.stream.
   void run(std::int32_t index, const Memory& memory, const LaunchContext& context) const;
@@ -39,7 +40,7 @@ class DeviceLaunches {
   }
 
   /// All of these words, which are 0 when a call begins.
-  std::uint32_t* words() const { return reinterpret_cast<std::uint32_t*>(lists_.data()); }
+  std::uint32_t* words() const { return words_.data(); }
   int word_count() const { return word_count_; }
 
   /// What the kernel is told of attend `index`: spans refer to the device.
@@ -48,7 +49,7 @@ class DeviceLaunches {
   }
 
   /// Device memory that the lists take.
-  std::int64_t bytes() const { return lists_.bytes(); }
+  std::int64_t bytes() const { return lists_.bytes() + words_.bytes(); }
 
  private:
   struct Done {
@@ -64,6 +65,7 @@ class DeviceLaunches {
   int word_count_ = 0;
   std::vector<Done> done_;  ///< by attend
   PoolBuffer lists_;
+  PoolWords words_;
   std::vector<AttendGeometry> geometries_;  ///< spans refer to lists_
 };
 
