@@ -14,7 +14,6 @@ namespace annulus::emulate {
 namespace {
 
 constexpr std::size_t kStack = 128 * 1024;
-thread_local Machine* g_current = nullptr;  // ranks are threads, each with its GPU
 
 }  // namespace
 
@@ -39,15 +38,12 @@ Machine::Machine(Options options)
       random_(options_.seed),
       shared_(static_cast<std::byte*>(std::aligned_alloc(1024, kSharedBytes)), std::free),
       host_(std::make_unique<Fiber>()) {
-  g_current = this;
+  current_ = this;
 }
 
-Machine::~Machine() { g_current = nullptr; }
+Machine::~Machine() { current_ = nullptr; }
 
-Machine& Machine::current() {
-  if (g_current == nullptr) throw Misuse("no machine runs");
-  return *g_current;
-}
+void Machine::none_runs() { throw Misuse("no machine runs"); }
 
 void Machine::misuse(const std::string& what) const {
   throw Misuse("thread " + std::to_string(running_) + " of block " + std::to_string(block_.x) +
@@ -190,11 +186,8 @@ void Machine::rest() {
   suspend("flag ", 0, nullptr, nullptr);
 }
 
-std::byte* Machine::at(std::uint32_t address, std::size_t bytes) {
-  if (address < kSharedBase || address + bytes > kSharedBase + kSharedBytes) {
-    misuse("shared address " + std::to_string(address));
-  }
-  return shared_.get() + (address - kSharedBase);
+void Machine::outside(std::uint32_t address) const {
+  misuse("shared address " + std::to_string(address));
 }
 
 std::uint32_t Machine::address_of(const void* pointer) const {
@@ -219,12 +212,9 @@ void Machine::fence() {
   chunks.clear();
 }
 
-void Machine::require_fenced(std::uint32_t address) {
-  const int writer = writers_[(address - kSharedBase) / 16];
-  if (writer >= 0) {
-    throw Misuse("shared address " + std::to_string(address) + " was written by thread " +
-                 std::to_string(writer) + ", which did not fence it");
-  }
+void Machine::not_fenced(std::uint32_t address) const {
+  throw Misuse("shared address " + std::to_string(address) + " was written by thread " +
+               std::to_string(writers_[(address - kSharedBase) / 16]) + ", which did not fence it");
 }
 
 const std::uint64_t* Machine::share(std::uint64_t value) {

@@ -46,7 +46,10 @@ class Machine {
   void run(int threads, Index block, Index grid, const std::function<void()>& body);
 
   /// Of this thread, which has one at a time.
-  static Machine& current();
+  static Machine& current() {
+    if (current_ == nullptr) none_runs();
+    return *current_;
+  }
 
   // For threads.
   int thread() const { return running_; }
@@ -70,11 +73,16 @@ class Machine {
 
   // Shared memory. Ordinary writes are remembered until their thread fences them.
   std::byte* shared() { return shared_.get(); }
-  std::byte* at(std::uint32_t address, std::size_t bytes);
+  std::byte* at(std::uint32_t address, std::size_t bytes) {
+    if (address < kSharedBase || address + bytes > kSharedBase + kSharedBytes) outside(address);
+    return shared_.get() + (address - kSharedBase);
+  }
   std::uint32_t address_of(const void* pointer) const;
-  void written(std::uint32_t address);         ///< the 16 bytes around it, by an ordinary store
-  void fence();                                ///< of this thread's
-  void require_fenced(std::uint32_t address);  ///< before an asynchronous access
+  void written(std::uint32_t address);          ///< the 16 bytes around it, by an ordinary store
+  void fence();                                 ///< of this thread's
+  void require_fenced(std::uint32_t address) {  ///< before an asynchronous access
+    if (writers_[(address - kSharedBase) / 16] >= 0) not_fenced(address);
+  }
 
   // Warps.
   std::uint64_t exchange(std::uint64_t value, int from) { return share(value)[from & 31]; }
@@ -116,7 +124,12 @@ class Machine {
   std::string waiting() const;
   Counted& counted(std::uint64_t* barrier);
   static void enter(unsigned high, unsigned low);
+  [[noreturn]] static void none_runs();
+  [[noreturn]] void outside(std::uint32_t address) const;
+  [[noreturn]] void not_fenced(std::uint32_t address) const;
 
+  static inline constinit thread_local Machine* current_ =
+      nullptr;  // ranks are threads, each with its GPU
   Options options_;
   std::mt19937_64 random_;
   std::unique_ptr<std::byte[], void (*)(void*)> shared_;

@@ -59,13 +59,34 @@ float value_of(std::uint16_t bits, bool half) {
   return half ? f16_to_f32(bits) : bf16_to_f32(bits);
 }
 
-float element(std::uint64_t descriptor, bool across, int row, int k, bool half) {
+/// Elements (row, k) to (row, k + 7) that a descriptor names, or (row, k) to (row + 7, k) where
+/// `across`: eight from a multiple of eight on are 16 bytes, which the swizzle moves as one.
+using Eight = std::array<float, 8>;
+
+Eight eight(std::uint64_t descriptor, bool across, int row, int k, bool half) {
   const std::uint32_t address = element_address(descriptor, across, row, k);
   Machine& machine = Machine::current();
   machine.require_fenced(address);
-  std::uint16_t bits = 0;
-  std::memcpy(&bits, machine.at(address, 2), 2);
-  return value_of(bits, half);
+  std::array<std::uint16_t, 8> bits{};
+  std::memcpy(bits.data(), machine.at(address, 16), 16);
+  Eight values{};
+  for (std::size_t i = 0; i < 8; ++i) values[i] = value_of(bits[i], half);
+  return values;
+}
+
+/// Rows of an operand by kDepth, that is B with its columns for rows; element (row, k) goes to
+/// to[row * row_step + k * k_step].
+void read_shared(std::uint64_t descriptor, bool across, int rows, bool half, float* to,
+                 std::size_t row_step, std::size_t k_step) {
+  for (int row = 0; row < rows; row += across ? 8 : 1) {
+    for (int k = 0; k < kDepth; k += across ? 1 : 8) {
+      const Eight values = eight(descriptor, across, row, k, half);
+      float* first =
+          to + static_cast<std::size_t>(row) * row_step + static_cast<std::size_t>(k) * k_step;
+      const std::size_t step = across ? row_step : k_step;
+      for (std::size_t i = 0; i < 8; ++i) first[i * step] = values[i];
+    }
+  }
 }
 
 /// Thread, and index in its registers, of element (row, column) of a product; `packs` of A count
@@ -76,16 +97,17 @@ using Left = std::array<float, kRows * kDepth>;
 
 Left left_of(const Op& op) {
   Left a{};
+  if (op.product.a == nullptr) {
+    read_shared(op.product.a_rows, op.product.a_across, kRows, op.product.half, a.data(), kDepth,
+                1);
+    return a;
+  }
   for (int row = 0; row < kRows; ++row) {
     for (int k = 0; k < kDepth; ++k) {
-      float& to = a[static_cast<std::size_t>(row * kDepth + k)];
-      if (op.product.a == nullptr) {
-        to = element(op.product.a_rows, op.product.a_across, row, k, op.product.half);
-        continue;
-      }
       const std::uint32_t* packs = op.a[static_cast<std::size_t>(thread_of(row, k))];
       const std::uint32_t pack = packs[2 * (k / 8) + row % 16 / 8];
-      to = value_of(static_cast<std::uint16_t>(k % 2 == 0 ? pack : pack >> 16), op.product.half);
+      a[static_cast<std::size_t>(row * kDepth + k)] =
+          value_of(static_cast<std::uint16_t>(k % 2 == 0 ? pack : pack >> 16), op.product.half);
     }
   }
   return a;
@@ -96,11 +118,14 @@ void compute(Group& g, const Op& op) {
   const auto columns = static_cast<std::size_t>(p.columns);
   const Left a = left_of(op);
   std::vector<float> b(kDepth * columns);
-  for (int k = 0; k < kDepth; ++k) {
-    for (int n = 0; n < p.columns; ++n) {
-      b[static_cast<std::size_t>(k) * columns + static_cast<std::size_t>(n)] =
-          element(p.b, p.b_across, n, k, p.half);
-    }
+  read_shared(p.b, p.b_across, p.columns, p.half, b.data(), 1, columns);
+  std::array<float*, kThreads> values{};
+  for (std::size_t t = 0; t < kThreads; ++t) {
+    Accumulators& to = g.threads[t].open.at(op.d[t]);
+    if (to.values.size() < columns / 2)
+      Machine::current().misuse("accumulators of another product");
+    values[t] = to.values.data();
+    --to.products;
   }
   std::vector<float> row_sum(columns);
   for (int row = 0; row < kRows; ++row) {
@@ -110,13 +135,11 @@ void compute(Group& g, const Op& op) {
       for (std::size_t n = 0; n < columns; ++n) row_sum[n] += left * b[k * columns + n];
     }
     for (int n = 0; n < p.columns; ++n) {
-      const auto t = static_cast<std::size_t>(thread_of(row, n));
-      Accumulators& to = g.threads[t].open.at(op.d[t]);
-      float& d = to.values[static_cast<std::size_t>(4 * (n / 8) + 2 * (row % 16 / 8) + n % 2)];
+      float& d = values[static_cast<std::size_t>(thread_of(row, n))]
+                       [4 * (n / 8) + 2 * (row % 16 / 8) + n % 2];
       d = p.add ? d + row_sum[static_cast<std::size_t>(n)] : row_sum[static_cast<std::size_t>(n)];
     }
   }
-  for (std::size_t t = 0; t < kThreads; ++t) --g.threads[t].open.at(op.d[t]).products;
 }
 
 /// Threads start products in one order: where the last has come, so have those before it.

@@ -63,6 +63,57 @@ struct TermAllows {
   }
 };
 
+// Loops as wide as the CPU has them: each sum is added up in its order, and without FMA, so that no
+// bit depends on it.
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)
+#define ANNULUS_WIDE [[gnu::target_clones("avx2", "default")]]
+#else
+#define ANNULUS_WIDE
+#endif
+
+template <typename Real>
+[[gnu::always_inline]] inline void add_scaled_one(Real factor, const Real* x, std::int64_t n,
+                                                  Real* __restrict y) {
+  for (std::int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
+}
+
+/// sums[j] += factors[d] * columns[d][j] for d = 0, 1, ...; a column is `n` apart from the next.
+template <typename Real>
+[[gnu::always_inline]] inline void add_columns_one(const Real* factors, const Real* columns,
+                                                   std::int64_t count, std::int64_t n,
+                                                   Real* __restrict sums) {
+  std::int64_t d = 0;
+  for (; d + 4 <= count; d += 4) {
+    const Real* const f = factors + d;
+    const Real* const c = columns + d * n;
+    for (std::int64_t j = 0; j < n; ++j) {
+      Real sum = sums[j];
+      sum += f[0] * c[j];
+      sum += f[1] * c[n + j];
+      sum += f[2] * c[2 * n + j];
+      sum += f[3] * c[3 * n + j];
+      sums[j] = sum;
+    }
+  }
+  for (; d < count; ++d) add_scaled_one(factors[d], columns + d * n, n, sums);
+}
+
+ANNULUS_WIDE void add_scaled(float factor, const float* x, std::int64_t n, float* y) {
+  add_scaled_one(factor, x, n, y);
+}
+ANNULUS_WIDE void add_scaled(double factor, const double* x, std::int64_t n, double* y) {
+  add_scaled_one(factor, x, n, y);
+}
+ANNULUS_WIDE void add_columns(const float* factors, const float* columns, std::int64_t count,
+                              std::int64_t n, float* sums) {
+  add_columns_one(factors, columns, count, n, sums);
+}
+ANNULUS_WIDE void add_columns(const double* factors, const double* columns, std::int64_t count,
+                              std::int64_t n, double* sums) {
+  add_columns_one(factors, columns, count, n, sums);
+}
+
 /// One query head and its key/value head, in the precision Real. `Round` is what is done to P, dS
 /// and results.
 template <typename Real, typename Round>
@@ -124,12 +175,7 @@ class DenseHead {
   /// row . keys[j] for all j.
   Reals products(const Real* row, const Reals& keys_t, std::int64_t dim) const {
     Reals sums(index(p_.seq_kv), Real(0));
-    for (std::int64_t d = 0; d < dim; ++d) {
-      const Real factor = row[d];
-      const Real* column = keys_t.data() + d * p_.seq_kv;
-      Real* sum = sums.data();
-      for (std::int64_t j = 0; j < p_.seq_kv; ++j) sum[j] += factor * column[j];
-    }
+    add_columns(row, keys_t.data(), dim, p_.seq_kv, sums.data());
     return sums;
   }
 
@@ -162,7 +208,7 @@ class DenseHead {
   Reals row_output() const {
     Reals out(index(p_.head_dim_v), Real(0));
     for (std::int64_t j = 0; j < p_.seq_kv; ++j) {
-      add_scaled(probability_[index(j)], v_.data() + j * p_.head_dim_v, p_.head_dim_v, out.data());
+      add_seen(probability_[index(j)], v_.data() + j * p_.head_dim_v, p_.head_dim_v, out.data());
     }
     for (Real& value : out) value = round_(value);
     return out;
@@ -178,17 +224,17 @@ class DenseHead {
       const Real p = probability_[index(j)];
       const Real ds = round_(p * (dp[index(j)] - delta) * slope_[index(j)]) *
                       static_cast<Real>(p_.softmax_scale);
-      add_scaled(p, dout, p_.head_dim_v, at(dv_, j * p_.head_dim_v));
-      add_scaled(ds, q_.data() + i * p_.head_dim, p_.head_dim, at(dk_, j * p_.head_dim));
-      add_scaled(ds, k_.data() + j * p_.head_dim, p_.head_dim, dq.data());
+      add_seen(p, dout, p_.head_dim_v, at(dv_, j * p_.head_dim_v));
+      add_seen(ds, q_.data() + i * p_.head_dim, p_.head_dim, at(dk_, j * p_.head_dim));
+      add_seen(ds, k_.data() + j * p_.head_dim, p_.head_dim, dq.data());
     }
     for (Real& value : dq) value = round_(value);
     put(result.dq, dq.data(), p_.seq, i, p_.heads, head_, p_.head_dim);
   }
 
-  static void add_scaled(Real factor, const Real* x, std::int64_t n, Real* y) {
-    if (factor == Real(0)) return;
-    for (std::int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
+  /// Nothing where the factor is zero: what nobody sees may be NaN.
+  static void add_seen(Real factor, const Real* x, std::int64_t n, Real* y) {
+    if (factor != Real(0)) add_scaled(factor, x, n, y);
   }
 
   void put(std::vector<double>& to, const Real* row, std::int64_t seq, std::int64_t s,
