@@ -36,9 +36,7 @@ PackJob job_of(const Region& r, std::byte* dense) {
   return job;
 }
 
-std::int64_t threads_of(const PackJob& job) {
-  return job.count[0] * job.count[1] * job.count[2] * job.lanes;
-}
+std::int64_t threads_of(const PackJob& job) { return pieces_of(job) * job.lanes; }
 
 bool in_one_piece(const Region& joined) {
   return joined.count == std::array<std::int64_t, 3>{1, 1, 1};
@@ -48,7 +46,7 @@ bool in_one_piece(const Region& joined) {
 
 NcclLink::NcclLink(const peer::Driver& driver, const NcclCommunicator* communicator,
                    std::vector<DeviceTransfer> transfers, const std::vector<bool>& moves,
-                   DevicePool& pool)
+                   DevicePool& pool, Staging* staging)
     : driver_(driver), communicator_(communicator) {
   std::vector<RoundMember> members;
   for (std::size_t i = 0; i < transfers.size(); ++i) {
@@ -56,11 +54,11 @@ NcclLink::NcclLink(const peer::Driver& driver, const NcclCommunicator* communica
     members.push_back({transfers[i].round, moves[i]});
   }
   ends_ = round_ends(members);
-  make_rounds(transfers, moves, pool);
+  make_rounds(transfers, moves, pool, staging);
 }
 
 void NcclLink::make_rounds(const std::vector<DeviceTransfer>& transfers,
-                           const std::vector<bool>& moves, DevicePool& pool) {
+                           const std::vector<bool>& moves, DevicePool& pool, Staging* staging) {
   const auto staged = [&](std::size_t i) { return moves[i] && !in_one_piece(transfers[i].own); };
   std::map<std::int32_t, std::int64_t> used;  // bytes of staging memory by round
   std::int64_t largest = 0;
@@ -72,8 +70,8 @@ void NcclLink::make_rounds(const std::vector<DeviceTransfer>& transfers,
     largest = std::max(largest, bytes);
     ++count;
   }
-  staging_ = pool.take(largest);
   jobs_ = pool.take(count * static_cast<std::int64_t>(sizeof(PackJob)));
+  std::byte* const room = staging == nullptr ? nullptr : staging->room_for(largest);
   used.clear();
 
   std::map<std::int32_t, std::vector<PackJob>> jobs[2];  // by `packs`, then by round
@@ -82,7 +80,7 @@ void NcclLink::make_rounds(const std::vector<DeviceTransfer>& transfers,
     const DeviceTransfer& t = transfers[i];
     std::byte* data = t.own.base;
     if (staged(i)) {
-      data = staging_.data() + used[ends_[i]];
+      data = room + used[ends_[i]];
       used[ends_[i]] += padded(t.own.bytes());
       jobs[t.sends ? 1 : 0][ends_[i]].push_back(job_of(t.own, data));
     }

@@ -3,6 +3,7 @@
 #include "comm/device/device_link.h"
 #include "comm/nccl/nccl_communicator.h"
 #include "comm/nccl/pack.h"
+#include "comm/nccl/staging.h"
 #include "comm/peer/driver.h"
 #include "runtime/base/device_pool.h"
 
@@ -19,12 +20,12 @@ namespace annulus::comm::nccl {
 class NcclLink final : public DeviceLink {
  public:
   /// On the current device. `moves`: by transfer, whether it goes through here. `communicator` may
-  /// be null where nothing moves and must outlive this. Staging memory, as large as the largest
-  /// round needs, is taken of `pool`, and what says how to pack is there once what the pool's
-  /// stream holds now is over. NCCL is not told of staging memory, since it would wait for the
-  /// device: it moves it by copies of its own.
+  /// be null where nothing moves and must outlive this, as must `staging`, which has to have room
+  /// for the largest round. What says how to pack is taken of `pool`, and there once what the
+  /// pool's stream holds now is over.
   NcclLink(const peer::Driver& driver, const NcclCommunicator* communicator,
-           std::vector<DeviceTransfer> transfers, const std::vector<bool>& moves, DevicePool& pool);
+           std::vector<DeviceTransfer> transfers, const std::vector<bool>& moves, DevicePool& pool,
+           Staging* staging);
 
   const char* name() const override { return "nccl"; }
   std::int32_t group_end(std::int32_t transfer) const override {
@@ -41,13 +42,12 @@ class NcclLink final : public DeviceLink {
   };
 
   void make_rounds(const std::vector<DeviceTransfer>& transfers, const std::vector<bool>& moves,
-                   DevicePool& pool);
+                   DevicePool& pool, Staging* staging);
 
   const peer::Driver& driver_;
   const NcclCommunicator* communicator_;
   std::vector<std::int32_t> ends_;
   std::map<std::int32_t, Round> rounds_;  ///< by the transfer that starts it
-  PoolBuffer staging_;
   PoolBuffer jobs_;
 };
 

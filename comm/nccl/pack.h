@@ -17,11 +17,19 @@ struct PackJob {
   std::int64_t stride[3] = {0, 0, 0};  ///< bytes
   std::int64_t run = 0;                ///< bytes
   std::int32_t width = 1;  ///< bytes a lane moves at once: all addresses are multiples of it
-  std::int32_t lanes = 1;  ///< that share a run: a power of two, at most 32
+  std::int32_t lanes = 1;  ///< that share a piece: a power of two, at most 32
 };
 
-/// Jobs [first, first + count) of a list in device memory. `rows`: runs of the longest, times
-/// lanes.
+/// Bytes of a run that lanes copy before others may take the next ones: what lies heads first has
+/// runs of megabytes, and few of them. A multiple of every width.
+inline constexpr std::int64_t kPiece = 4096;
+
+/// Pieces of all runs.
+inline std::int64_t pieces_of(const PackJob& job) {
+  return job.count[0] * job.count[1] * job.count[2] * ((job.run + kPiece - 1) / kPiece);
+}
+
+/// Jobs [first, first + count) of a list in device memory.
 struct PackLaunch {
   const PackJob* jobs = nullptr;
   std::int32_t count = 0;

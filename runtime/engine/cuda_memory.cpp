@@ -184,6 +184,7 @@ void CudaMemory::open_nccl(comm::Communicator& communicator, const SessionOption
   nccl_ = std::make_unique<comm::nccl::NcclCommunicator>(communicator, arena_.device(),
                                                          options.nccl, peers);
   attached_ = nccl_->attach(arena());
+  staging_ = std::make_unique<comm::nccl::Staging>(*nccl_);
 }
 
 std::unique_ptr<comm::DeviceLink> CudaMemory::make_link(std::vector<comm::DeviceTransfer> transfers,
@@ -202,7 +203,7 @@ std::unique_ptr<comm::DeviceLink> CudaMemory::make_link(std::vector<comm::Device
   }
   if (transport_ == "peer") return by_peer;
   by_nccl = std::make_unique<comm::nccl::NcclLink>(driver_, nccl_.get(), std::move(transfers), far,
-                                                   *pool_);
+                                                   *pool_, staging_.get());
   if (transport_ == "nccl") return by_nccl;
   return std::make_unique<comm::composite::CompositeLink>(std::move(by_peer), std::move(by_nccl),
                                                           std::move(near_by));

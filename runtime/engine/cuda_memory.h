@@ -3,6 +3,7 @@
 #include "comm/composite/choice.h"
 #include "comm/device/device_link.h"
 #include "comm/nccl/nccl_communicator.h"
+#include "comm/nccl/staging.h"
 #include "comm/peer/control_block.h"
 #include "comm/peer/driver.h"
 #include "comm/peer/symmetric_memory.h"
@@ -98,6 +99,7 @@ class CudaMemory final : public DeviceMemory {
   comm::composite::Reach reach_;
   std::unique_ptr<comm::nccl::NcclCommunicator> nccl_;  ///< null: not needed
   void* attached_ = nullptr;                            ///< the arena, known to NCCL
+  std::unique_ptr<comm::nccl::Staging> staging_;
   std::unique_ptr<comm::peer::Watch> watch_;
   std::string transport_;
   std::string reason_;
