@@ -22,6 +22,18 @@ inline const std::byte* address_of(const Input& operand, std::int64_t batch, std
          offset_of(operand, batch, token, head) * size_of(operand.dtype);
 }
 
+/// K, or V, of which a segment's keys are.
+template <typename Params>
+const Input& keys_of(const Params& p, const KeySegment& segment) {
+  if (segment.source == 0) return p.k;
+  return p.geometry.sources[static_cast<std::size_t>(segment.source - 1)].k;
+}
+template <typename Params>
+const Input& values_of(const Params& p, const KeySegment& segment) {
+  if (segment.source == 0) return p.v;
+  return p.geometry.sources[static_cast<std::size_t>(segment.source - 1)].v;
+}
+
 /// The same operand, to read from.
 inline Input as_input(const Output& operand) {
   return {operand.data, operand.dtype, operand.batch_stride, operand.token_stride,

@@ -35,8 +35,9 @@ struct QuerySegment {
 constexpr std::int64_t kArrivalBlock = 128;
 
 /// Consecutive tokens of every k-like operand (k, v, dk, dv) and the positions they hold. The
-/// segments of a launch share no token. GPU kernels may be launched before all keys are there: a
-/// counter then says how far they are.
+/// segments of a launch share no token, also where their K and V are of several sources: dK and dV
+/// of all are rows `token`, token + 1, ... of the launch's dk and dv. GPU kernels may be launched
+/// before all keys are there: a counter then says how far they are.
 struct KeySegment {
   std::int64_t token = 0;
   std::int64_t position = 0;  ///< of the first token
@@ -44,9 +45,18 @@ struct KeySegment {
   std::int64_t count = 0;
   const std::uint32_t* ready = nullptr;  ///< the counter, which never falls; null: all are there
   std::uint32_t all = 1;                 ///< what it holds, or more, once all keys are there
+  /// Whose tokens K and V are: 0: the launch's k and v; s: AttendGeometry::sources[s - 1].
+  std::int32_t source = 0;
   /// The same for key/value head h and the keys [b, b + 1) * kArrivalBlock of the segment: needed[h
   /// * blocks + b], h as kernels count heads, blocks = arrival_blocks(count). Null: `all`.
   const std::uint32_t* needed = nullptr;
+};
+
+/// K and V that segments may name beside the launch's own: of the same dtypes, with the same heads,
+/// and of as many batch elements.
+struct KeySource {
+  Input k, v;
+  std::int64_t key_tokens = 0;  ///< as AttendGeometry::key_tokens; 0: no segment names it
 };
 
 constexpr std::int64_t arrival_blocks(std::int64_t keys) {
@@ -114,17 +124,24 @@ struct AttendGeometry {
   std::span<std::byte> kept{};
 
   /// One past the last token that a key segment names (tokens_of): all tokens before it may be
-  /// read, if only to be ignored. 0: not said; kernels that copy whole boxes then do without.
+  /// read, if only to be ignored. 0: not said; kernels that copy whole boxes then do without. With
+  /// `sources`, of those segments alone whose K and V are k and v; 0: there are none.
   std::int64_t key_tokens = 0;
   /// The same of the query segments, for backward.
   std::int64_t query_tokens = 0;
+
+  /// What key segments name beside k and v (KeySegment::source).
+  std::span<const KeySource> sources{};
+  /// The same list where the host can read it: kernels that want to know strides before the launch
+  /// leave launches without it to slower ones.
+  std::span<const KeySource> sources_on_host{};
 };
 
-/// key_tokens and query_tokens of these segments, where the host can read them.
-inline std::int64_t tokens_of(std::span<const KeySegment> keys) {
+/// key_tokens (of one source) and query_tokens of these segments, where the host can read them.
+inline std::int64_t tokens_of(std::span<const KeySegment> keys, std::int32_t source = 0) {
   std::int64_t end = 0;
   for (const KeySegment& segment : keys) {
-    if (segment.count > 0 && segment.token + segment.count > end) {
+    if (segment.source == source && segment.count > 0 && segment.token + segment.count > end) {
       end = segment.token + segment.count;
     }
   }

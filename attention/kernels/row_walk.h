@@ -57,8 +57,8 @@ void each_head(const Params& p, const LaunchContext& context, std::int64_t width
     KeyRows keys;
     for (const KeySegment& s : g.keys) {
       for (std::int64_t t = s.token; t < s.token + s.count; ++t) {
-        const Values k = read_row(p.k, b, t, hk, g.head_dim);
-        const Values v = read_row(p.v, b, t, hk, g.head_dim_v);
+        const Values k = read_row(keys_of(p, s), b, t, hk, g.head_dim);
+        const Values v = read_row(values_of(p, s), b, t, hk, g.head_dim_v);
         keys[t] = {k, v, Values(0.0, k.size()), Values(0.0, v.size())};
       }
     }

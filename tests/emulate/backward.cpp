@@ -4,6 +4,7 @@
 #include "attention/kernels/operand.h"
 #include "attention/kernels/sm90/backward.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
+#include "attention/kernels/sm90/key_maps.h"
 #include "attention/kernels/sm90/setup.h"
 #include "attention/kernels/sm90/variant.h"
 #include "attention/kernels/tile_index.h"
@@ -164,13 +165,16 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
   const sm90::Sections sections = sm90::key_sections_of(p.geometry);
   const int keys = sm90::backward_keys(g.head_dim);
   const int rows = sm90::backward_rows(g.head_dim);
+  sm90::BackwardMaps maps{map_of(sm90::query_shape(p.q, p.geometry), rows),
+                          map_of(sm90::dout_shape(p.dout, p.geometry), rows),
+                          map_of(sm90::gradient_shape(p.dq, p.geometry), sm90::kBoxRows),
+                          {}};
+  sm90::make_key_maps(p, maps.keys, [&](const sm90::TensorShape& shape, DType /*type*/) {
+    return map_of(shape, keys);
+  });
   const Run run{p,
                 g,
-                {map_of(sm90::query_shape(p.q, p.geometry), rows),
-                 map_of(sm90::key_shape(p.k, p.geometry), keys),
-                 map_of(sm90::value_shape(p.v, p.geometry), keys),
-                 map_of(sm90::dout_shape(p.dout, p.geometry), rows),
-                 map_of(sm90::gradient_shape(p.dq, p.geometry), sm90::kBoxRows)},
+                maps,
                 {&drawn, tiles.data(), static_cast<std::int32_t>(items), sections.heads,
                  sections.size, sections.count},
                 turns.data(),

@@ -9,6 +9,7 @@
 #include "attention/kernels/sm90/merge.cuh"
 #include "attention/kernels/sm90/pack.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
+#include "attention/kernels/sm90/key_maps.h"
 #include "attention/kernels/sm90/setup.h"
 #include "attention/kernels/sm90/split.h"
 #include "attention/kernels/tile_index.h"
@@ -247,10 +248,12 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   const cuda::Geometry g = cuda::geometry_of(p.geometry, with);
   Run run{told,
           sm90::told_to_blocks(g, parts),
-          {map_of(sm90::key_shape(p.k, p.geometry), tile_keys),
-           map_of(sm90::value_shape(p.v, p.geometry), tile_keys)},
+          {},
           schedule,
           static_cast<unsigned>(std::min(schedule.all, sms))};
+  sm90::make_key_maps(p, run.maps.keys, [&](const sm90::TensorShape& shape, DType /*type*/) {
+    return map_of(shape, tile_keys);
+  });
   make_schedule(g, schedule, p.q, parts, tile_keys);
   std::vector<std::byte> made;
   if (g_emulation.kept && sm90::takes_kept(p.geometry, split)) {

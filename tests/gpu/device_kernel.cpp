@@ -55,6 +55,44 @@ class DeviceOperand {
 using DeviceInput = DeviceOperand<const void*>;
 using DeviceOutput = DeviceOperand<void*>;
 
+/// K and V of a launch's sources in device memory, and their list there.
+class DeviceSources {
+ public:
+  explicit DeviceSources(const AttendGeometry& host)
+      : inputs_(inputs_of(host)),
+        sources_(sources_in(host, inputs_)),
+        list_(upload(std::span<const attn::KeySource>(sources_))) {}
+  void put_into(AttendGeometry& device) const {
+    const auto* list = reinterpret_cast<const attn::KeySource*>(list_.data());
+    device.sources = {list, sources_.size()};
+    device.sources_on_host = sources_;
+  }
+
+ private:
+  /// K and V of each in turn.
+  static std::vector<DeviceInput> inputs_of(const AttendGeometry& host) {
+    std::vector<DeviceInput> inputs;
+    for (const attn::KeySource& source : host.sources) {
+      inputs.emplace_back(source.k, host.batch);
+      inputs.emplace_back(source.v, host.batch);
+    }
+    return inputs;
+  }
+  static std::vector<attn::KeySource> sources_in(const AttendGeometry& host,
+                                                 const std::vector<DeviceInput>& inputs) {
+    std::vector<attn::KeySource> sources(host.sources.begin(), host.sources.end());
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+      sources[i].k = inputs[2 * i].get();
+      sources[i].v = inputs[2 * i + 1].get();
+    }
+    return sources;
+  }
+
+  std::vector<DeviceInput> inputs_;
+  std::vector<attn::KeySource> sources_;
+  DeviceBytes list_;
+};
+
 /// Runs fn(context) and adds the FLOPs that the kernel counted.
 template <typename Fn>
 void launch(const AttendGeometry& host, bool backward, const LaunchContext& context, Fn&& fn) {
@@ -84,8 +122,10 @@ void forward(const attn::ForwardParams& host, const LaunchContext& context) {
   const bool shared = host.state.data == host.out.data;
   const DeviceOutput out(host.out, batch), lse(host.lse, batch);
   const DeviceOutput state(shared ? attn::Output{} : host.state, batch);
+  const DeviceSources sources(host.geometry);
   attn::ForwardParams device = host;
   device.geometry = geometry.geometry();
+  sources.put_into(device.geometry);
   device.q = q.get();
   device.k = k.get();
   device.v = v.get();
@@ -114,8 +154,10 @@ void backward(const attn::BackwardParams& host, const LaunchContext& context) {
   const DeviceInput q(host.q, batch), k(host.k, batch), v(host.v, batch), dout(host.dout, batch),
       lse(host.lse, batch), delta(host.delta, batch);
   const DeviceOutput dq(host.dq, batch), dk(host.dk, batch), dv(host.dv, batch);
+  const DeviceSources sources(host.geometry);
   attn::BackwardParams device = host;
   device.geometry = geometry.geometry();
+  sources.put_into(device.geometry);
   device.q = q.get();
   device.k = k.get();
   device.v = v.get();

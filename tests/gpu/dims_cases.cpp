@@ -145,6 +145,8 @@ void cuts(const Cases& cases, const OracleProblem& base) {
   OracleProblem p = base;
   const std::int64_t n = p.seq_kv;
   run(cases, "dims odd segments", p, {segments_cut_at(n, {1, 8, 8, 77, 140, 250})});
+  run(cases, "dims three tensors", p,
+      {from_sources(segments_cut_at(n, {1, 8, 8, 77, 140, 250}), 3)});
   p.terms.emplace_back(Mask::Window{150, 0});
   run(cases, "dims striped", p, {striped_segments(n, 4)});
   p = base;

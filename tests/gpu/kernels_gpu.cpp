@@ -176,10 +176,22 @@ void cuts(const Cases& cases) {
     window.terms.emplace_back(Mask::Window{150, 0});
     cases.run({name_of("striped", p), {make_launch(window, striped_segments(413, 4), kGrid)}},
               kAll);
+    cases.run(
+        {name_of("three tensors", p),
+         {make_launch(p, from_sources(segments_cut_at(413, {1, 8, 8, 77, 140, 300}), 3), kGrid)}},
+        kAll);
     cases.chained("resumed", p, {5, 5, 180, 333}, kAll);
     cases.chained("resumed past empty", p, {0, 200, 200, 413}, kFast);
     half_unvisited(cases, dim);
     cases.run({name_of("misaligned", p), {make_launch(p, one_segment(p), kGrid)}, {.gap = 3}},
+              kFast);
+    // More than hopper has maps for.
+    cases.run({name_of("ten tensors", p),
+               {make_launch(
+                   p,
+                   from_sources(
+                       segments_cut_at(413, {30, 60, 90, 130, 170, 210, 250, 290, 330, 370}), 10),
+                   kGrid)}},
               kFast);
     cases.run({name_of("heads first", p),
                {make_launch(p, one_segment(p), kGrid)},

@@ -66,6 +66,25 @@ TEST(Launch, MatchesTheOracleWhenSegmentsComeInAnyOrder) {
   }
 }
 
+/// Each with strides of its own; bits are those of keys in one tensor.
+TEST(Launch, MatchesTheOracleWhenKeysLieInSeveralTensors) {
+  for (const Kernel* kernel : kernels_under_test()) {
+    const OracleProblem problem = problem_of(DType::bf16);
+    const auto cuts = segments_cut_at(problem.seq_kv, {1, 8, 8, 20, 30, 77, 90, 100, 110, 140});
+    const OracleInputs inputs = random_inputs(problem, 6);
+    const RunResult one = run_kernel(*kernel, {make_launch(problem, cuts)}, inputs);
+    for (const std::int32_t sources : {2, 3, 10}) {
+      const auto segments = from_sources(cuts, sources);
+      const TestLaunch launch = make_launch(problem, segments);
+      expect_same_bits(run_kernel(*kernel, {launch}, inputs).values, one.values);
+      const auto first = segments.begin();
+      const TestLaunch begin = make_launch(problem, {first, first + 9});
+      expect_matches_oracle(*kernel, {launch}, 3);
+      expect_matches_oracle(*kernel, {begin, make_launch(problem, {first + 9, first + 11})}, 4);
+    }
+  }
+}
+
 TEST(Launch, MatchesTheOracleWhenPositionsAreStriped) {
   for (const Kernel* kernel : kernels_under_test()) {
     OracleProblem problem = problem_of();

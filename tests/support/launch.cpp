@@ -55,11 +55,13 @@ void add_tile(TestLaunch& launch, attn::Tile tile) {
   if (visible > 0) launch.tiles.push_back(tile);
 }
 
-/// Token of each key position; -1 for keys that no launch names.
-Index key_tokens(const std::vector<TestLaunch>& chain) {
+/// Token of each key position; -1 for keys that no launch names, or not of this source.
+constexpr std::int32_t kAnySource = -1;
+Index key_tokens(const std::vector<TestLaunch>& chain, std::int32_t source = kAnySource) {
   Index tokens(at(chain.front().problem.seq_kv), -1);
   for (const TestLaunch& launch : chain) {
     for (const attn::KeySegment& segment : launch.keys) {
+      if (source != kAnySource && segment.source != source) continue;
       for (std::int64_t j = 0; j < segment.count; ++j) {
         tokens[at(position_of(segment, j))] = segment.token + j;
       }
@@ -67,6 +69,25 @@ Index key_tokens(const std::vector<TestLaunch>& chain) {
   }
   return tokens;
 }
+
+/// Sources that a chain names beside its own k and v.
+std::int32_t more_sources(const std::vector<TestLaunch>& chain) {
+  std::int32_t most = 0;
+  for (const TestLaunch& launch : chain) {
+    for (const attn::KeySegment& segment : launch.keys) most = std::max(most, segment.source);
+  }
+  return most;
+}
+
+/// K and V of one of them. No two have the same strides.
+struct SourceTensors {
+  SourceTensors(const OracleProblem& p, const RunOptions& options, std::int32_t source)
+      : k(p.dtype, p.batch, p.seq_kv, p.heads_kv, p.head_dim, options.gap + 8 * source,
+          options.heads_first == (source % 2 == 0)),
+        v(p.dtype, p.batch, p.seq_kv, p.heads_kv, p.head_dim_v,
+          options.gap + options.gap_step + 16 * source, options.heads_first) {}
+  TestTensor k, v;
+};
 
 /// All operands of a run.
 struct Operands {
@@ -140,22 +161,43 @@ class Runner {
         operands_(problem_, problem_.seq_kv, options.gap, options.gap_step, options.heads_first,
                   options.rounded_keys ? problem_.dtype : DType::f32) {
     operands_.q.set(inputs.q, rows_);
-    operands_.k.set(inputs.k, keys_);
-    operands_.v.set(inputs.v, keys_);
+    operands_.k.set(inputs.k, key_tokens(chain, 0));
+    operands_.v.set(inputs.v, key_tokens(chain, 0));
+    for (std::int32_t s = 1; s <= more_sources(chain); ++s) {
+      SourceTensors& more = tensors_.emplace_back(problem_, options, s);
+      more.k.set(inputs.k, key_tokens(chain, s));
+      more.v.set(inputs.v, key_tokens(chain, s));
+    }
   }
 
   RunResult run() {
     forward();
     if (options_.backward) backward();
     result_.gaps_untouched = operands_.gaps_untouched();
+    for (const SourceTensors& more : tensors_) {
+      result_.gaps_untouched &= more.k.gaps_untouched() && more.v.gaps_untouched();
+    }
     return result_;
   }
 
  private:
+  /// Refers to sources_ until the next call.
+  attn::AttendGeometry geometry_of(const TestLaunch& launch) {
+    attn::AttendGeometry g = launch.geometry();
+    sources_.clear();
+    for (const SourceTensors& more : tensors_) {
+      const auto source = static_cast<std::int32_t>(sources_.size()) + 1;
+      sources_.push_back(
+          {more.k.input(), more.v.input(), attn::tokens_of(std::span(g.keys), source)});
+    }
+    g.sources = g.sources_on_host = sources_;
+    return g;
+  }
+
   void forward() {
     for (std::size_t i = 0; i < chain_.size(); ++i) {
       const attn::ForwardParams params{
-          .geometry = chain_[i].geometry(),
+          .geometry = geometry_of(chain_[i]),
           .q = operands_.q.input(),
           .k = operands_.k.input(),
           .v = operands_.v.input(),
@@ -174,7 +216,7 @@ class Runner {
     operands_.dout.set(inputs_.dout, rows_);
     operands_.delta.set(row_sums(inputs_.dout, result_.values.out, problem_.head_dim_v), rows_);
     for (std::size_t i = 0; i < chain_.size(); ++i) {
-      const attn::BackwardParams params{.geometry = chain_[i].geometry(),
+      const attn::BackwardParams params{.geometry = geometry_of(chain_[i]),
                                         .q = operands_.q.input(),
                                         .k = operands_.k.input(),
                                         .v = operands_.v.input(),
@@ -208,6 +250,8 @@ class Runner {
   const RunOptions& options_;
   Index rows_, keys_;
   Operands operands_;
+  std::vector<SourceTensors> tensors_;
+  std::vector<attn::KeySource> sources_;
   std::vector<std::byte> workspace_;
   RunResult result_;
 };
@@ -322,32 +366,6 @@ std::int64_t pairs_of(const std::vector<TestLaunch>& chain) {
   }
   const OracleProblem& p = chain.front().problem;
   return pairs * p.batch * p.heads;
-}
-
-std::vector<attn::KeySegment> segments_cut_at(std::int64_t keys, std::vector<std::int64_t> cuts) {
-  std::vector<attn::KeySegment> segments;
-  cuts.push_back(keys);
-  std::int64_t begin = 0;
-  for (const std::int64_t cut : cuts) {
-    segments.push_back({begin, begin, 1, cut - begin});
-    begin = cut;
-  }
-  return segments;
-}
-
-std::vector<attn::KeySegment> striped_segments(std::int64_t keys, std::int64_t stride) {
-  std::vector<attn::KeySegment> segments;
-  std::int64_t token = 0;
-  for (std::int64_t first = 0; first < stride; ++first) {
-    const std::int64_t count = (keys - first + stride - 1) / stride;
-    segments.push_back({token, first, stride, count});
-    token += count;
-  }
-  return segments;
-}
-
-std::vector<attn::KeySegment> one_segment(const OracleProblem& problem) {
-  return {{0, 0, 1, problem.seq_kv}};
 }
 
 std::string unseen_not_zero(const TestLaunch& launch, const OracleResult& values) {

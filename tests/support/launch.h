@@ -39,7 +39,8 @@ class TestTensor {
 };
 
 /// One launch over some rows and keys of a problem. Query tokens are query positions; the key
-/// segments say where keys lie.
+/// segments say where keys lie. Each source that they name is a pair of tensors of its own, with
+/// strides of its own and NaN where others have tokens.
 struct TestLaunch {
   OracleProblem problem;
   std::vector<attn::QuerySegment> queries;
@@ -68,6 +69,10 @@ std::int64_t pairs_of(const std::vector<TestLaunch>& chain);
 std::vector<attn::KeySegment> segments_cut_at(std::int64_t keys, std::vector<std::int64_t> cuts);
 /// In `stride` segments of every stride-th key.
 std::vector<attn::KeySegment> striped_segments(std::int64_t keys, std::int64_t stride);
+/// The same segments, of which each names the source after the last one's, 0 to `count` - 1 in
+/// turn.
+std::vector<attn::KeySegment> from_sources(std::vector<attn::KeySegment> segments,
+                                           std::int32_t count);
 
 struct RunOptions {
   int threads = 1;

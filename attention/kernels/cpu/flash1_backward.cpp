@@ -42,15 +42,13 @@ class BackwardHead {
 
   /// Calls poll() before each pair of blocks.
   void run(const Poller& poll) {
-    const HeadInput k{params_.k, unit_.batch, unit_.kv_head, g_.head_dim};
-    const HeadInput v{params_.v, unit_.batch, unit_.kv_head, g_.head_dim_v};
     const HeadOutput dk{params_.dk, unit_.batch, unit_.kv_head, g_.head_dim};
     const HeadOutput dv{params_.dv, unit_.batch, unit_.kv_head, g_.head_dim_v};
     begin(dk, dv);
     std::vector<KeyCursor> cursors = cursors_of(unit_.spans);
     for (KeySpan keys; next_keys(cursors, keys);) {
-      load_keys(ops_, k, token_of(g_, keys), keys.keys, w_.k, tally_);
-      load_keys(ops_, v, token_of(g_, keys), keys.keys, w_.v, tally_);
+      load_keys(ops_, params_, keys, unit_.batch, unit_.kv_head, w_.k, tally_);
+      load_values(ops_, params_, keys, unit_.batch, unit_.kv_head, w_.v, tally_);
       bool add = false;
       for (std::size_t i = 0; i < cursors.size(); ++i) {
         KeyCursor& cursor = cursors[i];

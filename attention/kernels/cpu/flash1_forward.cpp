@@ -48,9 +48,9 @@ class ForwardHead {
         memory_(memory),
         w_(buffers),
         tally_(tally),
+        batch_(batch),
+        kv_head_(kv_head_of(g_, head)),
         q_{params.q, batch, head, g_.head_dim},
-        k_{params.k, batch, kv_head_of(g_, head), g_.head_dim},
-        v_{params.v, batch, kv_head_of(g_, head), g_.head_dim_v},
         out_{params.finish ? params.out : params.state, batch, head, g_.head_dim_v},
         state_{params.state, batch, head, g_.head_dim_v},
         lse_{params.lse, batch, head, 1} {}
@@ -60,8 +60,8 @@ class ForwardHead {
     for (const RowSpan& span : spans) begin(RowBlock(g_, span));
     std::vector<KeyCursor> cursors = cursors_of(spans);
     for (KeySpan keys; next_keys(cursors, keys);) {
-      load_keys(ops_, k_, token_of(g_, keys), keys.keys, w_.k, tally_);
-      load_keys(ops_, v_, token_of(g_, keys), keys.keys, w_.v, tally_);
+      load_keys(ops_, params_, keys, batch_, kv_head_, w_.k, tally_);
+      load_values(ops_, params_, keys, batch_, kv_head_, w_.v, tally_);
       for (std::size_t i = 0; i < spans.size(); ++i) {
         KeyCursor& cursor = cursors[i];
         if (cursor.done() || cursor.keys() != keys) continue;
@@ -145,7 +145,8 @@ class ForwardHead {
   HeadState memory_;
   const ForwardBuffers& w_;
   Tally& tally_;
-  HeadInput q_, k_, v_;
+  std::int64_t batch_, kv_head_;
+  HeadInput q_;
   HeadOutput out_, state_, lse_;
 };
 

@@ -71,8 +71,6 @@ class BackwardUnit {
         unit_(unit),
         w_(buffers),
         tally_(tally),
-        k_{params.k, unit.batch, unit.kv_head, g_.head_dim},
-        v_{params.v, unit.batch, unit.kv_head, g_.head_dim_v},
         dk_{params.dk, unit.batch, unit.kv_head, g_.head_dim},
         dv_{params.dv, unit.batch, unit.kv_head, g_.head_dim_v} {}
 
@@ -127,8 +125,8 @@ class BackwardUnit {
 
   /// All slots that meet `keys`; dk and dv of the block are their sums.
   void meet(const KeySpan& keys, std::span<KeyCursor> cursors, const Poller& poll) {
-    load_keys(ops_, k_, token_of(g_, keys), keys.keys, w_.k, tally_);
-    load_keys(ops_, v_, token_of(g_, keys), keys.keys, w_.v, tally_);
+    load_keys(ops_, params_, keys, unit_.batch, unit_.kv_head, w_.k, tally_);
+    load_values(ops_, params_, keys, unit_.batch, unit_.kv_head, w_.v, tally_);
     bool add = false;
     for (std::size_t block = 0; block < cursors.size(); ++block) {
       KeyCursor& cursor = cursors[block];
@@ -172,7 +170,6 @@ class BackwardUnit {
   const Unit& unit_;
   const BackwardBuffers& w_;
   Tally& tally_;
-  HeadInput k_, v_;
   HeadOutput dk_, dv_;
 };
 

@@ -49,14 +49,7 @@ class ForwardUnit {
  public:
   ForwardUnit(const ForwardParams& params, const TileOps& ops, const Unit& unit,
               const ForwardBuffers& buffers, Tally& tally)
-      : params_(params),
-        g_(params.geometry),
-        ops_(ops),
-        unit_(unit),
-        w_(buffers),
-        tally_(tally),
-        k_{params.k, unit.batch, unit.kv_head, g_.head_dim},
-        v_{params.v, unit.batch, unit.kv_head, g_.head_dim_v} {}
+      : params_(params), g_(params.geometry), ops_(ops), unit_(unit), w_(buffers), tally_(tally) {}
 
   /// Calls poll() before each tile product.
   void run(const Poller& poll) {
@@ -65,8 +58,8 @@ class ForwardUnit {
     });
     std::vector<KeyCursor> cursors = cursors_of(unit_.spans);
     for (KeySpan keys; next_keys(cursors, keys);) {
-      load_keys(ops_, k_, token_of(g_, keys), keys.keys, w_.k, tally_);
-      load_keys(ops_, v_, token_of(g_, keys), keys.keys, w_.v, tally_);
+      load_keys(ops_, params_, keys, unit_.batch, unit_.kv_head, w_.k, tally_);
+      load_values(ops_, params_, keys, unit_.batch, unit_.kv_head, w_.v, tally_);
       for (std::size_t block = 0; block < cursors.size(); ++block) {
         KeyCursor& cursor = cursors[block];
         if (cursor.done() || cursor.keys() != keys) continue;
@@ -140,7 +133,6 @@ class ForwardUnit {
   const Unit& unit_;
   const ForwardBuffers& w_;
   Tally& tally_;
-  HeadInput k_, v_;
 };
 
 /// Few rows are shared out among the threads: rows are independent, so that no bit depends on it.

@@ -56,9 +56,9 @@ class BackwardPanel {
     std::fill_n(ds_, matrices_.keys() * kRows, 0.0F);
     for_each_part(g_, span_, [&](const PanelPart& at) {
       poll();
-      load_keys(ops_, k(), at.part.token, at.keys.keys, w_.keys, tally_);
+      load_keys(ops_, params_, at.keys, batch_, kv_head_, w_.keys, tally_);
       multiply_keys(ops_, at.keys.keys, span_.rows, g_.head_dim, w_.keys, w_.q, w_.p);
-      load_keys(ops_, v(), at.part.token, at.keys.keys, w_.keys, tally_);
+      load_values(ops_, params_, at.keys, batch_, kv_head_, w_.keys, tally_);
       multiply_keys(ops_, at.keys.keys, span_.rows, g_.head_dim_v, w_.keys, w_.dout, w_.ds);
       ops_.gradient({.rule = rule_of(g_, at.part),
                      .keys = at.keys.keys,
@@ -78,7 +78,7 @@ class BackwardPanel {
     std::fill_n(w_.q, kRows * g_.head_dim, 0.0F);
     for_each_part(g_, span_, [&](const PanelPart& at) {
       poll();
-      load_keys(ops_, k(), at.part.token, at.keys.keys, w_.keys, tally_);
+      load_keys(ops_, params_, at.keys, batch_, kv_head_, w_.keys, tally_);
       const float* ds = only_part(at, ds_ + matrices_.place(at.keys), w_.ds);
       add_weighted_keys(ops_, at.keys.keys, span_.rows, g_.head_dim, w_.keys, ds, w_.q);
       tally_.flops += 2 * pairs_of(at) * g_.head_dim;
@@ -99,9 +99,6 @@ class BackwardPanel {
   }
 
  private:
-  HeadInput k() const { return {params_.k, batch_, kv_head_, g_.head_dim}; }
-  HeadInput v() const { return {params_.v, batch_, kv_head_, g_.head_dim_v}; }
-
   void load_query_rows() {
     const RowBlock block(g_, span_);
     load_rows(ops_, {params_.q, batch_, head_, g_.head_dim}, block,

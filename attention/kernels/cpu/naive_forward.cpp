@@ -45,13 +45,12 @@ class ForwardPanel {
 
   void scores(const Poller& poll) {
     const HeadInput q{params_.q, batch_, head_, g_.head_dim};
-    const HeadInput k{params_.k, batch_, kv_head_of(g_, head_), g_.head_dim};
     load_rows(ops_, q, RowBlock(g_, span_), static_cast<float>(g_.softmax_scale), w_.rows, tally_);
     to_columns(ops_, span_.rows, g_.head_dim, w_.rows, w_.columns);
     std::fill_n(s_, matrices_.keys() * kRows, kNothing);
     for_each_part(g_, span_, [&](const PanelPart& at) {
       poll();
-      load_keys(ops_, k, at.part.token, at.keys.keys, w_.keys, tally_);
+      load_keys(ops_, params_, at.keys, batch_, kv_head_of(g_, head_), w_.keys, tally_);
       float* in_panel = s_ + matrices_.place(at.keys);
       float* tile = at.whole ? in_panel : w_.tile;
       multiply_keys(ops_, at.keys.keys, span_.rows, g_.head_dim, w_.keys, w_.columns, tile);
@@ -82,11 +81,10 @@ class ForwardPanel {
   }
 
   void output(const Poller& poll) {
-    const HeadInput v{params_.v, batch_, kv_head_of(g_, head_), g_.head_dim_v};
     std::fill_n(w_.columns, g_.head_dim_v * kRows, 0.0F);
     for_each_part(g_, span_, [&](const PanelPart& at) {
       poll();
-      load_keys(ops_, v, at.part.token, at.keys.keys, w_.keys, tally_);
+      load_values(ops_, params_, at.keys, batch_, kv_head_of(g_, head_), w_.keys, tally_);
       const float* p = only_part(at, p_ + matrices_.place(at.keys), w_.tile);
       add_weighted_keys(ops_, at.keys.keys, span_.rows, g_.head_dim_v, w_.keys, p, w_.columns);
       tally_.flops += 2 * pairs_of(at) * g_.head_dim_v;

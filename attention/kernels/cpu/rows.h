@@ -85,6 +85,22 @@ inline void load_keys(const TileOps& ops, const HeadInput& head, std::int64_t to
   tally.bytes += keys * row_bytes(head);
 }
 
+/// Keys and values of a span, of whichever source: [keys][pitch(dim)].
+template <typename Params>
+void load_keys(const TileOps& ops, const Params& p, const KeySpan& keys, std::int64_t batch,
+               std::int64_t kv_head, float* to, Tally& tally) {
+  const AttendGeometry& g = p.geometry;
+  const Input& k = keys_of(p, g.keys[static_cast<std::size_t>(keys.segment)]);
+  load_keys(ops, {k, batch, kv_head, g.head_dim}, token_of(g, keys), keys.keys, to, tally);
+}
+template <typename Params>
+void load_values(const TileOps& ops, const Params& p, const KeySpan& keys, std::int64_t batch,
+                 std::int64_t kv_head, float* to, Tally& tally) {
+  const AttendGeometry& g = p.geometry;
+  const Input& v = values_of(p, g.keys[static_cast<std::size_t>(keys.segment)]);
+  load_keys(ops, {v, batch, kv_head, g.head_dim_v}, token_of(g, keys), keys.keys, to, tally);
+}
+
 /// target[token + j] += values [keys][pitch(dim)].
 inline void add_keys(const TileOps& ops, const HeadOutput& target, std::int64_t token,
                      std::int64_t keys, const float* values, Tally& tally) {

@@ -65,6 +65,18 @@ bool of_type(DType dtype, std::initializer_list<DType> types) {
   return true;
 }
 
+/// K and V, of whichever source.
+template <typename Params>
+bool aligned_keys(const Params& p) {
+  const AttendGeometry& g = p.geometry;
+  bool good = aligned(p.k) && aligned(p.v) && g.sources_on_host.size() == g.sources.size();
+  for (const KeySource& source : g.sources_on_host) {
+    good = good && of_type(p.q.dtype, {source.k.dtype, source.v.dtype}) && aligned(source.k) &&
+           aligned(source.v);
+  }
+  return good;
+}
+
 bool serves(const AttendGeometry& g) { return g.head_dim == g.head_dim_v && g.softmax_scale > 0.0; }
 
 }  // namespace
@@ -74,7 +86,7 @@ void flash2_forward(const ForwardParams& params, const LaunchContext& context) {
   const auto launch = forward_variant(p.q.dtype, p.geometry.head_dim).launch;
   const bool state = p.resume || !p.finish;
   if (launch == nullptr || !serves(p.geometry) || !of_type(p.q.dtype, {p.k.dtype, p.v.dtype}) ||
-      (p.finish && p.out.dtype != p.q.dtype) || !aligned(p.q) || !aligned(p.k) || !aligned(p.v) ||
+      (p.finish && p.out.dtype != p.q.dtype) || !aligned(p.q) || !aligned_keys(p) ||
       (p.finish && !aligned(p.out)) || (state && !aligned(p.state))) {
     plain_forward(params, context);
     return;
@@ -95,8 +107,8 @@ void flash2_backward(const BackwardParams& params, const LaunchContext& context)
   const BackwardParams& p = params;
   const auto launch = backward_variant(p.q.dtype, p.geometry.head_dim).launch;
   if (launch == nullptr || !serves(p.geometry) ||
-      !of_type(p.q.dtype, {p.k.dtype, p.v.dtype, p.dout.dtype}) || !aligned(p.q) || !aligned(p.k) ||
-      !aligned(p.v) || !aligned(p.dout) || !aligned(p.dq) || !aligned(p.dk) || !aligned(p.dv)) {
+      !of_type(p.q.dtype, {p.k.dtype, p.v.dtype, p.dout.dtype}) || !aligned(p.q) ||
+      !aligned_keys(p) || !aligned(p.dout) || !aligned(p.dq) || !aligned(p.dk) || !aligned(p.dv)) {
     plain_backward(params, context);
     return;
   }

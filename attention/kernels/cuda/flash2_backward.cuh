@@ -315,8 +315,8 @@ struct Flash2Backward : Flash2BackwardBlock<T, kDim> {
       shared.walker.plan(g, heads, begin, end, shared.steps[1]);
     }
     if (!await_keys(g, segment, kv_head, first_key, keys)) return;
-    this->copy_keys(shared.k, p.k);
-    this->copy_keys(shared.v, p.v);
+    this->copy_keys(shared.k, keys_of(g, p, segment.source));
+    this->copy_keys(shared.v, values_of(g, p, segment.source));
     __syncthreads();  // the first steps are planned
     this->keep_numbers(this->copy_rows_of(shared.steps[0], 0), 0);
     clear(dk);

@@ -300,14 +300,14 @@ struct Flash2Forward {
       const KeyStep& step = shared.steps[i & 3];
       if (shared.aborted != 0) return false;
       if (step.keys == 0) return true;
-      copy_keys(shared.v, p.v, step);
+      copy_keys(shared.v, values_of(g, p, step.source), step);
       commit_copies();
       float s[2][kScoreTiles][4];
       find_scores(s);
       wait_copies<0>();
       __syncthreads();  // V is there; nobody reads this K any more
       const KeyStep& next = shared.steps[(i + 1) & 3];
-      if (next.keys > 0) copy_keys(shared.k, p.k, next);
+      if (next.keys > 0) copy_keys(shared.k, keys_of(g, p, next.source), next);
       commit_copies();
       if (threadIdx.x == 0) plan(i + 2);
       if constexpr (kCapped) cap(s);
@@ -329,7 +329,7 @@ struct Flash2Forward {
     }
     copy_queries();
     __syncthreads();  // the first steps are planned
-    copy_keys(shared.k, p.k, shared.steps[0]);
+    copy_keys(shared.k, keys_of(g, p, shared.steps[0].source), shared.steps[0]);
     commit_copies();
     begin_rows();
     if (!stream_keys()) return;

@@ -18,6 +18,7 @@ struct Geometry {
   const Tile* tiles_by_key;
   const std::int32_t* key_tiles;
   const TilePlace* places;
+  const KeySource* sources;
   std::int32_t query_count, key_count, tile_count, row_tile_count, key_tile_count;
   std::int32_t first_kv_head, kv_heads;  ///< that the launch reads
   const std::uint32_t* abort;
@@ -46,6 +47,7 @@ inline Geometry geometry_of(const AttendGeometry& g, const LaunchContext& contex
           .tiles_by_key = g.tiles_by_key.data(),
           .key_tiles = g.key_tiles.data(),
           .places = g.places.data(),
+          .sources = g.sources.data(),
           .query_count = count(g.queries),
           .key_count = count(g.keys),
           .tile_count = count(g.tiles),

@@ -25,6 +25,7 @@ __global__ void __launch_bounds__(kThreads)
     count_flops(g, 2 * std::int64_t{tile.rows} * tile.keys * g.head_dim);
   }
   const Matrices m(g, memory);
+  const Input k = keys_of(g, p, segment.source);
   const std::int64_t column = first_column(g, tile.segment) + tile.key;
   for (int r = 0; r < tile.rows; ++r) {
     const std::int64_t row = tile.row + r;
@@ -34,8 +35,8 @@ __global__ void __launch_bounds__(kThreads)
     for (int j = static_cast<int>(threadIdx.x); j < tile.keys; j += kThreads) {
       if (!visible.sees(j)) continue;
       const std::int64_t key =
-          index_of(p.k, batch, segment.token + tile.key + j, kv_head_of(g, head));
-      scores[j] = logit_of(g, dot<float>(p.q, query, p.k, key, g.head_dim)).value;
+          index_of(k, batch, segment.token + tile.key + j, kv_head_of(g, head));
+      scores[j] = logit_of(g, dot<float>(p.q, query, k, key, g.head_dim)).value;
     }
   }
 }
@@ -95,10 +96,11 @@ __global__ void __launch_bounds__(kThreads)
       const float* probability =
           m.second + m.row(batch, head, row) + first_column(g, tile.segment) + tile.key;
       const std::int64_t values = g.keys[tile.segment].token + tile.key;
+      const Input v = values_of(g, p, g.keys[tile.segment].source);
       for (int j = 0; j < tile.keys; ++j) {
         if (probability[j] == 0.0F) continue;
-        const std::int64_t index = index_of(p.v, batch, values + j, kv_head_of(g, head)) + d;
-        sum += probability[j] * load_element<float>(p.v.data, p.v.dtype, index);
+        const std::int64_t index = index_of(v, batch, values + j, kv_head_of(g, head)) + d;
+        sum += probability[j] * load_element<float>(v.data, v.dtype, index);
       }
     }
     store_element(to.data, p.finish ? to.dtype : DType::f32, index_of(to, batch, token, head) + d,

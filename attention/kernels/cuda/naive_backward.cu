@@ -32,7 +32,8 @@ __global__ void __launch_bounds__(kThreads)
     const std::int64_t place = m.row(batch, head, row) + column;
     for (int j = static_cast<int>(threadIdx.x); j < tile.keys; j += kThreads) {
       if (!visible.sees(j)) continue;
-      const auto pair = gradient_of<float>(g, p, batch, head, token, segment.token + tile.key + j);
+      const auto pair = gradient_of<float>(g, p, batch, head, token, segment.source,
+                                           segment.token + tile.key + j);
       m.first[place + j] = pair.p;
       m.second[place + j] = pair.ds;
     }
@@ -63,10 +64,11 @@ __global__ void __launch_bounds__(kThreads)
       const float* ds =
           m.second + m.row(batch, head, row) + first_column(g, tile.segment) + tile.key;
       const std::int64_t keys = g.keys[tile.segment].token + tile.key;
+      const Input k = keys_of(g, p, g.keys[tile.segment].source);
       for (int j = 0; j < tile.keys; ++j) {
         if (ds[j] == 0.0F) continue;
-        const std::int64_t index = index_of(p.k, batch, keys + j, kv_head_of(g, head)) + d;
-        sum += ds[j] * load_element<float>(p.k.data, p.k.dtype, index);
+        const std::int64_t index = index_of(k, batch, keys + j, kv_head_of(g, head)) + d;
+        sum += ds[j] * load_element<float>(k.data, k.dtype, index);
       }
     }
     to[d] += static_cast<float>(g.softmax_scale) * sum;

@@ -24,6 +24,7 @@ struct Part {
   std::int64_t kv;
   Tile tile;
   int first, rows;         ///< within the tile
+  std::int32_t source;     ///< of K and V
   std::int64_t key_token;  ///< of the tile's first key
 };
 
@@ -37,7 +38,8 @@ __device__ void find_scores(const Geometry& g, const BackwardParams& p, const Pa
     for (int j = lane; j < kKeys; j += 32) {
       PairGradient<float> pair{0.0F, 0.0F};
       if (visible.sees(j)) {
-        pair = gradient_of<float>(g, p, part.batch, part.head, token, part.key_token + j);
+        pair =
+            gradient_of<float>(g, p, part.batch, part.head, token, part.source, part.key_token + j);
       }
       probability[r][j] = pair.p;
       ds[r][j] = pair.ds;
@@ -85,6 +87,7 @@ __device__ void add_in_rows(const Geometry& g, const Part& part, const Columns& 
 template <bool kOrdered>
 __device__ void add_to_rows(const Geometry& g, const BackwardParams& p, const Part& part,
                             const float (*ds)[kKeys]) {
+  const Input k = keys_of(g, p, part.source);
   for (std::int64_t i = threadIdx.x; i < part.rows * g.head_dim; i += kThreads) {
     const auto r = static_cast<int>(i / g.head_dim);
     const std::int64_t d = i % g.head_dim;
@@ -92,9 +95,8 @@ __device__ void add_to_rows(const Geometry& g, const BackwardParams& p, const Pa
     for (int key = 0; key < part.tile.keys; ++key) {
       const float score = ds[r][key];
       if (score == 0.0F) continue;
-      sum +=
-          score * load_element<float>(p.k.data, p.k.dtype,
-                                      index_of(p.k, part.batch, part.key_token + key, part.kv) + d);
+      const std::int64_t index = index_of(k, part.batch, part.key_token + key, part.kv) + d;
+      sum += score * load_element<float>(k.data, k.dtype, index);
     }
     const std::int64_t token = token_of_row(g, part.tile.row + part.first + r);
     float* to = f32_row(p.dq, part.batch, token, part.head) + d;
@@ -130,6 +132,7 @@ __global__ void __launch_bounds__(kThreads, kOrdered ? 1 : 2)
   }
   const KeySegment segment = g.keys[g.tiles_by_key[begin].segment];
   if (!await_segment(g, segment)) return;
+  part.source = segment.source;
   for (part.head = heads.first; part.head < heads.last; ++part.head) {
     for (int i = begin; i < end; ++i) {
       part.tile = g.tiles_by_key[i];
@@ -174,6 +177,7 @@ __device__ void round_columns(const Geometry& g, const BackwardParams& p, Part p
     sums[i / kColumns][i % kColumns] = 0.0F;
   }
   const HeadRange heads = heads_of(g, part.kv);
+  part.source = segment.source;
   for (part.head = heads.first; part.head < heads.last; ++part.head) {
     for (int i = begin; i < end; ++i) {
       part.tile = g.tiles_by_key[i];

@@ -43,17 +43,18 @@ __device__ void begin_row(const Geometry& g, const ForwardParams& p, const RowPl
   }
 }
 
-/// 32 keys of one tile, from `offset` on.
+/// 32 keys of one tile of a segment, from `offset` on; `token` is of the tile's first.
 __device__ void add_keys(const Geometry& g, const ForwardParams& p, const RowPlace& at,
-                         const VisibleKeys& visible, int keys, std::int64_t token, int offset,
-                         RowResult& r) {
+                         const VisibleKeys& visible, int keys, std::int32_t source,
+                         std::int64_t token, int offset, RowResult& r) {
   const std::int64_t kv = kv_head_of(g, at.head);
   const int j = offset + at.lane;
   const bool on = j < keys && visible.sees(j);
   float score = -kInfinity;
   if (on) {
-    const float product = dot<float>(p.q, index_of(p.q, at.batch, at.token, at.head), p.k,
-                                     index_of(p.k, at.batch, token + j, kv), g.head_dim);
+    const Input k = keys_of(g, p, source);
+    const float product = dot<float>(p.q, index_of(p.q, at.batch, at.token, at.head), k,
+                                     index_of(k, at.batch, token + j, kv), g.head_dim);
     score = logit_of(g, product).value;
   }
   const float top = fmaxf(r.max, warp_max(score));
@@ -65,15 +66,16 @@ __device__ void add_keys(const Geometry& g, const ForwardParams& p, const RowPla
   r.sum = r.sum * keep + warp_sum(probability);
   r.max = top;
   for (float& x : r.o) x *= keep;
+  const Input v = values_of(g, p, source);
   for (int i = 0; i < 32 && offset + i < keys; ++i) {
     const float weight = __shfl_sync(0xffffffffU, probability, i);
     if (weight == 0.0F) continue;
-    const std::int64_t index = index_of(p.v, at.batch, token + offset + i, kv);
+    const std::int64_t index = index_of(v, at.batch, token + offset + i, kv);
 #pragma unroll
     for (int n = 0; n < kPerLane; ++n) {
       const int d = at.lane + 32 * n;
       if (d < g.head_dim_v) {
-        r.o[n] += weight * load_element<float>(p.v.data, p.v.dtype, index + d);
+        r.o[n] += weight * load_element<float>(v.data, v.dtype, index + d);
       }
     }
   }
@@ -154,7 +156,8 @@ __global__ void __launch_bounds__(kThreads)
     if (kMemory && kept) pass_through(g, at, memory, false, result);
     const VisibleKeys visible = visible_in_tile(g, tile, at.row);
     for (int offset = 0; offset < tile.keys; offset += 32) {
-      add_keys(g, p, at, visible, tile.keys, segment.token + tile.key, offset, result);
+      add_keys(g, p, at, visible, tile.keys, segment.source, segment.token + tile.key, offset,
+               result);
     }
     if (kMemory) pass_through(g, at, memory, true, result);
     kept = true;

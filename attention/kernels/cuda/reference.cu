@@ -32,14 +32,16 @@ __device__ bool sees(const Geometry& g, std::int64_t row, int i, std::int64_t j,
   return false;
 }
 
-/// fn(token) for each key that the row sees. False where the launch was aborted.
+/// fn(source, token) for each key that the row sees. False where the launch was aborted.
 template <typename Fn>
 __device__ bool for_each_key(const Geometry& g, std::int64_t row, Fn&& fn) {
   for (int i = 0; i < g.key_count; ++i) {
     const KeySegment segment = g.keys[i];
     if (segment.ready != nullptr && !await_all(g, segment)) return false;
     for (std::int64_t j = 0; j < segment.count; ++j) {
-      if (sees(g, row, i, j, segment.position + j * segment.stride)) fn(segment.token + j);
+      if (sees(g, row, i, j, segment.position + j * segment.stride)) {
+        fn(segment.source, segment.token + j);
+      }
     }
   }
   return true;
@@ -60,9 +62,9 @@ __global__ void forward_kernel(const __grid_constant__ Geometry g,
   const std::int64_t token = token_of_row(g, row);
   const std::int64_t query = index_of(p.q, batch, token, head);
   double* sums = memory + ((batch * g.heads + head) * g.rows + row) * g.head_dim_v;
-  const auto score = [&](std::int64_t key) {
-    return logit_of(g, dot<double>(p.q, query, p.k, index_of(p.k, batch, key, kv), g.head_dim))
-        .value;
+  const auto score = [&](std::int32_t source, std::int64_t key) {
+    const Input k = keys_of(g, p, source);
+    return logit_of(g, dot<double>(p.q, query, k, index_of(k, batch, key, kv), g.head_dim)).value;
   };
   float* lse = f32_row(p.lse, batch, token, head);
   constexpr double kNothing = -static_cast<double>(kInfinity);
@@ -70,19 +72,21 @@ __global__ void forward_kernel(const __grid_constant__ Geometry g,
   double top = old;
   // A NaN stays: it is to show in the row, which is not one that has seen nothing.
   const auto raise = [&](double x) { top = x > top || isnan(x) ? x : top; };
-  if (!for_each_key(g, row, [&](std::int64_t key) { raise(score(key)); })) return;
+  const auto raise_to = [&](std::int32_t source, std::int64_t key) { raise(score(source, key)); };
+  if (!for_each_key(g, row, raise_to)) return;
   const bool unseen = top == kNothing;
   const double keep = unseen || old == kNothing ? 0.0 : exp(old - top);
   double total = keep;
   for (std::int64_t d = 0; d < g.head_dim_v; ++d) {
     sums[d] = keep > 0.0 ? keep * f32_row(p.state, batch, token, head)[d] : 0.0;
   }
-  for_each_key(g, row, [&](std::int64_t key) {
-    const double weight = exp(score(key) - top);
+  for_each_key(g, row, [&](std::int32_t source, std::int64_t key) {
+    const double weight = exp(score(source, key) - top);
     total += weight;
-    const std::int64_t values = index_of(p.v, batch, key, kv);
+    const Input v = values_of(g, p, source);
+    const std::int64_t values = index_of(v, batch, key, kv);
     for (std::int64_t d = 0; d < g.head_dim_v; ++d) {
-      sums[d] += weight * load_element<double>(p.v.data, p.v.dtype, values + d);
+      sums[d] += weight * load_element<double>(v.data, v.dtype, values + d);
     }
   });
   const Output& to = p.finish ? p.out : p.state;
@@ -110,11 +114,12 @@ __global__ void rows_kernel(const __grid_constant__ Geometry g,
   const std::int64_t token = token_of_row(g, row);
   double* sums = memory + ((batch * g.heads + head) * g.rows + row) * g.head_dim;
   for (std::int64_t d = 0; d < g.head_dim; ++d) sums[d] = 0.0;
-  const bool whole = for_each_key(g, row, [&](std::int64_t key) {
-    const double ds = gradient_of<double>(g, p, batch, head, token, key).ds;
-    const std::int64_t index = index_of(p.k, batch, key, kv_head_of(g, head));
+  const bool whole = for_each_key(g, row, [&](std::int32_t source, std::int64_t key) {
+    const double ds = gradient_of<double>(g, p, batch, head, token, source, key).ds;
+    const Input k = keys_of(g, p, source);
+    const std::int64_t index = index_of(k, batch, key, kv_head_of(g, head));
     for (std::int64_t d = 0; d < g.head_dim; ++d) {
-      sums[d] += ds * load_element<double>(p.k.data, p.k.dtype, index + d);
+      sums[d] += ds * load_element<double>(k.data, k.dtype, index + d);
     }
   });
   if (!whole) return;
@@ -135,7 +140,8 @@ __device__ void differentiate_key(const Geometry& g, const BackwardParams& p, st
     for (std::int64_t row = 0; row < g.rows; ++row) {
       if (!sees(g, row, segment, j, position)) continue;
       const std::int64_t query = token_of_row(g, row);
-      const auto pair = gradient_of<double>(g, p, batch, head, query, token);
+      const auto pair =
+          gradient_of<double>(g, p, batch, head, query, g.keys[segment].source, token);
       const std::int64_t q = index_of(p.q, batch, query, head);
       const std::int64_t dout = index_of(p.dout, batch, query, head);
       for (std::int64_t d = 0; d < g.head_dim; ++d) {

@@ -82,20 +82,21 @@ void store(const Output& operand, std::int64_t batch, std::int64_t token, std::i
   }
 }
 
-/// fn(token, index) for every key of the launch; index counts through all segments.
+/// fn(segment, token, index) for every key of the launch; index counts through all segments.
 template <typename Fn>
 void for_each_key(const AttendGeometry& g, Fn&& fn) {
   std::int64_t index = 0;
   for (const KeySegment& segment : g.keys) {
-    for (std::int64_t j = 0; j < segment.count; ++j) fn(segment.token + j, index++);
+    for (std::int64_t j = 0; j < segment.count; ++j) fn(segment, segment.token + j, index++);
   }
 }
 
-void load_keys(const AttendGeometry& g, const Input& k, const Input& v, std::int64_t batch,
-               std::int64_t kv_head, const Buffers& w) {
-  for_each_key(g, [&](std::int64_t token, std::int64_t index) {
-    load(k, batch, token, kv_head, g.head_dim, w.k + index * g.head_dim);
-    load(v, batch, token, kv_head, g.head_dim_v, w.v + index * g.head_dim_v);
+template <typename Params>
+void load_keys(const Params& p, std::int64_t batch, std::int64_t kv_head, const Buffers& w) {
+  const AttendGeometry& g = p.geometry;
+  for_each_key(g, [&](const KeySegment& of, std::int64_t token, std::int64_t index) {
+    load(keys_of(p, of), batch, token, kv_head, g.head_dim, w.k + index * g.head_dim);
+    load(values_of(p, of), batch, token, kv_head, g.head_dim_v, w.v + index * g.head_dim_v);
   });
 }
 
@@ -189,7 +190,7 @@ void forward(const ForwardParams& params, const LaunchContext& context) {
   std::int64_t pairs = 0;
   for (std::int64_t batch = 0; batch < g.batch; ++batch) {
     for (std::int64_t head = 0; head < g.heads; ++head) {
-      load_keys(g, params.k, params.v, batch, kv_head_of(g, head), w);
+      load_keys(params, batch, kv_head_of(g, head), w);
       for (std::int64_t row = 0; row < g.rows; ++row) {
         if (context.poll) context.poll();
         forward_row(params, batch, head, row, w, pairs);
@@ -204,7 +205,7 @@ void backward_kv_head(const BackwardParams& params, const LaunchContext& context
                       std::int64_t batch, std::int64_t kv_head, const Buffers& w,
                       std::int64_t& pairs) {
   const AttendGeometry& g = params.geometry;
-  load_keys(g, params.k, params.v, batch, kv_head, w);
+  load_keys(params, batch, kv_head, w);
   std::fill_n(w.dk, key_count(g) * g.head_dim, 0.0);
   std::fill_n(w.dv, key_count(g) * g.head_dim_v, 0.0);
   for (std::int64_t head = 0; head < g.heads; ++head) {
@@ -214,7 +215,7 @@ void backward_kv_head(const BackwardParams& params, const LaunchContext& context
       backward_row(params, batch, head, row, w, pairs);
     }
   }
-  for_each_key(g, [&](std::int64_t token, std::int64_t index) {
+  for_each_key(g, [&](const KeySegment& /*of*/, std::int64_t token, std::int64_t index) {
     store(params.dk, batch, token, kv_head, g.head_dim, w.dk + index * g.head_dim,
           params.dkv_assign);
     store(params.dv, batch, token, kv_head, g.head_dim_v, w.dv + index * g.head_dim_v,

@@ -30,6 +30,9 @@ template <typename Memory>
 void launch_kernel(const BackwardLaunch& launch, BackwardKernel kernel) {
   constexpr int kBytes = sizeof(Memory);
   static_assert(kBytes <= 227 * 1024);
+  static_assert(sizeof(cuda::Geometry) + sizeof(BackwardParams) + sizeof(BackwardMaps) +
+                    sizeof(KeySchedule) + sizeof(Factors) + sizeof(int*) + 8 <=
+                kMostParameterBytes);
   cuda::allow_shared_memory(reinterpret_cast<const void*>(kernel), kBytes);
   // Behind prepare_backward, whose work the loader waits for.
   const Overlapped overlapped(static_cast<unsigned>(launch.blocks), Memory::kThreads, kBytes,

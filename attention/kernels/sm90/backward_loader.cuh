@@ -101,6 +101,7 @@ struct QueryLoader {
     wait(&shared.keys_empty, at.empty);
     if (*static_cast<volatile std::uint16_t*>(&shared.aborted) != 0) return false;
     const std::int64_t token = segment.token + tile.key;
+    const KeyMaps& of = shared.key_maps[segment.source];
     KeyRows& to = shared.items[n & 1];
     to.dk = cuda::index_of(p.dk, item.batch, token, kv_head);
     to.dv = cuda::index_of(p.dv, item.batch, token, kv_head);
@@ -108,8 +109,8 @@ struct QueryLoader {
     to.kv_head = kv_head;
     const auto first = static_cast<int>(token);
     using V = typename Memory::AcrossV;
-    copy<kKeys, Across>(maps.k, shared.k, &shared.k_full, first, kv_head, item.batch);
-    copy<kKeys, V>(maps.v, shared.v, &shared.v_full, first, kv_head, item.batch);
+    copy<kKeys, Across>(of.k, shared.k, &shared.k_full, first, kv_head, item.batch);
+    copy<kKeys, V>(of.v, shared.v, &shared.v_full, first, kv_head, item.batch);
     return true;
   }
 
@@ -279,9 +280,10 @@ struct QueryLoader {
     await_kernel_before();  // the schedule and zeroes are its work; all others wait for steps
     if (lane() == 0) {
       shared.pairs = 0;
+      shared.key_maps = maps.keys;
       shared.index = static_cast<int>(blockIdx.x);
       shared.taken = 0;
-      shared.blocks = static_cast<int>(gridDim.x);
+      shared.blocks = static_cast<std::uint16_t>(gridDim.x);
     }
     for (;;) {
       int good = 0;

@@ -5,6 +5,7 @@
 #include "attention/kernels/sm90/overlap.h"
 #include "attention/kernels/sm90/ptx.cuh"
 #include "attention/kernels/sm90/schedule.cuh"
+#include "attention/kernels/sm90/setup.h"
 #include "attention/kernels/sm90/variant.h"
 
 #include <algorithm>
@@ -108,7 +109,7 @@ void prepare_backward(const cuda::Geometry& g, const BackwardParams& params,
   Work work{};
   work.schedule = static_cast<int>(blocks_for(g.key_tile_count, kWarps));
   if (params.dkv_assign) {
-    work.gap_parts = gap_parts(g, params.geometry.key_tokens, backward_keys(g.head_dim));
+    work.gap_parts = gap_parts(g, all_key_tokens(params.geometry), backward_keys(g.head_dim));
     work.gaps = static_cast<int>(blocks_for(g.key_tile_count + 1, kWarps)) * work.gap_parts;
   }
   work.wide_dq = cuda::aligned_rows(params.dq, g.head_dim);

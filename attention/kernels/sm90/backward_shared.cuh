@@ -93,10 +93,12 @@ struct BackwardShared {
   alignas(kDim > 128 ? 4 : 16) RowWalk walk;  // read at once
   RowStep planned;                            ///< beside wide consumers
   std::int64_t pairs;
-  std::int32_t index, taken;  ///< of the item that was drawn, among all; items before it
-  std::int32_t blocks;
-  std::uint16_t aborted;  ///< a wait for a turn was
-  std::uint16_t ended;    ///< where turns count: no step follows, an adder tells the other
+  const KeyMaps* key_maps;      ///< all: found from the kernel's parameters it takes two registers
+  std::int32_t index;           ///< of the item that was drawn, among all
+  std::uint16_t taken, blocks;  ///< items before it, which may run over; of the launch
+  std::uint16_t aborted;        ///< a wait for a turn was
+  std::uint16_t ended;          ///< where turns count: no step follows, an adder tells the other
+  Trace<kPhases> trace;         // here no room is lost: head dim 192 has none
   // Full: what the loader copied or said is there; that of Q covers all but late dO, which alone
   // has barriers of its own. Empty: every consumer warp is done with it.
   std::uint64_t k_full, v_full, keys_empty;
@@ -104,7 +106,6 @@ struct BackwardShared {
   std::uint64_t dq_full[kGroups], dq_empty[kGroups];
   std::uint64_t adder_free[2];  ///< where turns count: the step before is left to the copy engine
   std::uint64_t ds_full[kApart ? kScores : 1], ds_empty[kApart ? kScores : 1];  ///< if apart
-  Trace<kPhases> trace;
 };
 
 /// Of the loader's warpgroup: an adder for each consumer warpgroup or, where turns count, for every

@@ -2,9 +2,8 @@
 #include "attention/kernels/cuda/launch.h"
 #include "attention/kernels/sm90/driver.h"
 #include "attention/kernels/sm90/kept.h"
+#include "attention/kernels/sm90/key_maps.h"
 #include "attention/kernels/sm90/launch.h"
-#include "attention/kernels/sm90/maps.h"
-#include "attention/kernels/sm90/setup.h"
 #include "attention/kernels/sm90/split.h"
 #include "attention/kernels/sm90/tuning.h"
 #include "attention/kernels/sm90/variant.h"
@@ -111,8 +110,10 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
   const Schedule schedule = kept ? kept_schedule(geometry, sms, context.flops_assign)
                                  : schedule_in(workspace, geometry, split, sms);
   const Parts parts = parts_in(workspace, geometry, split);
-  const Maps maps{encode(key_shape(params.k, geometry), params.k.dtype, choice.tile_keys),
-                  encode(value_shape(params.v, geometry), params.v.dtype, choice.tile_keys)};
+  Maps maps;  // of what no source has, nothing is read
+  make_key_maps(params, maps.keys, [&](const TensorShape& shape, DType type) {
+    return encode(shape, type, choice.tile_keys);
+  });
   if (overlapped && !kept) {
     prepare(g, params, schedule, parts, choice.tile_keys, context.flops_assign, context.stream);
   } else if (!overlapped) {

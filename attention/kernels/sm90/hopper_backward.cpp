@@ -1,9 +1,8 @@
 // The row `hopper`, backward: what serves a launch, its tensor maps and its workspace.
 #include "attention/kernels/cuda/launch.h"
 #include "attention/kernels/sm90/driver.h"
+#include "attention/kernels/sm90/key_maps.h"
 #include "attention/kernels/sm90/launch.h"
-#include "attention/kernels/sm90/maps.h"
-#include "attention/kernels/sm90/setup.h"
 #include "attention/kernels/sm90/variant.h"
 
 namespace annulus::attn::sm90 {
@@ -37,10 +36,13 @@ BackwardMaps maps_of(const BackwardParams& p) {
   const AttendGeometry& g = p.geometry;
   const int rows = backward_rows(g.head_dim);
   const int keys = backward_keys(g.head_dim);
-  return {encode(query_shape(p.q, g), p.q.dtype, rows), encode(key_shape(p.k, g), p.k.dtype, keys),
-          encode(value_shape(p.v, g), p.v.dtype, keys),
-          encode(dout_shape(p.dout, g), p.dout.dtype, rows),
-          encode(gradient_shape(p.dq, g), DType::f32, kBoxRows)};
+  BackwardMaps maps;
+  maps.q = encode(query_shape(p.q, g), p.q.dtype, rows);
+  maps.dout = encode(dout_shape(p.dout, g), p.dout.dtype, rows);
+  maps.dq = encode(gradient_shape(p.dq, g), DType::f32, kBoxRows);
+  make_key_maps(p, maps.keys,
+                [&](const TensorShape& shape, DType type) { return encode(shape, type, keys); });
+  return maps;
 }
 
 }  // namespace

@@ -26,6 +26,8 @@ __global__ void __launch_bounds__(threads_of(Tuned::kTuning), 1)
 template <typename T, int kDim, int kDimV, typename Tuned, bool kCapped>
 void launch_tuned(const Launch& launch) {
   constexpr int kBytes = sizeof(Shared<kDim, kDimV, Tuned::kTuning>);
+  static_assert(sizeof(cuda::Geometry) + sizeof(ForwardParams) + sizeof(Maps) + sizeof(Schedule) <=
+                kMostParameterBytes);
   void (*const kernel)(cuda::Geometry, ForwardParams, Maps, Schedule) =
       &hopper_forward_kernel<T, kDim, kDimV, Tuned, kCapped>;
   cuda::allow_shared_memory(reinterpret_cast<const void*>(kernel), kBytes);

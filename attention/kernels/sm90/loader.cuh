@@ -52,8 +52,8 @@ struct Loader {
     const Place<Memory::kStages> at(step - 1);
     wait(&shared.v_empty[at.index], at.empty);
     const Step& of = shared.steps[(step - 1) % Memory::kSteps];
-    copy<kDimV>(maps.v, shared.v[at.index], &shared.v_full[at.index], of.token, of.kv_head,
-                of.batch);
+    copy<kDimV>(maps.keys[of.source].v, shared.v[at.index], &shared.v_full[at.index], of.token,
+                of.kv_head, of.batch);
   }
 
   __device__ __forceinline__ bool aborted() const {
@@ -114,6 +114,7 @@ struct Loader {
     to.masked = !tile.full || keys < kTuning.tile_keys || tile.rows < item.tile.rows ? 1 : 0;
     to.kv_head = item.kv_head;
     to.batch = item.batch;
+    to.source = from.source;
     shared.pairs += static_cast<std::int64_t>(tile.rows) * keys;
   }
 
@@ -121,8 +122,8 @@ struct Loader {
     const Place<Memory::kStages> at(step);
     wait(&shared.k_empty[at.index], at.empty);
     const Step& of = shared.steps[step % Memory::kSteps];
-    copy<kDim>(maps.k, shared.k[at.index], &shared.k_full[at.index], of.token, of.kv_head,
-               of.batch);
+    copy<kDim>(maps.keys[of.source].k, shared.k[at.index], &shared.k_full[at.index], of.token,
+               of.kv_head, of.batch);
   }
 
   /// Steps of an item.
@@ -180,8 +181,8 @@ struct Loader {
   }
 
   __device__ __forceinline__ void run() {
-    prefetch_map(maps.k);
-    prefetch_map(maps.v);
+    prefetch_map(maps.keys[0].k);
+    prefetch_map(maps.keys[0].v);
     shared.pairs = 0;
     shared.segment = 0;
     shared.said_steps = 0;

@@ -1,5 +1,6 @@
 #include "attention/kernels/sm90/setup.h"
 
+#include "attention/kernels/sm90/maps.h"
 #include "attention/kernels/sm90/schedule.h"
 
 #include <algorithm>
@@ -45,9 +46,6 @@ bool suits_copies(const Input& operand, std::int64_t tokens, std::int64_t heads,
   return aligned(operand) && suits_map(operand.token_stride, tokens) &&
          suits_map(operand.head_stride, heads) && suits_map(operand.batch_stride, batch);
 }
-bool suits_key_copies(const Input& operand, const AttendGeometry& g) {
-  return suits_copies(operand, g.key_tokens, kv_heads(g), g.batch);
-}
 bool suits_query_copies(const Input& operand, const AttendGeometry& g) {
   return suits_copies(operand, g.query_tokens, g.heads, g.batch);
 }
@@ -88,13 +86,35 @@ bool known(const AttendGeometry& g, std::int64_t tokens) {
   return (g.tiles.empty() || tokens > 0) && tokens <= kInt;
 }
 
+/// K and V of all sources.
+template <typename Params>
+bool suits_key_copies(const Params& p) {
+  const AttendGeometry& g = p.geometry;
+  bool good = g.sources_on_host.size() == g.sources.size() && g.sources.size() < kMostSources &&
+              known(g, all_key_tokens(g));
+  each_key_source(p, [&](std::size_t /*i*/, const KeySource& source) {
+    const auto suited = [&](const Input& operand) {
+      return operand.dtype == p.q.dtype &&
+             suits_copies(operand, source.key_tokens, kv_heads(g), g.batch);
+    };
+    good = good && suited(source.k) && suited(source.v);
+  });
+  return good;
+}
+
 }  // namespace
 
-TensorShape key_shape(const Input& k, const AttendGeometry& g) {
-  return shape_of(k, g.head_dim, g.key_tokens, kv_heads(g), g.batch);
+std::int64_t all_key_tokens(const AttendGeometry& g) {
+  std::int64_t all = g.key_tokens;
+  for (const KeySource& source : g.sources_on_host) all += source.key_tokens;
+  return all;
 }
-TensorShape value_shape(const Input& v, const AttendGeometry& g) {
-  return shape_of(v, g.head_dim_v, g.key_tokens, kv_heads(g), g.batch);
+
+TensorShape key_shape(const KeySource& source, const AttendGeometry& g) {
+  return shape_of(source.k, g.head_dim, source.key_tokens, kv_heads(g), g.batch);
+}
+TensorShape value_shape(const KeySource& source, const AttendGeometry& g) {
+  return shape_of(source.v, g.head_dim_v, source.key_tokens, kv_heads(g), g.batch);
 }
 TensorShape query_shape(const Input& q, const AttendGeometry& g) {
   return shape_of(q, g.head_dim, g.query_tokens, g.heads, g.batch);
@@ -110,24 +130,21 @@ TensorShape gradient_shape(const Output& dq, const AttendGeometry& g) {
 bool suits(const ForwardParams& p) {
   const AttendGeometry& g = p.geometry;
   const bool state = p.resume || !p.finish;
-  return p.k.dtype == p.q.dtype && p.v.dtype == p.q.dtype && g.softmax_scale > 0.0 &&
-         (!p.finish || p.out.dtype == p.q.dtype) && aligned(p.q) && (!p.finish || aligned(p.out)) &&
-         (!state || aligned(p.state)) && known(g, g.key_tokens) && suits_key_copies(p.k, g) &&
-         suits_key_copies(p.v, g) && items_of(g) <= kInt;
+  return g.softmax_scale > 0.0 && (!p.finish || p.out.dtype == p.q.dtype) && aligned(p.q) &&
+         (!p.finish || aligned(p.out)) && (!state || aligned(p.state)) && suits_key_copies(p) &&
+         items_of(g) <= kInt;
 }
 
 bool suits(const BackwardParams& p) {
   const AttendGeometry& g = p.geometry;
-  return p.k.dtype == p.q.dtype && p.v.dtype == p.q.dtype && p.dout.dtype == p.q.dtype &&
-         g.softmax_scale > 0.0 && aligned(p.dk) && aligned(p.dv) &&
-         suits_query_copies(as_read(p.dq), g) && known(g, g.key_tokens) &&
-         known(g, g.query_tokens) && suits_key_copies(p.k, g) && suits_key_copies(p.v, g) &&
+  return p.dout.dtype == p.q.dtype && g.softmax_scale > 0.0 && aligned(p.dk) && aligned(p.dv) &&
+         suits_query_copies(as_read(p.dq), g) && known(g, g.query_tokens) && suits_key_copies(p) &&
          suits_query_copies(p.q, g) && suits_query_copies(p.dout, g) && key_items_of(g) <= kInt;
 }
 
 Sections sections_of(const AttendGeometry& g, int blocks) {
   const std::int64_t heads = g.heads * g.batch;
-  const std::int64_t of_kv_head = g.key_tokens * (g.head_dim + g.head_dim_v) * 2;
+  const std::int64_t of_kv_head = all_key_tokens(g) * (g.head_dim + g.head_dim_v) * 2;
   const std::int64_t most = at_least_1(kSectionBytes / at_least_1(of_kv_head)) * g.group;
   const std::int64_t wave = at_least_1((blocks - 1) / at_least_1(runs_of(g, g.row_tiles)) + 1);
   const std::int64_t size = std::min(most, wave);

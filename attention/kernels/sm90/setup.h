@@ -3,6 +3,7 @@
 #include "attention/kernels/cuda/geometry.h"
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 // What a launch is, on the host and without a GPU: may it be served, what do the tensor maps say,
@@ -10,18 +11,31 @@
 namespace annulus::attn::sm90 {
 
 /// An operand as bulk tensor copies see it: dim, token, head, batch. One map serves all segments of
-/// a launch, for they are ranges of tokens of one tensor.
+/// a source, for they are ranges of tokens of one tensor.
 struct TensorShape {
   const void* data = nullptr;
   std::array<std::uint64_t, 4> extents{};
   std::array<std::uint64_t, 3> strides{};  ///< bytes, of token, head, batch
 };
-TensorShape key_shape(const Input& k, const AttendGeometry& geometry);
-TensorShape value_shape(const Input& v, const AttendGeometry& geometry);
+TensorShape key_shape(const KeySource& source, const AttendGeometry& geometry);
+TensorShape value_shape(const KeySource& source, const AttendGeometry& geometry);
 TensorShape query_shape(const Input& q, const AttendGeometry& geometry);
 TensorShape dout_shape(const Input& dout, const AttendGeometry& geometry);
 /// Of dq.
 TensorShape gradient_shape(const Output& dq, const AttendGeometry& geometry);
+
+/// fn(i, source) for each source of a launch that segments name; the launch's own k and v are 0.
+template <typename Params, typename Fn>
+void each_key_source(const Params& p, Fn&& fn) {
+  const AttendGeometry& g = p.geometry;
+  if (g.key_tokens > 0 || g.sources.empty()) fn(std::size_t{0}, KeySource{p.k, p.v, g.key_tokens});
+  for (std::size_t i = 0; i < g.sources_on_host.size(); ++i) {
+    if (g.sources_on_host[i].key_tokens > 0) fn(i + 1, g.sources_on_host[i]);
+  }
+}
+
+/// key_tokens of all sources.
+std::int64_t all_key_tokens(const AttendGeometry& geometry);
 
 /// Do types, scale, alignment and strides suit? Forward, head dims are not asked for.
 bool suits(const ForwardParams& params);

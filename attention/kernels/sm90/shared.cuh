@@ -27,7 +27,7 @@ struct Step {
   std::int32_t full;      ///< no pair of it is masked
   std::int32_t masked;    ///< some of the block's rows x a step's keys is not to be seen
   // The loader's: where V is, which it asks for later.
-  std::int32_t token, kv_head, batch;
+  std::int32_t token, kv_head, batch, source;
 };
 inline constexpr int kAborted = -1;
 

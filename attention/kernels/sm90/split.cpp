@@ -24,8 +24,8 @@ std::int64_t ceil_of(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 /// Steps of the longest query tile, or more: the host sees neither mask nor segments.
 std::int64_t most_steps(const AttendGeometry& g, int step_keys) {
-  const std::int64_t keys =
-      g.sequence_keys > 0 ? std::min(g.key_tokens, g.sequence_keys) : g.key_tokens;
+  const std::int64_t tokens = all_key_tokens(g);
+  const std::int64_t keys = g.sequence_keys > 0 ? std::min(tokens, g.sequence_keys) : tokens;
   return ceil_of(keys, step_keys);
 }
 

@@ -20,7 +20,7 @@ __device__ inline Real dot(const Input& a, std::int64_t a_index, const Input& b,
   return sum;
 }
 
-/// P and dS of a pair; dS without softmax_scale.
+/// P and dS of a pair; dS without softmax_scale. `source`: of K and V.
 template <typename Real>
 struct PairGradient {
   Real p, ds;
@@ -28,15 +28,18 @@ struct PairGradient {
 template <typename Real>
 __device__ inline PairGradient<Real> gradient_of(const Geometry& g, const BackwardParams& p,
                                                  std::int64_t batch, std::int64_t head,
-                                                 std::int64_t query_token, std::int64_t key_token) {
+                                                 std::int64_t query_token, std::int32_t source,
+                                                 std::int64_t key_token) {
   const std::int64_t kv = kv_head_of(g, head);
   const Real lse = *f32_row(p.lse, batch, query_token, head);
   if (lse == -static_cast<Real>(kInfinity)) return {0, 0};
   const Real delta = *f32_row(p.delta, batch, query_token, head);
-  const Real product = dot<Real>(p.q, index_of(p.q, batch, query_token, head), p.k,
-                                 index_of(p.k, batch, key_token, kv), g.head_dim);
-  const Real dp = dot<Real>(p.dout, index_of(p.dout, batch, query_token, head), p.v,
-                            index_of(p.v, batch, key_token, kv), g.head_dim_v);
+  const Input k = keys_of(g, p, source);
+  const Real product = dot<Real>(p.q, index_of(p.q, batch, query_token, head), k,
+                                 index_of(k, batch, key_token, kv), g.head_dim);
+  const Input v = values_of(g, p, source);
+  const Real dp = dot<Real>(p.dout, index_of(p.dout, batch, query_token, head), v,
+                            index_of(v, batch, key_token, kv), g.head_dim_v);
   const Logit<Real> logit = logit_of(g, product);
   const Real probability = exp_of(logit.value - lse);
   return {probability, probability * (dp - delta) * logit.slope};

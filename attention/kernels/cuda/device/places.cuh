@@ -45,6 +45,16 @@ __device__ inline std::int64_t kv_head_of(const Geometry& g, std::int64_t head) 
   return (g.head_offset + head) / g.group;
 }
 
+/// K, or V, of which a segment's keys are.
+template <typename Params>
+__device__ inline Input keys_of(const Geometry& g, const Params& p, std::int32_t source) {
+  return source == 0 ? p.k : g.sources[source - 1].k;
+}
+template <typename Params>
+__device__ inline Input values_of(const Geometry& g, const Params& p, std::int32_t source) {
+  return source == 0 ? p.v : g.sources[source - 1].v;
+}
+
 /// What a segment's counter must hold before keys [key, key + keys) of a key/value head are read.
 __device__ inline std::uint32_t needed_for(const KeySegment& segment, std::int64_t kv_head,
                                            std::int64_t key, int keys) {

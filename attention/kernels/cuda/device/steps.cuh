@@ -16,6 +16,7 @@ struct KeyStep {
   int tile = 0;            ///< in tiles
   int offset = 0;          ///< of the first key within the tile
   int keys = 0;            ///< 0: past the last step
+  int source = 0;          ///< of K and V
   bool masked = false;     ///< some row of the block does not see some of kKeys keys
 };
 
@@ -35,6 +36,7 @@ struct KeyStepWalker {
       const Tile current = g.tiles[tile];
       const KeySegment& from = g.keys[current.segment];
       step.token = from.token + current.key + offset;
+      step.source = from.source;
       step.tile = tile;
       step.offset = offset;
       step.keys = min(kKeys, current.keys - offset);
