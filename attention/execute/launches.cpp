@@ -89,6 +89,8 @@ AttendGeometry geometry_of(const Problem& p, const Attend& a, const Launch& laun
   g.softmax_scale = *p.softmax_scale;
   g.softcap = p.softcap;
   g.sequence_keys = *p.seq_kv;
+  g.sequence_rows = p.seq;
+  g.all_heads = p.heads * p.batch;
   g.rows = rows_of(launch);
   g.queries = launch.queries;
   g.keys = launch.keys;
@@ -192,7 +194,10 @@ std::int64_t workspace_bytes(const Launches& launches, int threads) {
 }
 
 Launches::Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel, bool deterministic)
-    : rank_(rank), kernel_(kernel), problem_(plan.request().problem) {
+    : rank_(rank),
+      kernel_(kernel),
+      problem_(plan.request().problem),
+      deterministic_(deterministic) {
   Tables tables(plan, rank);
   const TileGrid grid{plan.request().options.tile_q, plan.request().options.tile_k};
   intervals_ = RowTable(plan.impl().bands, rank.rows).intervals();
@@ -240,6 +245,7 @@ AttendGeometry Launches::geometry(std::int32_t index) const {
   const auto i = static_cast<std::size_t>(index);
   const Launch& l = launch(index);
   AttendGeometry g = geometry_of(problem_, rank_.attends[i], l);
+  if (!deterministic_) g.sequence_rows = 0;  // nobody asks, so no workspace either
   g.intervals =
       std::span(intervals_)
           .subspan(static_cast<std::size_t>(l.first_row), static_cast<std::size_t>(g.rows));

@@ -43,7 +43,8 @@ std::int64_t workspace_bytes(const Launches& launches, int threads);
 /// The attend tasks of one rank's plan, compiled for one kernel's tiles, in host memory.
 class Launches {
  public:
-  /// `deterministic`: backward's turns are wanted, which only single tiles have.
+  /// `deterministic`: backward's turns are wanted, which only single tiles have, and forward is
+  /// told of the whole sequence, by which few rows are split over keys.
   Launches(const Plan& plan, const RankPlan& rank, const Kernel& kernel,
            bool deterministic = false);
 
@@ -73,6 +74,7 @@ class Launches {
   const RankPlan& rank_;
   const Kernel& kernel_;
   Problem problem_;
+  bool deterministic_ = false;
   std::vector<RowIntervals> intervals_;  ///< by row of RankPlan::rows
   std::vector<Launch> launches_;
   std::vector<std::int32_t> list_of_;  ///< by attend: of launches_

@@ -97,6 +97,11 @@ struct AttendGeometry {
   /// Of the whole sequence, of which the launch may see a part: the KernelQuery's, by which its
   /// tiles were made. 0: not known.
   std::int64_t sequence_keys = 0;
+  /// Query rows of the whole sequence, and query heads times batch elements of the whole problem,
+  /// of which the launch may have a part: the same on all ranks. Deterministic launches are split
+  /// by it. 0: not known.
+  std::int64_t sequence_rows = 0;
+  std::int64_t all_heads = 0;
 
   std::int64_t rows = 0;  ///< query rows of the launch, all segments
   std::span<const QuerySegment> queries;
@@ -183,7 +188,7 @@ struct LaunchContext {
   /// CUDA backward: same bits from run to run. Else blocks add to dq in the order in which they get
   /// there. Forward and the CPU's kernels give the same bits from run to run in any case; with it,
   /// a row's bits do not depend on how many rows and heads share the launch either (kernels that
-  /// split few rows over many keys then do not).
+  /// split few rows over many keys do so by what the geometry says of the whole sequence alone).
   bool deterministic = false;
   /// A nonzero value ends every wait inside a kernel, which then returns: results are void.
   const std::uint32_t* abort = nullptr;

@@ -39,7 +39,7 @@ class HostPass final : public BoundPass {
       : session_(session),
         plan_(std::move(plan)),
         rank_(std::move(rank)),
-        launches_(plan_, rank_, kernel),
+        launches_(plan_, rank_, kernel, true),  // kernels of host memory always are
         memory_(rank_, plan_.request().problem.batch, session.arena.data()),
         executor_(rank_, plan_.hash(), launches_, session.communicator().transport(),
                   execute_options(session, rank_)) {}

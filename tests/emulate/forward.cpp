@@ -185,12 +185,12 @@ void require_as_found(const sm90::Kept& kept) {
 
 /// merge.cu, a warp at a time.
 void merge_parts(const cuda::Geometry& g, const ForwardParams& p, const sm90::Parts& parts) {
-  for (int i = 0; i < g.row_tile_count * parts.rows; ++i) {
+  for (int i = 0; i < g.row_tile_count * parts.tile_rows; ++i) {
     for (int head = 0; head < g.heads / parts.group; ++head) {
       for (int batch = 0; batch < g.batch; ++batch) {
         Machine machine({g_emulation.seed, {}});
         machine.run(32, {}, {1, 1, 1}, [&] {
-          sm90::merge_row(g, p, parts, i / parts.rows, i % parts.rows, head, batch,
+          sm90::merge_row(g, p, parts, i / parts.tile_rows, i % parts.tile_rows, head, batch,
                           machine.thread());
         });
       }
@@ -226,13 +226,18 @@ void forward(const ForwardParams& host, const LaunchContext& context) {
   LaunchContext with = context;
   with.abort = g_emulation.abort;
   with.waited = g_emulation.waited;
+  with.deterministic = context.deterministic || g_emulation.deterministic;
   const int sms =
       g_emulation.sm_limit > 0 ? std::min(g_emulation.sm_limit, g_emulation.sms) : g_emulation.sms;
   std::vector<std::byte> workspace(static_cast<std::size_t>(
       std::max(sm90::schedule_bytes(static_cast<std::int64_t>(p.geometry.row_tiles.size())),
                sm90::most_split_bytes(p.geometry, tile_keys))));
   g_split = sm90::split_of(p.geometry, tile_keys, sms, static_cast<std::int64_t>(workspace.size()),
-                           context.deterministic);
+                           with.deterministic);
+  if (g_split.merged() &&
+      static_cast<std::int64_t>(workspace.size()) < sm90::split_bytes(p.geometry, g_split)) {
+    throw std::runtime_error("the workspace that was asked for is too small");
+  }
   if (g_emulation.split) {
     g_split = *g_emulation.split;
     workspace.resize(static_cast<std::size_t>(sm90::split_bytes(p.geometry, g_split)));

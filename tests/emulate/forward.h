@@ -23,6 +23,7 @@ struct Emulation {
   bool flops_assign = false;  ///< LaunchContext, with a kept schedule
   bool joined = true;         ///< tile lists, as the executor has them; false: single tiles
   std::optional<attn::sm90::Split> split{};  ///< none: as launches are split
+  bool deterministic = false;                ///< LaunchContext; or else the caller's is
   std::string_view candidate{};  ///< as "early_128" (hopper_candidates.h); empty: what is launched
 };
 

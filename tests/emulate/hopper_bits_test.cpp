@@ -3,6 +3,7 @@
 #include "runtime/base/dtype.h"
 #include "runtime/engine/bound_pass.h"
 #include "tests/emulate/forward.h"
+#include "tests/gpu/shares.h"
 #include "tests/support/oracle.h"
 #include "tests/support/run_ranks.h"
 
@@ -80,12 +81,14 @@ void run_rank(Mesh& mesh, const PlanRequest& request, const attn::Kernel& kernel
   const auto rows = pass->plan().sharding().positions(mesh.rank());
   const auto n = static_cast<std::int64_t>(rows.size());
   auto q = shard_of(inputs.q, rows, p.heads * p.head_dim);
-  auto k = shard_of(inputs.k, rows, *p.heads_kv * p.head_dim);
-  auto v = shard_of(inputs.v, rows, *p.heads_kv * *p.head_dim_v);
+  const auto keys = pass->plan().sharding().positions_kv(mesh.rank());
+  auto k = shard_of(inputs.k, keys, *p.heads_kv * p.head_dim);
+  auto v = shard_of(inputs.v, keys, *p.heads_kv * *p.head_dim_v);
   std::vector<std::uint16_t> out(static_cast<std::size_t>(n * whole.row), 0xffff);
   std::vector<float> lse(static_cast<std::size_t>(n * p.heads), std::nanf(""));
   const auto view = [&](std::vector<std::uint16_t>& x, std::int64_t heads, std::int64_t dim) {
-    return TensorView(x.data(), DType::bf16, {1, n, heads, dim});
+    const auto tokens = static_cast<std::int64_t>(x.size()) / (heads * dim);
+    return TensorView(x.data(), DType::bf16, {1, tokens, heads, dim});
   };
   pass->set(Role::q, view(q, p.heads, p.head_dim));
   pass->set(Role::k, view(k, *p.heads_kv, p.head_dim));
@@ -104,10 +107,9 @@ void run_rank(Mesh& mesh, const PlanRequest& request, const attn::Kernel& kernel
   }
 }
 
-/// On the given number of ranks.
-Whole run(const Problem& p, int world, GatherLaunch launch) {
-  // Nothing is split, as where a launch is told to be deterministic.
-  const attn::Kernel& kernel = emulated_hopper({.sms = 3, .split = attn::sm90::Split{}});
+/// On the given number of ranks. `sms`: of each one's device.
+Whole run(const Problem& p, int world, GatherLaunch launch, int sms = 3) {
+  const attn::Kernel& kernel = emulated_hopper({.sms = sms, .deterministic = true});
   const attn::TileLimits tiles = attn::tiles_for(
       kernel,
       {.dtype = p.dtype, .head_dim = p.head_dim, .head_dim_v = *p.head_dim_v, .keys = p.seq});
@@ -125,9 +127,43 @@ Whole run(const Problem& p, int world, GatherLaunch launch) {
   return whole;
 }
 
+/// Out and lse are within their bounds of the oracle.
+void expect_right(const Problem& p, const Whole& whole) {
+  const OracleProblem problem = oracle_problem(p);
+  const OracleInputs inputs = random_inputs(problem, 7);
+  OracleResult truth = oracle_attention(problem, inputs);
+  OracleResult naive = naive_attention(problem, inputs);
+  OracleResult actual;
+  for (const std::uint16_t x : whole.out) actual.out.push_back(bf16_to_f32(x));
+  actual.lse.assign(whole.lse.begin(), whole.lse.end());
+  for (OracleResult* r : {&truth, &naive}) {
+    for (auto* gradient : {&r->dq, &r->dk, &r->dv}) gradient->clear();
+  }
+  EXPECT_LE(shares_of(actual, truth, naive).worst(), 1.0);
+}
+
+/// Launches of few rows and many keys: split so on any number of ranks and any device, with the
+/// same bits. `group`: query heads that one rank's launches pack.
+void expect_split(const Problem& problem, const std::vector<int>& worlds, int parts,
+                  std::int64_t keys, int group, GatherLaunch launch = GatherLaunch::in_position) {
+  const Problem p = resolved(problem);
+  SCOPED_TRACE(fmt::format("{}, {} rows of {}:{} heads, {} keys, head dim {}", p.mask.name(), p.seq,
+                           p.heads, *p.heads_kv, *p.seq_kv, p.head_dim));
+  const Whole one = run(p, 1, launch, 1);
+  EXPECT_EQ(emulated_split(), (attn::sm90::Split{parts, group, keys}));
+  expect_right(p, one);
+  for (const int world : worlds) {
+    const Whole whole = run(p, world, launch, 2 + world);
+    EXPECT_EQ(emulated_split().parts, parts) << world << " ranks";
+    EXPECT_EQ(emulated_split().keys, keys) << world << " ranks";
+    EXPECT_EQ(rows_that_differ(whole, one), "") << world << " ranks";
+  }
+}
+
 void expect_same_bits(const Problem& problem, const std::vector<int>& worlds) {
   const Problem p = resolved(problem);
   const Whole one = run(p, 1, GatherLaunch::in_position);
+  EXPECT_EQ(emulated_split(), attn::sm90::Split{});
   for (const int world : worlds) {
     EXPECT_EQ(rows_that_differ(run(p, world, GatherLaunch::in_position), one), "")
         << world << " ranks, " << p.mask.name() << ", " << p.seq << " tokens, head dim "
@@ -166,6 +202,63 @@ TEST(EmulatedHopperBits, WindowOnAnyNumberOfRanks) {
 TEST(EmulatedHopperBits, OtherHeadDims) {
   for (const std::int64_t dim : {64, 96, 192, 256}) {
     expect_same_bits(problem_of(301, dim, Mask::causal()), {3, 4});
+  }
+}
+
+Problem decode_of(std::int64_t rows, std::int64_t keys, std::int64_t heads, std::int64_t heads_kv,
+                  Mask mask = Mask::causal()) {
+  Problem p = problem_of(rows, 128, std::move(mask));
+  p.seq_kv = keys;
+  p.heads = heads;
+  p.heads_kv = heads_kv;
+  return p;
+}
+
+TEST(EmulatedHopperBits, DecodeIsSplitAlikeOnAnyNumberOfRanks) {
+  // Parts of four steps of 128 keys. Ranks without a row launch nothing.
+  expect_split(decode_of(1, 2000, 4, 1), {2, 3}, 4, 512, 4);
+  expect_split(decode_of(5, 1409, 4, 2), {2, 3, 4, 8}, 3, 512, 2);
+  expect_split(decode_of(3, 1999, 2, 2), {2, 4}, 4, 512, 1);
+  expect_split(decode_of(2, 1537, 6, 2, Mask::full()), {2}, 4, 512, 3);
+}
+
+/// Too few keys: whole.
+TEST(EmulatedHopperBits, DecodeOfFewKeys) {
+  for (const std::int64_t rows : {1, 5}) {
+    expect_same_bits(decode_of(rows, 300, 4, 1), {2, 3, 4});
+    expect_same_bits(decode_of(rows, 700, 4, 2), {2, 3, 4});
+  }
+}
+
+/// Ranks hold keys of their rows alone, and some no key of some parts.
+TEST(EmulatedHopperBits, SplitWindows) {
+  expect_split(decode_of(5, 2000, 2, 1, Mask::window(600)), {2, 3, 4}, 4, 512, 2);
+  expect_split(decode_of(150, 1900, 2, 1, Mask::window(190)), {2, 3, 4}, 4, 512, 1);
+  expect_split(decode_of(150, 1900, 1, 1), {2, 8}, 4, 512, 1);
+}
+
+/// A row is its own query tile's on one rank, and shares it with others elsewhere; causal rows from
+/// the first key on, so that rows see nothing of most parts.
+TEST(EmulatedHopperBits, SplitSquares) {
+  expect_split(decode_of(1450, 1450, 1, 1), {3, 4}, 3, 512, 1);
+}
+
+/// One launch a slice of heads.
+TEST(EmulatedHopperBits, SplitSlices) {
+  expect_split(decode_of(5, 1409, 4, 2), {2, 3}, 3, 512, 2, GatherLaunch::slices);
+}
+
+TEST(EmulatedHopperBits, SplitOtherHeadDims) {
+  const struct {
+    std::int64_t dim;
+    int parts;
+    std::int64_t keys;
+  } cases[] = {{64, 3, 512}, {96, 4, 384}, {192, 4, 448}, {256, 5, 320}};
+  for (const auto& c : cases) {
+    Problem p = decode_of(3, 1450, 2, 1);
+    p.head_dim = c.dim;
+    p.head_dim_v = c.dim;
+    expect_split(p, {2, 3}, c.parts, c.keys, 2);
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace annulus::testing {
@@ -33,6 +34,8 @@ struct Launch {
                 .head_dim = 128,
                 .head_dim_v = 128,
                 .sequence_keys = keys,
+                .sequence_rows = rows,
+                .all_heads = heads * batch,
                 .rows = rows,
                 .queries = {},
                 .keys = {},
@@ -96,9 +99,70 @@ TEST(Split, HeadsArePackedWhereItHelps) {
   EXPECT_EQ(within_group.split(), (Split{16, 4}));
 }
 
-/// The number of ranks is the launch's: fewer heads or keys each.
-TEST(Split, NothingIsSplitWhereBitsMustNotDependOnRanks) {
-  EXPECT_EQ(Launch(1, 1, 32, 8, 131072).split(132, kRoom, true), Split{});
+Split fixed(const AttendGeometry& g, int sms = 132, std::int64_t room = kRoom) {
+  return attn::sm90::split_of(g, 160, sms, room, true);
+}
+
+/// 26 steps of 160 keys, 32 times; or at least four steps.
+TEST(Split, PartsOfASequenceFollowFromItsKeys) {
+  const auto of = [](std::int64_t batch, std::int64_t rows, std::int64_t heads,
+                     std::int64_t heads_kv, std::int64_t keys) {
+    return attn::sm90::split_of_sequence(Launch(batch, rows, heads, heads_kv, keys).geometry, 160);
+  };
+  for (const std::int64_t batch : {1, 3}) {
+    for (const std::int64_t rows : {1, 5, 16}) {
+      EXPECT_EQ(of(batch, rows, 32, 8, 131072), (Split{32, 1, 26 * 160}));
+      EXPECT_EQ(of(batch, rows, 8, 8, 131072), (Split{32, 1, 26 * 160}));
+      EXPECT_EQ(of(batch, rows, 8, 1, 8192), (Split{13, 1, 4 * 160}));
+    }
+  }
+  EXPECT_EQ(of(1, 512, 8, 8, 131072), (Split{32, 1, 26 * 160}));
+  // Too few keys, enough to do without, states of 140 MB.
+  EXPECT_EQ(of(1, 1, 32, 8, 1000), Split{});
+  EXPECT_EQ(of(1, 8192, 16, 16, 8192), Split{});
+  EXPECT_EQ(of(1, 2048, 8, 8, 2048), Split{});
+  EXPECT_EQ(of(64, 1, 32, 8, 131072), Split{});
+  EXPECT_EQ(of(1, 128, 64, 64, 131072), Split{});
+}
+
+/// A rank's share of rows, heads and keys, its device and its workspace change nothing but which
+/// heads are packed.
+TEST(Split, RanksSplitAlike) {
+  const Launch whole(2, 5, 32, 8, 131072);
+  EXPECT_EQ(fixed(whole.geometry), (Split{32, 4, 26 * 160}));
+  EXPECT_EQ(fixed(whole.geometry, 132, 0), (Split{32, 1, 26 * 160}));
+  for (const int sms : {1, 16, 78, 132, 144}) {
+    for (const std::int64_t rows : {1, 3, 5}) {
+      for (const std::int64_t heads : {2, 4, 16, 32}) {
+        Launch part(2, rows, heads, heads < 8 ? 1 : heads / 4, 16000);
+        part.geometry.sequence_keys = 131072;
+        part.geometry.sequence_rows = 5;
+        part.geometry.all_heads = 64;
+        const Split split = fixed(part.geometry, sms);
+        EXPECT_EQ(split.parts, 32);
+        EXPECT_EQ(split.keys, 26 * 160);
+      }
+    }
+  }
+}
+
+/// Where it is enough to do it stays whole, however little of it a rank has.
+TEST(Split, RanksOfALongSequenceStayWhole) {
+  Launch part(1, 64, 2, 1, 8192);
+  part.geometry.sequence_rows = 8192;
+  part.geometry.all_heads = 16;
+  EXPECT_GT(part.split().parts, 1);
+  EXPECT_EQ(fixed(part.geometry), Split{});
+}
+
+TEST(Split, NothingIsSplitOfAnUnknownSequence) {
+  AttendGeometry g = Launch(1, 1, 32, 8, 131072).geometry;
+  for (std::int64_t* known : {&g.sequence_keys, &g.sequence_rows, &g.all_heads}) {
+    const std::int64_t value = std::exchange(*known, 0);
+    EXPECT_EQ(fixed(g), Split{});
+    *known = value;
+  }
+  EXPECT_NE(fixed(g), Split{});
 }
 
 TEST(Split, TheWorkspaceBoundsIt) {
@@ -138,8 +202,9 @@ TEST(Split, WorkspaceIsAskedFor) {
           unknown.row_tiles = {};
           unknown.tiles = {};
           const std::int64_t bytes = attn::sm90::most_split_bytes(unknown, 160);
-          const Split split = launch.split();
-          if (split.merged()) {
+          for (const bool deterministic : {false, true}) {
+            const Split split = launch.split(132, kRoom, deterministic);
+            if (!split.merged()) continue;
             EXPECT_LE(attn::sm90::split_bytes(launch.geometry, split), bytes);
           }
         }
@@ -149,6 +214,12 @@ TEST(Split, WorkspaceIsAskedFor) {
   // Launches that fill any device ask for nothing, decode for little.
   EXPECT_EQ(attn::sm90::most_split_bytes(Launch(8, 8192, 16, 16, 8192).geometry, 160), 0);
   EXPECT_LT(attn::sm90::most_split_bytes(Launch(1, 1, 32, 8, 131072).geometry, 160), 1 << 20);
+  // Fixed parts of a rank are its rows' alone.
+  const Launch all(1, 512, 8, 8, 131072);
+  Launch part(1, 64, 8, 8, 131072);
+  part.geometry.sequence_rows = 512;
+  EXPECT_LT(attn::sm90::most_split_bytes(all.geometry, 160), std::int64_t{72} << 20);
+  EXPECT_LT(attn::sm90::most_split_bytes(part.geometry, 160), std::int64_t{10} << 20);
 }
 
 }  // namespace

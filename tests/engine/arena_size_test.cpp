@@ -98,8 +98,11 @@ std::vector<Problem> problems() {
   Problem full = causal;
   full.seq = 517;
   full.mask = Mask::full();
-  full.heads_kv = 6;  // a ring moves queries
-  return {causal, documents, lists, full};
+  full.heads_kv = 6;        // a ring moves queries
+  Problem decode = causal;  // deterministic launches want more than others
+  decode.seq = 5;
+  decode.seq_kv = 9001;
+  return {causal, documents, lists, full, decode};
 }
 
 /// A session that was told nothing holds keys as well.

@@ -10,6 +10,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace annulus::testing {
@@ -32,16 +33,24 @@ void collect(const RankResult& shard, const std::vector<std::int64_t>& positions
   }
 }
 
+Problem problem_of(std::int64_t seq, std::int64_t seq_kv, const Mask& mask) {
+  return resolved({.batch = 1,
+                   .seq = seq,
+                   .seq_kv = seq_kv,
+                   .heads = 4,
+                   .heads_kv = 2,
+                   .head_dim = 128,
+                   .dtype = DType::bf16,
+                   .mask = mask});
+}
+
+/// The latter few rows and many keys, which `hopper` splits over keys.
 TEST(SameBits, OnAnyNumberOfGpus) {
   if (device_count() < 2) GTEST_SKIP() << "fewer than two GPUs";
-  for (const Mask& mask : {Mask::causal(), Mask::full()}) {
-    const Problem p = resolved({.batch = 1,
-                                .seq = 2063,
-                                .heads = 4,
-                                .heads_kv = 2,
-                                .head_dim = 128,
-                                .dtype = DType::bf16,
-                                .mask = mask});
+  for (const Problem& p :
+       {problem_of(2063, 2063, Mask::causal()), problem_of(2063, 2063, Mask::full()),
+        problem_of(2063, 2063, Mask::window(300)), problem_of(5, 9001, Mask::causal()),
+        problem_of(150, 5003, Mask::causal()), problem_of(40, 4001, Mask::window(700))}) {
     const OracleInputs inputs = random_inputs(oracle_problem(p), 13);
     std::vector<Whole> results;
     for (int world = 1; world <= device_count(); ++world) {
@@ -54,8 +63,10 @@ TEST(SameBits, OnAnyNumberOfGpus) {
         const Sharding layout = solve_layout(Layout::zigzag(), p, world);
         collect(shard, layout.positions(mesh.rank()), p, whole);
       });
-      EXPECT_TRUE(whole.out == results.front().out) << world << " GPUs, out";
-      EXPECT_TRUE(whole.lse == results.front().lse) << world << " GPUs, lse";
+      const std::string at = std::to_string(world) + " GPUs, " + p.mask.name() + ", " +
+                             std::to_string(p.seq) + ":" + std::to_string(*p.seq_kv);
+      EXPECT_TRUE(whole.out == results.front().out) << at << ", out";
+      EXPECT_TRUE(whole.lse == results.front().lse) << at << ", lse";
     }
   }
 }

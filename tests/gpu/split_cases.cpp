@@ -21,13 +21,21 @@ OracleProblem few_rows(std::int64_t rows, std::int64_t keys, std::int64_t dim, s
   return p;
 }
 
-/// Forward alone, a launch for each part of the keys.
+/// Forward alone. And launches that know their sequence: deterministic ones are split at fixed
+/// positions then, and others may take other steps.
+void run(const Cases& cases, Case c) {
+  c.forward = true;
+  cases.run(c, kHopper);
+  c.name += " known";
+  for (TestLaunch& launch : c.chain) launch.sequence_keys = launch.problem.seq_kv;
+  cases.run(c, kHopper);
+}
+/// A launch for each part of the keys.
 void run(const Cases& cases, const char* what, const OracleProblem& p,
          const std::vector<std::vector<KeySegment>>& launches) {
   Case c{name_of(what, p), {}};
-  c.forward = true;
   for (const auto& keys : launches) c.chain.push_back(make_launch(p, keys, kGrid));
-  cases.run(c, kHopper);
+  run(cases, std::move(c));
 }
 void run(const Cases& cases, const char* what, const OracleProblem& p) {
   run(cases, what, p, {one_segment(p)});
@@ -80,8 +88,7 @@ void segments(const Cases& cases, const OracleProblem& base) {
   Case queries{name_of("split query segments", base),
                {make_launch(base, one_segment(base), kGrid)}};
   queries.chain[0].queries = {{0, 0, 3}, {3, 3, 1}, {4, 4, base.seq - 4}};
-  queries.forward = true;
-  cases.run(queries, kHopper);
+  run(cases, std::move(queries));
 }
 
 }  // namespace

@@ -61,6 +61,8 @@ struct Lists {
                 .head_dim_v = s.dim_v,
                 .softmax_scale = 1.0 / std::sqrt(static_cast<double>(s.dim)),
                 .sequence_keys = s.keys,
+                .sequence_rows = s.rows,
+                .all_heads = s.heads * s.batch,
                 .rows = s.rows,
                 .queries = queries,
                 .keys = keys,
@@ -129,20 +131,22 @@ void time_shape(const attn::Kernel& kernel, const Decode& s, int repeats) {
   const std::int64_t row_out = s.heads * s.dim_v;
   const std::int64_t token = s.heads_kv * s.dim;
   const std::int64_t token_v = s.heads_kv * s.dim_v;
-  const attn::ForwardParams params{
-      .geometry = geometry.geometry(),
-      .q = {q.data(), DType::bf16, s.rows * row, row, s.dim},
-      .k = {k.data(), DType::bf16, s.keys * token, token, s.dim},
-      .v = {v.data(), DType::bf16, s.keys * token_v, token_v, s.dim_v},
-      .out = {out.data(), DType::bf16, s.rows * row_out, row_out, s.dim_v},
-      .lse = {lse.data(), DType::f32, s.rows * s.heads, s.heads, 1},
-      .state = {}};
+  attn::ForwardParams params{.geometry = geometry.geometry(),
+                             .q = {q.data(), DType::bf16, s.rows * row, row, s.dim},
+                             .k = {k.data(), DType::bf16, s.keys * token, token, s.dim},
+                             .v = {v.data(), DType::bf16, s.keys * token_v, token_v, s.dim_v},
+                             .out = {out.data(), DType::bf16, s.rows * row_out, row_out, s.dim_v},
+                             .lse = {lse.data(), DType::f32, s.rows * s.heads, s.heads, 1},
+                             .state = {}};
   attn::LaunchContext context;
   context.workspace = {workspace.data(), workspace.size()};
   const attn::TileLimits tiles = tiles_for_shape(s, kernel);
-  const attn::sm90::Split split = attn::sm90::split_of(
-      params.geometry, static_cast<int>(tiles.keys), attn::sm90::multiprocessors(),
-      static_cast<std::int64_t>(workspace.size()), false);
+  const auto split_of = [&](bool deterministic) {
+    return attn::sm90::split_of(params.geometry, static_cast<int>(tiles.keys),
+                                attn::sm90::multiprocessors(),
+                                static_cast<std::int64_t>(workspace.size()), deterministic);
+  };
+  const attn::sm90::Split split = split_of(false);
   const double bytes = 2.0 * static_cast<double>(keys * (s.dim + s.dim_v));
   const auto print = [&](const char* what) {
     const double us = median_us(kernel, params, context, repeats);
@@ -158,6 +162,10 @@ void time_shape(const attn::Kernel& kernel, const Decode& s, int repeats) {
     context.workspace = {workspace.data(), workspace.size()};
   }
   context.deterministic = true;
+  const attn::sm90::Split fixed = split_of(true);
+  std::printf("  %2d of %d", fixed.parts, fixed.group);
+  print("deterministic");
+  params.geometry.sequence_rows = 0;  // nothing is known of the sequence: nothing is split
   print("whole");
   std::printf("\n");
   std::fflush(stdout);

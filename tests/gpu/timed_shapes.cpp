@@ -49,6 +49,8 @@ TimedSequences::TimedSequences(const TimedShape& c, const attn::Kernel& kernel, 
               .head_dim_v = c.values(),
               .softmax_scale = 1.0 / std::sqrt(static_cast<double>(c.dim)),
               .sequence_keys = seq,  // as callers say it: tunings go by it
+              .sequence_rows = seq,
+              .all_heads = 16 * std::max<std::int64_t>(1, 16384 / seq),
               .rows = seq,
               .queries = queries,
               .keys = keys,

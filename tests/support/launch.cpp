@@ -330,6 +330,8 @@ attn::AttendGeometry TestLaunch::geometry() const {
           .softmax_scale = problem.softmax_scale,
           .softcap = problem.softcap,
           .sequence_keys = sequence_keys,
+          .sequence_rows = sequence_keys > 0 ? problem.seq : 0,
+          .all_heads = sequence_keys > 0 ? problem.heads * problem.batch : 0,
           .rows = problem.seq,
           .queries = queries,
           .keys = keys,

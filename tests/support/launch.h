@@ -47,7 +47,8 @@ struct TestLaunch {
   std::vector<attn::KeySegment> keys;
   std::vector<RowIntervals> intervals;
   std::vector<attn::Tile> tiles;
-  std::int64_t sequence_keys = 0;  ///< AttendGeometry's
+  /// AttendGeometry's. Where it is known, so are the sequence's rows and heads: the problem's.
+  std::int64_t sequence_keys = 0;
 
   attn::AttendGeometry geometry() const;
 };

@@ -105,6 +105,9 @@ void launch_forward(const Choice& choice, const ForwardParams& params,
   const Split split =
       split_of(geometry, choice.tile_keys, sms, static_cast<std::int64_t>(context.workspace.size()),
                context.deterministic);
+  if (split.merged()) {
+    cuda::check_arguments(geometry, context, false, split_bytes(geometry, split));
+  }
   const bool overlapped = choice.prelude == Prelude::overlapped;
   const bool kept = overlapped && !geometry.kept.empty() && takes_kept(geometry, split);
   const Schedule schedule = kept ? kept_schedule(geometry, sms, context.flops_assign)

@@ -26,7 +26,7 @@ KernelEntries merge_entries() { return entries_of(&merge_rows); }
 
 void merge_parts(const cuda::Geometry& g, const ForwardParams& params, const Parts& split,
                  bool overlapped, void* stream) {
-  const int blocks = (split.rows + kWarps - 1) / kWarps;
+  const int blocks = (split.tile_rows + kWarps - 1) / kWarps;
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;

@@ -33,12 +33,16 @@ __device__ inline void store_merged(const Output& out, std::int64_t index, const
       low | high << 32;
 }
 
-/// One row's parts, in a warp: lane l weighs the parts l and l + 32.
+/// One row's parts, in a warp: lane l weighs the parts l and l + 32. Parts that are not there and
+/// parts that saw nothing are the same: neither is read, so that the bits do not depend on which of
+/// those a query tile's other rows have it visit.
 struct RowMerge {
   const float* lse;                   ///< of the first part
   const float* state;                 ///< the same
   std::int64_t lse_step, state_step;  ///< from part to part
   int parts;
+  std::uint64_t there;  ///< bit n: part n is
+  unsigned seen[2];     ///< the same: and it saw something
   float weight[2];
   float before;  ///< weight of the state that is resumed
   float total, most;
@@ -48,7 +52,8 @@ struct RowMerge {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int part = lane + 32 * i;
-      mine[i] = part < parts ? lse[part * lse_step] : -cuda::kInfinity;
+      mine[i] = (there >> part & 1) != 0 ? lse[part * lse_step] : -cuda::kInfinity;
+      seen[i] = __ballot_sync(0xffffffffU, mine[i] != -cuda::kInfinity);
     }
     most = fmaxf(mine[0], mine[1]);
     for (int step = 16; step > 0; step /= 2) {
@@ -70,7 +75,8 @@ struct RowMerge {
 #pragma unroll 8
     for (int part = 0; part < parts; ++part) {
       const float w = __shfl_sync(0xffffffffU, part < 32 ? weight[0] : weight[1], part & 31);
-      if (real) add_weighted(sum, state + part * state_step + d, w);
+      const bool adds = ((part < 32 ? seen[0] : seen[1]) >> (part & 31) & 1U) != 0;
+      if (real && adds) add_weighted(sum, state + part * state_step + d, w);
     }
     const float factor = total > 0.0F ? 1.0F / total : 0.0F;
     return make_float4(sum.x * factor, sum.y * factor, sum.z * factor, sum.w * factor);
@@ -84,14 +90,15 @@ __device__ inline void merge_row(const cuda::Geometry& g, const ForwardParams& p
   const SplitTile& tile = parts.tiles[i];
   if (row >= tile.rows) return;
   const std::int64_t heads = g.heads / parts.group;
-  const std::int64_t tiles = (batch * heads + head_of_parts) * g.row_tile_count + i;
-  const std::int64_t place = tiles * parts.most * parts.rows + row;
+  const std::int64_t before = (batch * heads + head_of_parts) * parts.most;
+  const std::int64_t place = before * parts.rows + tile.row + row;
   RowMerge merge;
-  merge.parts = tile.parts;
+  merge.parts = parts.most;
+  merge.there = tile.there;
   merge.lse = parts.lse + place;
   merge.lse_step = parts.rows;
   merge.state = parts.state + place * g.head_dim_v;
-  merge.state_step = parts.rows * g.head_dim_v;
+  merge.state_step = static_cast<std::int64_t>(parts.rows) * g.head_dim_v;
   const Unpacked at(parts, tile.row + row, head_of_parts);
   const std::int64_t token = cuda::token_of_row(g, at.row);
   float* const lse = cuda::f32_row(p.lse, batch, token, at.head);

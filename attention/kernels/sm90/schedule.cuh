@@ -22,7 +22,73 @@ struct PartCount {
   __device__ PartCount(int steps, int most)
       : parts(max(1, min(most, steps / kLeastSteps))),
         length(parts == 1 ? steps : (steps + parts - 1) / parts) {}
+  __device__ PartCount(int parts_there, int steps, int most_steps)
+      : parts(parts_there), length(min(steps, most_steps)) {}
 };
+
+/// Tile `t` of the list as parts of fixed positions see it: where its steps begin. Keys that are no
+/// neighbours stay together.
+struct StepPositions {
+  std::int64_t first;
+  int steps;
+  bool neighbours;
+  __device__ StepPositions(const cuda::Geometry& g, int t, int step_keys) {
+    const Tile& tile = g.tiles[t];
+    const KeySegment& from = g.keys[tile.segment];
+    first = from.position + tile.key * from.stride;
+    steps = (tile.keys + step_keys - 1) / step_keys;
+    neighbours = from.stride == 1;
+  }
+  __device__ std::int64_t last(int step_keys) const {
+    return neighbours ? first + static_cast<std::int64_t>(steps - 1) * step_keys : first;
+  }
+};
+
+/// Steps of the list before part `n` of fixed positions: before the first step that begins in it,
+/// or behind it. So each part is a run of the list, in whatever order its keys are.
+__device__ inline int steps_before(const cuda::Geometry& g, const Parts& parts,
+                                   const QueryTile& whole, int n, int step_keys) {
+  if (n >= parts.most) return whole.steps;
+  const std::int64_t cut = n * parts.keys;
+  int before = 0;
+  for (int t = whole.begin; t < whole.end; ++t) {
+    const StepPositions at(g, t, step_keys);
+    if (at.last(step_keys) >= cut) {
+      return at.first >= cut
+                 ? before
+                 : before + static_cast<int>((cut - at.first + step_keys - 1) / step_keys);
+    }
+    before += at.steps;
+  }
+  return whole.steps;
+}
+
+/// How many parts of fixed positions query tile `i` has.
+__device__ inline int parts_there(const cuda::Geometry& g, const Parts& parts, int i,
+                                  int step_keys) {
+  const auto part_of = [&](std::int64_t position) {
+    const int last = parts.most - 1;
+    return position >= last * parts.keys ? last : static_cast<int>(position / parts.keys);
+  };
+  int seen = -1;
+  int count = 0;
+  for (int t = g.row_tiles[i]; t < g.row_tiles[i + 1]; ++t) {
+    const StepPositions at(g, t, step_keys);
+    const int last = part_of(at.last(step_keys));
+    if (last <= seen) continue;
+    count += last - max(seen, part_of(at.first) - 1);
+    seen = last;
+  }
+  return count;
+}
+
+template <bool kSplit>
+__device__ inline PartCount part_count(const cuda::Geometry& g, const Parts& parts, int i,
+                                       int step_keys) {
+  const int steps = steps_of(g, i, step_keys);
+  if (!kSplit || parts.keys == 0) return {steps, kSplit ? parts.most : 1};
+  return {parts_there(g, parts, i, step_keys), steps, static_cast<int>(parts.keys / step_keys)};
+}
 
 /// Of a query tile that is split: its parts to their places, `first` and those after it, by the
 /// lanes of a warp.
@@ -30,20 +96,31 @@ __device__ inline void place_parts(const cuda::Geometry& g, const Schedule& to, 
                                    const QueryTile& whole, int i, int first, int lane,
                                    int step_keys) {
   const int count = PartCount(whole.steps, parts.most).parts;
-  if (lane == 0) parts.tiles[i] = {whole.row, whole.rows, count};
-  for (int n = lane; n < count; n += 32) {
+  const auto begin_of = [&](int n) {
+    if (parts.keys > 0) return steps_before(g, parts, whole, n, step_keys);
+    return n < count ? n * whole.steps / count : whole.steps;
+  };
+  std::uint64_t all = 0;
+  for (int at = 0; at < parts.most; at += 32) {
+    const int n = at + lane;
+    int before = begin_of(n);
     QueryTile part = whole;
-    int before = n * whole.steps / count;
-    part.steps = (n + 1) * whole.steps / count - before;
+    part.steps = begin_of(n + 1) - before;
+    const unsigned there = __ballot_sync(0xffffffffU, part.steps > 0);
+    all |= static_cast<std::uint64_t>(there) << at;
+    const int place = first + __popc(there & ((1U << lane) - 1));
+    first += __popc(there);
+    if (part.steps == 0) continue;
     for (;; ++part.begin) {
       const int steps = (g.tiles[part.begin].keys + step_keys - 1) / step_keys;
       if (before < steps) break;
       before -= steps;
     }
     part.skip = before * step_keys;
-    part.place = static_cast<std::int64_t>(i * parts.most + n) * parts.rows;
-    to.tiles[first + n] = part;
+    part.place = static_cast<std::int64_t>(n) * parts.rows + whole.row;
+    to.tiles[place] = part;
   }
+  if (lane == 0) parts.tiles[i] = {whole.row, whole.rows, all};
 }
 
 /// One warp: query tile `i` to its place in the schedule, which is how many are longer. Of equal
@@ -54,8 +131,7 @@ template <bool kSplit>
 __device__ inline void place_query_tile(const cuda::Geometry& g, const Schedule& to,
                                         const Parts& parts, int i, int lane, int step_keys) {
   const int steps = steps_of(g, i, step_keys);
-  const int most = kSplit ? parts.most : 1;
-  const int length = PartCount(steps, most).length;
+  const int length = part_count<kSplit>(g, parts, i, step_keys).length;
   const int begin = g.row_tiles[i];
   const int end = g.row_tiles[i + 1];
   int rows = 0;
@@ -64,7 +140,7 @@ __device__ inline void place_query_tile(const cuda::Geometry& g, const Schedule&
   int all = 0;
 #pragma unroll 4
   for (int j = lane; j < g.row_tile_count; j += 32) {
-    const PartCount others(steps_of(g, j, step_keys), most);
+    const PartCount others = part_count<kSplit>(g, parts, j, step_keys);
     if (others.length > length || (others.length == length && j > i)) before += others.parts;
     all += others.parts;
   }

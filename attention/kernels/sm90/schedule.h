@@ -63,16 +63,21 @@ using Schedule = ScheduleOf<QueryTile>;
 using KeySchedule = ScheduleOf<KeyTile>;
 
 /// Split over keys (split.h): each query tile is walked in at most `most` parts, items of their
-/// own. What a part finds is a state: an LSE and an output of each of its `rows` rows, [batch,
-/// head, query tile, part, row]. Where heads are packed (pack.cuh), rows and heads are those of
-/// packed queries.
+/// own. What a part finds is a state: an LSE and an output of each of its rows, [batch, head, part,
+/// row of the launch]. Where heads are packed (pack.cuh), rows and heads are those of packed
+/// queries.
 struct SplitTile {
-  std::int32_t row, rows, parts;
+  std::int32_t row, rows;
+  std::uint64_t there;  ///< bit n: part n has steps
 };
 struct Parts {
   std::int32_t most = 1;
-  std::int32_t rows = 0;
+  std::int32_t rows = 0;       ///< of the launch
+  std::int32_t tile_rows = 0;  ///< of a query tile, at most
   std::int32_t group = 1;      ///< query heads that are packed; 1: they are not
+  /// Part n is the steps that begin at positions [n * keys, (n + 1) * keys), the last one those
+  /// behind it too. 0: parts are equal shares of their query tile's steps.
+  std::int64_t keys = 0;
   SplitTile* tiles = nullptr;  ///< which the schedule kernel fills; null: nothing is split
   float* lse = nullptr;
   float* state = nullptr;
@@ -81,7 +86,8 @@ struct Parts {
   Tile* key_tiles = nullptr;
   KeyInterval* intervals = nullptr;
 };
-/// No part of a query tile that has several is shorter.
+/// No part of a query tile that has several is shorter, but for what a mask or the end of the keys
+/// leaves of one of fixed positions.
 inline constexpr int kLeastSteps = 4;
 
 /// Bytes of workspace for `count` query tiles, or fewer for key tiles: the counter and the tiles.

@@ -19,6 +19,11 @@ constexpr std::int64_t kItemSteps = 3;
 constexpr std::int64_t kMergeSteps = 4;
 constexpr std::int64_t kPackedRows = 128;  ///< of a query tile, at most; tiles of any tuning do
 constexpr std::int64_t kAlignment = 64;
+// Of parts that must not depend on a rank. The device is one for all; as many parts as keep it busy
+// with few heads, and leave parts of many keys long.
+constexpr int kNominalSms = 132;
+constexpr std::int64_t kSequenceParts = 32;
+constexpr std::int64_t kMostStateBytes = std::int64_t{72} << 20;  ///< of the whole sequence
 
 std::int64_t ceil_of(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -39,9 +44,9 @@ std::int64_t packable(const AttendGeometry& g) {
   return whole && g.rows * g.group <= kPackedRows ? g.group : 1;
 }
 
-/// Rows that a part has places for.
-std::int64_t rows_of(const AttendGeometry& g, const Split& split) {
-  return std::min<std::int64_t>(g.rows * split.group, kMostTileRows);
+/// Rows of a query tile, at most.
+std::int64_t tile_rows(const AttendGeometry& g, std::int64_t group) {
+  return std::min<std::int64_t>(g.rows * group, kMostTileRows);
 }
 
 /// Bytes at which the parts of a workspace begin.
@@ -49,18 +54,18 @@ struct Places {
   std::int64_t split_tiles, lse, state, q, key_tiles, intervals;
   std::int64_t end = 0;
 
-  Places(const AttendGeometry& g, const Split& split, std::int64_t row_tiles, std::int64_t tiles) {
-    const std::int64_t heads = g.heads / split.group * g.batch;
-    const std::int64_t rows = row_tiles * split.parts * rows_of(g, split) * heads;
-    const std::int64_t packed = split.group > 1 ? 1 : 0;
-    take(schedule_bytes(row_tiles * split.parts));
+  /// `items`, `rows_of_head`: of all parts of a head.
+  Places(const AttendGeometry& g, std::int64_t group, std::int64_t row_tiles, std::int64_t items,
+         std::int64_t rows_of_head, std::int64_t tiles) {
+    const std::int64_t rows = rows_of_head * (g.heads / group * g.batch);
+    const std::int64_t packed = group > 1 ? 1 : 0;
+    take(schedule_bytes(items));
     split_tiles = take(row_tiles * static_cast<std::int64_t>(sizeof(SplitTile)));
     lse = take(rows * 4);
     state = take(rows * g.head_dim_v * 4);
     q = take(packed * g.batch * g.heads * g.rows * g.head_dim * 2);
     key_tiles = take(packed * tiles * static_cast<std::int64_t>(sizeof(Tile)));
-    intervals =
-        take(packed * g.rows * split.group * 2 * static_cast<std::int64_t>(sizeof(KeyInterval)));
+    intervals = take(packed * g.rows * group * 2 * static_cast<std::int64_t>(sizeof(KeyInterval)));
   }
 
  private:
@@ -72,7 +77,13 @@ struct Places {
 };
 
 Places places_of(const AttendGeometry& g, const Split& split) {
-  return {g, split, row_tiles_of(g), static_cast<std::int64_t>(g.tiles.size())};
+  const std::int64_t row_tiles = row_tiles_of(g);
+  return {g,
+          split.group,
+          row_tiles,
+          row_tiles * split.parts,
+          g.rows * split.group * split.parts,
+          static_cast<std::int64_t>(g.tiles.size())};
 }
 
 int most_parts(std::int64_t items, std::int64_t steps, int sms) {
@@ -89,6 +100,25 @@ std::int64_t cost_of(std::int64_t items, std::int64_t steps, int sms, const Spli
          (split.merged() ? kMergeSteps : 0);
 }
 
+/// Query tiles of a launch or more, where they may not be known yet.
+std::int64_t most_row_tiles(const AttendGeometry& g) {
+  if (!g.row_tiles.empty()) return row_tiles_of(g);
+  const auto tiles = static_cast<std::int64_t>(g.tiles.size());
+  return tiles > 0 ? std::min(g.rows, tiles) : g.rows;
+}
+
+/// Joined lists are as short as this, but for unusual masks: then heads are not packed.
+std::int64_t listed(const AttendGeometry& g) {
+  return 4 * static_cast<std::int64_t>(g.keys.size()) + 64;
+}
+
+std::int64_t fixed_bytes(const AttendGeometry& g, const Split& of_sequence, std::int64_t group) {
+  const std::int64_t tiles = most_row_tiles(g);
+  return Places(g, group, tiles, tiles * of_sequence.parts, g.rows * group * of_sequence.parts,
+                listed(g))
+      .end;
+}
+
 /// What launches want of which no more is known than this. More query tiles have fewer parts.
 std::int64_t most_bytes(const AttendGeometry& g, std::int64_t steps, std::int32_t group) {
   const std::int64_t heads = g.heads / group * g.batch;
@@ -96,9 +126,18 @@ std::int64_t most_bytes(const AttendGeometry& g, std::int64_t steps, std::int32_
   if (group == 1 && most_parts(fewest, steps, kMostSms) == 1) return 0;
   const std::int64_t all =
       std::max<std::int64_t>(1, ceil_of(std::int64_t{kMostItemsOfSm} * kMostSms, heads));
-  // Joined lists are as short as this, but for unusual masks: then heads are not packed.
-  const std::int64_t listed = 4 * static_cast<std::int64_t>(g.keys.size()) + 64;
-  return Places(g, {1, group}, all, listed).end;
+  return Places(g, group, all, all, all * tile_rows(g, group), listed(g)).end;
+}
+
+/// Of deterministic launches: which heads are packed is all that is their own.
+Split fixed_split(const AttendGeometry& g, int step_keys, int sms, std::int64_t room) {
+  const Split split = split_of_sequence(g, step_keys);
+  if (!split.merged()) return {};
+  const Split packed{split.parts, static_cast<std::int32_t>(packable(g)), split.keys};
+  const std::int64_t items = items_of(g);
+  const std::int64_t steps = ceil_of(g.sequence_keys, step_keys);
+  const bool cheaper = cost_of(items, steps, sms, packed) < cost_of(items, steps, sms, split);
+  return cheaper && split_bytes(g, packed) <= room ? packed : split;
 }
 
 }  // namespace
@@ -114,10 +153,27 @@ Split split_for(std::int64_t items, std::int64_t steps, int sms, std::int64_t gr
   return best;
 }
 
+Split split_of_sequence(const AttendGeometry& g, int step_keys) {
+  const std::int64_t steps = ceil_of(g.sequence_keys, step_keys);
+  const std::int64_t length = std::max<std::int64_t>(kLeastSteps, ceil_of(steps, kSequenceParts));
+  const Split split{static_cast<std::int32_t>(ceil_of(steps, length)), 1, length * step_keys};
+  const std::int64_t rows = g.sequence_rows * g.all_heads;
+  if (rows == 0 || split.parts < 2) return {};
+  if (rows * split.parts * (g.head_dim_v + 1) * 4 > kMostStateBytes) return {};
+  const bool packs = g.sequence_rows * g.group <= kPackedRows;
+  const std::int64_t items =
+      ceil_of(g.sequence_rows, kPackedRows) * g.all_heads / (packs ? g.group : 1);
+  const std::int64_t whole = cost_of(items, steps, kNominalSms, {});
+  // Longest lists are what is known: masks may leave most query tiles less, which gain less.
+  const std::int64_t cut = cost_of(items, length * split.parts, kNominalSms, split);
+  return 8 * cut <= 7 * whole ? split : Split{};
+}
+
 Split split_of(const AttendGeometry& g, int step_keys, int sms, std::int64_t room,
                bool deterministic) {
   const std::int64_t items = items_of(g);
-  if (deterministic || items == 0) return {};
+  if (items == 0) return {};
+  if (deterministic) return fixed_split(g, step_keys, sms, room);
   const std::int64_t steps = most_steps(g, step_keys);
   Split split = split_for(items, steps, sms, packable(g));
   while (split.merged() && split_bytes(g, split) > room) {
@@ -135,7 +191,13 @@ std::int64_t most_split_bytes(const AttendGeometry& g, int step_keys) {
   if (g.heads == 0 || g.batch == 0 || g.rows == 0) return 0;
   const std::int64_t steps = most_steps(g, step_keys);
   const auto group = static_cast<std::int32_t>(packable(g));
-  return std::max(most_bytes(g, steps, 1), group > 1 ? most_bytes(g, steps, group) : 0);
+  const Split fixed = split_of_sequence(g, step_keys);
+  std::int64_t bytes = 0;
+  for (const std::int32_t packed : {1, group}) {
+    bytes = std::max(bytes, most_bytes(g, steps, packed));
+    if (fixed.merged()) bytes = std::max(bytes, fixed_bytes(g, fixed, packed));
+  }
+  return bytes;
 }
 
 Schedule schedule_in(std::byte* workspace, const AttendGeometry& g, const Split& split, int sms) {
@@ -167,8 +229,10 @@ Parts parts_in(std::byte* workspace, const AttendGeometry& g, const Split& split
   if (!split.merged()) return {};
   const Places places = places_of(g, split);
   Parts parts{.most = split.parts,
-              .rows = static_cast<std::int32_t>(rows_of(g, split)),
+              .rows = static_cast<std::int32_t>(g.rows * split.group),
+              .tile_rows = static_cast<std::int32_t>(tile_rows(g, split.group)),
               .group = split.group,
+              .keys = split.keys,
               .tiles = reinterpret_cast<SplitTile*>(workspace + places.split_tiles),
               .lse = reinterpret_cast<float*>(workspace + places.lse),
               .state = reinterpret_cast<float*>(workspace + places.state)};
@@ -184,7 +248,7 @@ ForwardParams told_to_blocks(const ForwardParams& params, const Parts& parts) {
   if (parts.tiles == nullptr) return params;
   const AttendGeometry& g = params.geometry;
   const std::int64_t heads = g.heads / parts.group;
-  const std::int64_t places = row_tiles_of(g) * parts.most * parts.rows;
+  const std::int64_t places = static_cast<std::int64_t>(parts.most) * parts.rows;
   ForwardParams told = params;
   told.resume = false;
   told.finish = false;
