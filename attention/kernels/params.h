@@ -23,16 +23,24 @@ struct Operand {
 using Input = Operand<const void*>;
 using Output = Operand<void*>;
 
+/// Keys, or query rows, that `needed` of a segment counts as one.
+constexpr std::int64_t kArrivalBlock = 128;
+
 /// Consecutive query rows of the launch: rows [row, row + count) of it are tokens token, token + 1,
-/// ... of every q-like operand (q, out, lse, state, dout, delta, dq).
+/// ... of every q-like operand (q, out, lse, state, dout, delta, dq). The backward of GPU kernels
+/// may be launched before q, dout, lse and delta of all rows are there, as KeySegment has it for
+/// keys; dq is there from the beginning. The forward takes no counters
+/// (AttendGeometry::rows_arrive).
 struct QuerySegment {
   std::int64_t row = 0;
   std::int64_t token = 0;
   std::int64_t count = 0;
+  const std::uint32_t* ready = nullptr;  ///< the counter, which never falls; null: all are there
+  std::uint32_t all = 1;  ///< what it holds, or more, once all four of all rows are there
+  /// The same for query head h of the launch and the rows [b, b + 1) * kArrivalBlock of the
+  /// segment: needed[h * blocks + b], blocks = arrival_blocks(count). Null: `all`.
+  const std::uint32_t* needed = nullptr;
 };
-
-/// Keys that KeySegment::needed counts as one.
-constexpr std::int64_t kArrivalBlock = 128;
 
 /// Consecutive tokens of every k-like operand (k, v, dk, dv) and the positions they hold. The
 /// segments of a launch share no token, also where their K and V are of several sources: dK and dV
@@ -59,8 +67,9 @@ struct KeySource {
   std::int64_t key_tokens = 0;  ///< as AttendGeometry::key_tokens; 0: no segment names it
 };
 
-constexpr std::int64_t arrival_blocks(std::int64_t keys) {
-  return (keys + kArrivalBlock - 1) / kArrivalBlock;
+/// Of so many keys, or rows.
+constexpr std::int64_t arrival_blocks(std::int64_t count) {
+  return (count + kArrivalBlock - 1) / kArrivalBlock;
 }
 
 /// One tile to visit: query rows [row, row + rows) of the launch, tokens [key, key + keys) of
@@ -105,6 +114,8 @@ struct AttendGeometry {
 
   std::int64_t rows = 0;  ///< query rows of the launch, all segments
   std::span<const QuerySegment> queries;
+  /// Some of `queries` have a counter, which the host may not see: forward kernels then refuse.
+  bool rows_arrive = false;
   std::span<const KeySegment> keys;
   std::span<const Tile> tiles;
   /// For each row of the launch the key positions it sees: the one mask form.
@@ -163,9 +174,10 @@ inline std::int64_t tokens_of(std::span<const QuerySegment> queries) {
   return end;
 }
 
-/// How long a launch that takes keys as they arrive stood still for them. Kernels add to it.
+/// How long a launch that takes keys, or rows, as they arrive stood still for them. Kernels add to
+/// it.
 struct WaitCount {
-  std::uint64_t nanoseconds = 0;  ///< sum of the blocks' times with no key left and none there
+  std::uint64_t nanoseconds = 0;  ///< sum of the blocks' times with no work left and none there
   std::uint64_t blocks = 0;       ///< that counted; 0: the kernel does not
 };
 

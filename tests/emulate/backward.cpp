@@ -181,6 +181,7 @@ void backward(const BackwardParams& host, const LaunchContext& context) {
                 static_cast<unsigned>(blocks)};
   make_schedule(run.geometry, run.schedule);
   if (g_backward.before) g_backward.before();
+  if (g_backward.launched) g_backward.launched(p);
   if (p.q.dtype == DType::bf16) {
     run_any<sm90::Bf16>(run);
   } else {

@@ -8,6 +8,8 @@ namespace annulus::testing {
 struct BackwardEmulation {
   bool deterministic = false;
   std::function<void()> before{};  ///< before each launch of the backward
+  /// The same, with what the launch reads.
+  std::function<void(const attn::BackwardParams&)> launched{};
   /// What the counters of turns begin with, if it is not 0; a test's late functions may change
   /// them by way of `counters`, where they then are.
   int first_turn = 0;

@@ -1,21 +1,18 @@
 #include "tests/gpu/contract_cases.h"
 
 #include "attention/kernels/cuda/table.h"
-#include "tests/gpu/device_run.h"
-#include "tests/gpu/device_oracle.h"
+#include "tests/gpu/contract_setting.h"
+#include "tests/gpu/late_rows_cases.h"
 #include "tests/gpu/second_gpu.h"
 #include "tests/gpu/shares.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <string_view>
-#include <thread>
 
 namespace annulus::testing {
 
@@ -36,59 +33,10 @@ OracleProblem contract_problem(std::int64_t dim, std::int64_t dim_v, std::int64_
           .softmax_scale = 1.0 / std::sqrt(static_cast<double>(dim))};
 }
 
-/// A problem whose keys are two segments, and its truth.
-struct Setting {
-  Setting(const OracleProblem& p, const TileGrid& grid, bool rounded_keys)
-      : rounded(rounded_keys),
-        cut(p.seq_kv / 2 + 3),
-        launch(make_launch(p, {{0, 0, 1, cut}, {cut, cut, 1, p.seq_kv - cut}}, grid)),
-        inputs(random_inputs(p, 23)),
-        truth(device_oracle(p, inputs)),
-        naive(device_naive(p, inputs)) {}
-  bool rounded;  ///< DeviceRun's
-  std::int64_t cut;
-  TestLaunch launch;
-  OracleInputs inputs;
-  OracleResult truth, naive;
-
-  void expect_right(const DeviceRun& run) const {
-    if (const double worst = shares_of(run.results(), truth, naive).worst(); !(worst <= 1.0)) {
-      throw std::runtime_error("error of " + std::to_string(worst) + " bounds");
-    }
-  }
-};
-
-void expect(bool condition, const char* what) {
-  if (!condition) throw std::runtime_error(what);
-}
-
-void sleep() { std::this_thread::sleep_for(std::chrono::milliseconds(30)); }
-
-/// A stream that hangs cannot be destroyed either.
-void expect_end(const DeviceRun& run) {
-  if (run.wait()) return;
-  std::printf("FAIL the launch did not end\n");
-  std::fflush(stdout);
-  std::_Exit(1);
-}
-
-void both_passes(DeviceRun& run) {
-  run.poison_results();
-  run.forward_pass();
-  run.backward_pass();
-}
-
 void placed(const Kernel& kernel, const Setting& s, Placing placing) {
   DeviceRun run(kernel, s.launch, s.inputs, s.truth, placing, s.rounded);
   both_passes(run);
   s.expect_right(run);
-}
-
-/// A launch that loads its code waits for the whole context, so the merge behind a split launch
-/// that waits for a flag would never be enqueued. Plans load theirs when they are bound.
-void load_code(DeviceRun& run) {
-  both_passes(run);
-  expect_end(run);
 }
 
 /// Keys and flag of the second segment come while the kernel waits for them.
@@ -334,8 +282,13 @@ void contract_cases(const std::string& only, Tally& tally) {
         [](const Kernel& kernel, const Setting& s) { placed(kernel, s, Placing::far); });
     run("head offset", dim, false, head_offset);
     run("late flag", dim, true, late_flag);
-    if (second) run("flag of another GPU", dim, true, flag_of_another_gpu);
+    run("late flag of rows", dim, true, late_rows);
+    if (second) {
+      run("flag of another GPU", dim, true, flag_of_another_gpu);
+      run("flag of another GPU, of rows", dim, true, rows_of_another_gpu);
+    }
     run("abort", dim, false, abort_ends);
+    run("abort of rows", dim, false, abort_of_rows);
     run("graph", dim, false, captured);
     run("NaN query", dim, false, shows_nan);
   }
@@ -349,7 +302,9 @@ void contract_cases(const std::string& only, Tally& tally) {
       placed(kernel, s, Placing::head_major);
     });
     run_hopper("late flag", true, late_flag);
+    run_hopper("late flag of rows", true, late_rows);
     run_hopper("abort", false, abort_ends);
+    run_hopper("abort of rows", false, abort_of_rows);
     run_hopper("graph", false, captured);
   }
   // dK and dV in the dtype of the inputs: names begin with "rounded".
@@ -364,6 +319,7 @@ void contract_cases(const std::string& only, Tally& tally) {
       placed(kernel, s, Placing::head_major);
     });
     run_rounded("late flag", true, late_flag);
+    run_rounded("late flag of rows", true, late_rows);
     run_rounded("abort", false, abort_ends);
     run_rounded("graph", false, captured);
   }

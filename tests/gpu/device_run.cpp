@@ -24,12 +24,11 @@ Strides strides_of(std::int64_t tokens, std::int64_t heads, std::int64_t dim, Pl
   return {};
 }
 
-std::vector<attn::KeySegment> with_flags(std::vector<attn::KeySegment> segments,
-                                         const DeviceBytes& flags) {
-  for (std::size_t i = 0; i < segments.size(); ++i) {
-    segments[i].ready = reinterpret_cast<const std::uint32_t*>(flags.data()) + i;
-  }
-  return segments;
+TestLaunch with_flags(TestLaunch launch, const DeviceBytes& flags) {
+  const auto* next = reinterpret_cast<const std::uint32_t*>(flags.data());
+  for (attn::KeySegment& segment : launch.keys) segment.ready = next++;
+  for (attn::QuerySegment& segment : launch.queries) segment.ready = next++;
+  return launch;
 }
 
 /// delta of the truth, [batch, token, head].
@@ -156,13 +155,10 @@ DeviceRun::DeviceRun(const attn::Kernel& kernel, const TestLaunch& launch,
       other(make_stream()),
       kernel_(kernel),
       problem_(launch.problem),
-      flags_(upload(
-          std::span<const std::uint32_t>(std::vector<std::uint32_t>(launch.keys.size(), 7U)))),
-      geometry_([&] {
-        TestLaunch flagged = launch;
-        flagged.keys = with_flags(launch.keys, flags_);
-        return DeviceGeometry(flagged.geometry(), kernel);
-      }()),
+      key_flags_(launch.keys.size()),
+      flags_(upload(std::span<const std::uint32_t>(
+          std::vector<std::uint32_t>(launch.keys.size() + launch.queries.size(), 7U)))),
+      geometry_(with_flags(launch, flags_).geometry(), kernel),
       workspace_(at(std::max<std::int64_t>(
           16, std::max(kernel.workspace_bytes(launch.geometry(), false, 1),
                        kernel.workspace_bytes(launch.geometry(), true, 1))))) {

@@ -61,6 +61,10 @@ class DeviceRun {
   std::uint32_t* flag(std::size_t i) const {
     return reinterpret_cast<std::uint32_t*>(flags_.data()) + i;
   }
+  /// The same of query segment i.
+  void set_row_flag(std::size_t i, std::uint32_t value) const { set_flag(key_flags_ + i, value); }
+  std::uint32_t* row_flag(std::size_t i) const { return flag(key_flags_ + i); }
+  const attn::Kernel& kernel() const { return kernel_; }
   bool finished() const;  ///< is the stream idle?
   /// False where the stream is not idle after ten seconds.
   bool wait() const;
@@ -75,6 +79,7 @@ class DeviceRun {
  private:
   const attn::Kernel& kernel_;
   OracleProblem problem_;
+  std::size_t key_flags_;  ///< flags of query segments follow
   DeviceBytes flags_;
   DeviceGeometry geometry_;
   DeviceBytes workspace_;

@@ -70,6 +70,11 @@ void check_arguments(const AttendGeometry& g, const LaunchContext& context, bool
     throw InvalidArgument("CUDA kernels take up to 65535 batches and heads, not " +
                           std::to_string(g.batch) + " and " + std::to_string(g.heads));
   }
+  if (g.rows_arrive && !backward) {
+    throw InvalidArgument(
+        "query segments with counters are for the backward: the forward reads rows as it is "
+        "launched");
+  }
   if (g.tiles.empty()) return;
   const bool by_row = !g.row_tiles.empty();
   const bool by_key = g.key_tiles.size() > 1 && !g.tiles_by_key.empty() &&

@@ -290,6 +290,7 @@ struct Flash2Backward : Flash2BackwardBlock<T, kDim> {
   __device__ void stream_rows() {
     for (int i = 0;; ++i) {
       const int stage = i & 1;
+      if (threadIdx.x == 0) this->await_rows_of(shared.steps[(i + 1) & 3]);  // to be copied now
       wait_copies<0>();
       __syncthreads();  // this stage is there; the last one, P and dS are free; all have added dQ
       if (kOrdered && threadIdx.x == 0 && i > 0) this->pass_turn(shared.steps[(i - 1) & 3]);
@@ -310,6 +311,8 @@ struct Flash2Backward : Flash2BackwardBlock<T, kDim> {
     if (threadIdx.x == 0) {
       count_flops(g, 2 * totals.pairs * (heads.last - heads.first) * 5 * kDim);
       shared.aborted = 0;
+      shared.counted = 0;
+      shared.seen = 0;
       shared.walker = {heads.first, begin, 0};
       shared.walker.plan(g, heads, begin, end, shared.steps[0]);
       shared.walker.plan(g, heads, begin, end, shared.steps[1]);
@@ -317,6 +320,7 @@ struct Flash2Backward : Flash2BackwardBlock<T, kDim> {
     if (!await_keys(g, segment, kv_head, first_key, keys)) return;
     this->copy_keys(shared.k, keys_of(g, p, segment.source));
     this->copy_keys(shared.v, values_of(g, p, segment.source));
+    if (threadIdx.x == 0) this->await_rows_of(shared.steps[0]);
     __syncthreads();  // the first steps are planned
     this->keep_numbers(this->copy_rows_of(shared.steps[0], 0), 0);
     clear(dk);

@@ -25,6 +25,8 @@ struct Flash2BackwardShared {
   RowNumbers numbers[2][kRows];
   Step steps[4];
   StepWalker<kRows> walker;
+  int counted;         ///< the last query segment with a counter that was awaited
+  std::uint32_t seen;  ///< what that held
   int aborted;
 };
 
@@ -72,6 +74,19 @@ struct Flash2BackwardBlock {
     const T* from =
         static_cast<const T*>(operand.data) + index_of(operand, batch, step.token, step.head);
     copy_rows<T, kDim, kRows, kThreads>(shared_address(to), from, operand.token_stride, step.rows);
+  }
+
+  /// One thread: until the rows of a step are there. An abort ends the launch at the next barrier.
+  __device__ void await_rows_of(const Step& step) const {
+    if (step.counted < 0) return;
+    const QuerySegment& from = g.queries[step.counted];
+    // Segments may share a counter: it is not read again.
+    if (from.ready != g.queries[shared.counted].ready) shared.seen = 0;
+    shared.counted = step.counted;
+    if (shared.seen >= from.all) return;
+    const std::uint32_t needed = needed_for(from, step.head, step.row - from.row, step.rows);
+    if (needed <= shared.seen) return;
+    if (!await_count(g, from.ready, needed, shared.seen)) shared.aborted = 1;
   }
 
   /// Begins the copies of a step's rows. Thread i gets the numbers of row i as they lie in memory.

@@ -9,8 +9,8 @@ namespace annulus::attn::cuda {
 /// Throws DeviceError when the last launch failed. Launch errors only: the device is not awaited.
 void check_launch(const char* kernel);
 
-/// Throws InvalidArgument where the workspace is smaller than `bytes`, or the tile index that a
-/// pass needs is missing.
+/// Throws InvalidArgument where the workspace is smaller than `bytes`, the tile index that a pass
+/// needs is missing, or a forward is to wait for rows.
 void check_arguments(const AttendGeometry& geometry, const LaunchContext& context, bool backward,
                      std::int64_t bytes);
 

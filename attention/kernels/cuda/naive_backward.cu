@@ -20,6 +20,7 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t head = blockIdx.y;
   const std::int64_t batch = blockIdx.z;
   if (!await_segment(g, segment)) return;
+  if (!await_rows_of_block(g, head, tile.row, tile.rows)) return;  // kernels behind find them there
   if (threadIdx.x == 0) {
     count_flops(g, 2 * std::int64_t{tile.rows} * tile.keys * (g.head_dim + g.head_dim_v));
   }

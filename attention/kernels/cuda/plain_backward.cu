@@ -137,6 +137,7 @@ __global__ void __launch_bounds__(kThreads, kOrdered ? 1 : 2)
     for (int i = begin; i < end; ++i) {
       part.tile = g.tiles_by_key[i];
       part.key_token = segment.token + part.tile.key;
+      if (!await_rows_of_block(g, part.head, part.tile.row, part.tile.rows)) return;
       TilePlace place{};
       int* counter = nullptr;
       if constexpr (kOrdered) {
@@ -205,7 +206,7 @@ __device__ void round_columns(const Geometry& g, const BackwardParams& p, Part p
 }
 
 /// dK and dV that are rounded, of the same blocks as above: 128 columns at a time, whose sums lie
-/// in shared memory and for which P and dS are found anew.
+/// in shared memory and for which P and dS are found anew. Rows are there: those above have waited.
 __global__ void __launch_bounds__(kThreads, 2)
     round_keys_kernel(const __grid_constant__ Geometry g,
                       const __grid_constant__ BackwardParams p) {

@@ -111,6 +111,7 @@ __global__ void rows_kernel(const __grid_constant__ Geometry g,
   if (row >= g.rows) return;
   const std::int64_t head = blockIdx.y;
   const std::int64_t batch = blockIdx.z;
+  if (!await_rows(g, head, row, 1)) return;
   const std::int64_t token = token_of_row(g, row);
   double* sums = memory + ((batch * g.heads + head) * g.rows + row) * g.head_dim;
   for (std::int64_t d = 0; d < g.head_dim; ++d) sums[d] = 0.0;
@@ -164,6 +165,9 @@ __global__ void keys_kernel(const __grid_constant__ Geometry g,
   const std::int64_t kv = blockIdx.y + g.first_kv_head;
   double* sums = memory + g.batch * g.heads * g.rows * g.head_dim +
                  (static_cast<std::int64_t>(blockIdx.z) * g.kv_heads + blockIdx.y) * keys * dims;
+  for (int i = 0; i < g.query_count; ++i) {
+    if (g.queries[i].ready != nullptr && !await_all(g, g.queries[i])) return;
+  }
   std::int64_t column = 0;
   for (int i = 0; i < g.key_count; ++i) {
     const KeySegment segment = g.keys[i];

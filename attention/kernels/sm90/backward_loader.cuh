@@ -3,11 +3,10 @@
 #include "attention/kernels/sm90/backward_shared.cuh"
 
 #include <cstdint>
-#include <type_traits>
 
-// The backward's loader: one warp that draws items, waits for their segments' counters and has the
-// copy engine bring K and V, and Q and dO of the rows that see them; it brings the rows' numbers
-// and masks itself. All of it runs ahead of the consumers by the stages that there are.
+// The backward's loader: one warp that draws items, waits for the counters of keys and rows and has
+// the copy engine bring K and V, and Q and dO of the rows that see them; it brings the rows'
+// numbers and masks itself. All of it runs ahead of the consumers by the stages that there are.
 namespace annulus::attn::sm90 {
 
 template <typename Memory, bool kOrdered>
@@ -18,9 +17,9 @@ struct QueryLoader {
   static constexpr bool kLateDout = Memory::kLateDout;
   using Across = typename Memory::Across;
   using Turn = Place<Memory::kStages>;
+  using Walk = typename Memory::Walk;
   /// Up to head dim 128 a thread has registers for a step; beside wide consumers it lies in memory.
   static constexpr bool kRoomy = !Memory::kTurned && !Memory::kWide;
-  using Planned = std::conditional_t<kRoomy, RowStep, const RowStep&>;
 
   const cuda::Geometry& g;
   const BackwardParams& p;
@@ -75,15 +74,60 @@ struct QueryLoader {
     return true;
   }
 
+  /// Consumers are done with all steps so far.
+  __device__ __forceinline__ bool is_dry() const {
+    const Turn last(step + Memory::kStages - 1);
+    return is_over(&shared.empty[last.index], last.empty);
+  }
+
+  /// All lanes: a counter has not come far enough for one of them.
+  __device__ __forceinline__ static bool lacks(std::uint32_t seen, std::uint32_t needed) {
+    return __any_sync(0xffffffffU, seen < needed) != 0;
+  }
+
+  /// All lanes, for a loop of one would cost the others registers: wait until rows of a head are
+  /// there, which are of one query segment, and note in the walk where all of that are. False where
+  /// the launch was aborted: rows are taken as they are then, their step ends its item, and another
+  /// is not begun (load_keys).
+  __device__ __forceinline__ bool await_rows(int head, int row, int rows) const {
+    int index = 0;
+    while (row < g.queries[index].row || row >= g.queries[index].row + g.queries[index].count) {
+      ++index;
+    }
+    const QuerySegment& from = g.queries[index];
+    const std::uint32_t needed = cuda::needed_for(from, head, row - from.row, rows);
+    // Segments may share a counter: it is not read again.
+    std::uint32_t seen = from.ready == g.queries[shared.counted].ready ? shared.held : 0;
+    std::uint32_t since = 0;  // when consumers had no step left, if somebody asks
+    bool good = true;
+    while (good && lacks(seen, needed)) {
+      seen = load_acquire_system(from.ready);
+      if (!lacks(seen, needed)) break;
+      good = !__any_sync(0xffffffffU, g.abort != nullptr && load_acquire_system(g.abort) != 0);
+      if (g.waited != nullptr && since == 0 && is_dry()) since = nanoseconds_now();
+      if (good) pause();
+    }
+    fence_async_global();  // what the counter stands for is read by the copy engine
+    if (lane() == 0) {
+      if (since != 0) atomicAdd(g.waited, nanoseconds_now() - since);
+      shared.counted = index;
+      shared.held = seen;
+      if (seen >= from.all) shared.walk.late = Walk::kThere;
+      if (!good) *static_cast<volatile std::uint16_t*>(&shared.aborted) = 1;
+    }
+    __syncwarp();
+    return good;
+  }
+
   /// One lane.
   __device__ __forceinline__ void begin_walk(const KeyItem& item,
                                              const cuda::HeadRange& heads) const {
-    RowWalk walk{};
+    Walk walk{};
     walk.tile = walk.begin = item.tile.begin;
     walk.end = item.tile.end;
-    walk.head = heads.first;
-    walk.last_head = heads.last;
-    walk.batch = item.batch;
+    walk.head = static_cast<typename Walk::Short>(heads.first);
+    walk.last_head = static_cast<typename Walk::Short>(heads.last);
+    walk.batch = static_cast<typename Walk::Short>(item.batch);
     walk.enter(g);
     shared.walk = walk;
   }
@@ -200,33 +244,57 @@ struct QueryLoader {
     }
   }
 
-  /// The next step: all lanes find it, and one keeps where the walk then stands. Beside wide
-  /// consumers one lane does all of that in shared memory.
-  __device__ __forceinline__ Planned plan() const {
-    if constexpr (kRoomy) {
-      RowWalk walk = shared.walk;
-      const RowStep now = step_over<kRows>(g, walk);
-      __syncwarp();  // all lanes have read it
-      if (lane() == 0) {
-        shared.walk = walk;
-        shared.pairs += static_cast<std::int64_t>(now.rows) * now.keys;
+  /// The next step: all lanes find it, and one keeps where the walk then stands. False where its
+  /// rows have to be awaited first.
+  __device__ __forceinline__ bool plan(RowStep& now) const {
+    Walk walk = shared.walk;
+    now = step_over<kRows>(g, walk);
+    __syncwarp();                     // all lanes have read it
+    if (walk.late != Walk::kThere) {  // of all lanes alike
+      if (walk.late == Walk::kUnknown) {
+        if (lane() == 0) shared.walk.stay_in(walk);
+        return false;
       }
-      return now;
-    } else {
-      RowStep& now = shared.planned;
-      __syncwarp();  // all lanes have read the one before
-      if (lane() == 0) {
-        now = step_over<kRows>(g, shared.walk);
-        shared.pairs += static_cast<std::int64_t>(now.rows) * now.keys;
-      }
-      __syncwarp();
-      return now;
+      const volatile std::uint16_t& aborted = shared.aborted;  // which adders set too
+      now.ends = __any_sync(0xffffffffU, now.ends || aborted != 0) != 0;
+      walk.late = Walk::kUnknown;  // of the step after this one
     }
+    if (lane() == 0) {
+      shared.walk = walk;
+      shared.pairs += static_cast<std::int64_t>(now.rows) * now.keys;
+    }
+    return true;
   }
 
-  /// What there are registers for is asked of memory before the place of the step is awaited.
-  __device__ __forceinline__ bool load_step() {
-    const Planned now = plan();
+  /// Waits for rows of the step that was not planned, at a place where registers hold nothing else.
+  __device__ __forceinline__ void await_next() const {
+    __syncwarp();  // one lane has said where the walk stands
+    const Walk& walk = shared.walk;
+    const int row = walk.row + walk.first;
+    const int rows = min(min(kRows, walk.rows - walk.first), walk.segment_end - row);
+    if (lane() == 0) shared.walk.late = Walk::kAwaited;
+    (void)await_rows(walk.head, row, rows);
+  }
+
+  /// The same beside wide consumers: one lane finds it in shared memory.
+  __device__ __forceinline__ const RowStep& plan_in_memory() const {
+    RowStep& now = shared.planned;
+    __syncwarp();  // all lanes have read the one before
+    if (lane() == 0) {
+      now = step_over<kRows>(g, shared.walk);
+      shared.pairs += static_cast<std::int64_t>(now.rows) * now.keys;
+    }
+    __syncwarp();
+    if (shared.walk.late != Walk::kThere && !await_rows(now.head, now.row, now.rows)) {
+      if (lane() == 0) now.ends = true;
+      __syncwarp();
+    }
+    return now;
+  }
+
+  /// What there are registers for is asked of memory before the place of the step is awaited. Is
+  /// there another?
+  __device__ __forceinline__ bool load_step(const RowStep& now) {
     float lse[kLaneRows], delta[kLaneRows];
     if constexpr (kRoomy) {
       find_numbers(p.lse, now, -cuda::kInfinity, lse);
@@ -254,7 +322,17 @@ struct QueryLoader {
   /// All heads of the group, and of each the rows that see the key tile.
   __device__ __forceinline__ void walk() {
     __syncwarp();  // one lane has begun it
-    while (load_step()) {
+    for (bool more = true; more;) {
+      if constexpr (kRoomy) {
+        RowStep now;
+        if (plan(now)) {
+          more = load_step(now);
+        } else {
+          await_next();
+        }
+      } else {
+        more = load_step(plan_in_memory());
+      }
     }
   }
 
@@ -281,6 +359,8 @@ struct QueryLoader {
     if (lane() == 0) {
       shared.pairs = 0;
       shared.key_maps = maps.keys;
+      shared.counted = 0;
+      shared.held = 0;
       shared.index = static_cast<int>(blockIdx.x);
       shared.taken = 0;
       shared.blocks = static_cast<std::uint16_t>(gridDim.x);

@@ -90,8 +90,11 @@ struct BackwardShared {
   QueryStep steps[kSaid];  ///< the adder reads one when Q of the step is gone
   KeyRows items[2];
   // The loader's own, of whose registers there are few.
-  alignas(kDim > 128 ? 4 : 16) RowWalk walk;  // read at once
-  RowStep planned;                            ///< beside wide consumers
+  using Walk = RowWalk<(kDim > 128)>;
+  alignas(kDim > 128 ? 4 : 16) Walk walk;  // read at once
+  RowStep planned;       ///< beside wide consumers, and while its rows are awaited
+  std::int32_t counted;  ///< index of the last query segment whose counter was read
+  std::uint32_t held;    ///< by that counter
   std::int64_t pairs;
   const KeyMaps* key_maps;      ///< all: found from the kernel's parameters it takes two registers
   std::int32_t index;           ///< of the item that was drawn, among all

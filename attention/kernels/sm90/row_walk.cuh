@@ -3,6 +3,7 @@
 #include "attention/kernels/cuda/device/places.cuh"
 
 #include <cstdint>
+#include <type_traits>
 
 // How the backward's loader walks the query rows that see a key tile, as cuda::StepWalker does; but
 // all lanes of a warp do it alike, where the walk stands is read from shared memory at once, and
@@ -10,23 +11,32 @@
 // waits for each of these reads takes as long as the consumers' products (docs/notes/08).
 namespace annulus::attn::sm90 {
 
-/// Where the walk stands, and what memory says of that place.
+/// Where the walk stands, and what memory says of that place. Packed where a block fills its shared
+/// memory (head dim 192); elsewhere the threads that read it have no register to take it apart in.
+template <bool kPacked>
 struct RowWalk {
-  std::int32_t tile, first;           ///< of the next step: in tiles_by_key; row within the tile
-  std::int32_t head, last_head;       ///< over heads [head, last_head)
-  std::int32_t begin, end;            ///< of the key tile's tiles
-  std::int32_t row, rows;             ///< of the tile
-  std::int16_t keys, full;            ///< the same; no pair of it is masked
+  using Short = std::conditional_t<kPacked, std::uint16_t, std::int32_t>;
+  using Small = std::conditional_t<kPacked, std::uint8_t, std::uint16_t>;
+  /// Of `late`: all are there; one has to ask; those of the next step are there.
+  static constexpr unsigned kThere = 0, kUnknown = 1, kAwaited = 3;
+
+  std::int32_t tile, first;  ///< of the next step: in tiles_by_key; row within the tile
+  Short head, last_head;     ///< over heads [head, last_head)
+  std::int32_t begin, end;   ///< of the key tile's tiles
+  std::int32_t row, rows;    ///< of the tile
+  Small keys;                ///< the same
+  Small full : 1;            ///< no pair of it is masked
+  Small late : 2;            ///< what is known of the query segment's rows
+  Short batch;
   std::int32_t segment, segment_end;  ///< rows of the query segment
   std::int32_t shift;                 ///< from its rows to their tokens
-  std::int32_t batch;
 
   /// Reads the tile.
   __device__ __forceinline__ void enter(const cuda::Geometry& g) {
     const Tile& at = g.tiles_by_key[tile];
     row = at.row;
     rows = at.rows;
-    keys = static_cast<std::int16_t>(at.keys);
+    keys = static_cast<Small>(at.keys);
     full = at.full ? 1 : 0;
   }
 
@@ -45,14 +55,24 @@ struct RowWalk {
     segment = of;
     segment_end = row + rows;
     shift = -of;
+    late = kThere;
     for (int i = 0; i < g.query_count; ++i) {
       const QuerySegment& from = g.queries[i];
       if (of < from.row || of >= from.row + from.count) continue;
       segment = static_cast<std::int32_t>(from.row);
       segment_end = static_cast<std::int32_t>(from.row + from.count);
       shift = static_cast<std::int32_t>(from.token - from.row);
+      late = from.ready != nullptr ? kUnknown : kThere;
       return;
     }
+  }
+
+  /// Where the walk stands it is in the segment that `found` has found.
+  __device__ __forceinline__ void stay_in(const RowWalk& found) {
+    segment = found.segment;
+    segment_end = found.segment_end;
+    shift = found.shift;
+    late = found.late;
   }
 };
 
@@ -68,13 +88,13 @@ struct RowStep {
 };
 
 /// The next step, and the walk goes on to the one behind it.
-template <int kRows>
-__device__ __forceinline__ RowStep step_over(const cuda::Geometry& g, RowWalk& walk) {
+template <int kRows, bool kPacked>
+__device__ __forceinline__ RowStep step_over(const cuda::Geometry& g, RowWalk<kPacked>& walk) {
   RowStep now;
   now.tile = walk.tile;
   now.head = walk.head;
   now.batch = walk.batch;
-  now.keys = walk.keys;
+  now.keys = static_cast<std::int16_t>(walk.keys);
   now.full = walk.full != 0;
   now.row = walk.row + walk.first;
   now.part = walk.first / kRows;

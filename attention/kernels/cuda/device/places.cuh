@@ -55,14 +55,16 @@ __device__ inline Input values_of(const Geometry& g, const Params& p, std::int32
   return source == 0 ? p.v : g.sources[source - 1].v;
 }
 
-/// What a segment's counter must hold before keys [key, key + keys) of a key/value head are read.
-__device__ inline std::uint32_t needed_for(const KeySegment& segment, std::int64_t kv_head,
-                                           std::int64_t key, int keys) {
+/// What the counter of a segment of keys (of queries) must hold before [first, first + count) of it
+/// are read, of one key/value (query) head.
+template <typename Segment>
+__device__ inline std::uint32_t needed_for(const Segment& segment, std::int64_t head,
+                                           std::int64_t first, int count) {
   if (segment.needed == nullptr) return segment.all;
   const std::uint32_t* blocks =
-      segment.needed + kv_head * ((segment.count + kArrivalBlock - 1) / kArrivalBlock);
+      segment.needed + head * ((segment.count + kArrivalBlock - 1) / kArrivalBlock);
   std::uint32_t most = 0;
-  for (std::int64_t b = key / kArrivalBlock; b * kArrivalBlock < key + keys; ++b) {
+  for (std::int64_t b = first / kArrivalBlock; b * kArrivalBlock < first + count; ++b) {
     if (blocks[b] > most) most = blocks[b];
   }
   return most;

@@ -17,6 +17,7 @@ struct Step {
   int row = 0;   ///< of the launch
   int rows = 0;  ///< 0: past the last step
   int keys = 0;
+  int counted = -1;   ///< its query segment, if that has a counter
   bool full = false;  ///< no pair of the tile is masked
   bool last = false;  ///< of its part
 };
@@ -60,6 +61,7 @@ struct StepWalker {
       const std::int64_t offset = step.row - segment.row;
       if (offset < 0 || offset >= segment.count) continue;
       step.token = segment.token + offset;
+      if (segment.ready != nullptr) step.counted = i;
       if (segment.count - offset < step.rows) step.rows = static_cast<int>(segment.count - offset);
       return;
     }

@@ -56,9 +56,9 @@ __device__ inline bool await_count(const Geometry& g, const std::uint32_t* count
   return true;
 }
 
-/// One thread: waits for all keys of a segment that has a counter. False where the launch was
-/// aborted.
-__device__ inline bool await_all(const Geometry& g, const KeySegment& segment) {
+/// One thread: waits for all of a segment that has a counter. False where the launch was aborted.
+template <typename Segment>
+__device__ inline bool await_all(const Geometry& g, const Segment& segment) {
   std::uint32_t seen = 0;
   return await_count(g, segment.ready, segment.all, seen);
 }
@@ -80,6 +80,31 @@ __device__ inline bool await_keys(const Geometry& g, const KeySegment& segment,
   if (threadIdx.x == 0) {
     good = await_count(g, segment.ready, needed_for(segment, kv_head, key, keys), seen);
   }
+  return __syncthreads_and(good) != 0;
+}
+
+/// One thread: waits for the launch rows [row, row + rows) of a head. False where the launch was
+/// aborted.
+__device__ inline bool await_rows(const Geometry& g, std::int64_t head, std::int64_t row,
+                                  std::int64_t rows) {
+  for (int i = 0; i < g.query_count; ++i) {
+    const QuerySegment& from = g.queries[i];
+    const std::int64_t first = row > from.row ? row - from.row : 0;
+    const std::int64_t end =
+        row + rows < from.row + from.count ? row + rows - from.row : from.count;
+    if (from.ready == nullptr || first >= end) continue;
+    const std::uint32_t needed = needed_for(from, head, first, static_cast<int>(end - first));
+    std::uint32_t seen = 0;
+    if (!await_count(g, from.ready, needed, seen)) return false;
+  }
+  return true;
+}
+
+/// The whole block: the same.
+__device__ inline bool await_rows_of_block(const Geometry& g, std::int64_t head, std::int64_t row,
+                                           std::int64_t rows) {
+  bool good = true;
+  if (threadIdx.x == 0) good = await_rows(g, head, row, rows);
   return __syncthreads_and(good) != 0;
 }
 
