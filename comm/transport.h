@@ -17,6 +17,7 @@ struct Region {
   std::int64_t run = 0;                         ///< bytes
 
   std::int64_t bytes() const { return count[0] * count[1] * count[2] * run; }
+  bool operator==(const Region&) const = default;
 };
 
 /// The same region with adjacent runs joined, so that a dense box is one run.

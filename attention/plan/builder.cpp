@@ -119,25 +119,24 @@ std::int32_t RankBuilder::caller(Role role) {
 
 std::int32_t RankBuilder::source(Role role, HeadRange heads) {
   const std::int32_t original = caller(role);
-  if (!plan_.request.options.stage_caller) return original;
-  const std::int32_t staged = like(original);
+  if (!stages_sources()) return original;
+  const std::int32_t staged = like(role);
   copy(with_heads(whole(original), heads.first, heads.count),
        with_heads(whole(staged), heads.first, heads.count), 0);
   return staged;
 }
 
 std::int32_t RankBuilder::landing(Role role) {
-  const std::int32_t original = caller(role);
-  return plan_.request.options.stage_caller ? like(original) : original;
+  return stages_results() ? like(role) : caller(role);
 }
 
-std::int32_t RankBuilder::like(std::int32_t original) {
-  const PlanSlot shape = out_.slots[static_cast<std::size_t>(original)];
+std::int32_t RankBuilder::like(Role role) {
+  const PlanSlot shape = out_.slots[static_cast<std::size_t>(caller(role))];
   return slot(shape.name, shape.dtype, shape.tokens, shape.heads, shape.dim);
 }
 
 std::int32_t RankBuilder::heads_first(std::int32_t slot) {
-  if (plan_.request.options.stage_caller) {
+  if (options().stage_caller) {
     out_.slots[static_cast<std::size_t>(slot)].heads_first = true;
   }
   return slot;
@@ -166,13 +165,14 @@ void RankBuilder::add(ItemKind kind, std::size_t payload, int step,
   out_.items.push_back(item);
 }
 
-void RankBuilder::transfer(bool sends, int peer, const Block& block, int step) {
+void RankBuilder::transfer(bool sends, int peer, const Block& block, int step, Mover mover) {
   if (empty(block)) return;
   Transfer t;
   t.sends = sends;
   t.peer = peer;
   t.tag = (sends ? send_tags_ : receive_tags_)[static_cast<std::size_t>(peer)]++;
   t.round = round_;
+  t.mover = mover;
   t.block = block;
   t.bytes = problem().batch * block.tokens * block.heads * block.dims *
             size_of(out_.slots[static_cast<std::size_t>(block.slot)].dtype);

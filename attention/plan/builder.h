@@ -47,14 +47,27 @@ class RankBuilder {
                     std::int32_t dim);
   /// The slot of a caller's tensor, made on first use.
   std::int32_t caller(Role role);
-  /// Where transfers may read these heads of a caller's tensor: itself, or with `stage_caller` a
-  /// copy.
+  /// Transfers may not read what ulysses groups exchange of the caller's tensors, or not write
+  /// their results there.
+  bool stages_sources() const { return options().stage_caller && !options().give_in_place; }
+  bool stages_results() const { return options().stage_caller && !options().land_in_place; }
+  /// Who moves them: the end that is a caller's tensor.
+  Mover source_mover() const {
+    return options().stage_caller && !stages_sources() ? Mover::sender : Mover::any;
+  }
+  Mover result_mover() const {
+    return options().stage_caller && !stages_results() ? Mover::receiver : Mover::any;
+  }
+  /// Where transfers may read these heads of a caller's tensor: itself, or a copy.
   std::int32_t source(Role role, HeadRange heads);
-  /// Where transfers may write for a caller's tensor: itself, or with `stage_caller` a slot of its
-  /// shape that has to be copied out.
+  /// Where transfers may write for a caller's tensor: itself, or a slot of its shape that has to be
+  /// copied out.
   std::int32_t landing(Role role);
+  /// A slot of the shape of a caller's tensor.
+  std::int32_t like(Role role);
   /// The same slot, of which other ranks read or write some heads: with `stage_caller` it lies
-  /// heads first, so that these are whole pieces, or one for each of them. Other end: the same.
+  /// heads first, so that these are whole pieces, or one for each of them. Other end: the same. Of
+  /// a caller's tensor: it lies so.
   std::int32_t heads_first(std::int32_t slot);
   Block whole(std::int32_t slot) const;
   std::int64_t tokens(std::int32_t slot) const;
@@ -66,7 +79,7 @@ class RankBuilder {
   void next_round() { ++round_; }
   /// The same where those before made different numbers of rounds.
   void next_stage() { round_ = (round_ / kStage + 1) * kStage; }
-  void transfer(bool sends, int peer, const Block& block, int step);
+  void transfer(bool sends, int peer, const Block& block, int step, Mover mover = Mover::any);
   void copy(const Block& source, const Block& target, int step);
   /// fp32 to the input dtype (a copy where that is fp32).
   void convert(const Block& source, const Block& target, int step);
@@ -93,7 +106,7 @@ class RankBuilder {
   static constexpr std::int32_t kStage = 1 << 24;
 
   static std::int64_t pairs(const RowTable& rows, const std::vector<Segment>& keys);
-  std::int32_t like(std::int32_t slot);
+  const PlanOptions& options() const { return plan_.request.options; }
   void add(ItemKind kind, std::size_t payload, int step, std::span<const Access> accesses);
   void prepare(PrepareKind kind, const Block& source, const Block& source2, const Block& target,
                int step);

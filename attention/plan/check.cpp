@@ -25,11 +25,15 @@ constexpr std::size_t kMaxFaults = 50;
 
 class Checker {
  public:
-  explicit Checker(const std::vector<RankPlan>& ranks) : ranks_(ranks) {}
+  Checker(const std::vector<RankPlan>& ranks, bool stage_caller)
+      : ranks_(ranks), stage_caller_(stage_caller) {}
 
   std::vector<std::string> run() {
     for (const RankPlan& plan : ranks_) check_shape(plan);
     match_transfers();
+    for (const RankPlan& plan : ranks_) {
+      if (stage_caller_ && faults_.empty()) check_callers(plan);
+    }
     if (!faults_.empty()) return std::move(faults_);
     const Order order(ranks_, ends_);
     if (!order.acyclic()) {
@@ -108,6 +112,21 @@ class Checker {
     }
   }
 
+  /// With stage_caller, an end in a caller's tensor is the one that moves the data.
+  void check_callers(const RankPlan& plan) {
+    for (std::size_t i = 0; i < plan.items.size(); ++i) {
+      if (plan.items[i].kind != ItemKind::transfer) continue;
+      const auto id = static_cast<std::int32_t>(i);
+      const Transfer& t = transfer(plan.rank, id);
+      const PlanSlot& slot = slot_of(plan.rank, t.block);
+      if (slot.space != Space::caller || t.mover == (t.sends ? Mover::sender : Mover::receiver)) {
+        continue;
+      }
+      fault("{}: touches the caller's {}, which this rank has to move", describe(plan, id),
+            slot.name);
+    }
+  }
+
   void check_block(const RankPlan& plan, std::int32_t item, const Block& b) {
     if (b.slot < 0 || b.slot >= static_cast<std::int32_t>(plan.slots.size())) {
       fault("{}: slot {} does not exist", describe(plan, item), b.slot);
@@ -167,16 +186,8 @@ class Checker {
       fault("transfer {} from rank {} to rank {}: only one end exists", tag, from, to);
       return;
     }
-    const auto bytes = [&](int rank, std::int32_t item) {
-      const RankPlan& plan = ranks_[static_cast<std::size_t>(rank)];
-      return plan
-          .transfers[static_cast<std::size_t>(plan.items[static_cast<std::size_t>(item)].payload)]
-          .bytes;
-    };
-    const auto round = [&](int rank, std::int32_t item) {
-      const RankPlan& plan = ranks_[static_cast<std::size_t>(rank)];
-      return round_of(plan, plan.items[static_cast<std::size_t>(item)]);
-    };
+    const auto bytes = [&](int rank, std::int32_t item) { return transfer(rank, item).bytes; };
+    const auto round = [&](int rank, std::int32_t item) { return transfer(rank, item).round; };
     if (round(from, ends.send) != round(to, ends.receive)) {
       fault("transfer {} from rank {} to rank {}: leaves in round {}, arrives in round {}", tag,
             from, to, round(from, ends.send), round(to, ends.receive));
@@ -186,10 +197,7 @@ class Checker {
             bytes(from, ends.send), bytes(to, ends.receive));
     }
     const auto heads_first = [&](int rank, std::int32_t item) {
-      const RankPlan& plan = ranks_[static_cast<std::size_t>(rank)];
-      const auto payload =
-          static_cast<std::size_t>(plan.items[static_cast<std::size_t>(item)].payload);
-      return plan.slots[static_cast<std::size_t>(plan.transfers[payload].block.slot)].heads_first;
+      return slot_of(rank, transfer(rank, item).block).heads_first;
     };
     if (heads_first(from, ends.send) != heads_first(to, ends.receive)) {
       fault("transfer {} from rank {} to rank {}: one end lies heads first, the other does not",
@@ -197,7 +205,38 @@ class Checker {
     }
     ends.from = from;
     ends.to = to;
+    match_movers(ends, tag);
     ends_.push_back(ends);
+  }
+
+  /// Who moves the data addresses the other end, which may not be in a caller's tensor.
+  void match_movers(const attn::TransferEnds& ends, std::int32_t tag) {
+    const Transfer& send = transfer(ends.from, ends.send);
+    const Transfer& receive = transfer(ends.to, ends.receive);
+    if (send.mover != receive.mover) {
+      fault("transfer {} from rank {} to rank {}: its ends name different movers", tag, ends.from,
+            ends.to);
+      return;
+    }
+    if (send.mover == Mover::any) return;
+    const bool sender = send.mover == Mover::sender;
+    const int other = sender ? ends.to : ends.from;
+    const PlanSlot& theirs = slot_of(other, (sender ? receive : send).block);
+    if (theirs.space != Space::symmetric) {
+      fault(
+          "transfer {} from rank {} to rank {}: rank {} moves it and cannot address {} of rank {}",
+          tag, ends.from, ends.to, sender ? ends.from : ends.to, theirs.name, other);
+    }
+  }
+
+  const Transfer& transfer(int rank, std::int32_t item) const {
+    const RankPlan& plan = ranks_[static_cast<std::size_t>(rank)];
+    const Item& it = plan.items[static_cast<std::size_t>(item)];
+    return plan.transfers[static_cast<std::size_t>(it.payload)];
+  }
+
+  const PlanSlot& slot_of(int rank, const Block& block) const {
+    return ranks_[static_cast<std::size_t>(rank)].slots[static_cast<std::size_t>(block.slot)];
   }
 
   /// One place in two calls.
@@ -237,20 +276,21 @@ class Checker {
   }
 
   const std::vector<RankPlan>& ranks_;
+  bool stage_caller_;
   std::vector<std::string> faults_;
   std::vector<attn::TransferEnds> ends_;
 };
 
 }  // namespace
 
-std::vector<std::string> check_plan(const std::vector<RankPlan>& ranks) {
-  return Checker(ranks).run();
+std::vector<std::string> check_plan(const std::vector<RankPlan>& ranks, bool stage_caller) {
+  return Checker(ranks, stage_caller).run();
 }
 
 std::vector<std::string> check_plan(const Plan& plan) {
   std::vector<RankPlan> ranks;
   for (int r = 0; r < plan.world(); ++r) ranks.push_back(plan.rank(r));
-  return check_plan(ranks);
+  return check_plan(ranks, plan.request().options.stage_caller);
 }
 
 }  // namespace annulus

@@ -9,7 +9,7 @@ namespace annulus::attn {
 namespace {
 
 /// To be raised when plans of the same request change.
-constexpr std::int64_t kPlanFormat = 3;
+constexpr std::int64_t kPlanFormat = 4;
 
 class Fnv {
  public:
@@ -68,13 +68,26 @@ std::uint32_t hash_of(const Plan::Impl& plan) {
   const Problem& p = plan.problem();
   Fnv fnv;
   fnv.add(kPlanFormat);
-  for (const std::int64_t v :
-       {p.batch, p.seq, *p.seq_kv, p.heads, *p.heads_kv, p.head_dim, *p.head_dim_v,
-        std::int64_t{r.mesh.ring}, std::int64_t{r.mesh.ulysses}, r.options.tile_q, r.options.tile_k,
-        std::int64_t{r.options.gather_slices}, std::int64_t{r.options.ulysses_slices},
-        std::int64_t{r.options.resume}, std::int64_t{r.options.stage_caller},
-        std::int64_t{r.options.rounded_dkv}, std::int64_t{plan.moves_queries},
-        std::int64_t{r.options.keys_on_grid}}) {
+  for (const std::int64_t v : {p.batch,
+                               p.seq,
+                               *p.seq_kv,
+                               p.heads,
+                               *p.heads_kv,
+                               p.head_dim,
+                               *p.head_dim_v,
+                               std::int64_t{r.mesh.ring},
+                               std::int64_t{r.mesh.ulysses},
+                               r.options.tile_q,
+                               r.options.tile_k,
+                               std::int64_t{r.options.gather_slices},
+                               std::int64_t{r.options.ulysses_slices},
+                               std::int64_t{r.options.resume},
+                               std::int64_t{r.options.stage_caller},
+                               std::int64_t{r.options.give_in_place},
+                               std::int64_t{r.options.land_in_place},
+                               std::int64_t{r.options.rounded_dkv},
+                               std::int64_t{plan.moves_queries},
+                               std::int64_t{r.options.keys_on_grid}}) {
     fnv.add(v);
   }
   fnv.add(r.options.gather_launch);

@@ -41,12 +41,12 @@ class Timeline {
   double run() const {
     const std::size_t n = ends_.size();
     const double others = c_.members - 1;
-    double staged = 0;  // local copies so far
+    double staged = 0;  // local copies so far, which the link waits for where they are its sources
     double link = 0;
     std::vector<double> there(n);
     for (std::size_t i = 0; i < n; ++i) {
-      staged += local(in(i));
-      there[i] = link = std::max(link, staged) + move(in(i));
+      if (!c_.gives_in_place) link = std::max(link, staged += local(in(i)));
+      there[i] = link += move(in(i));
       if (i == 0) staged += local(all(c_.row_in, c_.key_in)) / others;
     }
     double done = staged;
@@ -54,9 +54,10 @@ class Timeline {
     for (std::size_t i = 0; i < n; ++i) {
       done = std::max(done, there[i]) + attend(heads(i));
       link = std::max(link, done) + move(out(i));
-      if (i + 1 < n) landed += local(out(i));
+      if (i + 1 < n && !c_.lands_in_place) landed += local(out(i));
     }
-    return std::max(link, done + landed) + local(out(n - 1));
+    const double last = c_.lands_in_place ? 0 : local(out(n - 1));
+    return std::max(link, done + landed) + last;
   }
 
  private:

@@ -22,6 +22,8 @@ struct SliceCase {
   std::int64_t key_in = 0;
   std::int64_t row_out = 0;  ///< and of its results
   std::int64_t key_out = 0;
+  bool gives_in_place = false;  ///< nothing is staged for others
+  bool lands_in_place = false;  ///< what others sent is not copied out
 };
 
 /// Where slices end, the last one at `heads`: at most `count`, as even as can be.

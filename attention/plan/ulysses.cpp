@@ -15,16 +15,17 @@ namespace {
 /// Own tokens, all heads -> the group's tokens, own heads. `target` holds the rank's heads.
 void scatter(RankBuilder& b, Role role, const Block& target, bool keys) {
   const std::int32_t source = b.source(role, heads_of_others(b, keys));
-  if (!keys) b.heads_first(source);
+  if (!keys && b.stages_sources()) b.heads_first(source);
   for (const int m : peers(b)) {
-    b.transfer(true, rank_of(b, m), heads_in(b.whole(source), heads_of(b, m, keys)), 0);
+    b.transfer(true, rank_of(b, m), heads_in(b.whole(source), heads_of(b, m, keys)), 0,
+               b.source_mover());
   }
   const int me = b.ulysses_index();
   b.copy(heads_in(b.whole(b.caller(role)), heads_of(b, me, keys)), tokens_of(b, target, me, keys),
          0);
   // All that is given comes before the first wait, so that one queue is enough.
   for (const int m : peers(b)) {
-    b.transfer(false, rank_of(b, m), tokens_of(b, target, m, keys), 0);
+    b.transfer(false, rank_of(b, m), tokens_of(b, target, m, keys), 0, b.source_mover());
   }
 }
 
@@ -37,12 +38,12 @@ void send_home(RankBuilder& b, const Block& source, Role role, std::int32_t land
   const Block to = b.whole(b.caller(role));
   b.copy(tokens_of(b, source, me, keys), with_heads(to, mine.first, mine.count), step);
   for (const int m : peers(b)) {
-    b.transfer(true, rank_of(b, m), tokens_of(b, source, m, keys), step);
+    b.transfer(true, rank_of(b, m), tokens_of(b, source, m, keys), step, b.result_mover());
   }
   for (const int m : peers(b)) {
     const HeadRange theirs = heads_of(b, m, keys);
-    b.transfer(false, rank_of(b, m), with_heads(b.whole(landing), theirs.first, theirs.count),
-               step);
+    b.transfer(false, rank_of(b, m), with_heads(b.whole(landing), theirs.first, theirs.count), step,
+               b.result_mover());
   }
 }
 
@@ -68,7 +69,7 @@ struct Home {
 void gather(RankBuilder& b, std::vector<Home> results) {
   for (Home& h : results) {
     h.landing = b.landing(h.role);
-    if (!h.keys) b.heads_first(h.landing);
+    if (!h.keys && (b.stages_results() || h.role == Role::lse)) b.heads_first(h.landing);
     send_home(b, h.source, h.role, h.landing, h.keys);
   }
   for (const Home& h : results) land(b, h.landing, h.role, h.keys);
@@ -78,14 +79,16 @@ std::int32_t rows_slot(RankBuilder& b, std::string_view name, DType dtype, std::
   return b.slot(name, dtype, b.group().seq, b.heads().count, dim);
 }
 
-/// The same, of which others get what they hold the tokens of, or give it.
-std::int32_t exchanged(RankBuilder& b, std::string_view name, DType dtype, std::int32_t dim) {
-  return b.heads_first(rows_slot(b, name, dtype, dim));
+/// The same, of which others give what they hold the tokens of, or get it: as that lies.
+std::int32_t exchanged(RankBuilder& b, std::string_view name, DType dtype, std::int32_t dim,
+                       bool staged) {
+  const std::int32_t slot = rows_slot(b, name, dtype, dim);
+  return staged ? b.heads_first(slot) : slot;
 }
 
 SlotView scattered_rows(RankBuilder& b, Role role, std::string_view name, DType dtype,
                         std::int32_t dim) {
-  const std::int32_t slot = exchanged(b, name, dtype, dim);
+  const std::int32_t slot = exchanged(b, name, dtype, dim, b.stages_sources());
   scatter(b, role, b.whole(slot), false);
   return view(slot, b.heads().first);
 }
@@ -198,13 +201,15 @@ GroupTensors scatter_heads(RankBuilder& b, bool pack, std::int64_t kv_tokens) {
   t.v = view(kv, b.heads_kv().first, b.dim());
   if (pack) t.packed_kv = kv;
   if (forward) {
-    t.out = view(exchanged(b, "out of heads", dtype, b.dim_v()), b.heads().first);
-    t.lse = view(exchanged(b, "lse of heads", DType::f32, 1), b.heads().first);
+    t.out =
+        view(exchanged(b, "out of heads", dtype, b.dim_v(), b.stages_results()), b.heads().first);
+    t.lse = view(exchanged(b, "lse of heads", DType::f32, 1, true), b.heads().first);
   } else {
     t.dout = scattered_rows(b, Role::dout, "dout of heads", dtype, b.dim_v());
-    const std::int32_t lse = rows_slot(b, "lse of heads", DType::f32, 1);
-    const std::int32_t delta = rows_slot(b, "delta of heads", DType::f32, 1);
-    HeadExchange(b).exchange_statistics(lse, delta);
+    HeadExchange x(b);
+    const std::int32_t lse = x.group_lse();
+    const std::int32_t delta = x.group_delta();
+    x.exchange_statistics(lse, delta);
     t.lse = view(lse, b.heads().first);
     t.delta = view(delta, b.heads().first);
   }
@@ -225,7 +230,7 @@ void gather_heads_backward(RankBuilder& b, const GroupGradients& g) {
   std::int32_t dq = g.dq.slot;
   // What travelled has room for the longest group, and lies tokens first.
   if (b.problem().dtype != DType::f32 || b.plan().moves_queries) {
-    dq = exchanged(b, "dq rounded", b.problem().dtype, b.dim());
+    dq = exchanged(b, "dq rounded", b.problem().dtype, b.dim(), b.stages_results());
     b.convert(with_tokens(b.whole(g.dq.slot), 0, b.group().seq), b.whole(dq),
               b.plan().request.mesh.ring);
   }
@@ -238,7 +243,7 @@ SlotView dq_target(RankBuilder& b) {
     return view(b.caller(Role::dq), 0);
   }
   const std::int32_t dq = rows_slot(b, "dq", DType::f32, b.dim());
-  if (b.plan().request.mesh.ulysses > 1) b.heads_first(dq);
+  if (b.plan().request.mesh.ulysses > 1 && b.stages_results()) b.heads_first(dq);
   return view(dq, b.heads().first);
 }
 

@@ -1,63 +1,96 @@
+// What comes in: q, K, V, dO and statistics. ulysses_results.cpp: what goes home.
+
 #include "attention/plan/ulysses_exchange.h"
 
 namespace annulus::attn {
 
 HeadExchange::HeadExchange(RankBuilder& b)
     : b_(b),
-      staged_(b.plan().request.options.stage_caller),
+      stages_sources_(b.stages_sources()),
+      stages_results_(b.stages_results()),
       me_(b.ulysses_index()),
       peers_(peers(b)) {}
 
-std::int32_t HeadExchange::group_rows(std::string_view name, DType dtype, std::int32_t dim) {
-  return b_.heads_first(b_.slot(name, dtype, b_.group().seq, b_.heads().count, dim));
-}
-
-std::int32_t HeadExchange::group_numbers(std::string_view name) {
+std::int32_t HeadExchange::numbers(std::string_view name) {
   return b_.slot(name, DType::f32, b_.group().seq, b_.heads().count, 1);
 }
 
-std::int32_t HeadExchange::group_keys(std::string_view name, DType dtype) {
-  const std::int32_t dim = b_.dim() + b_.dim_v();
-  return b_.heads_first(b_.slot(name, dtype, b_.group().seq_kv, b_.heads_kv().count, dim));
+/// As the caller's lies, where that is an end of the transfers.
+std::int32_t HeadExchange::group_lse() {
+  const std::int32_t slot = numbers("lse of heads");
+  const bool forward = b_.plan().request.pass == Pass::forward;
+  return (forward ? stages_results_ : stages_sources_) ? slot : b_.heads_first(slot);
 }
 
-std::int32_t HeadExchange::rows_landing(Role role) { return b_.heads_first(b_.landing(role)); }
+std::int32_t HeadExchange::group_delta() { return numbers("delta of heads"); }
+
+std::int32_t HeadExchange::group_rows(std::string_view name, DType dtype, std::int32_t dim,
+                                      bool staged) {
+  const std::int32_t slot = b_.slot(name, dtype, b_.group().seq, b_.heads().count, dim);
+  return staged ? b_.heads_first(slot) : slot;
+}
 
 HeadExchange::Rows HeadExchange::rows(Role role, std::string_view name, std::int32_t dim) {
-  return {role, rows_landing(role), group_rows(name, b_.problem().dtype, dim)};
+  const std::int32_t source = stages_sources_ ? b_.heads_first(b_.like(role)) : b_.caller(role);
+  return {role, source, group_rows(name, b_.problem().dtype, dim, stages_sources_)};
 }
 
-/// The K or V of a slot that holds both.
-Block HeadExchange::keys_part(std::int32_t slot, Role role) const {
-  return role == Role::k || role == Role::dk ? with_dims(b_.whole(slot), 0, b_.dim())
-                                             : with_dims(b_.whole(slot), b_.dim(), b_.dim_v());
+Block HeadExchange::k_of(const KeyPair& keys) const {
+  return with_dims(b_.whole(keys.k.slot), keys.k.dim, b_.dim());
+}
+
+Block HeadExchange::v_of(const KeyPair& keys) const {
+  return with_dims(b_.whole(keys.v.slot), keys.v.dim, b_.dim_v());
+}
+
+std::vector<Block> HeadExchange::pieces(const KeyPair& keys) const {
+  if (keys.packed()) return {b_.whole(keys.k.slot)};
+  return {k_of(keys), v_of(keys)};
+}
+
+KeyPair HeadExchange::packed(std::string_view name, DType dtype, std::int64_t tokens,
+                             HeadRange heads) {
+  const std::int32_t slot =
+      b_.heads_first(b_.slot(name, dtype, tokens, heads.count, b_.dim() + b_.dim_v()));
+  return {view(slot, heads.first), view(slot, heads.first, b_.dim())};
+}
+
+/// Of the group. In one slot where what travels is.
+KeyPair HeadExchange::group_keys(std::string_view both, std::string_view k, std::string_view v,
+                                 DType dtype, bool staged) {
+  const HeadRange heads = b_.heads_kv();
+  const std::int64_t tokens = b_.group().seq_kv;
+  if (staged) return packed(both, dtype, tokens, heads);
+  return {view(b_.slot(k, dtype, tokens, heads.count, b_.dim()), heads.first),
+          view(b_.slot(v, dtype, tokens, heads.count, b_.dim_v()), heads.first)};
 }
 
 /// Staged, they are packed and travel as one.
-std::int32_t HeadExchange::keys() {
-  if (staged_) {
-    packed_ = keys_landing();
+void HeadExchange::keys() {
+  sources_ = {view(b_.caller(Role::k), 0), view(b_.caller(Role::v), 0)};
+  if (stages_sources_) {
+    const KeyPair callers = sources_;
+    sources_ = packed_home();
     const HeadRange others = heads_of_others(b_, true);
-    for (const Role role : {Role::k, Role::v}) {
-      b_.copy(heads_in(b_.whole(b_.caller(role)), others),
-              heads_in(keys_part(packed_, role), others), 0);
-    }
+    b_.copy(heads_in(k_of(callers), others), heads_in(k_of(sources_), others), 0);
+    b_.copy(heads_in(v_of(callers), others), heads_in(v_of(sources_), others), 0);
   }
-  kv_ = group_keys("kv of heads", b_.problem().dtype);
-  return kv_;
+  keys_ =
+      group_keys("kv of heads", "k of heads", "v of heads", b_.problem().dtype, stages_sources_);
 }
 
 void HeadExchange::give(int i, const Rows& rows) {
   stage(rows, i);
   for (const int m : peers_) {
-    b_.transfer(true, rank_of(b_, m), heads_in(b_.whole(rows.source), slice_rows(b_, m, i)), i);
+    b_.transfer(true, rank_of(b_, m), heads_in(b_.whole(rows.source), slice_rows(b_, m, i)), i,
+                b_.source_mover());
   }
 }
 
 void HeadExchange::take(int i, const Rows& rows) {
   const Block to = heads_in(b_.whole(rows.target), slice_rows(b_, me_, i), b_.heads().first);
   for (const int m : peers_) {
-    b_.transfer(false, rank_of(b_, m), tokens_of(b_, to, m, false), i);
+    b_.transfer(false, rank_of(b_, m), tokens_of(b_, to, m, false), i, b_.source_mover());
   }
 }
 
@@ -74,14 +107,9 @@ void HeadExchange::stage(const Rows& rows, int i) {
 
 void HeadExchange::give_keys(int i) {
   for (const int m : peers_) {
-    const auto give = [&](std::int32_t slot) {
-      b_.transfer(true, rank_of(b_, m), heads_in(b_.whole(slot), slice_keys(b_, m, i)), i);
-    };
-    if (staged_) {
-      give(packed_);
-    } else {
-      give(b_.caller(Role::k));
-      give(b_.caller(Role::v));
+    for (const Block& piece : pieces(sources_)) {
+      b_.transfer(true, rank_of(b_, m), heads_in(piece, slice_keys(b_, m, i)), i,
+                  b_.source_mover());
     }
   }
 }
@@ -89,28 +117,21 @@ void HeadExchange::give_keys(int i) {
 void HeadExchange::take_keys(int i) {
   const HeadRange heads = slice_keys(b_, me_, i);
   for (const int m : peers_) {
-    const auto take = [&](const Block& block) {
-      const Block to = heads_in(block, heads, b_.heads_kv().first);
-      b_.transfer(false, rank_of(b_, m), tokens_of(b_, to, m, true), i);
-    };
-    if (staged_) {
-      take(b_.whole(kv_));
-    } else {
-      take(keys_part(kv_, Role::k));
-      take(keys_part(kv_, Role::v));
+    for (const Block& piece : pieces(keys_)) {
+      const Block to = heads_in(piece, heads, b_.heads_kv().first);
+      b_.transfer(false, rank_of(b_, m), tokens_of(b_, to, m, true), i, b_.source_mover());
     }
   }
 }
 
 void HeadExchange::copy_own(std::initializer_list<const Rows*> rows) {
-  for (const Role role : {Role::k, Role::v}) {
-    b_.copy(heads_in(b_.whole(b_.caller(role)), b_.heads_kv()),
-            tokens_of(b_, keys_part(kv_, role), me_, true), 0);
-  }
-  for (const Rows* r : rows) {
-    b_.copy(heads_in(b_.whole(b_.caller(r->role)), b_.heads()),
-            tokens_of(b_, b_.whole(r->target), me_, false), 0);
-  }
+  const auto copy = [&](Role role, const Block& to, bool keys) {
+    b_.copy(heads_in(b_.whole(b_.caller(role)), keys ? b_.heads_kv() : b_.heads()),
+            tokens_of(b_, to, me_, keys), 0);
+  };
+  copy(Role::k, k_of(keys_), true);
+  copy(Role::v, v_of(keys_), true);
+  for (const Rows* r : rows) copy(r->role, b_.whole(r->target), false);
 }
 
 /// A number for each own row and head of a member, in one piece: as part of a tensor of all heads
@@ -118,6 +139,19 @@ void HeadExchange::copy_own(std::initializer_list<const Rows*> rows) {
 std::int32_t HeadExchange::part(std::string_view name, int member) {
   return b_.slot(name, DType::f32, b_.plan().sharding.seq_local(b_.rank()),
                  heads_of(b_, member, false).count, 1);
+}
+
+/// Others' own rows of lse: staged, or where the caller has them.
+Block HeadExchange::lse_source(int member) {
+  const std::int32_t all = b_.caller(Role::lse);
+  const Block theirs = heads_in(b_.whole(all), heads_of(b_, member, false));
+  if (!stages_sources_) {
+    b_.heads_first(all);
+    return theirs;
+  }
+  const Block staged = b_.whole(part("lse part", member));
+  b_.copy(theirs, staged, 0);
+  return staged;
 }
 
 void HeadExchange::exchange_statistics(std::int32_t lse, std::int32_t delta) {
@@ -129,25 +163,22 @@ void HeadExchange::exchange_statistics(std::int32_t lse, std::int32_t delta) {
   };
   // All flags behind all kernels: one call.
   std::vector<Block> given;
-  for (const int m : peers_) {
-    given.push_back(caller(Role::lse, m));
-    if (!staged_) continue;
-    const Block staged = b_.whole(part("lse part", m));
-    b_.copy(given.back(), staged, 0);
-    given.back() = staged;
-  }
+  for (const int m : peers_) given.push_back(lse_source(m));
   for (const int m : peers_) {
     given.push_back(b_.whole(part("delta part", m)));
     sums(m, given.back());
   }
+  const auto mover = [&](bool of_lse) { return of_lse ? b_.source_mover() : Mover::any; };
   for (std::size_t i = 0; i < given.size(); ++i) {
-    b_.transfer(true, rank_of(b_, peers_[i % peers_.size()]), given[i], 0);
+    b_.transfer(true, rank_of(b_, peers_[i % peers_.size()]), given[i], 0,
+                mover(i < peers_.size()));
   }
   b_.copy(caller(Role::lse, me_), tokens_of(b_, b_.whole(lse), me_, false), 0);
   sums(me_, tokens_of(b_, b_.whole(delta), me_, false));
   for (const std::int32_t to : {lse, delta}) {
     for (const int m : peers_) {
-      b_.transfer(false, rank_of(b_, m), tokens_of(b_, b_.whole(to), m, false), 0);
+      b_.transfer(false, rank_of(b_, m), tokens_of(b_, b_.whole(to), m, false), 0,
+                  mover(to == lse));
     }
   }
 }
@@ -158,136 +189,10 @@ Attend HeadExchange::attend(int i, std::int32_t q, std::int32_t lse) const {
   a.head = heads.first;
   a.heads = heads.count;
   a.q = view(q, b_.heads().first);
-  a.k = view(kv_, b_.heads_kv().first);
-  a.v = view(kv_, b_.heads_kv().first, b_.dim());
+  a.k = keys_.k;
+  a.v = keys_.v;
   a.lse = view(lse, b_.heads().first);
   return a;
-}
-
-void HeadExchange::give_rows(std::int32_t slot, int i) {
-  const Block from = heads_in(b_.whole(slot), slice_rows(b_, me_, i), b_.heads().first);
-  for (const int m : peers_) {
-    b_.transfer(true, rank_of(b_, m), tokens_of(b_, from, m, false), i);
-  }
-}
-
-void HeadExchange::take_rows(std::int32_t landing, int i) {
-  for (const int m : peers_) {
-    b_.transfer(false, rank_of(b_, m), heads_in(b_.whole(landing), slice_rows(b_, m, i)), i);
-  }
-}
-
-/// Heads of a member that come before its last slice.
-HeadRange HeadExchange::before_last(int member, bool keys) const {
-  const HeadRange all = heads_of(b_, member, keys);
-  const HeadRange late = keys ? slice_keys(b_, member, last()) : slice_rows(b_, member, last());
-  return {all.first, all.count - late.count};
-}
-
-/// Calls fn(heads) for what came of each other member: of the last slice last.
-template <typename Fn>
-void HeadExchange::for_landed(bool keys, Fn fn) {
-  for (const int m : peers_) fn(before_last(m, keys));
-  for (const int m : peers_) {
-    fn(keys ? slice_keys(b_, m, last()) : slice_rows(b_, m, last()));
-  }
-}
-
-void HeadExchange::copy_own_rows_home(std::int32_t slot, Role role) {
-  b_.copy(tokens_of(b_, b_.whole(slot), me_, false),
-          heads_in(b_.whole(b_.caller(role)), b_.heads()), last());
-}
-
-void HeadExchange::copy_rows_home(std::int32_t landing, Role role) {
-  const std::int32_t to = b_.caller(role);
-  if (landing == to) return;
-  for_landed(false, [&](HeadRange heads) {
-    b_.copy(heads_in(b_.whole(landing), heads), heads_in(b_.whole(to), heads), last());
-  });
-}
-
-std::int32_t HeadExchange::keys_landing() {
-  if (!staged_) return -1;
-  return b_.heads_first(
-      b_.slot("kv", b_.problem().dtype, b_.plan().sharding.seq_kv_local(b_.rank()),
-              static_cast<std::int32_t>(*b_.problem().heads_kv), b_.dim() + b_.dim_v()));
-}
-
-void HeadExchange::give_keys_home(std::int32_t slot, int i) {
-  const HeadRange heads = slice_keys(b_, me_, i);
-  for (const int m : peers_) {
-    const auto give = [&](const Block& block) {
-      const Block from = heads_in(block, heads, b_.heads_kv().first);
-      b_.transfer(true, rank_of(b_, m), tokens_of(b_, from, m, true), i);
-    };
-    if (staged_) {
-      give(b_.whole(slot));
-    } else {
-      give(keys_part(slot, Role::dk));
-      give(keys_part(slot, Role::dv));
-    }
-  }
-}
-
-void HeadExchange::take_keys_home(std::int32_t landing, int i) {
-  for (const int m : peers_) {
-    const auto take = [&](std::int32_t slot) {
-      b_.transfer(false, rank_of(b_, m), heads_in(b_.whole(slot), slice_keys(b_, m, i)), i);
-    };
-    if (staged_) {
-      take(landing);
-    } else {
-      take(b_.caller(Role::dk));
-      take(b_.caller(Role::dv));
-    }
-  }
-}
-
-void HeadExchange::copy_own_keys_home(std::int32_t slot) {
-  for (const Role role : {Role::dk, Role::dv}) {
-    b_.copy(tokens_of(b_, keys_part(slot, role), me_, true),
-            heads_in(b_.whole(b_.caller(role)), b_.heads_kv()), last());
-  }
-}
-
-void HeadExchange::copy_keys_home(std::int32_t landing) {
-  if (!staged_) return;
-  for_landed(true, [&](HeadRange heads) {
-    for (const Role role : {Role::dk, Role::dv}) {
-      b_.copy(heads_in(keys_part(landing, role), heads), heads_in(b_.whole(b_.caller(role)), heads),
-              last());
-    }
-  });
-}
-
-std::vector<std::int32_t> HeadExchange::lse_landing() {
-  std::vector<std::int32_t> slots(b_.plan().heads.size(), b_.caller(Role::lse));
-  if (!staged_) return slots;
-  for (const int m : peers_) slots[static_cast<std::size_t>(m)] = part("lse part", m);
-  return slots;
-}
-
-void HeadExchange::give_lse(std::int32_t slot) {
-  for (const int m : peers_) {
-    b_.transfer(true, rank_of(b_, m), tokens_of(b_, b_.whole(slot), m, false), last());
-  }
-}
-
-void HeadExchange::take_lse(const std::vector<std::int32_t>& landing) {
-  for (const int m : peers_) {
-    const Block to = b_.whole(landing[static_cast<std::size_t>(m)]);
-    b_.transfer(false, rank_of(b_, m), staged_ ? to : heads_in(to, heads_of(b_, m, false)), last());
-  }
-}
-
-void HeadExchange::copy_lse_home(std::int32_t slot, const std::vector<std::int32_t>& landing) {
-  const Block to = b_.whole(b_.caller(Role::lse));
-  b_.copy(tokens_of(b_, b_.whole(slot), me_, false), heads_in(to, b_.heads()), last());
-  if (!staged_) return;
-  for (const int m : peers_) {
-    b_.copy(b_.whole(landing[static_cast<std::size_t>(m)]), heads_in(to, heads_of(b_, m, false)),
-            last());
-  }
 }
 
 }  // namespace annulus::attn

@@ -10,18 +10,25 @@
 
 namespace annulus::attn {
 
+/// K and V, or dK and dV: side by side in one slot, or in a slot each.
+struct KeyPair {
+  SlotView k, v;
+
+  bool packed() const { return k.slot == v.slot; }
+};
+
 /// What ranks of one group give each other in slices of heads: one rank's part. Slots of all heads
 /// are the caller's or have its shape; slots of the group hold its tokens and this rank's heads.
-/// Where transfers may not touch the caller's tensors, all but those of one number a row lie heads
-/// first (RankBuilder::heads_first): rows out of [tokens, heads, dim] are slow to fetch.
+///
+/// What transfers read or write in the caller's tensors lies as these do at both ends. What is
+/// staged, or lands to be copied out, lies heads first, K beside V (RankBuilder::heads_first): rows
+/// out of [tokens, heads, dim] are slow to fetch. Numbers of the caller lie heads first.
 class HeadExchange {
  public:
   explicit HeadExchange(RankBuilder& b);
 
   int slices() const { return slices_of(b_); }
   int last() const { return slices() - 1; }
-  /// Transfers may not touch the caller's tensors.
-  bool staged() const { return staged_; }
 
   /// A caller's tensor of rows, where transfers read it, and where its heads come together.
   struct Rows {
@@ -30,11 +37,14 @@ class HeadExchange {
     std::int32_t target = -1;
   };
   Rows rows(Role role, std::string_view name, std::int32_t dim);
-  /// The same of K and V, side by side in one slot of the group.
-  std::int32_t keys();
-  std::int32_t group_rows(std::string_view name, DType dtype, std::int32_t dim);
-  std::int32_t group_numbers(std::string_view name);
-  std::int32_t group_keys(std::string_view name, DType dtype);
+  /// The same of K and V.
+  void keys();
+  /// lse of the group, as exchange_statistics() and the lse of results take it.
+  std::int32_t group_lse();
+  std::int32_t group_delta();
+  /// Results of the group.
+  std::int32_t result_rows(std::string_view name, DType dtype, std::int32_t dim);
+  KeyPair result_keys(DType dtype, bool rounded);
 
   /// Others' slices i of keys or rows are given, and the own one comes in.
   void give_keys(int i);
@@ -57,12 +67,14 @@ class HeadExchange {
   void copy_own_rows_home(std::int32_t slot, Role role);
   void copy_rows_home(std::int32_t landing, Role role);
 
-  /// The same of dK|dV. Unless staged they land in the caller's tensors: -1.
-  std::int32_t keys_landing();
-  void give_keys_home(std::int32_t slot, int i);
-  void take_keys_home(std::int32_t landing, int i);
-  void copy_own_keys_home(std::int32_t slot);
-  void copy_keys_home(std::int32_t landing);
+  /// The same of dK and dV.
+  KeyPair keys_landing();
+  void give_keys_home(const KeyPair& keys, int i);
+  void take_keys_home(const KeyPair& landing, int i);
+  void copy_own_keys_home(const KeyPair& keys);
+  void copy_keys_home(const KeyPair& landing);
+  /// Slice i of own heads, fp32 to the input dtype.
+  void convert_keys(const KeyPair& from, const KeyPair& to, int i);
 
   /// The same of lse, all slices together.
   std::vector<std::int32_t> lse_landing();
@@ -71,19 +83,31 @@ class HeadExchange {
   void copy_lse_home(std::int32_t slot, const std::vector<std::int32_t>& landing);
 
  private:
+  std::int32_t numbers(std::string_view name);
+  std::int32_t group_rows(std::string_view name, DType dtype, std::int32_t dim, bool staged);
+  KeyPair group_keys(std::string_view both, std::string_view k, std::string_view v, DType dtype,
+                     bool staged);
+  KeyPair packed(std::string_view name, DType dtype, std::int64_t tokens, HeadRange heads);
+  KeyPair packed_home();
+  KeyPair gradients();  ///< the caller's
   void stage(const Rows& rows, int i);
-  Block keys_part(std::int32_t slot, Role role) const;
+  Block lse_source(int member);
+  Block k_of(const KeyPair& keys) const;
+  Block v_of(const KeyPair& keys) const;
+  /// What is one transfer: both, or each.
+  std::vector<Block> pieces(const KeyPair& keys) const;
   HeadRange before_last(int member, bool keys) const;
   template <typename Fn>
   void for_landed(bool keys, Fn fn);
   std::int32_t part(std::string_view name, int member);
 
   RankBuilder& b_;
-  bool staged_;
+  bool stages_sources_;
+  bool stages_results_;
   int me_;
   std::vector<int> peers_;
-  std::int32_t packed_ = -1;  ///< staged: K|V of own tokens, all heads
-  std::int32_t kv_ = -1;
+  KeyPair sources_;  ///< own tokens, all heads
+  KeyPair keys_;     ///< the group's tokens, own heads
 };
 
 }  // namespace annulus::attn

@@ -80,6 +80,8 @@ SliceCase slice_case(const Plan::Impl& plan) {
   c.key_in = widths * size;
   c.row_out = (forward ? *p.head_dim_v : p.head_dim) * size;
   c.key_out = forward ? 0 : widths * size;
+  c.gives_in_place = plan.request.options.give_in_place;
+  c.lands_in_place = plan.request.options.land_in_place;
   return c;
 }
 

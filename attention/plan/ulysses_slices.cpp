@@ -4,6 +4,8 @@
 // Copies within a GPU do not start beside an attend that fills it. So what others will fetch is
 // staged before the first attend, the first slice first, and what others sent is copied out behind
 // the last one. Between two attends stand flags alone, and in backward the rounding of gradients.
+// In place (PlanOptions::give_in_place, land_in_place) neither is needed: owners write their heads
+// into the others' slots, and fetch results into the caller's tensors.
 //
 // Each rank gives before it takes the same, so that one hardware queue is enough; what is taken
 // beside an attend is enqueued behind it, so that the host and that queue come to the attend first.
@@ -21,7 +23,18 @@ namespace {
 
 using Inputs = std::initializer_list<const HeadExchange::Rows*>;
 
-/// The first slice comes in; the others are given.
+/// Slice i of all that comes in.
+void give(HeadExchange& x, Inputs rows, int i) {
+  x.give_keys(i);
+  for (const HeadExchange::Rows* r : rows) x.give(i, *r);
+}
+
+void take(HeadExchange& x, Inputs rows, int i) {
+  x.take_keys(i);
+  for (const HeadExchange::Rows* r : rows) x.take(i, *r);
+}
+
+/// The first slice comes in; the others are staged and given.
 template <typename Also>
 void begin(RankBuilder& b, HeadExchange& x, Inputs rows, Also also) {
   b.next_round();
@@ -36,9 +49,18 @@ void begin(RankBuilder& b, HeadExchange& x, Inputs rows, Also also) {
   also();
   x.copy_own(rows);
   b.next_round();
+  for (int i = 1; b.stages_sources() && i < x.slices(); ++i) give(x, rows, i);
+}
+
+/// The others come in beside the first attend: all in one round, or, where nothing is staged for
+/// them, in one each, so that the second slice does not wait for the third.
+void take_others(RankBuilder& b, HeadExchange& x, Inputs rows) {
   for (int i = 1; i < x.slices(); ++i) {
-    x.give_keys(i);
-    for (const HeadExchange::Rows* r : rows) x.give(i, *r);
+    if (!b.stages_sources()) {
+      b.next_round();
+      give(x, rows, i);
+    }
+    take(x, rows, i);
   }
 }
 
@@ -54,10 +76,7 @@ void walk(RankBuilder& b, HeadExchange& x, Inputs rows, AttendTo attend,
           const std::vector<Result>& results) {
   for (int i = 0; i < x.slices(); ++i) {
     attend(i);
-    for (int next = 1; i == 0 && next < x.slices(); ++next) {
-      x.take_keys(next);
-      for (const HeadExchange::Rows* r : rows) x.take(next, *r);
-    }
+    if (i == 0) take_others(b, x, rows);
     for (const Result& r : results) {
       if (i > 0) r.take(i - 1);
     }
@@ -78,18 +97,18 @@ std::int64_t all_pairs(const RankBuilder& b) { return b.rows().pairs({0, *b.prob
 /// Gradients of the group, and what of them goes home: rounded copies of those in fp32.
 struct Gradients {
   std::int32_t dq = -1;
-  std::int32_t dkv = -1;
   std::int32_t dq_home = -1;
-  std::int32_t dkv_home = -1;
+  KeyPair dkv;
+  KeyPair dkv_home;
 };
 
 Gradients make_gradients(RankBuilder& b, HeadExchange& x) {
   Gradients g;
-  g.dq = g.dq_home = x.group_rows("dq", DType::f32, b.dim());
-  g.dkv = g.dkv_home = x.group_keys("dkv", b.own_dkv());
+  g.dq = g.dq_home = x.result_rows("dq", DType::f32, b.dim());
+  g.dkv = g.dkv_home = x.result_keys(b.own_dkv(), false);
   const DType dtype = b.problem().dtype;
-  if (dtype != DType::f32) g.dq_home = x.group_rows("dq rounded", dtype, b.dim());
-  if (dtype != b.own_dkv()) g.dkv_home = x.group_keys("dkv rounded", dtype);
+  if (dtype != DType::f32) g.dq_home = x.result_rows("dq rounded", dtype, b.dim());
+  if (dtype != b.own_dkv()) g.dkv_home = x.result_keys(dtype, true);
   return g;
 }
 
@@ -100,12 +119,8 @@ void round_rows(RankBuilder& b, const Gradients& g, int i) {
   b.convert(heads_in(b.whole(g.dq), heads, origin), heads_in(b.whole(g.dq_home), heads, origin), i);
 }
 
-void round_keys(RankBuilder& b, const Gradients& g, int i) {
-  if (g.dkv == g.dkv_home) return;
-  const HeadRange heads = slice_keys(b, b.ulysses_index(), i);
-  const std::int32_t origin = b.heads_kv().first;
-  b.convert(heads_in(b.whole(g.dkv), heads, origin), heads_in(b.whole(g.dkv_home), heads, origin),
-            i);
+void round_keys(HeadExchange& x, const Gradients& g, int i) {
+  if (g.dkv.k.slot != g.dkv_home.k.slot) x.convert_keys(g.dkv, g.dkv_home, i);
 }
 
 }  // namespace
@@ -114,8 +129,8 @@ void sliced_forward(RankBuilder& b) {
   HeadExchange x(b);
   x.keys();
   const HeadExchange::Rows q = x.rows(Role::q, "q of heads", b.dim());
-  const std::int32_t out = x.group_rows("out of heads", b.problem().dtype, b.dim_v());
-  const std::int32_t lse = x.group_numbers("lse of heads");
+  const std::int32_t out = x.result_rows("out of heads", b.problem().dtype, b.dim_v());
+  const std::int32_t lse = x.group_lse();
   begin(b, x, {&q}, [] {});
   const std::int32_t landing = x.rows_landing(Role::out);
   const std::vector<std::int32_t> lse_landing = x.lse_landing();
@@ -145,20 +160,20 @@ void sliced_backward(RankBuilder& b) {
   x.keys();
   const HeadExchange::Rows q = x.rows(Role::q, "q of heads", b.dim());
   const HeadExchange::Rows dout = x.rows(Role::dout, "dout of heads", b.dim_v());
-  const std::int32_t lse = x.group_numbers("lse of heads");
-  const std::int32_t delta = x.group_numbers("delta of heads");
+  const std::int32_t lse = x.group_lse();
+  const std::int32_t delta = x.group_delta();
   begin(b, x, {&q, &dout}, [&] { x.exchange_statistics(lse, delta); });
   const Gradients g = make_gradients(b, x);
   const std::int32_t landing = x.rows_landing(Role::dq);
-  const std::int32_t keys_landing = x.keys_landing();
+  const KeyPair keys_landing = x.keys_landing();
   const std::int64_t pairs = all_pairs(b);
   const auto attend = [&](int i) {
     Attend a = x.attend(i, q.target, lse);
     a.dout = view(dout.target, b.heads().first);
     a.delta = view(delta, b.heads().first);
     a.dq = view(g.dq, b.heads().first);
-    a.dk = view(g.dkv, b.heads_kv().first);
-    a.dv = view(g.dkv, b.heads_kv().first, b.dim());
+    a.dk = g.dkv.k;
+    a.dv = g.dkv.v;
     a.dq_assign = true;
     a.dkv_assign = true;
     b.attend(a, segments_of(b.group().keys), i, pairs);
@@ -168,7 +183,7 @@ void sliced_backward(RankBuilder& b) {
     x.give_rows(g.dq_home, i);
   };
   const auto give_dkv = [&](int i) {
-    round_keys(b, g, i);
+    round_keys(x, g, i);
     x.give_keys_home(g.dkv_home, i);
   };
   const auto take_dq = [&](int i) { x.take_rows(landing, i); };

@@ -49,6 +49,12 @@ class DeviceLink {
   /// it moves the data itself and is over when the stream has passed it.
   virtual bool by_flag(std::int32_t transfer) const = 0;
 
+  /// From here on this end of a transfer that moves its data here lies there: a caller's tensor,
+  /// which may be another one in each call.
+  virtual void set_own(std::int32_t /*transfer*/, const Region& /*own*/) {
+    throw Unsupported(std::string(name()) + ": transfers move what lies in the arena alone");
+  }
+
   /// It moves while a kernel holds every SM, which may therefore wait for it.
   virtual bool beside_kernels(std::int32_t /*transfer*/) const { return false; }
 

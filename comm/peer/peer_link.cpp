@@ -58,6 +58,13 @@ bool PeerLink::by_flag(std::int32_t transfer) const {
   return at(transfer).sends == at(transfer).pulls;
 }
 
+void PeerLink::set_own(std::int32_t transfer, const Region& own) {
+  const auto i = static_cast<std::size_t>(transfer);
+  if (transfers_[i].own == own) return;  // as in most calls
+  transfers_[i].own = own;
+  copies_[i] = copies_of(transfers_[i]);
+}
+
 DeviceLink::Signal PeerLink::awaited_signal(std::int32_t transfer) const {
   return {awaited(at(transfer)), value_};
 }

@@ -27,6 +27,7 @@ class PeerLink final : public DeviceLink {
     return ends_[static_cast<std::size_t>(transfer)];
   }
   bool by_flag(std::int32_t transfer) const override;
+  void set_own(std::int32_t transfer, const Region& own) override;
   bool beside_kernels(std::int32_t transfer) const override;
   void start(std::int32_t transfer, const LinkStream& on) const override;
   void raise(std::span<const std::int32_t> flags, const LinkStream& on) const override;

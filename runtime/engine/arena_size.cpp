@@ -88,16 +88,17 @@ std::vector<bool> on_grid(GatherLaunch launch, const Decision& decision, Algorit
 
 /// The kernel's own tiles, and those that the session was told.
 std::vector<TileChoice> choices(const SessionOptions& options, std::string_view backend,
-                                const Decision& decision, const Problem& problem, Pass pass) {
+                                const Decision& decision, const Problem& problem, Pass pass,
+                                InPlace in_place) {
   std::vector<TileChoice> all;
   for (const GatherLaunch launch : launches(backend, decision, options.outer)) {
     for (const int count : slices(backend, decision, problem)) {
       for (const BackwardMoves moved : moves(options, decision, pass)) {
         for (const bool grid : on_grid(launch, decision, options.outer, pass)) {
-          all.push_back({options.outer, 0, 0, launch, count, moved, grid});
+          all.push_back({options.outer, 0, 0, launch, count, moved, grid, in_place});
           if (options.tile_q == 0 && options.tile_k == 0) continue;
-          all.push_back(
-              {options.outer, options.tile_q, options.tile_k, launch, count, moved, grid});
+          all.push_back({options.outer, options.tile_q, options.tile_k, launch, count, moved, grid,
+                         in_place});
         }
       }
     }
@@ -107,8 +108,14 @@ std::vector<TileChoice> choices(const SessionOptions& options, std::string_view 
 
 }  // namespace
 
+bool exchanges_in_groups(const Mesh& mesh, const SessionOptions& options) {
+  const Problem problem = resolved(options.max_problem);
+  return decide(problem, options.layout, options.algorithm, mesh, options.backward).mesh.ulysses >
+         1;
+}
+
 std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options,
-                           std::string_view backend) {
+                           std::string_view backend, InPlace in_place) {
   const Problem problem = resolved(options.max_problem);
   const Decision decision =
       decide(problem, options.layout, options.algorithm, mesh, options.backward);
@@ -117,7 +124,8 @@ std::int64_t largest_arena(const Mesh& mesh, const SessionOptions& options,
     if (pass == Pass::backward && !options.backward) continue;
     const attn::KernelQuery query = attn::kernel_query(problem, pass, backend);
     for (const attn::Kernel* kernel : candidates(options.kernel, query, options.backward)) {
-      for (const TileChoice& choice : choices(options, backend, decision, problem, pass)) {
+      for (const TileChoice& choice :
+           choices(options, backend, decision, problem, pass, in_place)) {
         const Plan plan =
             make_plan(plan_request(problem, options.layout, decision, pass, *kernel, choice));
         bytes =

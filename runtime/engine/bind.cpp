@@ -27,10 +27,11 @@ int ulysses_slices(const Session::Impl& session, const AttentionOptions& options
 
 std::unique_ptr<BoundPass> bind_pass(Session::Impl& session, const Binding& of,
                                      const AttentionOptions& options, Pass pass) {
-  Plan plan = make_plan(plan_request(
-      of.problem, options.layout, of.decision, pass, *of.choice.kernel,
-      {options.outer, options.tile_q, options.tile_k, gather(session, options),
-       ulysses_slices(session, options), options.backward_moves, options.deterministic}));
+  Plan plan = make_plan(
+      plan_request(of.problem, options.layout, of.decision, pass, *of.choice.kernel,
+                   {options.outer, options.tile_q, options.tile_k, gather(session, options),
+                    ulysses_slices(session, options), options.backward_moves, options.deterministic,
+                    session.device ? session.device->in_place() : InPlace{}}));
   RankPlan rank = plan.rank(session.mesh->rank());
   if (session.device) {
     return make_device_pass(session, std::move(plan), std::move(rank), *of.choice.kernel,

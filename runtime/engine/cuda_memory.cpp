@@ -15,7 +15,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
+#include <span>
 #include <utility>
 
 namespace annulus::engine {
@@ -48,20 +51,21 @@ int choose_device(const SessionOptions& options, int local_rank) {
 
 std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator& communicator,
                                                  const SessionOptions& options, int device,
-                                                 std::int64_t arena_bytes) {
+                                                 const ArenaBytes& arena_bytes) {
   comm::require_agreement(communicator, "peer_copies", options.peer_copies);
   const bool share_gpus = comm::require_queues(communicator, device);
   return std::make_unique<CudaMemory>(communicator, options, device, arena_bytes, share_gpus);
 }
 
 CudaMemory::CudaMemory(comm::Communicator& communicator, const SessionOptions& options, int device,
-                       std::int64_t arena_bytes, bool share_gpus)
+                       const ArenaBytes& arena_bytes, bool share_gpus)
     : driver_(comm::peer::Driver::load()),
       rank_(communicator.rank()),
       share_gpus_(share_gpus),
       control_(communicator, driver_, host_of(communicator, options), device,
                ControlBlock::bytes(communicator.size())),
-      arena_(communicator, driver_, host_of(communicator, options), device, arena_bytes,
+      in_place_(agree_in_place(communicator, options)),
+      arena_(communicator, driver_, host_of(communicator, options), device, arena_bytes(in_place_),
              options.arena),
       peer_copies_(options.peer_copies) {
   const DeviceScope scope(device);
@@ -155,6 +159,33 @@ bool CudaMemory::copies_beside_kernels() const {
 
 const ControlBlock& CudaMemory::control() const { return blocks_[static_cast<std::size_t>(rank_)]; }
 
+/// Owners push what others read of their tensors, and pull what others have of their results: where
+/// each rank reaches all others, and nobody said that the other end moves the data. Of pulls from
+/// an arena that is a caller's, CUDA may order some (is_ordered), which its signals' memory does
+/// not tell.
+InPlace CudaMemory::agree_in_place(comm::Communicator& communicator,
+                                   const SessionOptions& options) const {
+  bool reaches =
+      control_.world() > 1 && (options.transport == "auto" || options.transport == "peer");
+  bool ordered = !options.arena.empty();
+  for (int r = 0; r < control_.world(); ++r) {
+    reaches = reaches && control_.of(r) != nullptr;
+    for (int other = 0; other < control_.world(); ++other) {
+      ordered = ordered || control_.is_ordered(r, other);
+    }
+  }
+  const std::string& copies = options.peer_copies;
+  const std::array<char, 2> mine{reaches && copies != "pull",
+                                 reaches && (copies == "pull" || (copies == "auto" && !ordered))};
+  std::vector<std::array<char, 2>> all(static_cast<std::size_t>(control_.world()));
+  communicator.all_gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)),
+                          "what is exchanged in place");
+  const auto everywhere = [&](std::size_t what) {
+    return std::ranges::all_of(all, [&](const auto& rank) { return rank[what] != 0; });
+  };
+  return {everywhere(0), everywhere(1)};
+}
+
 void CudaMemory::choose_transport(comm::Communicator& communicator, const SessionOptions& options) {
   std::vector<bool> reaches;
   std::string why_not;
@@ -170,6 +201,7 @@ void CudaMemory::choose_transport(comm::Communicator& communicator, const Sessio
                                           may_need ? comm::nccl::why_not() : std::string());
   const comm::composite::Choice choice = comm::composite::choose(options.transport, reach_);
   transport_ = choice.transport;
+  if (transport_ != "peer") in_place_ = {};  // an arena is out of reach, though signals were not
   reason_ = choice.reason;
   open_nccl(communicator, options);
 }

@@ -12,6 +12,7 @@
 #include "runtime/base/device_pool.h"
 #include "runtime/base/word_pool.h"
 #include "runtime/base/kernel_entries.h"
+#include "runtime/engine/device_pass.h"
 #include "runtime/engine/session.h"
 #include "runtime/engine/stream_gate.h"
 
@@ -33,7 +34,7 @@ class CudaMemory final : public DeviceMemory {
  public:
   /// `share_gpus`: some ranks do, as threads of one process.
   CudaMemory(comm::Communicator& communicator, const SessionOptions& options, int device,
-             std::int64_t arena_bytes, bool share_gpus);
+             const ArenaBytes& arena_bytes, bool share_gpus);
   ~CudaMemory() override;
 
   int device() const override { return arena_.device(); }
@@ -41,6 +42,7 @@ class CudaMemory final : public DeviceMemory {
   std::string transport() const override { return transport_; }
   std::string transport_reason() const override { return reason_; }
   bool copies_beside_kernels() const override;
+  InPlace in_place() const override { return in_place_; }
   bool share_gpus() const override { return share_gpus_; }
   void reserve() override;
   void beside_captures(const std::function<void()>& work) const override;
@@ -85,6 +87,7 @@ class CudaMemory final : public DeviceMemory {
   };
   void await_calls() const noexcept;
   void forget_retired();
+  InPlace agree_in_place(comm::Communicator& communicator, const SessionOptions& options) const;
   void choose_transport(comm::Communicator& communicator, const SessionOptions& options);
   void open_nccl(comm::Communicator& communicator, const SessionOptions& options);
   /// Transfers with this rank go by `peer`.
@@ -94,6 +97,7 @@ class CudaMemory final : public DeviceMemory {
   int rank_;
   bool share_gpus_;
   comm::peer::SymmetricMemory control_;
+  InPlace in_place_;  ///< known before the arena is, which is smaller then
   comm::peer::SymmetricMemory arena_;
   std::vector<comm::peer::ControlBlock> blocks_;
   comm::composite::Reach reach_;

@@ -15,6 +15,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -61,6 +62,7 @@ class DevicePass final : public BoundPass {
             attn::device_transfers(plan_, rank_, slots_,
                                    [&](const Transfer& t) { return reach_of(t); }),
             plan_.hash())),
+        in_callers_(attn::caller_transfers(rank_)),
         executor_(rank_, launches_, *link_,
                   memory_.arena().subspan(static_cast<std::size_t>(rank_.arena_bytes)), report(),
                   memory_.copies(), deterministic, sm_limit),
@@ -87,7 +89,12 @@ class DevicePass final : public BoundPass {
   const Plan& plan() const override { return plan_; }
   const RankPlan& rank() const override { return rank_; }
 
-  void set(Role role, const TensorView& tensor) override { slots_.set_caller(rank_, role, tensor); }
+  void set(Role role, const TensorView& tensor) override {
+    slots_.set_caller(rank_, role, tensor);
+    for (const std::int32_t t : in_callers_[role]) {
+      link_->set_own(t, slots_.region(rank_.transfers[static_cast<std::size_t>(t)].block));
+    }
+  }
 
   void run(RunMode mode, Stream stream) override {
     require_alive(session_);
@@ -366,6 +373,7 @@ class DevicePass final : public BoundPass {
   attn::DeviceLaunches launches_;
   attn::Memory slots_;
   std::unique_ptr<comm::DeviceLink> link_;
+  std::map<Role, std::vector<std::int32_t>> in_callers_;  ///< transfers that follow its tensors
   attn::DeviceExecutor executor_;
   CudaEvent first_;
   CudaEvent last_;

@@ -14,7 +14,7 @@ int choose_device(const SessionOptions&, int) {
 std::vector<std::string> device_transports() { return {}; }
 
 std::unique_ptr<DeviceMemory> make_device_memory(comm::Communicator&, const SessionOptions&, int,
-                                                 std::int64_t) {
+                                                 const ArenaBytes&) {
   throw Unsupported("back end cuda is not built; built: cpu");
 }
 

@@ -53,8 +53,11 @@ PlanRequest plan_request(const Problem& problem, const Layout& layout, const Dec
   const attn::TileLimits tiles = attn::tiles_for(kernel, query);
   request.options.tile_q = choice.tile_q > 0 ? choice.tile_q : tiles.rows;
   request.options.tile_k = choice.tile_k > 0 ? choice.tile_k : tiles.keys;
-  // Transfers between GPUs read and write the arena alone: peers cannot address a caller's tensors.
+  // Transfers between GPUs read and write the arena, since peers cannot address a caller's tensors;
+  // those that this rank moves may have its end there.
   request.options.stage_caller = kernel.backend != "cpu";
+  request.options.give_in_place = choice.in_place.gives;
+  request.options.land_in_place = choice.in_place.lands;
   if (at_once_is_small(problem, decision.mesh.world(), pass)) {
     request.options.gather_launch = choice.gather;
   }

@@ -19,6 +19,7 @@ struct TileChoice {
   int ulysses_slices = 1;  ///< 0: chosen from sizes
   BackwardMoves backward_moves = BackwardMoves::automatic;
   bool keys_on_grid = false;  ///< of forward
+  InPlace in_place{};
 };
 
 /// The kernel that was asked for, or the best one and why.

@@ -134,7 +134,12 @@ Session::Session(Mesh& mesh, const SessionOptions& options) : impl_(std::make_un
   agreed([&] {
     if (impl_->backend == "cuda") {
       impl_->device_bytes_before = device_memory_used(device);
-      impl_->device = engine::make_device_memory(impl_->communicator(), options, device, bytes);
+      impl_->device = engine::make_device_memory(
+          impl_->communicator(), options, device, [&](engine::InPlace in_place) {
+            const bool groups = engine::exchanges_in_groups(mesh, options);
+            if (!groups || (!in_place.gives && !in_place.lands)) return bytes;
+            return engine::largest_arena(mesh, options, impl_->backend, in_place);
+          });
       impl_->arena = impl_->device->arena();
       engine::prepare_binds(*impl_);
       return;

@@ -20,6 +20,12 @@ namespace annulus {
 
 namespace engine {
 
+/// What ulysses groups exchange without staging: PlanOptions::give_in_place, land_in_place.
+struct InPlace {
+  bool gives = false;
+  bool lands = false;
+};
+
 /// A session's memory on a GPU, and how it reaches other ranks'. Back ends derive from it.
 class DeviceMemory {
  public:
@@ -30,6 +36,8 @@ class DeviceMemory {
   virtual std::string transport_reason() const = 0;
   /// All ranks receive by their own copy engines, which run while a kernel fills their GPU.
   virtual bool copies_beside_kernels() const = 0;
+  /// The same on all ranks.
+  virtual InPlace in_place() const = 0;
   /// Some ranks are threads of one process on one GPU: what one does to it, such as to take memory,
   /// waits for what others have enqueued. The same on all ranks.
   virtual bool share_gpus() const = 0;

@@ -54,6 +54,17 @@ TEST(HeadSlices, CostWhatTheirTransfersAndWavesTake) {
               4 * local + 6 + 4 * link + 2 * (40 + 2000) + 6 + 2 * link + 2 * local, 1e-6);
 }
 
+TEST(HeadSlices, CostNoLocalCopiesInPlaceButOwnParts) {
+  SliceCase c = by_hand();
+  c.gives_in_place = true;
+  const double bytes = kWave * 370.0;
+  const double link = bytes / 370e3;
+  const double local = bytes / 1.2e6;
+  EXPECT_NEAR(sliced_us(c, {4}), 6 + 8 * link + 40 + 4000 + 6 + 4 * link + 4 * local, 1e-6);
+  c.lands_in_place = true;  // own results are copied while others' come home
+  EXPECT_NEAR(sliced_us(c, {4}), 6 + 8 * link + 40 + 4000 + 6 + 4 * link, 1e-6);
+}
+
 TEST(HeadSlices, CountWavesOfFullMasksAndTheLongestOfCausalOnes) {
   SliceCase c = by_hand();
   c.row_in = c.key_in = c.row_out = 0;

@@ -105,6 +105,15 @@ TEST(JoinedPrepares, AreWhatIsPackedTakenHomeAndRounded) {
   EXPECT_EQ(of(ring, 4, Pass::backward), (Sizes{0, 2, 2}));
   EXPECT_EQ(of(ulysses, 4, Pass::forward), (Sizes{2, 3, 7}));
   EXPECT_EQ(of(ulysses, 4, Pass::backward), (Sizes{2, 3, 4, 3, 3, 6}));
+  // In place: flags come first; then own parts, in and home again.
+  const auto in_place = [](Pass pass) {
+    PlanRequest r = request(ulysses, 4, pass, DType::bf16);
+    r.options.give_in_place = true;
+    r.options.land_in_place = true;
+    return joins(r, 1);
+  };
+  EXPECT_EQ(in_place(Pass::forward), (Sizes{0, 3, 2}));
+  EXPECT_EQ(in_place(Pass::backward), (Sizes{0, 4, 2, 3}));
   EXPECT_EQ(of(ring, 1, Pass::forward), (Sizes{0}));
   EXPECT_EQ(of(ring, 1, Pass::backward), (Sizes{0, 3}));
 }

@@ -55,6 +55,9 @@ std::vector<PlanRequest> small_plans() {
     plans.back().problem.heads_kv = 4;
     plans.back().options.ulysses_slices = 2;
     plans.back().options.stage_caller = true;
+    plans.push_back(plans.back());
+    plans.back().options.give_in_place = true;
+    plans.back().options.land_in_place = true;
     plans.push_back(request_of(Algorithm::hybrid, {.ring = 2, .ulysses = 2}, pass));
     plans.push_back(request_of(Algorithm::hybrid, {.ring = 2, .ulysses = 2}, pass));
     plans.back().options.outer = Algorithm::gather;
@@ -264,6 +267,31 @@ TEST(PlanChecker, FindsEndsThatLieInAnotherOrder) {
   ASSERT_TRUE(heads_first);
   heads_first = false;
   EXPECT_THAT(check_plan(ranks), Contains(HasSubstr("one end lies heads first")));
+}
+
+TEST(PlanChecker, FindsMoversThatCannotReachTheOtherEnd) {
+  PlanRequest request = request_of(Algorithm::ulysses, {.ring = 1, .ulysses = 2}, Pass::forward);
+  request.options.stage_caller = true;
+  request.options.give_in_place = true;
+  Ranks ranks = ranks_of(request);
+  ASSERT_THAT(check_plan(ranks), testing::IsEmpty());
+  Transfer& send = first_transfer(ranks[0], true);
+  ASSERT_EQ(send.mover, Mover::sender);
+  send.mover = Mover::receiver;
+  EXPECT_THAT(check_plan(ranks), Contains(HasSubstr("different movers")));
+  for (Transfer& t : ranks[1].transfers) {
+    if (!t.sends && t.tag == send.tag) t.mover = Mover::receiver;
+  }
+  EXPECT_THAT(check_plan(ranks),
+              Contains(HasSubstr("rank 1 moves it and cannot address k of rank 0")));
+}
+
+TEST(PlanChecker, FindsCallersTensorsThatNobodySaysWhoMoves) {
+  PlanRequest request = request_of(Algorithm::ulysses, {.ring = 1, .ulysses = 2}, Pass::forward);
+  Ranks ranks = ranks_of(request);
+  ASSERT_THAT(check_plan(ranks), testing::IsEmpty());
+  EXPECT_THAT(check_plan(ranks, true),
+              Contains(HasSubstr("touches the caller's k, which this rank has to move")));
 }
 
 TEST(PlanChecker, FindsRanksThatWaitForEachOther) {

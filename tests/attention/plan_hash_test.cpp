@@ -111,6 +111,8 @@ TEST(PlanHash, DiffersWhenAnyFieldDiffers) {
       {"gather_launch", [](PlanRequest& r) { r.options.gather_launch = GatherLaunch::on_arrival; }},
       {"resume", [](PlanRequest& r) { r.options.resume = false; }},
       {"stage_caller", [](PlanRequest& r) { r.options.stage_caller = true; }},
+      {"give_in_place", [](PlanRequest& r) { r.options.give_in_place = true; }},
+      {"land_in_place", [](PlanRequest& r) { r.options.land_in_place = true; }},
       {"rounded_dkv", [](PlanRequest& r) { r.options.rounded_dkv = true; }},
       {"backward_moves",
        [](PlanRequest& r) {

@@ -42,8 +42,8 @@ void for_random_plans(Fn fn) {
 }
 
 TEST(RandomPlans, HaveNoHazard) {
-  for_random_plans([](const Plan&, const std::vector<RankPlan>& ranks, std::uint64_t) {
-    ASSERT_THAT(check_plan(ranks), testing::IsEmpty());
+  for_random_plans([](const Plan& plan, const std::vector<RankPlan>& ranks, std::uint64_t) {
+    ASSERT_THAT(check_plan(ranks, plan.request().options.stage_caller), testing::IsEmpty());
   });
 }
 
@@ -149,6 +149,10 @@ TEST(RandomPlans, CoverEveryAlgorithmAndOption) {
     if (plan.impl().kv_heads_shared) seen.insert(name + "shared heads");
     if (r.mesh.ulysses > 1 && r.problem.heads % r.mesh.ulysses) seen.insert(name + "uneven heads");
     if (r.options.stage_caller) seen.insert(name + "staged");
+    if (r.options.stage_caller && r.mesh.ulysses > 1) {
+      if (r.options.give_in_place) seen.insert(name + "gives in place");
+      if (r.options.land_in_place) seen.insert(name + "lands in place");
+    }
     const std::size_t slices = plan.impl().slice_ends.size();
     if (slices > 1) seen.insert(name + (r.options.stage_caller ? "staged slices" : "slices"));
     if (!r.options.resume && plan.rank(0).merges.size() > 1) seen.insert(name + "merges");
@@ -159,9 +163,9 @@ TEST(RandomPlans, CoverEveryAlgorithmAndOption) {
     }
   }
   // 2 passes of: 4 algorithms x 5 layouts and staged; 2 with ulysses x 3 cases; slices: ulysses and
-  // hybrid of one group, staged and not; merges: ring, hybrid; queries: these, asked, chosen,
-  // staged.
-  EXPECT_EQ(seen.size(), 2U * (4 * 6 + 2 * 3 + 2 * 2) + 2U + 2U * 3)
+  // hybrid of one group, staged and not, and in place: given, landed; merges: ring, hybrid;
+  // queries: these, asked, chosen, staged.
+  EXPECT_EQ(seen.size(), 2U * (4 * 6 + 2 * 3 + 2 * 2 + 2 * 2) + 2U + 2U * 3)
       << testing::PrintToString(seen);
 }
 

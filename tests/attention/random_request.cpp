@@ -181,6 +181,8 @@ PlanRequest random_request(Random& random) {
   r.options.backward_moves = random.any_of<BackwardMoves>(
       {BackwardMoves::automatic, BackwardMoves::keys, BackwardMoves::queries});
   r.options.keys_on_grid = random.one_in(3);
+  r.options.give_in_place = random.one_in(2);
+  r.options.land_in_place = random.one_in(2);
   return r;
 }
 
@@ -189,13 +191,14 @@ std::string words(const PlanRequest& r) {
   return fmt::format(
       "{} {} (outer {}) mesh {}x{} layout {} mask {} batch {} seq {} seq_kv {} heads {}:{} dims "
       "{},{} {} tiles {}x{} slices {} {} launch {} resume {} stage {} rounded {} moves {} on grid "
-      "{}",
+      "{} in place {} {}",
       name_of(r.algorithm), name_of(r.pass), name_of(r.options.outer), r.mesh.ring, r.mesh.ulysses,
       r.layout.name(), p.mask.name(), p.batch, p.seq, p.seq_kv.value_or(p.seq), p.heads,
       p.heads_kv.value_or(p.heads), p.head_dim, p.head_dim_v.value_or(p.head_dim), name_of(p.dtype),
       r.options.tile_q, r.options.tile_k, r.options.gather_slices, r.options.ulysses_slices,
       static_cast<int>(r.options.gather_launch), r.options.resume, r.options.stage_caller,
-      r.options.rounded_dkv, name_of(r.options.backward_moves), r.options.keys_on_grid);
+      r.options.rounded_dkv, name_of(r.options.backward_moves), r.options.keys_on_grid,
+      r.options.give_in_place, r.options.land_in_place);
 }
 
 }  // namespace annulus::test

@@ -87,7 +87,8 @@ Nodes nodes_of(const std::vector<RankPlan>& ranks, std::size_t rank) {
   return n;
 }
 
-std::vector<RankPlan> plans(Algorithm algorithm, std::int64_t tokens, int world, Pass pass) {
+std::vector<RankPlan> plans(Algorithm algorithm, std::int64_t tokens, int world, Pass pass,
+                            bool in_place) {
   PlanRequest r;
   r.problem.seq = tokens * world;
   r.problem.heads = 32;
@@ -99,6 +100,8 @@ std::vector<RankPlan> plans(Algorithm algorithm, std::int64_t tokens, int world,
   const bool one_group = algorithm == Algorithm::ulysses;
   r.mesh = {.ring = one_group ? 1 : world, .ulysses = one_group ? world : 1};
   r.options.stage_caller = true;
+  r.options.give_in_place = in_place;
+  r.options.land_in_place = in_place;
   r.options.gather_launch = GatherLaunch::on_arrival;
   const Plan plan = make_plan(r);
   std::vector<RankPlan> ranks;
@@ -112,29 +115,48 @@ struct Expected {
   int world;
   Pass pass;
   int copies, batches;
+  bool in_place = false;  ///< PlanOptions::give_in_place, land_in_place
 };
 
 TEST(ScheduleNodes, AreAsFewAsTheNotesSay) {
   using enum Algorithm;
   using enum Pass;
   const std::vector<Expected> all{
-      {gather, 1024, 4, forward, 6, 7},      {gather, 2048, 4, forward, 9, 8},
-      {gather, 4096, 4, forward, 9, 8},      {gather, 8192, 4, forward, 6, 7},
-      {gather, 16384, 4, forward, 6, 7},     {ring, 16384, 4, forward, 3, 8},
-      {ulysses, 16384, 4, forward, 12, 10},  {gather, 1024, 8, forward, 14, 11},
-      {gather, 2048, 8, forward, 21, 12},    {gather, 4096, 8, forward, 21, 12},
-      {gather, 8192, 8, forward, 14, 11},    {gather, 16384, 8, forward, 14, 11},
-      {ring, 16384, 8, forward, 7, 16},      {ulysses, 16384, 8, forward, 28, 10},
-      {gather, 1024, 4, backward, 6, 8},     {gather, 2048, 4, backward, 12, 10},
-      {gather, 4096, 4, backward, 24, 14},   {gather, 8192, 4, backward, 48, 22},
-      {gather, 16384, 4, backward, 48, 22},  {ring, 16384, 4, backward, 7, 17},
-      {ulysses, 16384, 4, backward, 21, 19}, {gather, 1024, 8, backward, 14, 12},
-      {gather, 2048, 8, backward, 28, 14},   {gather, 4096, 8, backward, 56, 18},
-      {gather, 8192, 8, backward, 112, 26},  {gather, 16384, 8, backward, 112, 26},
-      {ring, 16384, 8, backward, 15, 33},    {ulysses, 16384, 8, backward, 49, 19},
+      {gather, 1024, 4, forward, 6, 7},
+      {gather, 2048, 4, forward, 9, 8},
+      {gather, 4096, 4, forward, 9, 8},
+      {gather, 8192, 4, forward, 6, 7},
+      {gather, 16384, 4, forward, 6, 7},
+      {ring, 16384, 4, forward, 3, 8},
+      {ulysses, 16384, 4, forward, 12, 10},
+      {gather, 1024, 8, forward, 14, 11},
+      {gather, 2048, 8, forward, 21, 12},
+      {gather, 4096, 8, forward, 21, 12},
+      {gather, 8192, 8, forward, 14, 11},
+      {gather, 16384, 8, forward, 14, 11},
+      {ring, 16384, 8, forward, 7, 16},
+      {ulysses, 16384, 8, forward, 28, 10},
+      {gather, 1024, 4, backward, 6, 8},
+      {gather, 2048, 4, backward, 12, 10},
+      {gather, 4096, 4, backward, 24, 14},
+      {gather, 8192, 4, backward, 48, 22},
+      {gather, 16384, 4, backward, 48, 22},
+      {ring, 16384, 4, backward, 7, 17},
+      {ulysses, 16384, 4, backward, 21, 19},
+      {gather, 1024, 8, backward, 14, 12},
+      {gather, 2048, 8, backward, 28, 14},
+      {gather, 4096, 8, backward, 56, 18},
+      {gather, 8192, 8, backward, 112, 26},
+      {gather, 16384, 8, backward, 112, 26},
+      {ring, 16384, 8, backward, 15, 33},
+      {ulysses, 16384, 8, backward, 49, 19},
+      {ulysses, 16384, 4, forward, 15, 9, true},
+      {ulysses, 16384, 8, forward, 35, 9, true},
+      {ulysses, 16384, 4, backward, 27, 16, true},
+      {ulysses, 16384, 8, backward, 63, 16, true},
   };
   for (const Expected& e : all) {
-    const Nodes n = nodes_of(plans(e.algorithm, e.tokens, e.world, e.pass), 1);
+    const Nodes n = nodes_of(plans(e.algorithm, e.tokens, e.world, e.pass, e.in_place), 1);
     SCOPED_TRACE(fmt::format("{} {} tokens, {} GPUs, {}: {} transfers, {} items, {} events",
                              name_of(e.algorithm), e.tokens, e.world, name_of(e.pass), n.transfers,
                              n.kernels, n.events));

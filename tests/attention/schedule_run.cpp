@@ -32,17 +32,20 @@ std::vector<attn::TransferTraits> Link::traits(const RankPlan& plan) const {
   // Two links: each groups what it moves.
   std::vector<comm::RoundMember> far;
   std::vector<comm::RoundMember> moved;
+  const auto moves_here = [&](const Transfer& t) {
+    return t.mover == Mover::any ? t.sends == pushes : t.sends == (t.mover == Mover::sender);
+  };
   for (const Transfer& t : plan.transfers) {
     const bool beside = near(plan.rank, t.peer);
     far.push_back({t.round, !beside});
-    moved.push_back({t.round, beside && t.sends == pushes});
+    moved.push_back({t.round, beside && moves_here(t)});
   }
   const std::vector<std::int32_t> far_ends = comm::round_ends(far);
   const std::vector<std::int32_t> ends = comm::round_ends(moved);
   std::vector<attn::TransferTraits> traits;
   for (std::size_t i = 0; i < ends.size(); ++i) {
     const bool beside = near(plan.rank, plan.transfers[i].peer);
-    const bool by_flag = beside && plan.transfers[i].sends != pushes;
+    const bool by_flag = beside && !moves_here(plan.transfers[i]);
     traits.push_back({beside ? ends[i] : far_ends[i], by_flag, beside});
   }
   return traits;

@@ -60,12 +60,20 @@ struct Variant {
   GatherLaunch launch = GatherLaunch::slices;
   int ulysses_slices = 1;
   BackwardMoves moves = BackwardMoves::keys;
+  bool gives = false;  ///< PlanOptions::give_in_place, land_in_place
+  bool lands = false;
 };
 
 std::vector<Variant> variants(Algorithm algorithm) {
   using enum GatherLaunch;
   if (algorithm == Algorithm::ulysses) {
-    return {{}, {.ulysses_slices = 2}, {.ulysses_slices = 3}};
+    return {{},
+            {.ulysses_slices = 2},
+            {.ulysses_slices = 3},
+            {.gives = true, .lands = true},
+            {.ulysses_slices = 3, .gives = true, .lands = true},
+            {.ulysses_slices = 2, .gives = true},
+            {.ulysses_slices = 2, .lands = true}};
   }
   if (algorithm == Algorithm::gather) {
     return {
@@ -76,7 +84,10 @@ std::vector<Variant> variants(Algorithm algorithm) {
   return {{Algorithm::ring, slices},
           queries,
           {Algorithm::gather, slices},
-          {Algorithm::gather, on_arrival}};
+          {Algorithm::gather, on_arrival},
+          {.gives = true, .lands = true},
+          {.moves = BackwardMoves::queries, .gives = true, .lands = true},
+          {.outer = Algorithm::gather, .launch = on_arrival, .gives = true, .lands = true}};
 }
 
 /// Calls fn(plans of all ranks) for every combination.
@@ -96,12 +107,15 @@ void for_every_plan(int world, Fn fn) {
               r.options.ulysses_slices = variant.ulysses_slices;
               r.options.backward_moves = variant.moves;
               r.options.stage_caller = true;
+              r.options.give_in_place = variant.gives;
+              r.options.land_in_place = variant.lands;
               SCOPED_TRACE(fmt::format(
-                  "{} {} outer {} launch {} slices {} moves {} mesh {}x{} layout {} mask {} heads "
-                  "{}",
+                  "{} {} outer {} launch {} slices {} moves {} in place {} {} mesh {}x{} layout {} "
+                  "mask {} heads {}",
                   name_of(algorithm), name_of(pass), name_of(variant.outer),
                   static_cast<int>(variant.launch), variant.ulysses_slices, name_of(variant.moves),
-                  mesh.ring, mesh.ulysses, layout.name(), problem.mask.name(), problem.heads));
+                  variant.gives, variant.lands, mesh.ring, mesh.ulysses, layout.name(),
+                  problem.mask.name(), problem.heads));
               const Plan plan = make_plan(r);
               std::vector<RankPlan> ranks;
               for (int i = 0; i < world; ++i) ranks.push_back(plan.rank(i));

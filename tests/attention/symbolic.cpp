@@ -161,8 +161,9 @@ void SymbolicRun::visit(const Node& node) {
 void SymbolicRun::visit_transfer(const Node& node, const Transfer& t) {
   const RankPlan& r = rank_plan(node.rank);
   const PlanSlot& slot = r.slots[static_cast<std::size_t>(t.block.slot)];
-  const Space allowed = plan_.request().options.stage_caller ? Space::symmetric : Space::caller;
-  if (slot.space != Space::symmetric && slot.space != allowed) {
+  const bool in_place = t.mover == (t.sends ? Mover::sender : Mover::receiver);
+  const bool may_be_caller = !plan_.request().options.stage_caller || in_place;
+  if (slot.space != Space::symmetric && !(may_be_caller && slot.space == Space::caller)) {
     fault(node.rank, fmt::format("{} touches a slot that may not travel", describe(r, node.item)));
   }
   const Signal signal = t.sends ? Signal(node.call, node.rank, t.peer, t.tag)

@@ -45,15 +45,27 @@ PlanRequest request_of(int world, std::int64_t heads, std::int64_t heads_kv, Pas
 const std::vector<std::pair<std::int64_t, std::int64_t>> kHeads{{32, 8}, {32, 32}, {12, 4}, {9, 3},
                                                                 {7, 7},  {10, 1},  {3, 3}};
 
+/// PlanOptions::stage_caller, give_in_place, land_in_place.
+struct Ways {
+  bool staged = true;
+  bool gives = false;
+  bool lands = false;
+};
+constexpr Ways kWays[] = {
+    {}, {false}, {true, true, true}, {true, true, false}, {true, false, true}};
+
 void for_every_request(const std::function<void(PlanRequest&)>& fn) {
   for (int world = 1; world <= 8; ++world) {
     for (const auto& [heads, heads_kv] : kHeads) {
       for (const Pass pass : {Pass::forward, Pass::backward}) {
-        for (const bool staged : {true, false}) {
+        for (const Ways& ways : kWays) {
           PlanRequest r = request_of(world, heads, heads_kv, pass);
-          r.options.stage_caller = staged;
-          SCOPED_TRACE(fmt::format("{} ranks, {}:{} heads, {}, staged {}", world, heads, heads_kv,
-                                   name_of(pass), staged));
+          r.options.stage_caller = ways.staged;
+          r.options.give_in_place = ways.gives;
+          r.options.land_in_place = ways.lands;
+          SCOPED_TRACE(fmt::format("{} ranks, {}:{} heads, {}, staged {} in place {} {}", world,
+                                   heads, heads_kv, name_of(pass), ways.staged, ways.gives,
+                                   ways.lands));
           ASSERT_NO_FATAL_FAILURE(fn(r));
         }
       }
@@ -92,7 +104,7 @@ TEST(UlyssesSlices, HaveNoHazard) {
 
 TEST(UlyssesSlices, LeaveCallersTensorsToTheirRankWhereStaged) {
   for_every_request([](PlanRequest& r) {
-    if (!r.options.stage_caller) return;
+    if (!r.options.stage_caller || r.options.give_in_place || r.options.land_in_place) return;
     r.options.ulysses_slices = 3;
     const Plan plan = make_plan(r);
     for (int rank = 0; rank < plan.world(); ++rank) {
@@ -115,7 +127,7 @@ std::int64_t runs_of(const PlanRequest& r, const RankPlan& plan, const Transfer&
 
 TEST(UlyssesSlices, FetchWholePiecesWhereStaged) {
   for_every_request([](PlanRequest& r) {
-    if (!r.options.stage_caller) return;
+    if (!r.options.stage_caller || r.options.give_in_place || r.options.land_in_place) return;
     for (const int slices : {1, 3}) {
       r.options.ulysses_slices = slices;
       const Plan plan = make_plan(r);

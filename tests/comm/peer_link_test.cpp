@@ -1,12 +1,36 @@
 // What a link between GPUs enqueues on streams, in what order, without a GPU: a driver that writes
-// down memory operations. The transfers here have no copies, which would want one.
+// down memory operations, and a runtime that writes down copies.
 #include "comm/peer/peer_link.h"
 
 #include <gtest/gtest.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
+
+namespace annulus::comm::peer {
+namespace {
+
+void note_copy(const void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch);
+
+}  // namespace
+}  // namespace annulus::comm::peer
+
+// Stand before CUDA's (CMakeLists.txt).
+extern "C" {
+cudaError_t __wrap_cudaMemcpyAsync(void* to, const void* from, std::size_t, cudaMemcpyKind,
+                                   cudaStream_t) {
+  annulus::comm::peer::note_copy(to, 0, from, 0);
+  return cudaSuccess;
+}
+cudaError_t __wrap_cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from,
+                                     std::size_t from_pitch, std::size_t, std::size_t,
+                                     cudaMemcpyKind, cudaStream_t) {
+  annulus::comm::peer::note_copy(to, to_pitch, from, from_pitch);
+  return cudaSuccess;
+}
+}
 
 namespace annulus::comm::peer {
 namespace {
@@ -30,6 +54,21 @@ CUresult CUDAAPI note_batch(CUstream, unsigned count, CUstreamBatchMemOpParams* 
                             writes ? ops[i].writeValue.value : ops[i].waitValue.value});
   }
   return CUDA_SUCCESS;
+}
+
+/// What is copied on streams, in rows of 8 bytes.
+struct Copy {
+  const void* to = nullptr;
+  std::size_t to_pitch = 0;
+  const void* from = nullptr;
+  std::size_t from_pitch = 0;
+  bool operator==(const Copy&) const = default;
+};
+
+std::vector<Copy> copies;
+
+void note_copy(const void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch) {
+  copies.push_back({to, to_pitch, from, from_pitch});
 }
 
 constexpr std::uint32_t kHash = 77;
@@ -116,6 +155,36 @@ TEST_F(PeerLinkOperations, OfTwoStreams) {
   link.write(&note_, 7, second);
   link.flush();
   EXPECT_EQ(calls, (std::vector<std::vector<Operation>>{{note(6)}, {note(7)}}));
+}
+
+/// An end in a caller's tensor lies where the call's tensor does: pulled to, pushed from.
+TEST_F(PeerLinkOperations, CopiesToWhereTheCallersTensorLies) {
+  std::byte peer[64], first[64], second[64];
+  const auto at = [](std::byte* base, std::int64_t pitch) {
+    return Region{.base = base, .count = {1, 3, 1}, .stride = {0, pitch, 8}, .run = 8};
+  };
+  for (const bool sends : {false, true}) {
+    PeerLink link(driver_, 0, blocks_,
+                  {{.sends = sends,
+                    .peer = 1,
+                    .own = at(nullptr, 16),
+                    .theirs = at(peer, 8),
+                    .pulls = !sends}},
+                  kHash, true);
+    copies.clear();
+    ASSERT_FALSE(link.by_flag(0));
+    for (const auto& [base, pitch] : {std::pair(first, 16), std::pair(first, 16),
+                                      std::pair(second, 16), std::pair(second, 20)}) {
+      link.set_own(0, at(base, pitch));
+      link.start(0, on_);
+    }
+    link.flush();
+    const auto own = [&](std::byte* base, std::size_t pitch) {
+      return sends ? Copy{peer, 8, base, pitch} : Copy{base, pitch, peer, 8};
+    };
+    EXPECT_EQ(copies,
+              (std::vector{own(first, 16), own(first, 16), own(second, 16), own(second, 20)}));
+  }
 }
 
 }  // namespace

@@ -64,6 +64,7 @@ struct Choice {
   std::int64_t tile = 0;
   int slices = 1;  ///< of ulysses
   BackwardMoves moves = BackwardMoves::automatic;
+  engine::InPlace in_place{};
 };
 
 /// What an attention needs when it is bound.
@@ -72,10 +73,10 @@ std::int64_t needed(const Mesh& mesh, const SessionOptions& options, const attn:
   const Problem problem = resolved(options.max_problem);
   const engine::Decision decision =
       engine::decide(problem, options.layout, options.algorithm, mesh, options.backward);
-  const Plan plan =
-      make_plan(engine::plan_request(problem, options.layout, decision, pass, kernel,
-                                     {options.outer, choice.tile, choice.tile, choice.launch,
-                                      choice.slices, choice.moves, choice.deterministic}));
+  const Plan plan = make_plan(
+      engine::plan_request(problem, options.layout, decision, pass, kernel,
+                           {options.outer, choice.tile, choice.tile, choice.launch, choice.slices,
+                            choice.moves, choice.deterministic, choice.in_place}));
   const RankPlan rank = plan.rank(mesh.rank());
   const attn::Launches launches(plan, rank, kernel, choice.deterministic);
   return rank.arena_bytes + attn::workspace_bytes(launches, options.threads);
@@ -113,8 +114,9 @@ std::vector<BackwardMoves> moves_of(const SessionOptions& options, Pass pass) {
 }
 
 /// Every attention of one session on this rank.
-void check_session(const Mesh& mesh, const SessionOptions& options, const attn::Kernel& kernel) {
-  const std::int64_t arena = engine::largest_arena(mesh, options, "cuda");
+void check_session(const Mesh& mesh, const SessionOptions& options, const attn::Kernel& kernel,
+                   engine::InPlace in_place = {}) {
+  const std::int64_t arena = engine::largest_arena(mesh, options, "cuda", in_place);
   std::int64_t most = 0;
   for (const Pass pass : {Pass::forward, Pass::backward}) {
     for (const GatherLaunch launch :
@@ -124,7 +126,8 @@ void check_session(const Mesh& mesh, const SessionOptions& options, const attn::
           for (const int slices : {0, 1, 2, 3, 100}) {
             for (const BackwardMoves moves : moves_of(options, pass)) {
               const std::int64_t bytes =
-                  needed(mesh, options, kernel, pass, {launch, deterministic, tile, slices, moves});
+                  needed(mesh, options, kernel, pass,
+                         {launch, deterministic, tile, slices, moves, in_place});
               most = std::max(most, bytes);
               ASSERT_LE(bytes, arena)
                   << fmt::format("rank {} {} launch {} deterministic {} tile {} slices {} moves {}",
@@ -170,6 +173,25 @@ void check_kernel(const attn::Kernel& row) {
         }
       }
     }
+  }
+}
+
+/// Of ulysses, where some is exchanged in place: as exact, and smaller by what is staged no more.
+TEST(SessionArena, HoldsWhatIsNotInPlaceAlone) {
+  const attn::RegisteredKernel registered(counting_row());
+  for (const Problem& problem : problems()) {
+    SessionOptions options;
+    options.max_problem = problem;
+    options.algorithm = Algorithm::ulysses;
+    options.kernel = "counting";
+    run_ranks({.ring = 3}, [&](Mesh& mesh) {
+      const std::int64_t staged = engine::largest_arena(mesh, options, "cuda");
+      for (const engine::InPlace way :
+           {engine::InPlace{true, true}, {true, false}, {false, true}}) {
+        ASSERT_NO_FATAL_FAILURE(check_session(mesh, options, registered.kernel(), way));
+        EXPECT_LT(engine::largest_arena(mesh, options, "cuda", way), staged);
+      }
+    });
   }
 }
 

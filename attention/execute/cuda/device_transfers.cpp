@@ -36,9 +36,12 @@ class Peer {
   std::map<std::int32_t, std::size_t> receives_;
 };
 
+/// The plan says that this end does.
+bool moved_by(const Transfer& t) { return t.mover == (t.sends ? Mover::sender : Mover::receiver); }
+
 void require_arena(const RankPlan& rank, const Transfer& t) {
   const PlanSlot& slot = rank.slots[static_cast<std::size_t>(t.block.slot)];
-  if (slot.space != Space::caller) return;
+  if (slot.space != Space::caller || moved_by(t)) return;
   throw Unsupported(fmt::format(
       "rank {}: a transfer touches the caller's {}: plan with stage_caller", rank.rank, slot.name));
 }
@@ -52,7 +55,8 @@ std::vector<comm::DeviceTransfer> device_transfers(
   std::vector<comm::DeviceTransfer> transfers;
   for (const Transfer& t : rank.transfers) {
     require_arena(rank, t);
-    const TransferReach reach = reach_of(t);
+    TransferReach reach = reach_of(t);
+    if (t.mover != Mover::any) reach.pulls = t.mover == Mover::receiver;
     transfers.push_back({t.sends, t.peer, t.tag, t.round, memory.region(t.block), {}, reach.pulls});
     if (t.sends == reach.pulls || reach.arena == nullptr) continue;
     std::unique_ptr<Peer>& peer = peers[t.peer];
@@ -60,6 +64,16 @@ std::vector<comm::DeviceTransfer> device_transfers(
     transfers.back().theirs = peer->end_of(t);
   }
   return transfers;
+}
+
+std::map<Role, std::vector<std::int32_t>> caller_transfers(const RankPlan& rank) {
+  std::map<Role, std::vector<std::int32_t>> found;
+  for (std::size_t i = 0; i < rank.transfers.size(); ++i) {
+    const Block& block = rank.transfers[i].block;
+    const PlanSlot& slot = rank.slots[static_cast<std::size_t>(block.slot)];
+    if (slot.space == Space::caller) found[slot.role].push_back(static_cast<std::int32_t>(i));
+  }
+  return found;
 }
 
 }  // namespace annulus::attn

@@ -45,7 +45,9 @@ struct SessionOptions {
   void* nccl = nullptr;
   /// Over peer, who moves the data: "pull" the receiver, "push" the sender, or "auto": the
   /// receiver, unless the sender's arena is cudaMalloc memory of another GPU of the receiver's
-  /// process, whose reads CUDA orders behind what waits there. The same on every rank.
+  /// process, whose reads CUDA orders behind what waits there. Ulysses groups then exchange in
+  /// place: the owner of a tensor moves it, which "pull" allows of results alone, "push" of inputs.
+  /// The same on every rank.
   std::string peer_copies = "auto";
   /// Not 0: so many neighbouring ranks count as one host, to try on one host what runs on several.
   int ranks_per_host = 0;

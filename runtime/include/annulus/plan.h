@@ -53,7 +53,9 @@ struct PlanSlot {
   std::int64_t tokens = 0;
   std::int32_t heads = 0;
   std::int32_t dim = 0;
-  bool heads_first = false;  ///< in memory [batch, heads, tokens, dim]: some heads are one piece
+  /// Transfers go through it as [batch, heads, tokens, dim], and it lies so in the arena: some
+  /// heads are one piece.
+  bool heads_first = false;
   std::int32_t first_item = -1;  ///< first and last item that touch it; -1: unused
   std::int32_t last_item = -1;
   std::int64_t bytes = 0;
@@ -94,6 +96,10 @@ struct Access {
   AccessMode mode = AccessMode::read;
 };
 
+/// Who moves the data where one end addresses the other's memory. Whoever does may have its end in
+/// the caller's tensor, of which the other rank knows nothing.
+enum class Mover : std::uint8_t { any, sender, receiver };
+
 /// One end of a transfer. The other end stands in the peer's plan under the same tag. Its two
 /// signals: `ready`, raised for the receiver when the source may be read, and `free`, raised for
 /// the sender when it may be overwritten. Both are named by (sender, receiver, tag).
@@ -106,6 +112,7 @@ struct Transfer {
   std::int32_t round = 0;
   Block block;  ///< of this rank: the source where it sends, else the destination
   std::int64_t bytes = 0;
+  Mover mover = Mover::any;  ///< the same on both ends; any: as the link does it
 };
 
 /// Rows of a slot with the positions they hold.
@@ -228,10 +235,15 @@ struct PlanOptions {
   std::int64_t tile_k = 64;
   int gather_slices = 0;  ///< 0: chosen
   GatherLaunch gather_launch = GatherLaunch::slices;
-  int ulysses_slices = 1;     ///< launches of a pass, at most a head each; 0: chosen
-  bool resume = true;         ///< false: kernels that cannot start from a state; merges are planned
-  bool stage_caller = false;  ///< true: transfers may not touch caller slots
-  bool rounded_dkv = false;   ///< true: kernels that write dk and dv in the input dtype
+  int ulysses_slices = 1;  ///< launches of a pass, at most a head each; 0: chosen
+  bool resume = true;      ///< false: kernels that cannot start from a state; merges are planned
+  /// true: transfers may not touch caller slots, but for those of ulysses groups where that end
+  /// moves the data: with give_in_place senders write q, K, V, dO and LSE out of the caller's
+  /// tensors, with land_in_place receivers fetch results into them.
+  bool stage_caller = false;
+  bool give_in_place = false;
+  bool land_in_place = false;
+  bool rounded_dkv = false;  ///< true: kernels that write dk and dv in the input dtype
   BackwardMoves backward_moves = BackwardMoves::automatic;
   /// gather: the keys that a rank needs begin where a key tile does, though its rows may see none
   /// of the first ones. With keys in order of position (not on_arrival) a row's bits do not depend
@@ -291,6 +303,8 @@ ANNULUS_API Plan make_plan(const Problem& problem, const Layout& layout, Algorit
 /// What is wrong with a plan, in words; empty: nothing. Materialises every rank, orders all
 /// conflicting accesses over two consecutive calls, and matches both ends of each transfer.
 ANNULUS_API std::vector<std::string> check_plan(const Plan& plan);
-ANNULUS_API std::vector<std::string> check_plan(const std::vector<RankPlan>& ranks);
+/// `stage_caller`: PlanOptions'.
+ANNULUS_API std::vector<std::string> check_plan(const std::vector<RankPlan>& ranks,
+                                                bool stage_caller = false);
 
 }  // namespace annulus
