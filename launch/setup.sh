@@ -78,7 +78,7 @@ build_jobs() {
 build_tree() {
   if [ ! -f build/build.ninja ]; then
     say "configure: build/ (Release)"
-    cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DANNULUS_PCH=ON >build.log 2>&1 </dev/null || {
+    cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release >build.log 2>&1 </dev/null || {
       cat build.log >&2
       die "configure failed" "see the lines above; if build/ came from elsewhere, remove it and run this again"
     }
@@ -86,8 +86,6 @@ build_tree() {
   fi
   # Paths count from here, so that a clone in another folder finds what was compiled before.
   export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
-  # ccache keeps what was compiled with a precompiled header only if told that its text decides.
-  export CCACHE_SLOPPINESS=pch_defines,time_macros
   say "build: build/ on $(build_jobs) cores"
   cmake --build build -j "$(build_jobs)" </dev/null ||
     die "build failed" "see the first error above; after a fix run this again, it continues where it stopped"

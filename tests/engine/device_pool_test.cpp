@@ -174,25 +174,37 @@ void expect_same(const attn::AttendGeometry& device, const attn::AttendGeometry&
   expect_same(device.places, host.places, what + " places");
 }
 
+/// Of three ranks, 650 tokens.
+Plan plan_of(const attn::Kernel& kernel, Algorithm algorithm, Pass pass, const Mask& mask) {
+  const Problem p = resolved(
+      {.seq = 650, .heads = 8, .heads_kv = 4, .head_dim = 128, .dtype = DType::bf16, .mask = mask});
+  engine::TileChoice choice;
+  choice.gather = GatherLaunch::on_arrival;
+  return make_plan(engine::plan_request(p, Layout::zigzag(), {algorithm, {.ring = 3}, ""}, pass,
+                                        kernel, choice));
+}
+
+TEST_F(PoolTest, ListsAreRefusedWhileAGraphCapturesTheStream) {
+  const attn::Kernel& kernel = *attn::kernels("cuda").front();
+  const Plan plan = plan_of(kernel, Algorithm::gather, Pass::forward, Mask::causal());
+  const RankPlan rank = plan.rank(0);
+  const attn::Launches host(plan, rank, kernel);
+  pool_runtime().capturing = true;
+  EXPECT_THROW(attn::DeviceLaunches(host, *pool_, words_), Unsupported);
+  EXPECT_TRUE(pool_runtime().enqueued.empty());
+  pool_runtime().capturing = false;
+}
+
 TEST_F(PoolTest, HoldsTheListsOfEveryAttend) {
   int attends = 0;
   for (const attn::Kernel* listed : attn::kernels("cuda")) {
     const std::string name(listed->name);
     if (name != "flash2" && name != "hopper") continue;
     for (const Mask& mask : {Mask::causal(), Mask::documents({300, 77, 123, 150})}) {
-      const Problem p = resolved({.seq = 650,
-                                  .heads = 8,
-                                  .heads_kv = 4,
-                                  .head_dim = 128,
-                                  .dtype = DType::bf16,
-                                  .mask = mask});
       for (const Algorithm algorithm : {Algorithm::ring, Algorithm::gather}) {
         for (const Pass pass : {Pass::forward, Pass::backward}) {
           const attn::Kernel& kernel = *listed;
-          engine::TileChoice choice;
-          choice.gather = GatherLaunch::on_arrival;
-          const Plan plan = make_plan(engine::plan_request(
-              p, Layout::zigzag(), {algorithm, {.ring = 3}, ""}, pass, kernel, choice));
+          const Plan plan = plan_of(kernel, algorithm, pass, mask);
           const RankPlan rank = plan.rank(1);
           const attn::Launches host(plan, rank, kernel);
           const attn::DeviceLaunches device(host, *pool_, words_);

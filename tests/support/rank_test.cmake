@@ -14,7 +14,6 @@ function(annulus_rank_test)
   add_library(${ARG_NAME}_bodies OBJECT ${ARG_SOURCES})
   target_include_directories(${ARG_NAME}_bodies PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${ARG_NAME}_bodies PRIVATE ${ARG_LIBS} annulus_flags GTest::gmock)
-  annulus_precompile(${ARG_NAME}_bodies test_library)
   annulus_test(NAME ${ARG_NAME}_local
     SOURCES $<TARGET_OBJECTS:${ARG_NAME}_bodies> ${PROJECT_SOURCE_DIR}/tests/support/each_world_threads.cpp
     LIBS ${ARG_LIBS} TIMEOUT ${ARG_TIMEOUT})

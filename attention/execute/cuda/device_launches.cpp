@@ -96,11 +96,11 @@ std::int64_t DeviceLaunches::place(const Launches& host,
 DeviceLaunches::DeviceLaunches(const Launches& host, DevicePool& pool, WordPool& words)
     : rank_(host.rank()), kernel_(host.kernel()) {
   place_words(host);
+  std::vector<std::vector<std::byte>> kept(rank_.attends.size());
+  lists_ = pool.take(place(host, kept));  // first: it throws while a graph captures the stream
   words_ = words.take(word_count_);
   std::ranges::fill(pool.stage(words_.bytes()), std::byte{0});
   pool.send(reinterpret_cast<std::byte*>(words_.data()));
-  std::vector<std::vector<std::byte>> kept(rank_.attends.size());
-  lists_ = pool.take(place(host, kept));
   const std::span<std::byte> image = pool.stage(lists_.bytes());
 
   std::int64_t at = 0;
