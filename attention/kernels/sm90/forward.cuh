@@ -47,9 +47,6 @@ struct Consumer {
   static constexpr int kStages = Memory::kStages;
   /// Queries of the next item have a place of their own.
   static constexpr bool kAhead = Memory::kQueries > 1;
-  /// The second step of an item has the code of those that follow: code that is not in its cache
-  /// yet is what short sequences wait for. Others have too few registers for it (notes/07).
-  static constexpr bool kOneLoop = kDim == 128;
 
   const cuda::Geometry& g;
   const ForwardParams& p;
@@ -179,26 +176,43 @@ struct Consumer {
     start_scores(rows);
     Turns::pass(group);
     reach(ForwardPhase::started);
-    if constexpr (!kFirst) finish_rows(n - 1);
+    if constexpr (!kFirst) {
+      finish_rows(n - 1);
+      wait_products<1>(o);
+      release(&shared.v_empty[Place<kStages>(step - 1).index]);
+      leave(n - 1);
+      reach(ForwardPhase::output);
+    }
     cut = next.is_masked();
     const Seen seen = cut ? look(item) : Seen{0, 0};
     wait_products<0>(s);
-    if constexpr (!kFirst) hold(o);
     reach(ForwardPhase::scores);
     release(&shared.k_empty[Place<kStages>(step).index]);
-    if constexpr (!kFirst) release(&shared.v_empty[Place<kStages>(step - 1).index]);
     release_queries(item.tile.steps);
     begin_sums(g, p, item, Lane(thread_again()), scale, sums);
     // No slack: there is no output to rescale, and behind a state the largest probability is 1 and
     // not rounded, as it is where nothing came before.
     find_maxima(cut, seen, 0.0F);
-    exponentiate(s, sums, scale, keep, 0);
     next.look_ahead(shared, step + 1);
-    exponentiate(s, sums, scale, keep, 1);
-    pack_scores<T>(s, probabilities);
+    set_aside(s, o, probabilities);
     ++step;
-    reach(ForwardPhase::entered);
+    finish_before(__int_as_float(step));
     return true;
+  }
+
+  /// An item's first scores, whose maxima are known, to probabilities, and its output to what it
+  /// begins with.
+  __device__ __forceinline__ void take_first_step(const Item& item) {
+    float first[kScores];
+    bring_back(o, probabilities, first);
+    exponentiate_packed<T>(first, sums, scale, keep, 0, probabilities);
+    exponentiate_packed<T>(first, sums, scale, keep, 1, probabilities);
+    drop(o);
+    reach(ForwardPhase::entered);
+    if (p.resume) {
+      wait_products<0>(s);  // else its registers may not be written
+      begin_output<kDimV>(g, p, item, Lane(thread_again()), scale, sums, o);
+    }
   }
 
   /// Waits for K of the item's next step, and starts its scores. False where the launch was
@@ -286,37 +300,22 @@ struct Consumer {
     reach(ForwardPhase::step);
   }
 
-  /// Between the products of item n's second step: output of the item before leaves.
-  __device__ __forceinline__ void hand_over(const Item& item, int n) {
-    Turns::pass(group);
-    if (n > 0) leave(n - 1);
-    reach(ForwardPhase::output);
-    if (p.resume) {
-      wait_products<0>(s);  // else its registers may not be written
-      begin_output<kDimV>(g, p, item, Lane(thread_again()), scale, sums, o);
-    }
-  }
-
-  /// The other steps of an item, but for the last P V. Scores of the second are computed while
-  /// output of the item before leaves. False where the launch was aborted.
+  /// The steps of an item from its first softmax on, which runs while scores of the second are
+  /// computed, but for the last P V. False where the launch was aborted.
   __device__ __forceinline__ bool stream_keys(int n) {
     const Item& item = items.at(n);
     const Matrix rows = along_rows(shared_address(items.queries(n, group)));
     int left = item.tile.steps - 1;
     if (left == 0) {
-      if (n > 0) leave(n - 1);
-      if (p.resume) begin_output<kDimV>(g, p, item, Lane(thread_again()), scale, sums, o);
+      take_first_step(item);
       return true;
     }
-    if constexpr (!kOneLoop) {
-      if (!go_on(rows, max(n - 1, 0))) return false;
-      hand_over(item, n);
-      start_values(step - 1, p.resume);
-      take_step(item, left--, next.is_masked());
-    }
-    for (bool second = kOneLoop; left > 0; --left, second = false) {
-      if (!go_on(rows, second ? max(n - 1, 0) : n)) return false;
-      if (second) hand_over(item, n);
+    for (bool second = true; left > 0; --left, second = false) {
+      if (!go_on(rows, n)) return false;
+      if (second) {
+        Turns::pass(group);
+        take_first_step(item);
+      }
       start_values(step - 1, !second || p.resume);
       if (!second) Turns::pass(group);
       const bool is_masked = next.is_masked();

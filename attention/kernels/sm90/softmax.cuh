@@ -162,6 +162,48 @@ __device__ __forceinline__ float exponentiate_early(float (&s)[kScores], const R
   return exponentiate_row(s, scale, __fmul_rn(rows.max[h], scale), h);
 }
 
+/// exponentiate, but each pair of probabilities is packed at once, where registers are few; the
+/// same bits.
+template <typename T, int kScores>
+__device__ __forceinline__ void exponentiate_packed(const float (&s)[kScores], RowSums& rows,
+                                                    float scale, const float (&keep)[2], int h,
+                                                    std::uint32_t (&p)[kScores / 2]) {
+  const float shift = shift_of(rows.max[h], scale);
+  float part = 0.0F;
+#pragma unroll
+  for (int j = 0; j < kScores / 4; ++j) {
+    const float x = exp2_fast(fmaf(s[4 * j + 2 * h], scale, -shift));
+    const float y = exp2_fast(fmaf(s[4 * j + 2 * h + 1], scale, -shift));
+    part += x;
+    part += y;
+    p[2 * j + h] = pack(x, y, T());
+  }
+  rows.sum[h] = __fadd_rn(__fmul_rn(rows.sum[h], keep[h]), part);
+}
+
+/// Scores of a first step wait in registers that output and probabilities will have: the next
+/// products write those that they are in.
+template <int kScores, int kOutput>
+__device__ __forceinline__ void set_aside(const float (&s)[kScores], float (&o)[kOutput],
+                                          std::uint32_t (&p)[kScores / 2]) {
+  static_assert(kScores <= kOutput + kScores / 2);
+#pragma unroll
+  for (int i = 0; i < kScores; ++i) {
+    if (i < kOutput) {
+      o[i] = s[i];
+    } else {
+      p[i - kOutput] = __float_as_uint(s[i]);
+    }
+  }
+}
+template <int kScores, int kOutput>
+__device__ __forceinline__ void bring_back(const float (&o)[kOutput],
+                                           const std::uint32_t (&p)[kScores / 2],
+                                           float (&s)[kScores]) {
+#pragma unroll
+  for (int i = 0; i < kScores; ++i) s[i] = i < kOutput ? o[i] : __uint_as_float(p[i - kOutput]);
+}
+
 /// Probabilities as the left operand of the product with V: the layout of a product's rows is that
 /// of an operand's.
 template <typename T, int kScores>
